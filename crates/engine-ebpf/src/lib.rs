@@ -1,0 +1,1 @@
+//! The Linux engine: eBPF programs and their loader.

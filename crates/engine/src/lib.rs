@@ -1,0 +1,1 @@
+//! The contract an engine fulfils, and the engine in memory.

@@ -1,0 +1,1 @@
+//! Scopes, service processes and the ownership of an engine.

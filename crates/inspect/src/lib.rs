@@ -1,0 +1,1 @@
+//! Ready-made services: pure parsers and the glue around them.

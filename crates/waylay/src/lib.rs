@@ -1,0 +1,1 @@
+//! The library for authors of redirect services.
