@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/*
+ * Bytes shared with user space; the Rust twin is the crate `waylay-abi`, and a
+ * test compares every offset with this object's BTF.
+ *
+ * Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d. Ports and
+ * every other integer are in host order. No padding is implicit.
+ */
+#pragma once
+
+#define WL_ABI_VERSION 1
+#define SOL_WAYLAY 0x5759
+
+#define WL_QUERY_RECORDS 220
+#define WL_QUERY_CONTEXT 221
+#define WL_SET_RECORDS 222
+#define WL_QUERY_ORIGINAL_DST 230
+#define WL_QUERY_CHAIN 231
+
+#define WL_MAX_SERVICES 64
+#define WL_MAX_FILTERS 64
+#define WL_MAX_HOPS 16
+#define WL_NAME_LEN 32
+#define WL_COMM_LEN 16
+#define WL_EXE_LEN 384
+#define WL_NO_SLOT 0xffffffffu
+
+struct wl_address {
+	__u8 ip[16];
+	__u16 port;
+	__u16 family; /* of the socket: AF_INET6 with a mapped ip is "v4-mapped" */
+	__u32 reserved;
+};
+
+struct wl_process {
+	__u64 start_time_ns; /* since boot */
+	__u64 cgroup;
+	__u64 exe_device; /* the kernel's encoding: major << 20 | minor */
+	__u64 exe_inode;
+	__u32 pid;
+	__u32 uid;
+	char comm[WL_COMM_LEN];
+};
+
+struct wl_hop {
+	__u32 service;
+	__u32 filter;
+};
+
+struct wl_chain {
+	__u64 excluded; /* slots of the services this connection may not visit again */
+	__u32 hop_count;
+	__u32 reserved;
+	struct wl_hop hops[WL_MAX_HOPS];
+};
+
+/* What the application gave its socket, put back on every later leg. */
+struct wl_socket_wishes {
+	__u8 source[16]; /* all zero: none asked for */
+	__u32 mark;
+	__u32 bound_device;
+	__u8 tos;
+	__u8 tclass;
+	__u8 reserved[6];
+};
+
+enum wl_flow_state {
+	WL_FLOW_RESERVED = 0, /* rewritten, not accepted by the service's listener yet */
+	WL_FLOW_LIVE = 1,
+};
+
+/* A redirected leg, from the connect that was rewritten to the end of the
+ * service's inbound socket; also what SET leaves on an outbound socket. */
+struct wl_flow {
+	__u64 id;
+	__u64 admitted_cgroup;
+	__u32 state;
+	__u32 slot; /* of the service it was redirected to; on an outbound socket: of the setter */
+	struct wl_address destination;
+	struct wl_chain chain;
+	struct wl_process application;
+	struct wl_socket_wishes wishes;
+	char exe_path[WL_EXE_LEN];
+};
+
+/* What QUERY_RECORDS answers and SET_RECORDS takes. */
+struct wl_handle {
+	__u32 version;
+	__u32 size;
+	__u64 boot;
+	__u64 instance;
+	__u64 flow;
+	__u64 tag[2];
+};
+
+struct wl_context {
+	__u32 version;
+	__u32 size;
+	__u64 flow;
+	__u32 service;
+	__u32 filter;
+	struct wl_address destination;
+	struct wl_process application;
+	struct wl_socket_wishes wishes;
+	char exe_path[WL_EXE_LEN];
+};
+
+struct wl_named_hop {
+	__u32 service;
+	__u32 filter;
+	char name[WL_NAME_LEN];
+};
+
+struct wl_named_chain {
+	__u32 version;
+	__u32 hop_count;
+	struct wl_named_hop hops[WL_MAX_HOPS];
+};
+
+struct wl_key {
+	__u64 boot;
+	__u64 instance;
+	__u64 k0;
+	__u64 k1;
+};
+
+enum wl_foreign_namespace {
+	WL_FOREIGN_PERMIT = 0,
+	WL_FOREIGN_BLOCK = 1,
+};
+
+struct wl_config {
+	__u64 netns; /* cookie of the namespace the services listen in */
+	__u32 service_level; /* depth of the services' cgroups */
+	__u32 foreign_namespace;
+	__u64 max_flows;
+	__u64 max_flows_per_cgroup;
+};
+
+enum wl_failure_policy {
+	WL_ON_FAILURE_OPEN = 0,
+	WL_ON_FAILURE_CLOSED = 1,
+};
+
+struct wl_service {
+	__u64 prefix_mask; /* slots up to and including this one in the solved order */
+	__u32 id;
+	__u32 on_failure;
+	__u8 listen4[16];
+	__u8 listen6[16];
+	__u16 port4; /* 0: not listening in this family */
+	__u16 port6;
+	__u32 reserved;
+	char name[WL_NAME_LEN];
+};
+
+enum wl_condition {
+	WL_IF_PROTOCOL = 1 << 0,
+	WL_IF_REMOTE = 1 << 1,
+	WL_IF_PORTS = 1 << 2,
+	WL_IF_EXE = 1 << 3,
+	WL_IF_UID = 1 << 4,
+	WL_IF_CGROUP = 1 << 5,
+	WL_IF_VIA_EXE = 1 << 6,
+	WL_IF_REDIRECTED = 1 << 7,
+	WL_IF_NOT_REDIRECTED = 1 << 8,
+	WL_IF_PROXIED = 1 << 9,
+	WL_IF_NOT_PROXIED = 1 << 10,
+};
+
+enum wl_action {
+	WL_CONTINUE = 0,
+	WL_PERMIT = 1,
+	WL_BLOCK = 2,
+};
+
+struct wl_filter {
+	__u64 exe_device;
+	__u64 exe_inode;
+	__u64 cgroup;
+	__u64 via_exe_device;
+	__u64 via_exe_inode;
+	__u32 id;
+	__u32 conditions; /* enum wl_condition, all must hold */
+	__u8 remote[16];
+	__u32 uid;
+	__u16 port_first;
+	__u16 port_last;
+	__u8 remote_len; /* bits of `remote` that count, 0 to 128 */
+	__u8 protocol;
+	__u8 slot;     /* redirect layer: the service it sends to */
+	__u8 sublayer; /* auth layer: which of them, filters of one stand together */
+	__u8 action;   /* auth layer */
+	__u8 hard;     /* auth layer: later sublayers may not override */
+	__u16 error;   /* auth layer: errno of a block */
+};
+
+/* One policy, compiled. Filters stand in the order in which they are asked. */
+struct wl_tables {
+	__u32 service_count;
+	__u32 redirect_count;
+	__u32 auth_count;
+	__u32 reserved;
+	struct wl_service services[WL_MAX_SERVICES]; /* by slot */
+	struct wl_filter redirect[WL_MAX_FILTERS];
+	struct wl_filter auth[WL_MAX_FILTERS];
+};
+
+struct wl_listener {
+	__u64 netns;
+	__u8 ip[16];
+	__u16 port;
+	__u8 reserved[6];
+};
+
+struct wl_listener_owner {
+	__u64 instance;
+	__u32 service;
+	__u32 reserved;
+};
+
+struct wl_tuple {
+	__u64 netns;
+	__u8 client_ip[16];
+	__u8 server_ip[16];
+	__u32 client_port;
+	__u32 server_port;
+};
+
+/* On the socket of a redirected connect. */
+struct wl_outgoing {
+	__u64 flow;
+	struct wl_address destination;
+};
+
+enum wl_refusal {
+	WL_REFUSED_BLOCKED = 1,
+	WL_REFUSED_SERVICE_ABSENT = 2,
+	WL_REFUSED_BACKLOG_FULL = 3,
+	WL_REFUSED_HOP_LIMIT = 4,
+	WL_REFUSED_LISTENER_DIALLED = 5,
+	WL_REFUSED_FOREIGN_NAMESPACE = 6,
+	WL_REFUSED_NO_FLOWS = 7,
+	WL_REFUSED_NO_FLOWS_OF_CGROUP = 8,
+	WL_REFUSED_NO_SOCKET_STORAGE = 9,
+	WL_REFUSED_NO_TABLES = 10,
+};
+
+struct wl_event {
+	__u32 refusal;
+	__u32 error;
+	__u32 service;
+	__u32 filter;
+	struct wl_address destination;
+	struct wl_process process;
+};

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/* Carrying a verdict out: rewrite the address, or refuse with an errno. */
+#pragma once
+
+#define WL_PASS 1
+#define WL_REJECT 0
+
+/* One connect() on its way through the program. */
+struct wl_connect {
+	struct wl_leg leg;
+	struct wl_outgoing redirect;
+	const struct wl_config *config;
+	const struct wl_tables *tables;
+	const struct wl_flow *carried;
+	__u64 excluded;
+	__u32 hop_count;
+};
+
+static __always_inline void wl_report(const struct wl_leg *leg, __u32 refusal, __u32 error, __u32 service,
+				      __u32 filter)
+{
+	struct wl_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+
+	if (!event) {
+		__sync_fetch_and_add(&lost_events, 1);
+		return;
+	}
+	event->refusal = refusal;
+	event->error = error;
+	event->service = service;
+	event->filter = filter;
+	event->destination = leg->remote;
+	event->process = leg->caller;
+	bpf_ringbuf_submit(event, 0);
+}
+
+static __always_inline int wl_refuse(const struct wl_leg *leg, __u32 refusal, __u32 error, __u32 service,
+				     __u32 filter)
+{
+	wl_report(leg, refusal, error, service, filter);
+	bpf_set_retval(-(int)error);
+	return WL_REJECT;
+}
+
+/* An application's own escape from its VPN must not become a loop outside of
+ * us: what it asked of its socket is asked of the service's too. */
+static __always_inline void wl_grant_wishes(struct bpf_sock_addr *ctx, const struct wl_socket_wishes *w)
+{
+	int mark = w->mark, device = w->bound_device;
+
+	if (mark)
+		bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+	if (device)
+		bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &device, sizeof(device));
+}
+
+static __always_inline bool wl_takes_ip4(const struct wl_leg *leg)
+{
+	return leg->remote.family == AF_INET || wl_is_mapped(leg->remote.ip);
+}
+
+enum wl_availability {
+	WL_AVAILABLE,
+	WL_ABSENT,
+	WL_BACKLOG_FULL,
+};
+
+static __always_inline enum wl_availability wl_listener_room(struct bpf_sock *sk)
+{
+	struct sock *full = (struct sock *)bpf_skc_to_tcp_sock(sk);
+
+	if (sk->state != 10 /* TCP_LISTEN */ || !full)
+		return WL_ABSENT;
+	return BPF_CORE_READ(full, sk_ack_backlog) > BPF_CORE_READ(full, sk_max_ack_backlog) ? WL_BACKLOG_FULL :
+											     WL_AVAILABLE;
+}
+
+static __always_inline enum wl_availability wl_availability(struct bpf_sock_addr *ctx, __u32 slot,
+							    const struct wl_service *service, bool ip4)
+{
+	__u32 *alive = bpf_map_lookup_elem(&service_alive, &slot);
+	struct bpf_sock_tuple tuple = {};
+	enum wl_availability answer;
+	struct bpf_sock *sk;
+	__u16 port = ip4 ? service->port4 : service->port6;
+
+	if (!alive || !*alive || !port)
+		return WL_ABSENT;
+	if (ip4) {
+		tuple.ipv4.daddr = wl_ip4(service->listen4);
+		tuple.ipv4.dport = bpf_htons(port);
+		sk = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	} else {
+		__builtin_memcpy(tuple.ipv6.daddr, service->listen6, 16);
+		tuple.ipv6.dport = bpf_htons(port);
+		sk = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	}
+	if (!sk)
+		return WL_ABSENT;
+	answer = wl_listener_room(sk);
+	bpf_sk_release(sk);
+	return answer;
+}
+
+/* `family` is the program's: connect4 may not touch user_ip6, nor connect6 user_ip4. */
+static __always_inline void wl_rewrite(struct bpf_sock_addr *ctx, int family, const struct wl_leg *leg,
+				       const struct wl_service *service)
+{
+	bool ip4 = wl_takes_ip4(leg);
+	const __u32 *to = (const __u32 *)(ip4 ? service->listen4 : service->listen6);
+
+	if (family == AF_INET) {
+		ctx->user_ip4 = to[3];
+	} else {
+		ctx->user_ip6[0] = to[0];
+		ctx->user_ip6[1] = to[1];
+		ctx->user_ip6[2] = to[2];
+		ctx->user_ip6[3] = to[3];
+	}
+	ctx->user_port = bpf_htons(ip4 ? service->port4 : service->port6);
+}
+
+static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_connect *c, __u64 id, __u32 slot,
+					 const struct wl_service *service, const struct wl_filter *filter)
+{
+	__u64 hop = c->hop_count;
+
+	flow->id = id;
+	flow->admitted_cgroup = c->leg.caller.cgroup;
+	flow->state = WL_FLOW_RESERVED;
+	flow->slot = slot;
+	flow->destination = c->leg.remote;
+	flow->application = c->leg.origin;
+	flow->chain.excluded = c->excluded | 1ULL << slot;
+	flow->chain.hop_count = hop + 1;
+	if (hop < WL_MAX_HOPS) {
+		flow->chain.hops[hop].service = service->id;
+		flow->chain.hops[hop].filter = filter->id;
+	}
+}
+
+/* Reserves all that a redirected leg needs, then rewrites its address; when
+ * anything is short the connect fails instead of going out without a record. */
+static __always_inline int wl_redirect(struct bpf_sock_addr *ctx, int family, struct wl_connect *c, __u32 slot,
+				       const struct wl_service *service, const struct wl_filter *filter)
+{
+	int full = wl_admit(c->config, c->leg.caller.cgroup);
+	struct wl_flow *flow;
+	__u64 id;
+
+	if (full)
+		return wl_refuse(&c->leg, full, ENOBUFS, service->id, filter->id);
+	flow = wl_new_flow(c->carried, &id);
+	if (!flow) {
+		wl_dismiss(c->leg.caller.cgroup);
+		return wl_refuse(&c->leg, WL_REFUSED_NO_FLOWS, ENOBUFS, service->id, filter->id);
+	}
+	wl_fill_flow(flow, c, id, slot, service, filter);
+	c->redirect.flow = id;
+	c->redirect.destination = c->leg.remote;
+	if (!bpf_sk_storage_get(&outgoing, ctx->sk, &c->redirect, BPF_SK_STORAGE_GET_F_CREATE)) {
+		wl_end_flow(id);
+		return wl_refuse(&c->leg, WL_REFUSED_NO_SOCKET_STORAGE, ENOBUFS, service->id, filter->id);
+	}
+	if (!c->carried) {
+		wl_wishes(ctx->sk, family, &flow->wishes);
+		wl_exe_path(flow->exe_path);
+	}
+	wl_rewrite(ctx, family, &c->leg, service);
+	return WL_PASS;
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/* What the kernel knows about a connect(): the process, its file, the socket. */
+#pragma once
+
+#define WL_EXE_COMPONENTS 16
+#define WL_EXE_STEPS 24
+#define WL_EXE_COMPONENT_LEN 96
+
+static __always_inline const struct wl_config *wl_config(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&config, &zero);
+}
+
+static __always_inline const struct wl_tables *wl_tables(void)
+{
+	__u32 zero = 0;
+	void *inner = bpf_map_lookup_elem(&tables, &zero);
+
+	return inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
+}
+
+/* The slot of the service the current process belongs to. */
+static __always_inline __u32 wl_caller_slot(const struct wl_config *cfg)
+{
+	__u64 cgroup = bpf_get_current_ancestor_cgroup_id(cfg->service_level);
+	__u32 *slot = bpf_map_lookup_elem(&slot_of_cgroup, &cgroup);
+
+	return slot ? *slot : WL_NO_SLOT;
+}
+
+static __always_inline void wl_caller(struct wl_process *p)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct inode *inode = BPF_CORE_READ(task, mm, exe_file, f_inode);
+
+	p->start_time_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	p->cgroup = bpf_get_current_cgroup_id();
+	p->exe_device = BPF_CORE_READ(inode, i_sb, s_dev);
+	p->exe_inode = BPF_CORE_READ(inode, i_ino);
+	p->pid = bpf_get_current_pid_tgid() >> 32;
+	p->uid = (__u32)bpf_get_current_uid_gid();
+	bpf_get_current_comm(p->comm, sizeof(p->comm));
+}
+
+static __always_inline bool wl_is_mapped(const __u8 *ip)
+{
+	const __u32 *words = (const __u32 *)ip;
+
+	return words[0] == 0 && words[1] == 0 && words[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline void wl_map_ip4(__u8 *ip, __u32 ip4)
+{
+	__u32 *words = (__u32 *)ip;
+
+	words[0] = 0;
+	words[1] = 0;
+	words[2] = bpf_htonl(0xffff);
+	words[3] = ip4;
+}
+
+static __always_inline __u32 wl_ip4(const __u8 *ip)
+{
+	return ((const __u32 *)ip)[3];
+}
+
+static __always_inline void wl_remote(const volatile struct bpf_sock_addr *ctx, int family,
+				      struct wl_address *a)
+{
+	__u32 *words = (__u32 *)a->ip;
+
+	if (family == AF_INET) {
+		wl_map_ip4(a->ip, ctx->user_ip4);
+	} else {
+		words[0] = ctx->user_ip6[0];
+		words[1] = ctx->user_ip6[1];
+		words[2] = ctx->user_ip6[2];
+		words[3] = ctx->user_ip6[3];
+	}
+	a->port = bpf_ntohs((__u16)ctx->user_port);
+	a->family = family;
+	a->reserved = 0;
+}
+
+static __always_inline bool wl_owned_by_kernel(struct bpf_sock *sk)
+{
+	struct sock *owned = (struct sock *)bpf_skc_to_tcp_sock(sk);
+
+	return owned && BPF_CORE_READ_BITFIELD_PROBED(owned, sk_kern_sock);
+}
+
+static __always_inline void wl_wishes(struct bpf_sock *sk, int family, struct wl_socket_wishes *w)
+{
+	struct inet_sock *inet = (struct inet_sock *)bpf_skc_to_tcp_sock(sk);
+	volatile struct bpf_sock *s = sk;
+	__u32 *source = (__u32 *)w->source;
+	/* Loaded before any branch: clang would merge them otherwise, and the
+	 * verifier refuses the pointer arithmetic that comes of it. */
+	__u32 ip4 = s->src_ip4;
+	__u32 w0 = s->src_ip6[0], w1 = s->src_ip6[1], w2 = s->src_ip6[2], w3 = s->src_ip6[3];
+
+	w->mark = s->mark;
+	w->bound_device = s->bound_dev_if;
+	if (family == AF_INET6) {
+		source[0] = w0;
+		source[1] = w1;
+		source[2] = w2;
+		source[3] = w3;
+	} else if (ip4) {
+		wl_map_ip4(w->source, ip4);
+	}
+	if (!inet)
+		return;
+	w->tos = BPF_CORE_READ(inet, tos);
+	if (family == AF_INET6 && bpf_core_field_exists(struct ipv6_pinfo, tclass))
+		w->tclass = BPF_CORE_READ(inet, pinet6, tclass);
+}
+
+/* Entries of a path from the file up to the root, mounts crossed. */
+static __always_inline __u32 wl_exe_components(struct file *exe, struct dentry **found)
+{
+	struct dentry *d = BPF_CORE_READ(exe, f_path.dentry);
+	struct vfsmount *vfs = BPF_CORE_READ(exe, f_path.mnt);
+	struct mount *m = (void *)vfs - bpf_core_field_offset(struct mount, mnt);
+	__u32 count = 0;
+
+	for (int i = 0; i < WL_EXE_STEPS; i++) {
+		if (d != BPF_CORE_READ(m, mnt.mnt_root)) {
+			if (count < WL_EXE_COMPONENTS)
+				found[count & (WL_EXE_COMPONENTS - 1)] = d;
+			count++;
+			d = BPF_CORE_READ(d, d_parent);
+			continue;
+		}
+		struct mount *parent = BPF_CORE_READ(m, mnt_parent);
+
+		if (parent == m)
+			break;
+		d = BPF_CORE_READ(m, mnt_mountpoint);
+		m = parent;
+	}
+	return count < WL_EXE_COMPONENTS ? count : WL_EXE_COMPONENTS;
+}
+
+/* The path of the executable as its mount namespace shows it; empty when it
+ * has more than WL_EXE_COMPONENTS parts or does not fit. */
+static __always_inline void wl_exe_path(char *out)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct file *exe = BPF_CORE_READ(task, mm, exe_file);
+	struct dentry *found[WL_EXE_COMPONENTS] = {};
+	__u32 count, at = 0;
+
+	if (!exe)
+		return;
+	count = wl_exe_components(exe, found);
+	for (int i = WL_EXE_COMPONENTS - 1; i >= 0; i--) {
+		long n;
+
+		if (i >= count)
+			continue;
+		if (at > WL_EXE_LEN - WL_EXE_COMPONENT_LEN - 1)
+			break;
+		out[at] = '/';
+		n = bpf_probe_read_kernel_str(out + at + 1, WL_EXE_COMPONENT_LEN,
+					      BPF_CORE_READ(found[i], d_name.name));
+		if (n <= 0 || n > WL_EXE_COMPONENT_LEN)
+			break;
+		at += n;
+	}
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/* The life of a flow: admitted and reserved, made live, ended. */
+#pragma once
+
+static __always_inline void wl_release_cgroup(__u64 cgroup)
+{
+	__u64 *count = bpf_map_lookup_elem(&admitted, &cgroup);
+
+	if (count)
+		__sync_fetch_and_add(count, -1);
+}
+
+/* Counts the flow in, or says which limit is reached. */
+static __always_inline int wl_admit(const struct wl_config *cfg, __u64 cgroup)
+{
+	__u64 none = 0, *count;
+
+	if (__sync_fetch_and_add(&live_flows, 1) >= cfg->max_flows) {
+		__sync_fetch_and_add(&live_flows, -1);
+		return WL_REFUSED_NO_FLOWS;
+	}
+	count = bpf_map_lookup_elem(&admitted, &cgroup);
+	if (!count) {
+		bpf_map_update_elem(&admitted, &cgroup, &none, BPF_NOEXIST);
+		count = bpf_map_lookup_elem(&admitted, &cgroup);
+	}
+	if (!count || __sync_fetch_and_add(count, 1) >= cfg->max_flows_per_cgroup) {
+		if (count)
+			__sync_fetch_and_add(count, -1);
+		__sync_fetch_and_add(&live_flows, -1);
+		return WL_REFUSED_NO_FLOWS_OF_CGROUP;
+	}
+	return 0;
+}
+
+static __always_inline void wl_dismiss(__u64 cgroup)
+{
+	wl_release_cgroup(cgroup);
+	__sync_fetch_and_add(&live_flows, -1);
+}
+
+/* Whoever deletes the entry gives its place back, so it is given back once. */
+static __always_inline void wl_end_flow(__u64 id)
+{
+	struct wl_flow *flow = bpf_map_lookup_elem(&flows, &id);
+	__u64 cgroup;
+
+	if (!flow)
+		return;
+	cgroup = flow->admitted_cgroup;
+	if (bpf_map_delete_elem(&flows, &id) == 0)
+		wl_dismiss(cgroup);
+}
+
+static __always_inline void wl_end_unaccepted(__u64 id)
+{
+	struct wl_flow *flow = bpf_map_lookup_elem(&flows, &id);
+
+	if (flow && flow->state == WL_FLOW_RESERVED)
+		wl_end_flow(id);
+}
+
+static __always_inline struct wl_flow *wl_live_flow(__u64 id)
+{
+	struct wl_flow *flow = bpf_map_lookup_elem(&flows, &id);
+
+	return flow && flow->state == WL_FLOW_LIVE ? flow : NULL;
+}
+
+/* A copy of what the leg carries, or an empty one for a new connection. */
+static __always_inline struct wl_flow *wl_new_flow(const struct wl_flow *carried_flow, __u64 *id)
+{
+	__u32 zero = 0;
+	const struct wl_flow *from = carried_flow ?: bpf_map_lookup_elem(&empty_flow, &zero);
+
+	*id = __sync_fetch_and_add(&last_flow, 1) + 1;
+	if (!from || bpf_map_update_elem(&flows, id, from, BPF_NOEXIST))
+		return NULL;
+	return bpf_map_lookup_elem(&flows, id);
+}
+
+/* Both ends of a loopback connection name it alike: client first. */
+static __always_inline void wl_tuple_of(struct bpf_sock_ops *ops, bool client, struct wl_tuple *t)
+{
+	volatile struct bpf_sock_ops *o = ops;
+	/* Loaded before any branch, as in wl_wishes(). */
+	__u32 local4 = o->local_ip4, remote4 = o->remote_ip4;
+	__u32 l0 = o->local_ip6[0], l1 = o->local_ip6[1], l2 = o->local_ip6[2], l3 = o->local_ip6[3];
+	__u32 r0 = o->remote_ip6[0], r1 = o->remote_ip6[1], r2 = o->remote_ip6[2], r3 = o->remote_ip6[3];
+	__u32 local_port = o->local_port, remote_port = bpf_ntohl(o->remote_port);
+	__u32 *local = (__u32 *)(client ? t->client_ip : t->server_ip);
+	__u32 *remote = (__u32 *)(client ? t->server_ip : t->client_ip);
+	bool mapped = r0 == 0 && r1 == 0 && r2 == bpf_htonl(0xffff);
+
+	if (o->family == AF_INET6 && !mapped) {
+		local[0] = l0;
+		local[1] = l1;
+		local[2] = l2;
+		local[3] = l3;
+		remote[0] = r0;
+		remote[1] = r1;
+		remote[2] = r2;
+		remote[3] = r3;
+	} else {
+		wl_map_ip4((__u8 *)local, local4);
+		wl_map_ip4((__u8 *)remote, remote4);
+	}
+	t->client_port = client ? local_port : remote_port;
+	t->server_port = client ? remote_port : local_port;
+	t->netns = bpf_get_netns_cookie(ops);
+}

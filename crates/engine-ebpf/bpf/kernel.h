@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/*
+ * The few kernel types the programs read, with the few fields they read.
+ * CO-RE relocates every access to the running kernel's layout, so neither a
+ * full vmlinux.h nor the build machine's BTF is needed.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_core_read.h>
+
+#define AF_INET 2
+#define AF_INET6 10
+#define SOCK_PROTO_TCP 6
+#define TCP_CLOSE 7
+#define SOL_IP 0
+#define SOL_SOCKET 1
+#define SOL_IPV6 41
+#define SO_MARK 36
+#define SO_BINDTOIFINDEX 62
+#define SO_ORIGINAL_DST 80
+#define IP6T_SO_ORIGINAL_DST 80
+
+#define ENOENT 2
+#define EACCES 13
+#define EINVAL 22
+#define ENOBUFS 105
+#define EISCONN 106
+#define ECONNREFUSED 111
+#define ESTALE 116
+#define EKEYEXPIRED 127
+#define EKEYREJECTED 129
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct qstr {
+	__u32 len;
+	const unsigned char *name;
+};
+
+struct dentry {
+	struct dentry *d_parent;
+	struct qstr d_name;
+};
+
+struct vfsmount {
+	struct dentry *mnt_root;
+};
+
+struct mount {
+	struct mount *mnt_parent;
+	struct dentry *mnt_mountpoint;
+	struct vfsmount mnt;
+};
+
+struct path {
+	struct vfsmount *mnt;
+	struct dentry *dentry;
+};
+
+struct super_block {
+	__u32 s_dev;
+};
+
+struct inode {
+	struct super_block *i_sb;
+	unsigned long i_ino;
+};
+
+struct file {
+	struct path f_path;
+	struct inode *f_inode;
+};
+
+struct mm_struct {
+	struct file *exe_file;
+};
+
+struct task_struct {
+	struct mm_struct *mm;
+	struct task_struct *group_leader;
+	__u64 start_boottime;
+	char comm[16];
+};
+
+struct sock {
+	__u8 sk_kern_sock : 1;
+	__u32 sk_ack_backlog;
+	__u32 sk_max_ack_backlog;
+};
+
+struct ipv6_pinfo {
+	__u8 tclass;
+};
+
+struct inet_sock {
+	struct sock sk;
+	struct ipv6_pinfo *pinet6;
+	__u8 tos;
+};
+
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+};
+
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+};
+
+#pragma clang attribute pop
+
+/* The C library's socket addresses, as SO_ORIGINAL_DST answers them. */
+struct wl_sockaddr_in {
+	__u16 family;
+	__be16 port;
+	__be32 ip;
+	__u8 zero[8];
+};
+
+struct wl_sockaddr_in6 {
+	__u16 family;
+	__be16 port;
+	__be32 flowinfo;
+	__u8 ip[16];
+	__u32 scope;
+};

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/* Everything the programs remember, and who writes it. */
+#pragma once
+
+#define WL_MAX_FLOWS 32768
+#define WL_MAX_CGROUPS 4096
+#define WL_MAX_LISTENERS 4096
+
+/* User space writes these. */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct wl_config);
+} config SEC(".maps");
+
+/* Frozen once written: from then on nobody can change the key. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct wl_key);
+} handle_key SEC(".maps");
+
+struct wl_tables_slot {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct wl_tables);
+};
+
+/* A reload replaces the inner map: a leg sees the old policy or the new one. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct wl_tables_slot);
+} tables SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WL_MAX_SERVICES);
+	__type(key, __u32);
+	__type(value, __u32);
+} service_alive SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, WL_MAX_SERVICES);
+	__type(key, __u64);
+	__type(value, __u32);
+} slot_of_cgroup SEC(".maps");
+
+/* Shared by all instances of the host through its pin. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, WL_MAX_LISTENERS);
+	__type(key, struct wl_listener);
+	__type(value, struct wl_listener_owner);
+} listeners SEC(".maps");
+
+/* The programs write these. */
+
+/* Preallocated, so that room is a matter of counting and not of the allocator. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, WL_MAX_FLOWS);
+	__type(key, __u64);
+	__type(value, struct wl_flow);
+} flows SEC(".maps");
+
+/* From the SYN to the accepted socket: which flow comes from this tuple. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, WL_MAX_FLOWS);
+	__type(key, struct wl_tuple);
+	__type(value, __u64);
+} tuples SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, WL_MAX_CGROUPS);
+	__type(key, __u64);
+	__type(value, __u64);
+} admitted SEC(".maps");
+
+/* On the redirected socket. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct wl_outgoing);
+} outgoing SEC(".maps");
+
+/* On the service's accepted socket: the flow it carries. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u64);
+} inbound SEC(".maps");
+
+/* On a service's outbound socket: the records that were set on it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct wl_flow);
+} carried SEC(".maps");
+
+/* A new flow starts as a copy of it; it does not fit on a program's stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct wl_flow);
+} empty_flow SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 256 * 1024);
+} events SEC(".maps");
+
+__u64 last_flow;
+__u64 live_flows;
+__u64 lost_events;

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/*
+ * What a service may ask and say, by getsockopt(2) and setsockopt(2) at level
+ * SOL_WAYLAY. Attached to the services' cgroups only: no other socket pays for
+ * it, and on no other socket do the options exist.
+ */
+#pragma once
+
+static __always_inline int wl_opt_error(int error)
+{
+	bpf_set_retval(-error);
+	return 0;
+}
+
+static __always_inline int wl_opt_done(struct bpf_sockopt *ctx, __u32 len)
+{
+	/* Volatile, or clang merges both stores and the verifier refuses the width. */
+	volatile struct bpf_sockopt *answer = ctx;
+
+	answer->optlen = len;
+	answer->retval = 0;
+	return 1;
+}
+
+/* A length of 0 asks for the size; a buffer that is too short is an error. */
+#define WL_ANSWER(ctx, out, type)                                              \
+	do {                                                                   \
+		if ((ctx)->optlen == 0)                                        \
+			return wl_opt_done(ctx, sizeof(type));                 \
+		if ((ctx)->optlen < (int)sizeof(type))                         \
+			return wl_opt_error(ENOBUFS);                          \
+		(out) = (ctx)->optval;                                         \
+		if ((void *)((out) + 1) > (ctx)->optval_end)                   \
+			return wl_opt_error(ENOBUFS);                          \
+	} while (0)
+
+static __always_inline int wl_query_records(struct bpf_sockopt *ctx, const struct wl_flow *flow)
+{
+	struct wl_handle handle = { .version = WL_ABI_VERSION, .size = sizeof(handle) };
+	struct wl_handle *out;
+	__u32 zero = 0;
+	const struct wl_key *key = bpf_map_lookup_elem(&handle_key, &zero);
+
+	if (!key)
+		return wl_opt_error(ENOENT);
+	handle.boot = key->boot;
+	handle.instance = key->instance;
+	handle.flow = flow->id;
+	wl_siphash128(key->k0, key->k1, (const __u64 *)&handle, handle.tag);
+	WL_ANSWER(ctx, out, struct wl_handle);
+	*out = handle;
+	return wl_opt_done(ctx, sizeof(handle));
+}
+
+static __always_inline int wl_query_context(struct bpf_sockopt *ctx, const struct wl_flow *flow)
+{
+	__u64 last = flow->chain.hop_count - 1;
+	struct wl_context *out;
+
+	if (last >= WL_MAX_HOPS)
+		return wl_opt_error(ENOENT);
+	WL_ANSWER(ctx, out, struct wl_context);
+	out->version = WL_ABI_VERSION;
+	out->size = sizeof(*out);
+	out->flow = flow->id;
+	out->service = flow->chain.hops[last].service;
+	out->filter = flow->chain.hops[last].filter;
+	out->destination = flow->destination;
+	out->application = flow->application;
+	out->wishes = flow->wishes;
+	__builtin_memcpy(out->exe_path, flow->exe_path, sizeof(out->exe_path));
+	return wl_opt_done(ctx, sizeof(*out));
+}
+
+static __always_inline void wl_name_of(__u32 service, char *name)
+{
+	const struct wl_tables *t = wl_tables();
+
+	__builtin_memset(name, 0, WL_NAME_LEN);
+	for (int i = 0; t && i < WL_MAX_SERVICES; i++) {
+		if (i >= t->service_count)
+			break;
+		if (t->services[i].id == service) {
+			__builtin_memcpy(name, t->services[i].name, WL_NAME_LEN);
+			break;
+		}
+	}
+}
+
+static __always_inline int wl_query_chain(struct bpf_sockopt *ctx, const struct wl_flow *flow)
+{
+	struct wl_named_chain *out;
+
+	WL_ANSWER(ctx, out, struct wl_named_chain);
+	out->version = WL_ABI_VERSION;
+	out->hop_count = flow->chain.hop_count;
+	for (int i = 0; i < WL_MAX_HOPS; i++) {
+		bool used = i < flow->chain.hop_count;
+
+		out->hops[i].service = used ? flow->chain.hops[i].service : 0;
+		out->hops[i].filter = used ? flow->chain.hops[i].filter : 0;
+		wl_name_of(used ? flow->chain.hops[i].service : 0, out->hops[i].name);
+	}
+	return wl_opt_done(ctx, sizeof(*out));
+}
+
+static __always_inline int wl_answer_in(struct bpf_sockopt *ctx, const struct wl_address *a)
+{
+	struct wl_sockaddr_in *out;
+
+	if (!wl_is_mapped(a->ip))
+		return wl_opt_error(ENOENT);
+	WL_ANSWER(ctx, out, struct wl_sockaddr_in);
+	out->family = AF_INET;
+	out->port = bpf_htons(a->port);
+	out->ip = wl_ip4(a->ip);
+	__builtin_memset(out->zero, 0, sizeof(out->zero));
+	return wl_opt_done(ctx, sizeof(*out));
+}
+
+static __always_inline int wl_answer_in6(struct bpf_sockopt *ctx, const struct wl_address *a)
+{
+	struct wl_sockaddr_in6 *out;
+
+	WL_ANSWER(ctx, out, struct wl_sockaddr_in6);
+	out->family = AF_INET6;
+	out->port = bpf_htons(a->port);
+	out->flowinfo = 0;
+	__builtin_memcpy(out->ip, a->ip, sizeof(out->ip));
+	out->scope = 0;
+	return wl_opt_done(ctx, sizeof(*out));
+}
+
+static __always_inline int wl_query_destination(struct bpf_sockopt *ctx, const struct wl_address *a)
+{
+	return wl_is_mapped(a->ip) ? wl_answer_in(ctx, a) : wl_answer_in6(ctx, a);
+}
+
+static __always_inline bool wl_is_query(int level, int name)
+{
+	switch (level) {
+	case SOL_WAYLAY:
+		return name == WL_QUERY_RECORDS || name == WL_QUERY_CONTEXT || name == WL_QUERY_ORIGINAL_DST ||
+		       name == WL_QUERY_CHAIN;
+	case SOL_IP:
+		return name == SO_ORIGINAL_DST;
+	case SOL_IPV6:
+		return name == IP6T_SO_ORIGINAL_DST;
+	default:
+		return false;
+	}
+}
+
+SEC("cgroup/getsockopt")
+int wl_getsockopt(struct bpf_sockopt *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct wl_flow *flow = NULL;
+	__u64 *id;
+
+	/* Another instance's program on this cgroup may have answered already. */
+	if (!wl_is_query(ctx->level, ctx->optname) || ctx->retval == 0)
+		return 1;
+	id = sk ? bpf_sk_storage_get(&inbound, sk, NULL, 0) : NULL;
+	if (id)
+		flow = wl_live_flow(*id);
+	if (!flow) {
+		if (ctx->level != SOL_WAYLAY)
+			return 1;
+		return wl_opt_error(id ? ESTALE : ENOENT);
+	}
+	if (ctx->level == SOL_IP)
+		return wl_answer_in(ctx, &flow->destination);
+	if (ctx->level == SOL_IPV6)
+		return wl_answer_in6(ctx, &flow->destination);
+	switch (ctx->optname) {
+	case WL_QUERY_RECORDS:
+		return wl_query_records(ctx, flow);
+	case WL_QUERY_CONTEXT:
+		return wl_query_context(ctx, flow);
+	case WL_QUERY_CHAIN:
+		return wl_query_chain(ctx, flow);
+	default:
+		return wl_query_destination(ctx, &flow->destination);
+	}
+}
+
+/* 0 if the handle is one this instance gave out, untouched. */
+static __always_inline int wl_check_handle(const struct wl_handle *handle)
+{
+	__u32 zero = 0;
+	const struct wl_key *key = bpf_map_lookup_elem(&handle_key, &zero);
+	__u64 tag[2];
+
+	if (!key || handle->version != WL_ABI_VERSION || handle->size != sizeof(*handle))
+		return EINVAL;
+	if (handle->boot != key->boot || handle->instance != key->instance)
+		return EKEYEXPIRED;
+	wl_siphash128(key->k0, key->k1, (const __u64 *)handle, tag);
+	return (tag[0] ^ handle->tag[0]) | (tag[1] ^ handle->tag[1]) ? EKEYREJECTED : 0;
+}
+
+static __always_inline int wl_set_records(struct bpf_sock *sk, const struct wl_handle *handle)
+{
+	const struct wl_config *cfg = wl_config();
+	int error = wl_check_handle(handle);
+	struct wl_flow *flow;
+
+	if (error)
+		return error;
+	flow = wl_live_flow(handle->flow);
+	if (!flow)
+		return ESTALE;
+	if (!cfg || wl_caller_slot(cfg) != flow->slot)
+		return EACCES;
+	if (sk->state != TCP_CLOSE)
+		return EISCONN;
+	bpf_sk_storage_delete(&carried, sk);
+	return bpf_sk_storage_get(&carried, sk, flow, BPF_SK_STORAGE_GET_F_CREATE) ? 0 : ENOBUFS;
+}
+
+SEC("cgroup/setsockopt")
+int wl_setsockopt(struct bpf_sockopt *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct wl_handle handle;
+	int error;
+
+	if (ctx->level != SOL_WAYLAY || ctx->optname != WL_SET_RECORDS || ctx->optlen == -1 || !sk)
+		return 1;
+	if (ctx->optlen != sizeof(handle) || ctx->optval + sizeof(handle) > ctx->optval_end)
+		return wl_opt_error(EINVAL);
+	handle = *(struct wl_handle *)ctx->optval;
+	error = wl_set_records(sk, &handle);
+	if (error)
+		return wl_opt_error(error);
+	bpf_set_retval(0);
+	ctx->optlen = -1;
+	return 1;
+}

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR MIT)
+/*
+ * The kernel side of waylay, in reading order:
+ *
+ *   connect4/6      facts -> classify -> effect (facts.h, classify.h, effect.h)
+ *   sockops         carries the flow from the client's socket to the accepted one
+ *   getpeername4/6  shows the application the address it asked for
+ *   sockopt.h       answers the services' questions, takes records from them
+ *   sock_release    ends flows, together with sockops
+ *
+ * Decisions are those of `waylay_core::decide`; nothing is decided here that
+ * is not decided there.
+ */
+#include "kernel.h"
+#include "abi.h"
+#include "siphash.h"
+#include "classify.h"
+#include "maps.h"
+#include "facts.h"
+#include "flows.h"
+#include "effect.h"
+#include "sockopt.h"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+/* The chain the leg brings along: records that its own service set on the
+ * socket, or what leaving a service without records excludes. */
+static __always_inline void wl_find_chain(struct bpf_sock_addr *ctx, struct wl_connect *c)
+{
+	__u32 slot = c->leg.caller_slot;
+	struct wl_flow *carried_flow;
+
+	c->leg.origin = c->leg.caller;
+	if (slot >= WL_MAX_SERVICES)
+		return;
+	c->leg.proxied = 1;
+	carried_flow = bpf_sk_storage_get(&carried, ctx->sk, NULL, 0);
+	if (carried_flow && carried_flow->slot == slot) {
+		c->carried = carried_flow;
+		c->excluded = carried_flow->chain.excluded;
+		c->hop_count = carried_flow->chain.hop_count;
+		c->leg.origin = carried_flow->application;
+	} else {
+		c->excluded = c->tables->services[slot].prefix_mask;
+	}
+}
+
+/* What becomes of the leg at the redirect layer. */
+struct wl_choice {
+	int filter; /* -1: go to the destination */
+	__u32 refusal;
+};
+
+static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_connect *c, struct wl_choice *choice)
+{
+	__u64 skip = c->excluded;
+	bool ip4 = wl_takes_ip4(&c->leg);
+
+	choice->filter = -1;
+	choice->refusal = 0;
+	if (c->leg.caller_slot < WL_MAX_SERVICES)
+		skip |= 1ULL << c->leg.caller_slot;
+	for (int i = 0; i < WL_MAX_SERVICES; i++) {
+		__u64 f = wl_classify_redirect(c->tables, &c->leg, skip);
+		enum wl_availability availability;
+		const struct wl_service *service;
+		__u32 slot;
+
+		asm volatile("" : "+r"(f));
+		if (f >= WL_MAX_FILTERS)
+			return;
+		slot = c->tables->redirect[f].slot & (WL_MAX_SERVICES - 1);
+		service = &c->tables->services[slot];
+		choice->filter = f;
+		if (c->hop_count >= WL_MAX_HOPS) {
+			choice->refusal = WL_REFUSED_HOP_LIMIT;
+		} else {
+			availability = wl_availability(ctx, slot, service, ip4);
+			if (availability == WL_AVAILABLE)
+				return;
+			choice->refusal = availability == WL_ABSENT ? WL_REFUSED_SERVICE_ABSENT :
+								      WL_REFUSED_BACKLOG_FULL;
+		}
+		if (choice->refusal == WL_REFUSED_BACKLOG_FULL || service->on_failure == WL_ON_FAILURE_CLOSED)
+			return;
+		choice->filter = -1;
+		choice->refusal = 0;
+		skip |= 1ULL << slot;
+	}
+}
+
+static __always_inline int wl_carry_out(struct bpf_sock_addr *ctx, int family, struct wl_connect *c,
+					const struct wl_choice *choice)
+{
+	__u64 index = choice->filter;
+	const struct wl_service *service;
+	const struct wl_filter *filter;
+	__u32 slot;
+
+	asm volatile("" : "+r"(index));
+	if (index >= WL_MAX_FILTERS) {
+		if (c->carried)
+			wl_grant_wishes(ctx, &c->carried->wishes);
+		return WL_PASS;
+	}
+	filter = &c->tables->redirect[index];
+	slot = filter->slot & (WL_MAX_SERVICES - 1);
+	service = &c->tables->services[slot];
+	if (choice->refusal)
+		return wl_refuse(&c->leg, choice->refusal, ECONNREFUSED, service->id, filter->id);
+	if (c->carried)
+		wl_grant_wishes(ctx, &c->carried->wishes);
+	return wl_redirect(ctx, family, c, slot, service, filter);
+}
+
+static __always_inline int wl_authorise(struct wl_connect *c, int *verdict)
+{
+	__u64 index = wl_classify_auth(c->tables, &c->leg);
+	const struct wl_filter *filter;
+
+	asm volatile("" : "+r"(index));
+	if (index >= WL_MAX_FILTERS)
+		return 0;
+	filter = &c->tables->auth[index];
+	*verdict = wl_refuse(&c->leg, WL_REFUSED_BLOCKED, filter->error, 0, filter->id);
+	return 1;
+}
+
+static __always_inline const struct wl_listener_owner *wl_listener_at(const struct wl_config *cfg,
+								       const struct wl_address *remote)
+{
+	struct wl_listener key = { .netns = cfg->netns, .port = remote->port };
+
+	__builtin_memcpy(key.ip, remote->ip, sizeof(key.ip));
+	return bpf_map_lookup_elem(&listeners, &key);
+}
+
+static __always_inline __u64 wl_instance(void)
+{
+	__u32 zero = 0;
+	const struct wl_key *key = bpf_map_lookup_elem(&handle_key, &zero);
+
+	return key ? key->instance : 0;
+}
+
+static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
+{
+	struct wl_connect c = { .config = wl_config(), .tables = wl_tables() };
+	const struct wl_listener_owner *owner;
+	struct wl_choice choice;
+	struct wl_outgoing *old;
+	int verdict = WL_PASS;
+
+	if (ctx->protocol != SOCK_PROTO_TCP)
+		return WL_PASS;
+	old = bpf_sk_storage_get(&outgoing, ctx->sk, NULL, 0);
+	if (old) {
+		wl_end_unaccepted(old->flow);
+		bpf_sk_storage_delete(&outgoing, ctx->sk);
+	}
+	if (wl_owned_by_kernel(ctx->sk))
+		return WL_PASS;
+	wl_remote(ctx, family, &c.leg.remote);
+	c.leg.protocol = SOCK_PROTO_TCP;
+	wl_caller(&c.leg.caller);
+	if (!c.config || !c.tables)
+		return wl_refuse(&c.leg, WL_REFUSED_NO_TABLES, ENOBUFS, 0, 0);
+	if (bpf_get_netns_cookie(ctx) != c.config->netns) {
+		if (c.config->foreign_namespace == WL_FOREIGN_PERMIT)
+			return WL_PASS;
+		return wl_refuse(&c.leg, WL_REFUSED_FOREIGN_NAMESPACE, EACCES, 0, 0);
+	}
+	owner = wl_listener_at(c.config, &c.leg.remote);
+	if (owner && owner->instance != wl_instance())
+		return WL_PASS;
+	if (owner)
+		return wl_refuse(&c.leg, WL_REFUSED_LISTENER_DIALLED, ECONNREFUSED, owner->service, 0);
+	c.leg.caller_slot = wl_caller_slot(c.config);
+	wl_find_chain(ctx, &c);
+	wl_choose(ctx, &c, &choice);
+	c.leg.redirected = choice.filter >= 0 && !choice.refusal;
+	if (wl_authorise(&c, &verdict))
+		return verdict;
+	return wl_carry_out(ctx, family, &c, &choice);
+}
+
+SEC("cgroup/connect4")
+int wl_connect4(struct bpf_sock_addr *ctx)
+{
+	return wl_on_connect(ctx, AF_INET);
+}
+
+SEC("cgroup/connect6")
+int wl_connect6(struct bpf_sock_addr *ctx)
+{
+	return wl_on_connect(ctx, AF_INET6);
+}
+
+SEC("cgroup/getpeername4")
+int wl_getpeername4(struct bpf_sock_addr *ctx)
+{
+	struct wl_outgoing *out = bpf_sk_storage_get(&outgoing, ctx->sk, NULL, 0);
+
+	if (out) {
+		ctx->user_ip4 = wl_ip4(out->destination.ip);
+		ctx->user_port = bpf_htons(out->destination.port);
+	}
+	return WL_PASS;
+}
+
+SEC("cgroup/getpeername6")
+int wl_getpeername6(struct bpf_sock_addr *ctx)
+{
+	struct wl_outgoing *out = bpf_sk_storage_get(&outgoing, ctx->sk, NULL, 0);
+	const __u32 *ip;
+
+	if (out) {
+		ip = (const __u32 *)out->destination.ip;
+		ctx->user_ip6[0] = ip[0];
+		ctx->user_ip6[1] = ip[1];
+		ctx->user_ip6[2] = ip[2];
+		ctx->user_ip6[3] = ip[3];
+		ctx->user_port = bpf_htons(out->destination.port);
+	}
+	return WL_PASS;
+}
+
+/* The SYN is about to leave and its source port is known: name the flow by it. */
+static __always_inline void wl_on_syn(struct bpf_sock_ops *ops)
+{
+	struct bpf_sock *sk = ops->sk;
+	struct wl_outgoing *out = sk ? bpf_sk_storage_get(&outgoing, sk, NULL, 0) : NULL;
+	struct wl_tuple tuple = {};
+	__u64 id;
+
+	if (!out)
+		return;
+	id = out->flow;
+	wl_tuple_of(ops, true, &tuple);
+	bpf_map_update_elem(&tuples, &tuple, &id, BPF_ANY);
+	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+/* The service's end exists, before accept() can return it: hand the flow over. */
+static __always_inline void wl_on_accepted(struct bpf_sock_ops *ops)
+{
+	struct bpf_sock *sk = ops->sk;
+	struct wl_tuple tuple = {};
+	struct wl_flow *flow;
+	__u64 *found, id;
+
+	wl_tuple_of(ops, false, &tuple);
+	found = bpf_map_lookup_elem(&tuples, &tuple);
+	if (!found || !sk)
+		return;
+	id = *found;
+	bpf_map_delete_elem(&tuples, &tuple);
+	flow = bpf_map_lookup_elem(&flows, &id);
+	if (!flow)
+		return;
+	if (!bpf_sk_storage_get(&inbound, sk, &id, BPF_SK_STORAGE_GET_F_CREATE)) {
+		/* Without its flow the service drops the connection; see WL_QUERY_RECORDS. */
+		wl_end_flow(id);
+		return;
+	}
+	flow->state = WL_FLOW_LIVE;
+	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+static __always_inline void wl_on_closed(struct bpf_sock_ops *ops)
+{
+	struct bpf_sock *sk = ops->sk;
+	struct wl_tuple tuple = {};
+	struct wl_outgoing *out;
+	__u64 *id;
+
+	if (!sk)
+		return;
+	id = bpf_sk_storage_get(&inbound, sk, NULL, 0);
+	if (id)
+		wl_end_flow(*id);
+	out = bpf_sk_storage_get(&outgoing, sk, NULL, 0);
+	if (!out)
+		return;
+	wl_tuple_of(ops, true, &tuple);
+	bpf_map_delete_elem(&tuples, &tuple);
+	wl_end_unaccepted(out->flow);
+}
+
+SEC("sockops")
+int wl_sockops(struct bpf_sock_ops *ops)
+{
+	switch (ops->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		wl_on_syn(ops);
+		break;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		wl_on_accepted(ops);
+		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		if (ops->args[1] == BPF_TCP_CLOSE)
+			wl_on_closed(ops);
+		break;
+	}
+	return 1;
+}
+
+/* A socket closed with data in flight leaves TCP's states much later; the
+ * service is done with it now. */
+SEC("cgroup/sock_release")
+int wl_sock_release(struct bpf_sock *sk)
+{
+	__u64 *id = bpf_sk_storage_get(&inbound, sk, NULL, 0);
+	struct wl_outgoing *out;
+
+	if (id)
+		wl_end_flow(*id);
+	out = bpf_sk_storage_get(&outgoing, sk, NULL, 0);
+	if (out)
+		wl_end_unaccepted(out->flow);
+	return 1;
+}
