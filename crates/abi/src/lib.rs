@@ -1,1 +1,37 @@
-//! The bytes shared with the kernel program.
+//! The bytes shared with the kernel programs: the Rust twin of `bpf/abi.h`.
+//!
+//! Plain data with explicit padding and asserted sizes, and the two conversions
+//! everybody needs: addresses and names. It never interprets what it carries;
+//! meaning is in `waylay-core`, installation in `waylay-engine-ebpf`, and the
+//! service's side of the socket options in `waylay`. A test in
+//! `waylay-engine-ebpf` compares every offset with the object's BTF.
+//!
+//! Addresses are 16 bytes in network order, IPv4 as `::ffff:a.b.c.d`; every
+//! integer, ports too, is in host order.
+
+mod address;
+mod options;
+mod records;
+mod tables;
+
+pub use address::{Address, Process, comm_to_string, path_to_string};
+pub use options::{
+    ABI_VERSION, QUERY_CHAIN, QUERY_CONTEXT, QUERY_ORIGINAL_DST, QUERY_RECORDS, SET_RECORDS, SOL_WAYLAY,
+};
+pub use records::{Context, Handle, Hop, NamedChain, NamedHop, SocketWishes};
+pub use tables::{
+    Config, Event, Filter, FilterCondition, HandleKey, Listener, ListenerOwner, Refusal, Service, Tables,
+};
+
+/// Slots for services in one policy.
+pub const MAX_SERVICES: usize = 64;
+/// Filters of one layer in one policy.
+pub const MAX_FILTERS: usize = 64;
+/// Hops of one chain.
+pub const MAX_HOPS: usize = 16;
+/// Bytes of a service's name, the terminating zero included.
+pub const NAME_LEN: usize = 32;
+/// Bytes of a process's command name, the terminating zero included.
+pub const COMM_LEN: usize = 16;
+/// Bytes of an executable's path, the terminating zero included.
+pub const EXE_LEN: usize = 384;

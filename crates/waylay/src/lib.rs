@@ -1,1 +1,44 @@
 //! The library for authors of redirect services.
+//!
+//! A redirect service is a local proxy that applications' connections are
+//! redirected to by the kernel. It accepts one, asks who it is from and where
+//! it was going, and connects on with the *redirect records* of the accepted
+//! socket set on the new one, so that the kernel knows who has had the
+//! connection already.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! waylay::RedirectService::from_env()?.serve(|inbound| {
+//!     println!("{} -> {}", inbound.context().application(), inbound.original_destination());
+//!     let Ok(outbound) = inbound.connect() else { return };
+//!     // Move bytes between `inbound.into_stream()` and `outbound.into_stream()`.
+//!     # let _ = outbound;
+//! })?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Two layers: [`RedirectService`] accepts, asks and dials, and has no way to
+//! dial without records; below it [`query_redirect_records`],
+//! [`query_redirect_context`], [`set_redirect_records`] and their neighbours
+//! work on any socket. The names are those of Microsoft's control codes
+//! `SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS`, `…_CONTEXT` and `SIO_SET_…`.
+//!
+//! The library never inspects or forwards a byte: `waylay-relay` moves them.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("the Windows backend is not there yet; this version runs on Linux");
+
+mod context;
+mod error;
+mod options;
+mod service;
+mod sys;
+
+pub use context::{Application, ChainHop, RedirectContext};
+pub use error::{ConnectError, QueryError, ServeError, SetError, StartError};
+pub use options::{
+    RedirectRecords, query_original_destination, query_redirect_chain, query_redirect_context,
+    query_redirect_records, set_redirect_records,
+};
+pub use service::{Inbound, Outbound, RedirectService, Shutdown};

@@ -1,0 +1,118 @@
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{Address, EXE_LEN, MAX_HOPS, NAME_LEN, Process, address::until_zero};
+
+/// What `QUERY_RECORDS` answers and `SET_RECORDS` takes: a name for a chain
+/// that stays in the kernel, and a tag only that kernel can make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Handle {
+    /// [`ABI_VERSION`](crate::ABI_VERSION).
+    pub version: u32,
+    /// Bytes of the whole handle.
+    pub size: u32,
+    /// The boot it belongs to.
+    pub boot: u64,
+    /// The engine's instance it belongs to.
+    pub instance: u64,
+    /// The flow it names.
+    pub flow: u64,
+    /// SipHash-2-4-128 over everything before it.
+    pub tag: [u64; 2],
+}
+
+/// What the application gave its socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SocketWishes {
+    /// The address it bound, as in [`Address::ip`]; all zero if none.
+    pub source: [u8; 16],
+    /// `SO_MARK`.
+    pub mark: u32,
+    /// Index of the device it bound, 0 if none.
+    pub bound_device: u32,
+    /// `IP_TOS`.
+    pub tos: u8,
+    /// `IPV6_TCLASS`.
+    pub tclass: u8,
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+
+/// What `QUERY_CONTEXT` answers.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Context {
+    /// [`ABI_VERSION`](crate::ABI_VERSION).
+    pub version: u32,
+    /// Bytes of the whole answer.
+    pub size: u32,
+    /// The flow, unique in its instance.
+    pub flow: u64,
+    /// Id of the service the leg was redirected to.
+    pub service: u32,
+    /// Id of the filter that did it.
+    pub filter: u32,
+    /// Where the leg was going.
+    pub destination: Address,
+    /// The application at the head of the chain.
+    pub application: Process,
+    /// What that application gave its socket.
+    pub wishes: SocketWishes,
+    /// Its executable as its mount namespace names it; empty if too deep or long.
+    pub exe_path: [u8; EXE_LEN],
+}
+
+/// "This service redirected, by this filter."
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Hop {
+    /// The service's id.
+    pub service: u32,
+    /// The filter's id.
+    pub filter: u32,
+}
+
+/// A [`Hop`] with its service's name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NamedHop {
+    /// Which hop.
+    pub hop: Hop,
+    /// The service's name, ended by a zero; empty if its policy is gone.
+    pub name: [u8; NAME_LEN],
+}
+
+impl NamedHop {
+    /// The service's name as text.
+    #[must_use]
+    pub fn service_name(&self) -> String {
+        until_zero(&self.name)
+    }
+}
+
+/// What `QUERY_CHAIN` answers.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NamedChain {
+    /// [`ABI_VERSION`](crate::ABI_VERSION).
+    pub version: u32,
+    /// How many of `hops` count.
+    pub hop_count: u32,
+    /// Oldest first.
+    pub hops: [NamedHop; MAX_HOPS],
+}
+
+impl NamedChain {
+    /// The hops that count, oldest first.
+    #[must_use]
+    pub fn hops(&self) -> &[NamedHop] {
+        &self.hops[..(self.hop_count as usize).min(MAX_HOPS)]
+    }
+}
+
+const _: () = {
+    assert!(size_of::<Handle>() == 48);
+    assert!(size_of::<Context>() == 24 + 24 + 56 + 32 + EXE_LEN);
+    assert!(size_of::<NamedChain>() == 8 + 40 * MAX_HOPS);
+};

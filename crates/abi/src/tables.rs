@@ -1,0 +1,245 @@
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{Address, MAX_FILTERS, MAX_SERVICES, NAME_LEN, Process};
+
+/// What makes an instance's handles its own.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct HandleKey {
+    /// Of the running kernel.
+    pub boot: u64,
+    /// Of the engine.
+    pub instance: u64,
+    /// The secret's first half.
+    pub k0: u64,
+    /// The secret's second half.
+    pub k1: u64,
+}
+
+/// What one instance is told about its surroundings.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Config {
+    /// Cookie of the network namespace the services listen in.
+    pub netns: u64,
+    /// Depth of the services' cgroups, the root being 0.
+    pub service_level: u32,
+    /// Whether legs of other namespaces are permitted (0) or blocked (1).
+    pub foreign_namespace: u32,
+    /// Flows at one time.
+    pub max_flows: u64,
+    /// Flows at one time that one cgroup may open.
+    pub max_flows_per_cgroup: u64,
+}
+
+/// A service's place in the tables.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Service {
+    /// Slots up to and including this one in the solved order.
+    pub prefix_mask: u64,
+    /// Never reused.
+    pub id: u32,
+    /// 0 open, 1 closed.
+    pub on_failure: u32,
+    /// Listener for IPv4, mapped.
+    pub listen4: [u8; 16],
+    /// Listener for IPv6.
+    pub listen6: [u8; 16],
+    /// Host order; 0 if it does not listen for IPv4.
+    pub port4: u16,
+    /// Host order; 0 if it does not listen for IPv6.
+    pub port6: u16,
+    /// Zero.
+    pub reserved: u32,
+    /// Ended by a zero.
+    pub name: [u8; NAME_LEN],
+}
+
+/// The bits of [`Filter::conditions`]; all that are set must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum FilterCondition {
+    /// `protocol` is the leg's.
+    Protocol = 1 << 0,
+    /// The destination lies in `remote`/`remote_len`.
+    Remote = 1 << 1,
+    /// The port lies in `port_first..=port_last`.
+    Ports = 1 << 2,
+    /// The original application runs `exe_device`:`exe_inode`.
+    Exe = 1 << 3,
+    /// The original application runs as `uid`.
+    Uid = 1 << 4,
+    /// The original application is in `cgroup`.
+    Cgroup = 1 << 5,
+    /// The calling process runs `via_exe_device`:`via_exe_inode`.
+    ViaExe = 1 << 6,
+    /// The leg goes to a service.
+    Redirected = 1 << 7,
+    /// It does not.
+    NotRedirected = 1 << 8,
+    /// The leg comes from a service.
+    Proxied = 1 << 9,
+    /// It does not.
+    NotProxied = 1 << 10,
+}
+
+/// One filter of either layer.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Filter {
+    /// See [`FilterCondition::Exe`].
+    pub exe_device: u64,
+    /// See [`FilterCondition::Exe`].
+    pub exe_inode: u64,
+    /// See [`FilterCondition::Cgroup`].
+    pub cgroup: u64,
+    /// See [`FilterCondition::ViaExe`].
+    pub via_exe_device: u64,
+    /// See [`FilterCondition::ViaExe`].
+    pub via_exe_inode: u64,
+    /// The filter's id.
+    pub id: u32,
+    /// [`FilterCondition`] bits.
+    pub conditions: u32,
+    /// See [`FilterCondition::Remote`].
+    pub remote: [u8; 16],
+    /// See [`FilterCondition::Uid`].
+    pub uid: u32,
+    /// See [`FilterCondition::Ports`].
+    pub port_first: u16,
+    /// See [`FilterCondition::Ports`].
+    pub port_last: u16,
+    /// Bits of `remote` that count, 0 to 128.
+    pub remote_len: u8,
+    /// Number of the IP protocol.
+    pub protocol: u8,
+    /// Redirect layer: slot of the service.
+    pub slot: u8,
+    /// Auth layer: rank of the sublayer.
+    pub sublayer: u8,
+    /// Auth layer: 0 continue, 1 permit, 2 block.
+    pub action: u8,
+    /// Auth layer: 1 if later sublayers may not override it.
+    pub hard: u8,
+    /// Auth layer: errno of a block.
+    pub error: u16,
+}
+
+/// One policy, compiled.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Tables {
+    /// How many of `services` count.
+    pub service_count: u32,
+    /// How many of `redirect` count.
+    pub redirect_count: u32,
+    /// How many of `auth` count.
+    pub auth_count: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// By slot.
+    pub services: [Service; MAX_SERVICES],
+    /// In the order in which they are asked.
+    pub redirect: [Filter; MAX_FILTERS],
+    /// In the order in which they are asked.
+    pub auth: [Filter; MAX_FILTERS],
+}
+
+/// Key of the registry of listeners all instances of a host share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Listener {
+    /// Cookie of the network namespace it listens in.
+    pub netns: u64,
+    /// As in [`Address::ip`].
+    pub ip: [u8; 16],
+    /// Host order.
+    pub port: u16,
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+
+/// Whose listener it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ListenerOwner {
+    /// The engine's instance.
+    pub instance: u64,
+    /// The service's id there.
+    pub service: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Why a connect was refused, as the kernel reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Refusal {
+    /// By an auth filter.
+    Blocked = 1,
+    /// The service is gone and its policy is `closed`.
+    ServiceAbsent = 2,
+    /// The service does not keep up.
+    BacklogFull = 3,
+    /// A `closed` service would have stayed unvisited.
+    HopLimit = 4,
+    /// Straight to a service's listener.
+    ListenerDialled = 5,
+    /// From another network namespace.
+    ForeignNamespace = 6,
+    /// No room for a flow.
+    NoFlows = 7,
+    /// This cgroup has its share of flows.
+    NoFlowsOfCgroup = 8,
+    /// The kernel gave the socket no storage.
+    NoSocketStorage = 9,
+    /// No policy is installed.
+    NoTables = 10,
+}
+
+impl Refusal {
+    /// The kernel's number as a reason; `None` for one this version lacks.
+    #[must_use]
+    pub fn from_code(code: u32) -> Option<Self> {
+        [
+            Self::Blocked,
+            Self::ServiceAbsent,
+            Self::BacklogFull,
+            Self::HopLimit,
+            Self::ListenerDialled,
+            Self::ForeignNamespace,
+            Self::NoFlows,
+            Self::NoFlowsOfCgroup,
+            Self::NoSocketStorage,
+            Self::NoTables,
+        ]
+        .into_iter()
+        .find(|refusal| *refusal as u32 == code)
+    }
+}
+
+/// A refused connect.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Event {
+    /// A [`Refusal`].
+    pub refusal: u32,
+    /// The errno the application got.
+    pub error: u32,
+    /// Id of the service concerned, 0 if none.
+    pub service: u32,
+    /// Id of the filter concerned, 0 if none.
+    pub filter: u32,
+    /// Where the leg was going.
+    pub destination: Address,
+    /// Who called `connect`.
+    pub process: Process,
+}
+
+const _: () = {
+    assert!(size_of::<Service>() == 88);
+    assert!(size_of::<Filter>() == 80);
+    assert!(size_of::<Tables>() == 16 + 88 * MAX_SERVICES + 2 * 80 * MAX_FILTERS);
+    assert!(size_of::<Event>() == 16 + 24 + 56);
+};

@@ -1,0 +1,115 @@
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use waylay_abi as abi;
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::{
+    context::{ChainHop, RedirectContext},
+    error::{QueryError, SetError},
+    sys,
+};
+
+/// The opaque bytes that take a chain from an accepted socket to an outbound one.
+///
+/// They name a chain that stays in the kernel and are worthless to any process
+/// but the service they were given to, and once the inbound connection ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedirectRecords(Vec<u8>);
+
+impl RedirectRecords {
+    /// The bytes, to hand them to another process of the same service.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Bytes that came from [`as_bytes`](Self::as_bytes). Nothing is checked
+    /// here: the kernel refuses what it did not give out.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+}
+
+/// Asks an accepted socket for its redirect records.
+///
+/// # Errors
+/// See [`QueryError`]; [`QueryError::NotRedirected`] means that somebody
+/// connected straight to the listener.
+///
+/// # Example
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let (accepted, _) = listener.accept()?;
+/// let records = waylay::query_redirect_records(&accepted)?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn query_redirect_records(socket: &impl AsFd) -> Result<RedirectRecords, QueryError> {
+    let mut handle = [0; size_of::<abi::Handle>()];
+    query(socket.as_fd(), abi::QUERY_RECORDS, &mut handle)?;
+    Ok(RedirectRecords(handle.to_vec()))
+}
+
+/// Asks an accepted socket who is behind it and where it was going.
+///
+/// # Errors
+/// See [`QueryError`].
+pub fn query_redirect_context(socket: &impl AsFd) -> Result<RedirectContext, QueryError> {
+    let mut context = abi::Context::new_zeroed();
+    query(socket.as_fd(), abi::QUERY_CONTEXT, context.as_mut_bytes())?;
+    Ok(context.into())
+}
+
+/// Asks an accepted socket which services have had the connection, oldest
+/// first; the last is the one asking.
+///
+/// # Errors
+/// See [`QueryError`].
+pub fn query_redirect_chain(socket: &impl AsFd) -> Result<Vec<ChainHop>, QueryError> {
+    let mut chain = abi::NamedChain::new_zeroed();
+    query(socket.as_fd(), abi::QUERY_CHAIN, chain.as_mut_bytes())?;
+    Ok(chain.hops().iter().map(ChainHop::from).collect())
+}
+
+/// Asks an accepted socket where the connection was going.
+///
+/// The cheapest query, and the one unmodified transparent proxies make as
+/// `SO_ORIGINAL_DST`.
+///
+/// # Errors
+/// See [`QueryError`].
+pub fn query_original_destination(socket: &impl AsFd) -> Result<SocketAddr, QueryError> {
+    query_redirect_context(socket).map(|context| context.original_destination())
+}
+
+/// Sets redirect records on a socket that will connect on.
+///
+/// # Errors
+/// See [`SetError`]. After an error the socket carries no records: do not dial.
+pub fn set_redirect_records(socket: &impl AsFd, records: &RedirectRecords) -> Result<(), SetError> {
+    sys::set_option(socket.as_fd(), abi::SOL_WAYLAY, abi::SET_RECORDS, records.as_bytes())?;
+    Ok(())
+}
+
+fn query(fd: BorrowedFd<'_>, name: i32, answer: &mut [u8]) -> Result<(), QueryError> {
+    let expected = answer.len();
+    let got =
+        sys::get_option(fd, abi::SOL_WAYLAY, name, answer).map_err(|error| too_short(error, expected))?;
+    if got != expected {
+        return Err(QueryError::OtherVersion { expected, got });
+    }
+    Ok(())
+}
+
+fn too_short(error: io::Error, expected: usize) -> QueryError {
+    match error.raw_os_error() {
+        Some(libc::ENOBUFS) => QueryError::OtherVersion { expected, got: 0 },
+        Some(_) | None => error.into(),
+    }
+}
