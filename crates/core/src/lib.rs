@@ -1,1 +1,45 @@
-//! What a policy means: the nouns of waylay and `decide`, the definition every engine is compared with.
+//! What a policy means: the nouns of waylay and [`decide`], the definition every engine is compared with.
+//!
+//! This crate never does I/O, never reads a clock, never blocks and holds no `unsafe`: everything it knows enters as an argument.
+//! `waylay-config` turns files into a [`Policy`]; `waylay-engine` states what carries its [`Tables`] out.
+//!
+//! ```text
+//! services, sublayers, filters ─▶ Policy ─▶ decide(policy, leg, records, world) ─▶ Decision
+//!                                   └─────▶ Tables ─▶ installed into an engine, which must answer the same
+//! ```
+//!
+//! Reading order: [`model`] and [`conditions`] (what people write), [`leg`] and [`chain`] (what a connection brings with it),
+//! [`world`] (how things stand), [`mod@decide`] (what follows), [`tables`] (the same in flat form), [`event`] (what engines report).
+
+pub mod chain;
+pub mod conditions;
+pub mod decide;
+pub mod event;
+pub mod leg;
+pub mod model;
+pub mod order;
+pub mod policy;
+pub mod slots;
+pub mod tables;
+pub mod trace;
+pub mod world;
+
+pub use chain::{Chain, ChainError, Hop, MAX_HOPS, Records, RedirectState, ServiceSet, state};
+pub use conditions::{
+    Conditions, FileId, FlagConditions, PortRange, PortRangeError, Prefix, PrefixError, normal_form,
+};
+pub use decide::{Decision, Refusal, Verdict, decide};
+pub use event::{Event, LegSummary};
+pub use leg::{Facts, Flags, Leg, Process, Protocol};
+pub use model::{
+    Action, AuthRule, Errno, FailurePolicy, Filter, FilterId, Layer, Right, Service, ServiceId, Sublayer,
+    SublayerId,
+};
+pub use order::{OrderError, solve};
+pub use policy::{Limit, LimitError, MAX_SERVICES, Policy, PolicyError};
+pub use slots::Slots;
+pub use tables::{AuthOutcome, MAX_FILTERS, TableAuthFilter, TableFilter, TableService, Tables};
+pub use trace::{AuthEffect, SkipReason, Trace, TraceStep};
+pub use world::{
+    Availability, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route, SocketOwner, World,
+};

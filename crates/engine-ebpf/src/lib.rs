@@ -1,1 +1,27 @@
-//! The Linux engine: eBPF programs and their loader.
+//! The Linux engine: loads the eBPF programs of `bpf/`, attaches them to a
+//! scope, and puts compiled tables into them.
+//!
+//! It takes no policy decision: what the programs do is what
+//! `waylay_core::decide` says, and tests compare the two. It knows nothing of
+//! processes or users: `waylay-host` makes the cgroups and runs the services.
+//!
+//! ```text
+//! Tables ─ encode ─▶ abi::Tables ─ install ─▶ maps ◀─ programs (bpf/waylay.bpf.c)
+//! ```
+
+mod bpffs;
+mod encode;
+mod engine;
+mod error;
+mod event;
+mod load;
+mod registry;
+mod sys;
+
+pub use bpffs::bpf_file_system;
+pub use encode::encode;
+pub use engine::{EbpfEngine, Limits, Liveness, Scope};
+pub use error::EbpfError;
+pub use event::EventSource;
+pub use load::OBJECT;
+pub use registry::forget_instance;

@@ -1,1 +1,86 @@
 //! The contract an engine fulfils, and the engine in memory.
+//!
+//! This crate never touches a platform: no sockets, no kernel, no privileges. `waylay-core` says what a policy means;
+//! `waylay-engine-ebpf` and its siblings carry that out, and `waylay-host` owns one of them.
+//!
+//! # What an engine must do
+//!
+//! * **Install replaces everything, atomically.** Between two installations there is no moment without the old rules or the new ones.
+//!   A failed installation leaves the old ones in force.
+//! * **Answer as [`waylay_core::decide()`] does**, on the same policy, leg, chain and world. Engines may differ by their
+//!   capabilities, never silently in meaning.
+//! * **Keep flows across an installation.** A service that stays keeps its liveness, its flows and its slot; chains name services by
+//!   ids that are never used again.
+//! * **A service is absent until it is said to be alive**, and again as soon as it is said to be dead. A full backlog the engine finds
+//!   out by itself.
+//! * **Let no shortage become a connection.** What a flow needs is reserved before an address is rewritten, or the leg is refused.
+//! * **Report in order**, and count what it had to drop: [`waylay_core::Event::Lost`].
+//! * **Say what is missing.** [`Engine::capabilities`] names, for each thing this machine cannot do, the feature and the remedy.
+
+mod capabilities;
+pub mod memory;
+
+use std::net::{SocketAddrV4, SocketAddrV6};
+use std::time::Duration;
+
+use waylay_core::{Event, ServiceId, Tables};
+
+pub use capabilities::{Capabilities, Capability, CapabilityState, Feature};
+pub use memory::MemoryEngine;
+
+/// What carries redirection out. The crate's own page tells what is asked of it.
+pub trait Engine {
+    /// Why this engine could not do what it was asked.
+    type Error: std::error::Error;
+
+    /// Replaces everything that was installed before, atomically.
+    fn install(&mut self, installation: &Installation) -> Result<(), Self::Error>;
+
+    /// Says whether a service's process lives.
+    fn set_liveness(&mut self, service: ServiceId, liveness: Liveness) -> Result<(), Self::Error>;
+
+    /// The events since the last call, oldest first. Waits for the first one at most as long as `timeout`.
+    fn events(&mut self, timeout: Duration) -> Result<Vec<Event>, Self::Error>;
+
+    /// What this engine can do on this machine.
+    fn capabilities(&self) -> Capabilities;
+}
+
+/// Everything that an engine holds at a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Installation {
+    /// The policy in flat form.
+    pub tables: Tables,
+    /// Where the services are; one without an endpoint is absent.
+    pub endpoints: Vec<Endpoint>,
+}
+
+impl Installation {
+    /// The endpoint of a service.
+    #[must_use]
+    pub fn endpoint(&self, service: ServiceId) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.service == service)
+    }
+}
+
+/// Where a service lives and listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The service.
+    pub service: ServiceId,
+    /// The cgroup that its sockets are created in, by which it is known.
+    pub cgroup: u64,
+    /// Where it takes redirected TCP over IPv4.
+    pub tcp4: Option<SocketAddrV4>,
+    /// Where it takes redirected TCP over IPv6.
+    pub tcp6: Option<SocketAddrV6>,
+}
+
+/// Whether a service's process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Liveness {
+    /// It lives and listens.
+    Alive,
+    /// It is gone.
+    Dead,
+}

@@ -1,1 +1,21 @@
-//! Scopes, service processes and the ownership of an engine.
+//! Scopes, service processes and the ownership of an engine: what stands
+//! between the `waylay` command and the kernel.
+//!
+//! It decides nothing about connections; `waylay-core` does, and the engine
+//! carries that out. It prints nothing: whoever calls it is told by
+//! [`Observer`].
+//!
+//! Reading order: [`run()`] (the whole life of one run), `service` (one service's
+//! process), [`launch`] (what happens in that process before its program),
+//! [`cgroup`], [`instance`] (what stays on the host and how it is cleaned up).
+
+pub mod cgroup;
+pub mod instance;
+pub mod launch;
+mod run;
+mod service;
+mod signals;
+mod sys;
+pub mod user;
+
+pub use run::{Ended, Observer, RunError, RunSpec, ServiceSpec, run};

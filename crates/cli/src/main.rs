@@ -1,0 +1,56 @@
+//! The `waylay` command: what was typed, turned into a run; what happened,
+//! turned into words. Decisions are in `waylay-core`, work in `waylay-host`.
+
+mod args;
+mod chain;
+mod output;
+mod serve;
+
+use std::{error::Error, process::ExitCode, sync::Arc};
+
+use clap::Parser;
+use waylay_host::{
+    Observer, RunSpec,
+    launch::Launch,
+    user::Identity,
+};
+
+use crate::{
+    args::{Cli, Command, LaunchArgs, RunArgs},
+    output::{Output, complain},
+};
+
+/// waylay itself could not do what was asked; COMMAND was not run.
+const COULD_NOT_START: u8 = 2;
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(args) => run(args),
+        Command::Launch(args) => launch(&args),
+        Command::Serve(args) => serve::serve(args),
+    };
+    outcome.unwrap_or_else(|error| {
+        complain(error.as_ref());
+        ExitCode::from(COULD_NOT_START)
+    })
+}
+
+fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
+    let services = chain::services(&args.through, &args.forget)?;
+    let spec = RunSpec {
+        command: args.command,
+        identity: Identity::of_the_caller(args.user.as_deref())?,
+        services,
+        on_failure: args.on_failure.into(),
+    };
+    let output: Arc<dyn Observer> = Arc::new(Output::new(args.output, args.log.as_deref())?);
+    let ended = waylay_host::run(&spec, &output)?;
+    Ok(ExitCode::from(ended.exit_code()))
+}
+
+fn launch(args: &LaunchArgs) -> Result<ExitCode, Box<dyn Error>> {
+    let launch: Launch = args.spec.parse()?;
+    let error = launch.exec(&args.command);
+    complain(&error);
+    Ok(ExitCode::from(error.exit_code()))
+}

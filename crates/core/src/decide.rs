@@ -1,0 +1,389 @@
+//! The meaning of a policy, as one plain function. Every engine is compared with it.
+//!
+//! A leg is judged in this order, and every engine keeps it:
+//!
+//! 1. The kernel's own sockets pass untouched; legs of a foreign network namespace get the policy's one answer for them.
+//! 2. A registered listener is reached through the engine only: dialling one of ours is refused, another instance's is left alone.
+//!    Else an application could make a service dial for it, past all earlier services.
+//! 3. The leg gets its [`Chain`]: the one it carries, or, where a service dials without records, one that excludes that service
+//!    and every earlier one.
+//! 4. The redirect is chosen, purely: the first service in order that the chain does not exclude, that is not the caller and
+//!    that has a matching filter. Absence asks its failure policy, a full backlog refuses, and so does a full chain in front of a
+//!    service that fails closed. Without a route nothing is chosen.
+//! 5. The *original* destination is authorised. A block wins over everything that the redirect layer decided, refusals included, so
+//!    the application sees the errno of the filter that blocks it.
+//! 6. If a service was chosen there must be room for a flow. No shortage becomes a direct connection.
+
+use std::fmt;
+
+use crate::chain::{Chain, Hop, Records, ServiceSet, state};
+use crate::leg::{Facts, Flags, Leg};
+use crate::model::{Action, Errno, FailurePolicy, Filter, FilterId, Right, Service, ServiceId, SublayerId};
+use crate::policy::Policy;
+use crate::trace::{AuthEffect, SkipReason, Trace, TraceStep};
+use crate::world::{
+    Availability, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route, SocketOwner, World,
+};
+
+/// What becomes of a leg, and how that came about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What becomes of it.
+    pub verdict: Verdict,
+    /// How that came about.
+    pub trace: Trace,
+}
+
+/// What becomes of a leg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes to the destination the caller asked for.
+    Direct,
+    /// It goes to a service.
+    Redirect {
+        /// The service.
+        service: ServiceId,
+        /// The filter of it that matched.
+        filter: FilterId,
+        /// The chain of the new flow, this hop included.
+        chain: Chain,
+    },
+    /// The caller's connect() fails.
+    Refuse(Refusal),
+}
+
+/// Why a connection is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// An auth filter blocks the original destination.
+    Blocked {
+        /// The filter.
+        filter: FilterId,
+        /// The error it gives.
+        errno: Errno,
+    },
+    /// The service is absent and fails closed.
+    ServiceAbsent {
+        /// The service.
+        service: ServiceId,
+    },
+    /// The service has no room for another connection.
+    BacklogFull {
+        /// The service.
+        service: ServiceId,
+    },
+    /// The chain is full and this service, which fails closed, would stay unvisited.
+    HopLimit {
+        /// The service.
+        service: ServiceId,
+    },
+    /// A listener of the service was dialled past the engine.
+    ListenerDialled {
+        /// The service.
+        service: ServiceId,
+    },
+    /// The policy blocks legs of foreign network namespaces.
+    ForeignNamespace,
+    /// Another flow cannot be taken on.
+    Shortage(Resource),
+}
+
+/// What becomes of a leg under a policy, in the world as it stands.
+///
+/// ```
+/// use waylay_core::*;
+///
+/// let log = Service { id: ServiceId(1), name: "log".into(), before: vec![], after: vec![], on_failure: FailurePolicy::Closed };
+/// let all = Filter {
+///     id: FilterId(7),
+///     weight: 0,
+///     conditions: Conditions::default(),
+///     layer: Layer::Redirect { service: log.id },
+/// };
+/// let policy = Policy::new(vec![log], vec![], vec![all])?;
+///
+/// let curl = Process { pid: 42, start_time_ns: 0, uid: 1000, exe: FileId::default(), cgroup: 1, service: None };
+/// let leg = Leg { protocol: Protocol::Tcp, local: None, remote: "192.0.2.1:443".parse()?, caller: curl };
+///
+/// // The service is absent and fails closed.
+/// let decision = decide(&policy, &leg, &Records::None, &World::default());
+/// assert_eq!(decision.verdict, Verdict::Refuse(Refusal::ServiceAbsent { service: ServiceId(1) }));
+///
+/// // Now it is there.
+/// let mut world = World::default();
+/// world.availability.insert(ServiceId(1), Availability::Available);
+/// let decision = decide(&policy, &leg, &Records::None, &world);
+/// assert!(matches!(decision.verdict, Verdict::Redirect { service: ServiceId(1), .. }));
+/// assert_eq!(decision.trace.to_string(), "service 1: chosen by filter 7");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn decide(policy: &Policy, leg: &Leg, records: &Records, world: &World) -> Decision {
+    let mut trace = Trace::default();
+    let verdict = judge(policy, leg, records, world, &mut trace);
+    Decision { verdict, trace }
+}
+
+fn judge(policy: &Policy, leg: &Leg, records: &Records, world: &World, trace: &mut Trace) -> Verdict {
+    if let Some(verdict) = settle_outside_policy(policy.foreign_namespace(), world, trace) {
+        return verdict;
+    }
+    let dialled_by = leg.caller.service.and_then(|service| policy.up_to(service));
+    let from_service = dialled_by.is_some();
+    let chain = effective_chain(leg, records, dialled_by, trace);
+    let facts = Facts::new(leg, &chain);
+    let choice = Chooser { policy, leg, chain: &chain, facts: &facts, world }.choose(trace);
+    let flags = Flags { redirected: choice.redirects(), proxied: from_service || !chain.hops().is_empty() };
+    if let Some(refusal) = authorise(policy, &facts, flags, trace) {
+        return Verdict::Refuse(refusal);
+    }
+    conclude(choice, chain, leg, world, trace)
+}
+
+/// Steps 1 and 2: what is settled before any filter is asked.
+pub(crate) fn settle_outside_policy(
+    foreign: ForeignNamespace,
+    world: &World,
+    trace: &mut Trace,
+) -> Option<Verdict> {
+    let (step, verdict) = match (world.socket_owner, world.namespace, world.listener) {
+        (SocketOwner::Kernel, _, _) => (TraceStep::KernelSocket, Verdict::Direct),
+        (SocketOwner::Process, Namespace::Foreign, _) => {
+            (TraceStep::ForeignNamespace(foreign), answer_foreign(foreign))
+        }
+        (SocketOwner::Process, Namespace::Own, Some(ListenerOwner::OwnInstance(service))) => {
+            (TraceStep::ListenerDialled { service }, Verdict::Refuse(Refusal::ListenerDialled { service }))
+        }
+        (SocketOwner::Process, Namespace::Own, Some(ListenerOwner::OtherInstance)) => {
+            (TraceStep::ListenerOfOtherInstance, Verdict::Direct)
+        }
+        (SocketOwner::Process, Namespace::Own, None) => return None,
+    };
+    trace.push(step);
+    Some(verdict)
+}
+
+fn answer_foreign(foreign: ForeignNamespace) -> Verdict {
+    match foreign {
+        ForeignNamespace::Permit => Verdict::Direct,
+        ForeignNamespace::Block => Verdict::Refuse(Refusal::ForeignNamespace),
+    }
+}
+
+/// Step 3. `dialled_by` holds the caller's service and every earlier one, if the caller is of a service.
+fn effective_chain(leg: &Leg, records: &Records, dialled_by: Option<ServiceSet>, trace: &mut Trace) -> Chain {
+    match (records, leg.caller.service, dialled_by) {
+        (Records::Carried(chain), _, _) => chain.clone(),
+        (Records::None, Some(service), Some(excluded)) => {
+            trace.push(TraceStep::RecordsForgotten { service });
+            Chain::forgotten(excluded, leg.caller)
+        }
+        (Records::None, _, _) => Chain::default(),
+    }
+}
+
+/// What the redirect layer wants.
+enum Choice {
+    Direct,
+    Redirect(Hop),
+    Refuse(Refusal),
+}
+
+impl Choice {
+    const fn redirects(&self) -> bool {
+        match self {
+            Self::Redirect(_) => true,
+            Self::Direct | Self::Refuse(_) => false,
+        }
+    }
+}
+
+/// What one service makes of a leg.
+enum Answer {
+    Takes(Hop),
+    Refuses(Refusal),
+    Passes(SkipReason),
+}
+
+/// Step 4.
+struct Chooser<'a> {
+    policy: &'a Policy,
+    leg: &'a Leg,
+    chain: &'a Chain,
+    facts: &'a Facts,
+    world: &'a World,
+}
+
+impl Chooser<'_> {
+    fn choose(&self, trace: &mut Trace) -> Choice {
+        match self.world.route {
+            Route::Exists => {}
+            Route::Missing => {
+                trace.push(TraceStep::NoRoute);
+                return Choice::Direct;
+            }
+        }
+        for service in self.policy.services() {
+            match self.consider(service) {
+                Answer::Takes(hop) => {
+                    trace.push(TraceStep::Chosen(hop));
+                    return Choice::Redirect(hop);
+                }
+                Answer::Refuses(refusal) => {
+                    trace.push(TraceStep::RedirectRefused(refusal));
+                    return Choice::Refuse(refusal);
+                }
+                Answer::Passes(reason) => trace.push(TraceStep::Skipped { service: service.id, reason }),
+            }
+        }
+        Choice::Direct
+    }
+
+    fn consider(&self, service: &Service) -> Answer {
+        let filter = match self.match_filter(service) {
+            Ok(filter) => filter,
+            Err(reason) => return Answer::Passes(reason),
+        };
+        let id = service.id;
+        match (self.chain.is_full(), self.world.availability_of(id), service.on_failure) {
+            (true, _, FailurePolicy::Open) => Answer::Passes(SkipReason::HopLimit),
+            (true, _, FailurePolicy::Closed) => Answer::Refuses(Refusal::HopLimit { service: id }),
+            (false, Availability::Available, _) => Answer::Takes(Hop { service: id, filter: filter.id }),
+            (false, Availability::Absent, FailurePolicy::Open) => Answer::Passes(SkipReason::Absent),
+            (false, Availability::Absent, FailurePolicy::Closed) => {
+                Answer::Refuses(Refusal::ServiceAbsent { service: id })
+            }
+            (false, Availability::BacklogFull, _) => Answer::Refuses(Refusal::BacklogFull { service: id }),
+        }
+    }
+
+    fn match_filter(&self, service: &Service) -> Result<&Filter, SkipReason> {
+        if self.chain.excluded().contains(service.id) {
+            return Err(SkipReason::Excluded(state(service.id, self.chain)));
+        }
+        if self.leg.caller.service == Some(service.id) {
+            return Err(SkipReason::IsCaller);
+        }
+        let mut filters = self.policy.redirect_filters(service.id);
+        filters.find(|filter| filter.conditions.match_facts(self.facts)).ok_or(SkipReason::NoFilterMatches)
+    }
+}
+
+/// What the sublayers heard so far have come to.
+#[derive(Clone, Copy)]
+struct Standing {
+    right: Right,
+    refusal: Option<Refusal>,
+}
+
+/// Step 5; the rule of arbitration is told at [`Action`].
+fn authorise(policy: &Policy, facts: &Facts, flags: Flags, trace: &mut Trace) -> Option<Refusal> {
+    let mut standing = Standing { right: Right::Soft, refusal: None };
+    for sublayer in policy.sublayers() {
+        let said = hear_sublayer(policy, sublayer.id, facts, flags, standing.right, trace);
+        match (standing.right, said) {
+            (Right::Soft, Some(said)) => standing = said,
+            (Right::Soft, None) | (Right::Hard, _) => {}
+        }
+        if standing.right == Right::Hard && standing.refusal.is_some() {
+            break;
+        }
+    }
+    standing.refusal
+}
+
+/// The sublayer's decision; `above` says whether it can still count, and is only for the trace.
+fn hear_sublayer(
+    policy: &Policy,
+    sublayer: SublayerId,
+    facts: &Facts,
+    flags: Flags,
+    above: Right,
+    trace: &mut Trace,
+) -> Option<Standing> {
+    for (filter, rule) in policy.auth_filters(sublayer) {
+        if !filter.conditions.match_facts(facts) || !rule.flags.match_flags(flags) {
+            continue;
+        }
+        let said = opinion(filter.id, rule.action);
+        let effect = match (said, above) {
+            (None, _) => AuthEffect::None,
+            (Some(_), Right::Soft) => AuthEffect::Decides,
+            (Some(_), Right::Hard) => AuthEffect::Overruled,
+        };
+        trace.push(TraceStep::AuthFilter { filter: filter.id, sublayer, action: rule.action, effect });
+        if said.is_some() {
+            return said;
+        }
+    }
+    None
+}
+
+fn opinion(filter: FilterId, action: Action) -> Option<Standing> {
+    match action {
+        Action::Permit(right) => Some(Standing { right, refusal: None }),
+        Action::Block { right, errno } => {
+            Some(Standing { right, refusal: Some(Refusal::Blocked { filter, errno }) })
+        }
+        Action::Continue => None,
+    }
+}
+
+/// Step 6.
+fn conclude(choice: Choice, chain: Chain, leg: &Leg, world: &World, trace: &mut Trace) -> Verdict {
+    match (choice, world.room) {
+        (Choice::Direct, _) => Verdict::Direct,
+        (Choice::Refuse(refusal), _) => Verdict::Refuse(refusal),
+        (Choice::Redirect(_), Room::Exhausted(resource)) => {
+            trace.push(TraceStep::Shortage(resource));
+            Verdict::Refuse(Refusal::Shortage(resource))
+        }
+        (Choice::Redirect(hop), Room::Granted) => Verdict::redirect(hop, chain, leg),
+    }
+}
+
+impl Verdict {
+    pub(crate) fn redirect(hop: Hop, chain: Chain, leg: &Leg) -> Self {
+        Self::Redirect { service: hop.service, filter: hop.filter, chain: chain.extended(hop, leg.caller) }
+    }
+}
+
+impl Refusal {
+    /// What the caller's connect() returns.
+    #[must_use]
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::Blocked { errno, .. } => errno,
+            Self::ServiceAbsent { .. } | Self::BacklogFull { .. } => Errno::ECONNREFUSED,
+            Self::HopLimit { .. } | Self::ListenerDialled { .. } => Errno::ECONNREFUSED,
+            Self::ForeignNamespace => Errno::EACCES,
+            Self::Shortage(_) => Errno::ENOBUFS,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Blocked { filter, errno } => write!(f, "blocked by {filter} with {errno}"),
+            Self::ServiceAbsent { service } => write!(f, "{service} is absent and fails closed"),
+            Self::BacklogFull { service } => write!(f, "{service} has a full backlog"),
+            Self::HopLimit { service } => write!(f, "the chain is full before {service}, which fails closed"),
+            Self::ListenerDialled { service } => {
+                write!(f, "a listener of {service} was dialled past the engine")
+            }
+            Self::ForeignNamespace => f.write_str("another network namespace"),
+            Self::Shortage(resource) => write!(f, "no {resource} left"),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct => f.write_str("direct"),
+            Self::Redirect { service, filter, .. } => write!(f, "redirected to {service} by {filter}"),
+            Self::Refuse(refusal) => write!(f, "refused with {}: {refusal}", refusal.errno()),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What engines report: pure data, from which log lines, counters and `observe` derive.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::chain::Hop;
+use crate::decide::Refusal;
+use crate::leg::Protocol;
+
+/// Something an engine did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A leg was redirected to a service.
+    Redirected {
+        /// The flow that began with it.
+        flow: u64,
+        /// The service and the filter.
+        hop: Hop,
+        /// The leg.
+        leg: LegSummary,
+    },
+    /// A leg was refused.
+    Refused {
+        /// Why; it names the service or filter concerned.
+        refusal: Refusal,
+        /// The leg.
+        leg: LegSummary,
+    },
+    /// A flow ended: its inbound leg is gone, and its records are worth nothing any more.
+    Ended {
+        /// The flow.
+        flow: u64,
+    },
+    /// The reader was too slow, and this many events are lost.
+    Lost {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// What an event says of a leg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LegSummary {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The process that dialled.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Its command name, which it may have chosen itself: to show, never to judge by.
+    pub comm: String,
+    /// The destination it asked for.
+    pub destination: SocketAddr,
+}
+
+impl fmt::Display for LegSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}] {} {}", self.comm.escape_debug(), self.pid, self.protocol, self.destination)
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Redirected { flow, hop, leg } => {
+                write!(f, "{leg}: redirected to {} by {}, flow {flow:016x}", hop.service, hop.filter)
+            }
+            Self::Refused { refusal, leg } => write!(f, "{leg}: refused with {}: {refusal}", refusal.errno()),
+            Self::Ended { flow } => write!(f, "flow {flow:016x} ended"),
+            Self::Lost { count } => write!(f, "{count} events lost"),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! A policy: services in their solved order, sublayers and filters, all checked once.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::chain::ServiceSet;
+use crate::model::{AuthRule, Filter, FilterId, Layer, Service, ServiceId, Sublayer, SublayerId};
+use crate::order::{OrderError, solve};
+use crate::world::ForeignNamespace;
+
+/// Services of one policy. Excluded sets are kept as masks of this many bits.
+pub const MAX_SERVICES: usize = 64;
+
+/// A policy that holds together: names and ids are unique and known, limits are kept, the order is solved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    services: Vec<Service>,
+    sublayers: Vec<Sublayer>,
+    filters: Vec<Filter>,
+    foreign_namespace: ForeignNamespace,
+}
+
+/// Why declarations do not make a policy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// The services have no order.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// A limit is exceeded.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// Two services have one id.
+    #[error("{service} is declared twice")]
+    DuplicateService {
+        /// The id.
+        service: ServiceId,
+    },
+    /// Two sublayers have one id.
+    #[error("{sublayer} is declared twice")]
+    DuplicateSublayer {
+        /// The id.
+        sublayer: SublayerId,
+    },
+    /// Two filters have one id.
+    #[error("{filter} is declared twice")]
+    DuplicateFilter {
+        /// The id.
+        filter: FilterId,
+    },
+    /// A filter redirects to a service that does not exist.
+    #[error("{filter} redirects to {service}, which does not exist")]
+    UnknownService {
+        /// The filter.
+        filter: FilterId,
+        /// The id nobody has.
+        service: ServiceId,
+    },
+    /// A filter stands in a sublayer that does not exist.
+    #[error("{filter} stands in {sublayer}, which does not exist")]
+    UnknownSublayer {
+        /// The filter.
+        filter: FilterId,
+        /// The id nobody has.
+        sublayer: SublayerId,
+    },
+}
+
+/// A limit and by how much it is exceeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("at most {allowed} {limit}, not {need}")]
+pub struct LimitError {
+    /// Which limit.
+    pub limit: Limit,
+    /// How many there would have to be.
+    pub need: usize,
+    /// How many there may be.
+    pub allowed: usize,
+}
+
+impl LimitError {
+    pub(crate) fn check(limit: Limit, need: usize, allowed: usize) -> Result<(), Self> {
+        if need > allowed { Err(Self { limit, need, allowed }) } else { Ok(()) }
+    }
+}
+
+/// What there may be only so many of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Limit {
+    /// Services of a policy.
+    Services,
+    /// Filters that an engine holds.
+    Filters,
+    /// Mask slots: services of the policy and gone ones that live chains still name.
+    Slots,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Services => "services",
+            Self::Filters => "filters",
+            Self::Slots => "mask slots",
+        })
+    }
+}
+
+impl Policy {
+    /// Checks the declarations and solves the order. Legs of foreign namespaces pass; see [`Policy::with_foreign_namespace`].
+    pub fn new(
+        services: Vec<Service>,
+        sublayers: Vec<Sublayer>,
+        filters: Vec<Filter>,
+    ) -> Result<Self, PolicyError> {
+        LimitError::check(Limit::Services, services.len(), MAX_SERVICES)?;
+        refuse_duplicates(services.iter().map(|service| service.id), |service| {
+            PolicyError::DuplicateService { service }
+        })?;
+        refuse_duplicates(sublayers.iter().map(|sublayer| sublayer.id), |sublayer| {
+            PolicyError::DuplicateSublayer { sublayer }
+        })?;
+        refuse_duplicates(filters.iter().map(|filter| filter.id), |filter| PolicyError::DuplicateFilter {
+            filter,
+        })?;
+        for filter in &filters {
+            refuse_unknown_owner(filter, &services, &sublayers)?;
+        }
+        let order = solve(&services)?;
+        Ok(Self {
+            services: order.into_iter().map(|index| services[index].clone()).collect(),
+            sublayers: heaviest_first(sublayers, |sublayer| (Reverse(sublayer.weight), sublayer.id)),
+            filters: heaviest_first(filters, |filter| (Reverse(filter.weight), filter.id)),
+            foreign_namespace: ForeignNamespace::default(),
+        })
+    }
+
+    /// The same policy with another rule for legs of foreign network namespaces.
+    #[must_use]
+    pub fn with_foreign_namespace(self, foreign_namespace: ForeignNamespace) -> Self {
+        Self { foreign_namespace, ..self }
+    }
+
+    /// The services in their solved order.
+    #[must_use]
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// The sublayers in the order they are heard.
+    #[must_use]
+    pub fn sublayers(&self) -> &[Sublayer] {
+        &self.sublayers
+    }
+
+    /// All filters of both layers, by weight from high to low, equal weights by id.
+    #[must_use]
+    pub fn filters(&self) -> &[Filter] {
+        &self.filters
+    }
+
+    /// What becomes of legs of foreign network namespaces.
+    #[must_use]
+    pub const fn foreign_namespace(&self) -> ForeignNamespace {
+        self.foreign_namespace
+    }
+
+    /// The service of this id.
+    #[must_use]
+    pub fn service(&self, id: ServiceId) -> Option<&Service> {
+        self.services.iter().find(|service| service.id == id)
+    }
+
+    /// Every service up to and including this one in the solved order; nothing if it is not of this policy.
+    #[must_use]
+    pub fn up_to(&self, service: ServiceId) -> Option<ServiceSet> {
+        let position = self.services.iter().position(|candidate| candidate.id == service)?;
+        Some(self.services[..=position].iter().map(|earlier| earlier.id).collect())
+    }
+
+    /// The filters that redirect to this service, in the order they are asked.
+    pub fn redirect_filters(&self, service: ServiceId) -> impl Iterator<Item = &Filter> {
+        self.filters.iter().filter(move |filter| filter.layer == Layer::Redirect { service })
+    }
+
+    /// The filters of this sublayer, in the order they are asked.
+    pub fn auth_filters(&self, sublayer: SublayerId) -> impl Iterator<Item = (&Filter, AuthRule)> {
+        self.filters.iter().filter_map(move |filter| match filter.layer {
+            Layer::Auth(rule) if rule.sublayer == sublayer => Some((filter, rule)),
+            Layer::Auth(_) | Layer::Redirect { .. } => None,
+        })
+    }
+}
+
+fn refuse_duplicates<Id: Ord + Copy>(
+    ids: impl Iterator<Item = Id>,
+    error: impl Fn(Id) -> PolicyError,
+) -> Result<(), PolicyError> {
+    let mut seen = BTreeSet::new();
+    for id in ids {
+        if !seen.insert(id) {
+            return Err(error(id));
+        }
+    }
+    Ok(())
+}
+
+fn refuse_unknown_owner(
+    filter: &Filter,
+    services: &[Service],
+    sublayers: &[Sublayer],
+) -> Result<(), PolicyError> {
+    match filter.layer {
+        Layer::Redirect { service } if !services.iter().any(|known| known.id == service) => {
+            Err(PolicyError::UnknownService { filter: filter.id, service })
+        }
+        Layer::Auth(AuthRule { sublayer, .. }) if !sublayers.iter().any(|known| known.id == sublayer) => {
+            Err(PolicyError::UnknownSublayer { filter: filter.id, sublayer })
+        }
+        Layer::Redirect { .. } | Layer::Auth(_) => Ok(()),
+    }
+}
+
+fn heaviest_first<T, K: Ord>(mut items: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {
+    items.sort_by_key(key);
+    items
+}

@@ -1,0 +1,211 @@
+//! How a decision came about, step by step, as data; `why` and `filter test` print it.
+
+use std::fmt;
+
+use crate::chain::{Hop, RedirectState};
+use crate::decide::Refusal;
+use crate::model::{Action, FilterId, ServiceId, SublayerId};
+use crate::policy::Policy;
+use crate::world::{ForeignNamespace, Resource};
+
+/// The steps of one decision, in the order they were taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    steps: Vec<TraceStep>,
+}
+
+/// One step of a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceStep {
+    /// The kernel's own socket is left alone.
+    KernelSocket,
+    /// The leg is of another network namespace, and the policy has one answer for all of them.
+    ForeignNamespace(ForeignNamespace),
+    /// The destination is a listener of this service, dialled past the engine.
+    ListenerDialled {
+        /// The service.
+        service: ServiceId,
+    },
+    /// The destination is a listener of another instance, which we leave to it.
+    ListenerOfOtherInstance,
+    /// A service dials without records, so it and every earlier one are excluded.
+    RecordsForgotten {
+        /// The service that dials.
+        service: ServiceId,
+    },
+    /// Without a route nothing is redirected.
+    NoRoute,
+    /// The service does not get the connection, and the next one is tried.
+    Skipped {
+        /// The service.
+        service: ServiceId,
+        /// Why not.
+        reason: SkipReason,
+    },
+    /// The service gets the connection.
+    Chosen(Hop),
+    /// The service should have got the connection and cannot.
+    RedirectRefused(Refusal),
+    /// A matching auth filter was heard.
+    AuthFilter {
+        /// The filter.
+        filter: FilterId,
+        /// Its sublayer.
+        sublayer: SublayerId,
+        /// What it said.
+        action: Action,
+        /// What came of it.
+        effect: AuthEffect,
+    },
+    /// A service was chosen, but another flow cannot be taken on.
+    Shortage(Resource),
+}
+
+/// Why a service does not get a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SkipReason {
+    /// The chain excludes it; the state says how it stands to the hops.
+    Excluded(RedirectState),
+    /// It is the caller.
+    IsCaller,
+    /// None of its filters matches.
+    NoFilterMatches,
+    /// The chain is full, and the service fails open.
+    HopLimit,
+    /// It is absent, and fails open.
+    Absent,
+}
+
+/// What came of an auth filter's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AuthEffect {
+    /// It said nothing; the next filter is asked.
+    None,
+    /// It decides for its sublayer, and over softer decisions of higher sublayers.
+    Decides,
+    /// It decides for its sublayer, but a higher sublayer's hard decision stands.
+    Overruled,
+}
+
+impl Trace {
+    /// The steps.
+    #[must_use]
+    pub fn steps(&self) -> &[TraceStep] {
+        &self.steps
+    }
+
+    /// The trace with services and sublayers by the names the policy gives them.
+    pub fn explain<'a>(&'a self, policy: &'a Policy) -> impl fmt::Display + 'a {
+        fmt::from_fn(move |f| self.write(f, &Names { policy: Some(policy) }))
+    }
+
+    pub(crate) fn push(&mut self, step: TraceStep) {
+        self.steps.push(step);
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, names: &Names<'_>) -> fmt::Result {
+        for (index, step) in self.steps.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            step.write(f, names)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, &Names { policy: None })
+    }
+}
+
+impl fmt::Display for TraceStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, &Names { policy: None })
+    }
+}
+
+impl TraceStep {
+    fn write(&self, f: &mut fmt::Formatter<'_>, names: &Names<'_>) -> fmt::Result {
+        match self {
+            Self::KernelSocket => f.write_str("the kernel's own socket: left alone"),
+            Self::ForeignNamespace(ForeignNamespace::Permit) => {
+                f.write_str("another network namespace: the policy permits")
+            }
+            Self::ForeignNamespace(ForeignNamespace::Block) => {
+                f.write_str("another network namespace: the policy blocks")
+            }
+            Self::ListenerDialled { service } => {
+                write!(
+                    f,
+                    "the destination is a listener of {}: reached through the engine only",
+                    names.service(*service)
+                )
+            }
+            Self::ListenerOfOtherInstance => {
+                f.write_str("the destination is a listener of another instance: left to it")
+            }
+            Self::RecordsForgotten { service } => {
+                write!(
+                    f,
+                    "{} dials without records: it and every earlier service are excluded",
+                    names.service(*service)
+                )
+            }
+            Self::NoRoute => f.write_str("the destination has no route: nothing is redirected"),
+            Self::Skipped { service, reason } => write!(f, "{}: skipped, {reason}", names.service(*service)),
+            Self::Chosen(hop) => write!(f, "{}: chosen by {}", names.service(hop.service), hop.filter),
+            Self::RedirectRefused(refusal) => write!(f, "not redirected: {refusal}"),
+            Self::AuthFilter { filter, sublayer, action, effect } => {
+                write!(f, "{}, {filter}: {action}{effect}", names.sublayer(*sublayer))
+            }
+            Self::Shortage(resource) => write!(f, "no {resource} left for another flow"),
+        }
+    }
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Excluded(RedirectState::RedirectedBySelf) => "it redirected this connection last",
+            Self::Excluded(RedirectState::PreviouslyRedirectedBySelf) => {
+                "it has redirected this connection before"
+            }
+            Self::Excluded(RedirectState::NotRedirected | RedirectState::RedirectedByOther) => {
+                "a service that forgot its records stands at or after it"
+            }
+            Self::IsCaller => "it is the caller",
+            Self::NoFilterMatches => "none of its filters matches",
+            Self::HopLimit => "the chain is full and it fails open",
+            Self::Absent => "it is absent and fails open",
+        })
+    }
+}
+
+impl fmt::Display for AuthEffect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None | Self::Decides => "",
+            Self::Overruled => ", overruled by a harder decision above",
+        })
+    }
+}
+
+/// Names come from the policy where there is one, else ids have to do.
+struct Names<'a> {
+    policy: Option<&'a Policy>,
+}
+
+impl Names<'_> {
+    fn service(&self, id: ServiceId) -> String {
+        let named = self.policy.and_then(|policy| policy.service(id));
+        named.map_or_else(|| id.to_string(), |service| format!("service {:?}", service.name))
+    }
+
+    fn sublayer(&self, id: SublayerId) -> String {
+        let named =
+            self.policy.and_then(|policy| policy.sublayers().iter().find(|sublayer| sublayer.id == id));
+        named.map_or_else(|| id.to_string(), |sublayer| format!("sublayer {:?}", sublayer.name))
+    }
+}

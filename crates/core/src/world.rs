@@ -1,0 +1,130 @@
+//! The world as it stands when a leg is dialled: what a policy cannot know and an engine must find out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::model::ServiceId;
+
+/// Everything outside policy, leg and chain that a decision depends on.
+///
+/// The default is a quiet host: an ordinary socket of our own namespace, a destination with a route, room for flows, no service available.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct World {
+    /// Who opened the socket.
+    pub socket_owner: SocketOwner,
+    /// Whose network namespace the socket is in.
+    pub namespace: Namespace,
+    /// Whose listener the destination is, if it is a registered one.
+    pub listener: Option<ListenerOwner>,
+    /// Whether the destination has a route.
+    pub route: Route,
+    /// The services; one that is missing here is absent.
+    pub availability: BTreeMap<ServiceId, Availability>,
+    /// Whether another flow can be taken on.
+    pub room: Room,
+}
+
+impl World {
+    /// How the service stands.
+    #[must_use]
+    pub fn availability_of(&self, service: ServiceId) -> Availability {
+        self.availability.get(&service).copied().unwrap_or(Availability::Absent)
+    }
+}
+
+/// Whether a service can take a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Availability {
+    /// Its process lives, its listener listens and has room.
+    Available,
+    /// Its process is gone or does not listen.
+    Absent,
+    /// It listens, but its backlog is full.
+    BacklogFull,
+}
+
+/// Who opened the socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SocketOwner {
+    /// A process.
+    #[default]
+    Process,
+    /// The kernel itself (NFS, SMB); never touched.
+    Kernel,
+}
+
+/// Whose network namespace the leg is in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Namespace {
+    /// The one the services listen in.
+    #[default]
+    Own,
+    /// Another one: the services cannot be reached from it.
+    Foreign,
+}
+
+/// What a policy does with legs of another network namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ForeignNamespace {
+    /// They pass untouched.
+    #[default]
+    Permit,
+    /// They are refused.
+    Block,
+}
+
+/// Whose registered listener a destination is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ListenerOwner {
+    /// One of this instance's services: it is reached through the engine only.
+    OwnInstance(ServiceId),
+    /// Another instance's: we step aside.
+    OtherInstance,
+}
+
+/// Whether the destination has a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Route {
+    /// It has.
+    #[default]
+    Exists,
+    /// It has not: the application must see the error its connect() would have given.
+    Missing,
+}
+
+/// Whether another flow can be taken on. It is reserved before any address is rewritten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Room {
+    /// Storage and entries are reserved.
+    #[default]
+    Granted,
+    /// Something is used up.
+    Exhausted(Resource),
+}
+
+/// What can be used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resource {
+    /// Flow entries of the engine.
+    Flows,
+    /// Flow entries that one cgroup may occupy.
+    FlowsOfCgroup,
+    /// Storage attached to the caller's socket.
+    SocketStorage,
+    /// Local ports towards the service's listeners.
+    Ports,
+    /// Any other memory of the engine.
+    Memory,
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flows => "flow entries",
+            Self::FlowsOfCgroup => "flow entries of the cgroup",
+            Self::SocketStorage => "socket storage",
+            Self::Ports => "local ports towards the service",
+            Self::Memory => "memory",
+        })
+    }
+}

@@ -1,0 +1,124 @@
+//! From the object file to programs in the kernel.
+
+use std::{fs, path::Path};
+
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, PrintLevel, ProgramMut};
+use rustix::rand::GetRandomFlags;
+use waylay_abi as abi;
+use zerocopy::IntoBytes;
+
+use crate::{engine::Scope, error::EbpfError, registry, sys};
+
+/// The compiled programs, with their type information.
+pub const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/waylay.bpf.o"));
+
+/// Attached to the whole scope. Listed so that a program that is half way in
+/// never meets a redirected socket it cannot follow: connect comes last.
+pub(crate) const SCOPE_PROGRAMS: [&str; 6] =
+    ["wl_sock_release", "wl_sockops", "wl_getpeername4", "wl_getpeername6", "wl_connect6", "wl_connect4"];
+/// Attached to each service's cgroup.
+pub(crate) const SERVICE_PROGRAMS: [&str; 2] = ["wl_getsockopt", "wl_setsockopt"];
+
+/// Programs that are loaded, with their configuration and key in place.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) object: Object,
+    pub(crate) netns: u64,
+}
+
+impl Loaded {
+    pub(crate) fn new(scope: &Scope) -> Result<Self, EbpfError> {
+        quiet_libbpf();
+        let netns = sys::netns_cookie().map_err(EbpfError::Namespace)?;
+        let loaded = Self { object: load(&scope.pin_root)?, netns };
+        loaded.write_config(scope)?;
+        loaded.write_key(scope.instance)?;
+        loaded.write_empty_flow()?;
+        Ok(loaded)
+    }
+
+    /// A handle on one of the object's maps.
+    pub(crate) fn map(&self, name: &'static str) -> Result<MapHandle, EbpfError> {
+        let found = self.object.maps().find(|map| map.name() == name);
+        let missing = || EbpfError::Map { map: name, source: std::io::Error::from(std::io::ErrorKind::NotFound).into() };
+        let map = found.ok_or_else(missing)?;
+        MapHandle::try_from(&map).map_err(|source| EbpfError::Map { map: name, source })
+    }
+
+    pub(crate) fn program(&mut self, name: &'static str) -> Option<ProgramMut<'_>> {
+        self.object.progs_mut().find(|program| program.name() == name)
+    }
+
+    fn write_config(&self, scope: &Scope) -> Result<(), EbpfError> {
+        let config = abi::Config {
+            netns: self.netns,
+            service_level: scope.service_level,
+            foreign_namespace: 0,
+            max_flows: scope.limits.flows,
+            max_flows_per_cgroup: scope.limits.flows_per_cgroup,
+        };
+        self.write_first("config", config.as_bytes())
+    }
+
+    /// From here on nobody can change the key; that only those who may load
+    /// programs can read it is the kernel's word.
+    fn write_key(&self, instance: u64) -> Result<(), EbpfError> {
+        let mut secret = [0_u64; 2];
+        rustix::rand::getrandom(secret.as_mut_bytes(), GetRandomFlags::empty())
+            .map_err(|errno| EbpfError::Random(errno.into()))?;
+        let key = abi::HandleKey { boot: boot_number()?, instance, k0: secret[0], k1: secret[1] };
+        self.write_first("handle_key", key.as_bytes())?;
+        let map = self.map("handle_key")?;
+        map.freeze().map_err(|source| EbpfError::Map { map: "handle_key", source })
+    }
+
+    fn write_empty_flow(&self) -> Result<(), EbpfError> {
+        let size = self.map("empty_flow")?.value_size() as usize;
+        self.write_first("empty_flow", &vec![0; size])
+    }
+
+    fn write_first(&self, map: &'static str, value: &[u8]) -> Result<(), EbpfError> {
+        self.map(map)?
+            .update(&0_u32.to_ne_bytes(), value, MapFlags::ANY)
+            .map_err(|source| EbpfError::Map { map, source })
+    }
+}
+
+/// libbpf's own words go to debug logs of those who ask; errors carry the rest.
+fn quiet_libbpf() {
+    if std::env::var_os("WAYLAY_LIBBPF_LOG").is_none() {
+        libbpf_rs::set_print(None);
+    } else {
+        libbpf_rs::set_print(Some((PrintLevel::Debug, |_, text| eprint!("{text}"))));
+    }
+}
+
+fn load(pin_root: &Path) -> Result<Object, EbpfError> {
+    let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(EbpfError::of_load)?;
+    let path = registry::pin_path(pin_root);
+    for mut map in open.maps_mut() {
+        if map.name() == "listeners" {
+            map.set_pin_path(&path).map_err(|source| EbpfError::Pin { path: path.clone(), source })?;
+        }
+    }
+    open.load().map_err(EbpfError::of_load)
+}
+
+/// The inner map of one set of tables, filled.
+pub(crate) fn tables_map(tables: &abi::Tables) -> libbpf_rs::Result<MapHandle> {
+    let mut options = libbpf_rs::libbpf_sys::bpf_map_create_opts::default();
+    options.sz = size_of_val(&options) as _;
+    let size = size_of::<abi::Tables>() as u32;
+    let map = MapHandle::create(libbpf_rs::MapType::Array, Some("tables_slot"), 4, size, 1, &options)?;
+    map.update(&0_u32.to_ne_bytes(), tables.as_bytes(), MapFlags::ANY)?;
+    Ok(map)
+}
+
+/// The first half of the kernel's boot id.
+fn boot_number() -> Result<u64, EbpfError> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let id = fs::read_to_string(path).map_err(|source| EbpfError::Read { path: path.into(), source })?;
+    let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    Ok(u64::from_str_radix(&digits, 16).unwrap_or_default())
+}
+

@@ -1,0 +1,79 @@
+//! The registry of listeners that all instances of a host share through a pin.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use waylay_abi as abi;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::error::EbpfError;
+
+const NAME: &str = "listeners";
+
+/// Where it is pinned. The version keeps instances of another layout apart.
+pub(crate) fn pin_path(root: &Path) -> PathBuf {
+    root.join(format!("{NAME}-v{}", abi::ABI_VERSION))
+}
+
+/// The instance's window on the registry.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    map: MapHandle,
+    netns: u64,
+    instance: u64,
+}
+
+impl Registry {
+    pub(crate) fn new(map: MapHandle, netns: u64, instance: u64) -> Self {
+        Self { map, netns, instance }
+    }
+
+    /// Enters a listener, unless another instance has it.
+    pub(crate) fn register(&self, address: SocketAddr, service: u32) -> Result<(), EbpfError> {
+        let key = self.key(address);
+        let owner = abi::ListenerOwner { instance: self.instance, service, reserved: 0 };
+        let taken = self.owner(&key)?.is_some_and(|known| known.instance != self.instance);
+        if taken {
+            return Err(EbpfError::ListenerTaken { address });
+        }
+        self.map.update(key.as_bytes(), owner.as_bytes(), MapFlags::ANY).map_err(error)
+    }
+
+    fn owner(&self, key: &abi::Listener) -> Result<Option<abi::ListenerOwner>, EbpfError> {
+        let value = self.map.lookup(key.as_bytes(), MapFlags::ANY).map_err(error)?;
+        Ok(value.and_then(|bytes| abi::ListenerOwner::read_from_bytes(&bytes).ok()))
+    }
+
+    fn key(&self, address: SocketAddr) -> abi::Listener {
+        let address = abi::Address::from(address);
+        abi::Listener { netns: self.netns, ip: address.ip, port: address.port, reserved: [0; 6] }
+    }
+}
+
+/// Removes an instance's listeners, once nothing of it is in force any more.
+///
+/// # Errors
+/// [`EbpfError::Map`] if the registry cannot be read.
+pub fn forget_instance(root: &Path, instance: u64) -> Result<(), EbpfError> {
+    let path = pin_path(root);
+    if !path.exists() {
+        return Ok(());
+    }
+    let map = MapHandle::from_pinned_path(&path).map_err(|source| EbpfError::Pin { path, source })?;
+    let keys: Vec<Vec<u8>> = map.keys().collect();
+    for key in keys {
+        let value = map.lookup(&key, MapFlags::ANY).map_err(error)?;
+        let owner = value.and_then(|bytes| abi::ListenerOwner::read_from_bytes(&bytes).ok());
+        if owner.is_some_and(|owner| owner.instance == instance) {
+            map.delete(&key).map_err(error)?;
+        }
+    }
+    Ok(())
+}
+
+fn error(source: libbpf_rs::Error) -> EbpfError {
+    EbpfError::Map { map: NAME, source }
+}

@@ -1,0 +1,272 @@
+//! The contract in memory, for tests and simulations: no sockets, only names for them.
+//!
+//! Who a caller is, is found out here as in every engine: by its cgroup, never by what the leg says.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use waylay_core::{
+    Availability, Chain, Event, Hop, Leg, LegSummary, ListenerOwner, Process, Protocol, Records, Refusal,
+    ServiceId, ServiceSet, Tables, Verdict, World, normal_form,
+};
+
+use crate::{Capabilities, Capability, CapabilityState, Engine, Feature, Installation, Liveness};
+
+/// Names a socket, as a cookie does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketId(pub u64);
+
+/// Names a flow: a redirected leg, from its connect() to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowId(pub u64);
+
+/// What a service queries from its inbound leg and sets on its outbound socket. Only an engine makes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordsHandle {
+    flow: FlowId,
+}
+
+/// Where a connect() went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// To the destination that was asked for.
+    Direct,
+    /// To a service, as this flow.
+    Redirected {
+        /// The service.
+        service: ServiceId,
+        /// The flow.
+        flow: FlowId,
+    },
+    /// Nowhere.
+    Refused(Refusal),
+}
+
+/// Why records could not be queried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueryRecordsError {
+    /// The flow has ended.
+    #[error("the flow has ended")]
+    FlowEnded,
+    /// Another service received the flow, or none asks.
+    #[error("the flow was redirected to another service")]
+    NotItsService,
+}
+
+/// Why records could not be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetRecordsError {
+    /// The flow that the records are of has ended.
+    #[error("the flow has ended")]
+    FlowEnded,
+    /// The process is not of the service that received the flow.
+    #[error("the flow was redirected to another service")]
+    NotItsService,
+    /// The socket is connected already.
+    #[error("the socket is connected")]
+    Connected,
+}
+
+/// The engine in memory.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryEngine {
+    /// What the engine cannot find out by itself in memory. Listeners and the availability of services are filled in by the
+    /// engine; what is said here of a service that lives (a full backlog) is kept.
+    pub world: World,
+    installation: Installation,
+    liveness: BTreeMap<ServiceId, Liveness>,
+    flows: BTreeMap<FlowId, Flow>,
+    records: BTreeMap<SocketId, Chain>,
+    connected: BTreeMap<SocketId, Option<FlowId>>,
+    last_flow: u64,
+    events: Vec<Event>,
+}
+
+#[derive(Clone, Debug)]
+struct Flow {
+    service: ServiceId,
+    original_destination: SocketAddr,
+    chain: Chain,
+}
+
+impl MemoryEngine {
+    /// An engine with nothing installed: every connection is direct.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A process dials on a socket.
+    pub fn connect(&mut self, leg: &Leg, socket: SocketId) -> Outcome {
+        let leg = Leg { caller: self.identify(leg.caller), ..*leg };
+        let records = self.records.get(&socket).cloned().map_or(Records::None, Records::Carried);
+        let verdict = self.installation.tables.decide(&leg, &records, &self.world_for(&leg));
+        let outcome = match verdict {
+            Verdict::Direct => Outcome::Direct,
+            Verdict::Redirect { service, filter, chain } => {
+                self.begin_flow(&leg, Hop { service, filter }, chain)
+            }
+            Verdict::Refuse(refusal) => self.refuse(&leg, refusal),
+        };
+        match outcome {
+            Outcome::Direct => self.connected.insert(socket, None),
+            Outcome::Redirected { flow, .. } => self.connected.insert(socket, Some(flow)),
+            // As with a real socket, one that failed to connect may try again with the same records.
+            Outcome::Refused(_) => None,
+        };
+        outcome
+    }
+
+    /// A service asks for the records of a flow it received.
+    pub fn query_records(&self, flow: FlowId, caller: &Process) -> Result<RecordsHandle, QueryRecordsError> {
+        let received = self.flows.get(&flow).ok_or(QueryRecordsError::FlowEnded)?;
+        if self.identify(*caller).service != Some(received.service) {
+            return Err(QueryRecordsError::NotItsService);
+        }
+        Ok(RecordsHandle { flow })
+    }
+
+    /// A service sets records on a socket that it is going to dial with.
+    pub fn set_records(
+        &mut self,
+        socket: SocketId,
+        handle: RecordsHandle,
+        caller: &Process,
+    ) -> Result<(), SetRecordsError> {
+        let flow = self.flows.get(&handle.flow).ok_or(SetRecordsError::FlowEnded)?;
+        if self.identify(*caller).service != Some(flow.service) {
+            return Err(SetRecordsError::NotItsService);
+        }
+        if self.connected.contains_key(&socket) {
+            return Err(SetRecordsError::Connected);
+        }
+        self.records.insert(socket, flow.chain.clone());
+        Ok(())
+    }
+
+    /// The destination that the application asked for.
+    #[must_use]
+    pub fn original_destination(&self, flow: FlowId) -> Option<SocketAddr> {
+        self.flows.get(&flow).map(|flow| flow.original_destination)
+    }
+
+    /// The chain of a flow, for diagnosis.
+    #[must_use]
+    pub fn chain(&self, flow: FlowId) -> Option<&Chain> {
+        self.flows.get(&flow).map(|flow| &flow.chain)
+    }
+
+    /// A socket is closed, and with it the flow that began on it.
+    pub fn close(&mut self, socket: SocketId) {
+        self.records.remove(&socket);
+        let Some(flow) = self.connected.remove(&socket).flatten() else { return };
+        if self.flows.remove(&flow).is_some() {
+            self.events.push(Event::Ended { flow: flow.0 });
+        }
+    }
+
+    fn identify(&self, caller: Process) -> Process {
+        let endpoint = self.installation.endpoints.iter().find(|endpoint| endpoint.cgroup == caller.cgroup);
+        Process { service: endpoint.map(|endpoint| endpoint.service), ..caller }
+    }
+
+    fn world_for(&self, leg: &Leg) -> World {
+        let services = self.installation.tables.services();
+        let availability =
+            services.iter().map(|service| (service.id, self.availability(service.id, leg))).collect();
+        let listener = self.listener_at(leg.remote).or(self.world.listener);
+        World { availability, listener, ..self.world.clone() }
+    }
+
+    fn availability(&self, service: ServiceId, leg: &Leg) -> Availability {
+        let listens =
+            self.installation.endpoint(service).is_some_and(|endpoint| match (leg.protocol, leg.remote) {
+                (Protocol::Tcp, SocketAddr::V4(_)) => endpoint.tcp4.is_some(),
+                (Protocol::Tcp, SocketAddr::V6(_)) => endpoint.tcp6.is_some(),
+                (Protocol::Udp, _) => false,
+            });
+        match (self.liveness.get(&service), listens) {
+            (Some(Liveness::Alive), true) => {
+                self.world.availability.get(&service).copied().unwrap_or(Availability::Available)
+            }
+            (Some(Liveness::Alive), false) | (Some(Liveness::Dead) | None, _) => Availability::Absent,
+        }
+    }
+
+    fn listener_at(&self, address: SocketAddr) -> Option<ListenerOwner> {
+        let at = |listener: SocketAddr| same_place(listener, address);
+        let endpoint = self.installation.endpoints.iter().find(|endpoint| {
+            endpoint.tcp4.is_some_and(|v4| at(v4.into())) || endpoint.tcp6.is_some_and(|v6| at(v6.into()))
+        })?;
+        Some(ListenerOwner::OwnInstance(endpoint.service))
+    }
+
+    fn begin_flow(&mut self, leg: &Leg, hop: Hop, chain: Chain) -> Outcome {
+        self.last_flow += 1;
+        let flow = FlowId(self.last_flow);
+        self.flows.insert(flow, Flow { service: hop.service, original_destination: leg.remote, chain });
+        self.events.push(Event::Redirected { flow: flow.0, hop, leg: summarise(leg) });
+        Outcome::Redirected { service: hop.service, flow }
+    }
+
+    fn refuse(&mut self, leg: &Leg, refusal: Refusal) -> Outcome {
+        self.events.push(Event::Refused { refusal, leg: summarise(leg) });
+        Outcome::Refused(refusal)
+    }
+
+    /// Services that a live flow or a socket still names, and whose slots must therefore stay.
+    #[must_use]
+    pub fn services_in_use(&self) -> ServiceSet {
+        let of_flows = self.flows.values().map(|flow| &flow.chain);
+        of_flows.chain(self.records.values()).flat_map(|chain| chain.excluded().iter()).collect()
+    }
+
+    /// The tables in force.
+    #[must_use]
+    pub fn tables(&self) -> &Tables {
+        &self.installation.tables
+    }
+}
+
+impl Engine for MemoryEngine {
+    type Error = Infallible;
+
+    fn install(&mut self, installation: &Installation) -> Result<(), Self::Error> {
+        self.installation = installation.clone();
+        self.liveness.retain(|&service, _| installation.tables.service(service).is_some());
+        Ok(())
+    }
+
+    fn set_liveness(&mut self, service: ServiceId, liveness: Liveness) -> Result<(), Self::Error> {
+        self.liveness.insert(service, liveness);
+        Ok(())
+    }
+
+    fn events(&mut self, _timeout: Duration) -> Result<Vec<Event>, Self::Error> {
+        Ok(std::mem::take(&mut self.events))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let features = [Feature::RedirectTcp4, Feature::RedirectTcp6, Feature::Authorise, Feature::Records];
+        features
+            .map(|feature| Capability { feature, state: CapabilityState::Available })
+            .into_iter()
+            .collect()
+    }
+}
+
+fn same_place(listener: SocketAddr, address: SocketAddr) -> bool {
+    normal_form(listener.ip()) == normal_form(address.ip()) && listener.port() == address.port()
+}
+
+fn summarise(leg: &Leg) -> LegSummary {
+    LegSummary {
+        protocol: leg.protocol,
+        pid: leg.caller.pid,
+        uid: leg.caller.uid,
+        comm: String::new(),
+        destination: leg.remote,
+    }
+}

@@ -1,0 +1,231 @@
+//! The unified cgroup hierarchy: finding it, and the subtree a run owns.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use thiserror::Error;
+
+/// A removed cgroup's last processes take a moment to be reaped.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(2);
+const REMOVAL_STEP: Duration = Duration::from_millis(5);
+
+/// Why the unified hierarchy cannot be used.
+#[derive(Debug, Error)]
+pub enum CgroupError {
+    /// No `cgroup2` file system is mounted.
+    #[error(
+        "no cgroup2 file system is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup/unified (after mkdir)"
+    )]
+    NotMounted,
+    /// The mount table or the process's membership cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// What was to be read.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A directory of the subtree cannot be made.
+    #[error("cannot create the cgroup {path}")]
+    Create {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A cgroup this process may put things into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    path: PathBuf,
+    level: u32,
+}
+
+impl Cgroup {
+    /// The cgroup runs belong below: the caller's own, so that limits and
+    /// egress programs above it stay in force, but outside of every subtree
+    /// that is delegated to a user, who could move processes about in it.
+    ///
+    /// # Errors
+    /// [`CgroupError`] names what is missing.
+    pub fn for_runs() -> Result<Self, CgroupError> {
+        let mount = unified_mount(&read("/proc/self/mountinfo")?).ok_or(CgroupError::NotMounted)?;
+        let own = read("/proc/self/cgroup")?;
+        let membership = unified_membership(&own).ok_or(CgroupError::NotMounted)?;
+        let mut cgroup = Self { path: mount, level: 0 };
+        for part in membership.split('/').filter(|part| !part.is_empty()) {
+            let child = cgroup.child(part);
+            if !owned_by_root(&child.path) {
+                break;
+            }
+            cgroup = child;
+        }
+        Ok(cgroup)
+    }
+
+    /// The cgroup of that name below this one; it need not exist.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        Self { path: self.path.join(name), level: self.level + 1 }
+    }
+
+    /// Makes it.
+    ///
+    /// # Errors
+    /// [`CgroupError::Create`].
+    pub fn create(&self) -> Result<(), CgroupError> {
+        fs::create_dir(&self.path).map_err(|source| CgroupError::Create { path: self.path.clone(), source })
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many cgroups are above it.
+    #[must_use]
+    pub fn level(&self) -> u32 {
+        self.level
+    }
+
+    /// The id by which the kernel's programs know it: the inode of its directory.
+    ///
+    /// # Errors
+    /// If the directory is gone.
+    pub fn id(&self) -> io::Result<u64> {
+        let metadata = fs::metadata(&self.path)?;
+        Ok(metadata.ino())
+    }
+
+    /// Whether it or a cgroup below it holds a process.
+    #[must_use]
+    pub fn is_populated(&self) -> bool {
+        fs::read_to_string(self.path.join("cgroup.events"))
+            .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+    }
+
+    /// Ends every process in it and below, at once.
+    pub fn kill(&self) {
+        if fs::write(self.path.join("cgroup.kill"), "1").is_ok() {
+            return;
+        }
+        // Kernels before 5.14 lack cgroup.kill.
+        for pid in self.processes() {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                let _gone_already = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+
+    /// Removes it and everything below, waiting a little for dying processes.
+    ///
+    /// # Errors
+    /// If processes stay, `EBUSY`.
+    pub fn remove(&self) -> io::Result<()> {
+        let give_up = Instant::now() + REMOVAL_PATIENCE;
+        loop {
+            match remove_tree(&self.path) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) if Instant::now() > give_up => return Err(error),
+                Err(_) => thread::sleep(REMOVAL_STEP),
+            }
+        }
+    }
+
+    fn processes(&self) -> Vec<i32> {
+        let below = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let below = below.filter(|entry| entry.path().is_dir());
+        let mut pids: Vec<i32> = below
+            .flat_map(|entry| Self { path: entry.path(), level: self.level + 1 }.processes())
+            .collect();
+        let own = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
+        pids.extend(own.lines().filter_map(|pid| pid.parse::<i32>().ok()));
+        pids
+    }
+}
+
+impl From<(PathBuf, u32)> for Cgroup {
+    /// A cgroup known from the record of an earlier run.
+    fn from((path, level): (PathBuf, u32)) -> Self {
+        Self { path, level }
+    }
+}
+
+fn read(path: &str) -> Result<String, CgroupError> {
+    fs::read_to_string(path).map_err(|source| CgroupError::Read { path: path.into(), source })
+}
+
+fn owned_by_root(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.uid() == 0)
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(path)?;
+    Ok(())
+}
+
+/// Where the unified hierarchy is mounted, by `/proc/self/mountinfo` (proc(5)).
+fn unified_mount(mountinfo: &str) -> Option<PathBuf> {
+    let is_root_of_cgroup2 = |line: &&str| {
+        let Some((left, right)) = line.split_once(" - ") else { return false };
+        right.starts_with("cgroup2 ") && left.split(' ').nth(3) == Some("/")
+    };
+    let line = mountinfo.lines().find(is_root_of_cgroup2)?;
+    line.split(' ').nth(4).map(|path| PathBuf::from(unescape(path)))
+}
+
+/// mountinfo writes blanks and backslashes as three octal digits.
+fn unescape(path: &str) -> String {
+    path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+/// This process's cgroup in the unified hierarchy, by `/proc/self/cgroup`.
+fn unified_membership(cgroup: &str) -> Option<&str> {
+    cgroup.lines().find_map(|line| line.strip_prefix("0::"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_is_found_on_a_hybrid_host() {
+        let mountinfo = "\
+32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+";
+        assert_eq!(unified_mount(mountinfo), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+    }
+
+    #[test]
+    fn a_mount_of_a_subtree_does_not_count() {
+        let mountinfo = "41 31 0:38 /docker/1 /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(unified_mount(mountinfo), None);
+    }
+
+    #[test]
+    fn blanks_in_the_mount_point_are_unescaped() {
+        let mountinfo = "41 31 0:38 / /mnt/my\\040cgroup rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(unified_mount(mountinfo), Some(PathBuf::from("/mnt/my cgroup")));
+    }
+
+    #[test]
+    fn membership_is_the_line_of_hierarchy_zero() {
+        assert_eq!(unified_membership("4:memory:/x\n0::/user.slice\n"), Some("/user.slice"));
+        assert_eq!(unified_membership("4:memory:/x\n"), None);
+    }
+}

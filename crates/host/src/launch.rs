@@ -1,0 +1,300 @@
+//! The stage between `fork` and the program: a fresh process of waylay's own
+//! binary that puts itself in its cgroup, makes its listeners there, gives up
+//! its privileges, and becomes the program.
+//!
+//! The kernel's hooks follow the cgroup in which `socket()` was called, so a
+//! service's listeners are made here, by the service's process, and no copy of
+//! them exists anywhere else: when the service dies they stop listening.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    io::{BufRead, Write},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    os::{
+        fd::{AsFd, IntoRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    path::PathBuf,
+    process::Command,
+};
+
+use rustix::process::Signal;
+use rustix::thread::{Gid, Uid};
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
+
+use crate::{sys, user::Identity};
+
+/// Pending connections a listener holds before it counts as full; the kernel
+/// caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+/// The first descriptor of `sd_listen_fds(3)`.
+const FIRST_LISTEN_FD: i32 = 3;
+/// Above every descriptor that is passed.
+const OUT_OF_THE_WAY: i32 = 100;
+
+/// What the launched process is to become.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Launch {
+    /// The directory of its cgroup.
+    pub cgroup: PathBuf,
+    /// Whom it runs as; `None` keeps what it has.
+    pub identity: Option<Identity>,
+    /// Its part in the run.
+    pub role: Role,
+    /// Whether it becomes this binary again, with the arguments given.
+    pub own_binary: bool,
+}
+
+/// The hidden subcommand that leads to [`Launch::exec`], followed by the
+/// launch as JSON, `--`, and the program with its arguments.
+pub const SUBCOMMAND: &str = "__launch";
+
+/// A launched process's part in the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// The command that is watched.
+    Command,
+    /// A redirect service: gets listeners, loses every privilege.
+    Service,
+}
+
+impl std::str::FromStr for Launch {
+    type Err = serde_json::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        serde_json::from_str(text)
+    }
+}
+
+/// What a service's launcher says on its standard output, in one line of JSON,
+/// before it waits for a line on its standard input and goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listening {
+    /// The IPv4 listener.
+    pub tcp4: Option<SocketAddr>,
+    /// The IPv6 listener, where the host has IPv6.
+    pub tcp6: Option<SocketAddr>,
+}
+
+/// Why a process could not be launched.
+#[derive(Debug, Error)]
+pub enum LaunchError {
+    /// It cannot enter its cgroup.
+    #[error("cannot enter the cgroup {path}")]
+    Cgroup {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No listening socket.
+    #[error("cannot listen")]
+    Listen(#[source] io::Error),
+    /// The supervisor is gone or speaks another language.
+    #[error("lost the supervisor")]
+    Supervisor(#[source] io::Error),
+    /// Privileges could not be given up.
+    #[error("cannot change to the uid {uid}")]
+    Identity {
+        /// The uid.
+        uid: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The running binary cannot be opened again.
+    #[error("cannot open /proc/self/exe")]
+    OwnBinary(#[source] io::Error),
+    /// No program of that name.
+    #[error("{}: command not found", program.display())]
+    NotFound {
+        /// What was to be run.
+        program: OsString,
+    },
+    /// It is there but cannot be run.
+    #[error("{}: cannot be executed", program.display())]
+    NotExecutable {
+        /// What was to be run.
+        program: OsString,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl LaunchError {
+    /// The exit status a shell would give.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotFound { .. } => 127,
+            Self::NotExecutable { .. } => 126,
+            Self::Cgroup { .. }
+            | Self::Listen(_)
+            | Self::Supervisor(_)
+            | Self::Identity { .. }
+            | Self::OwnBinary(_) => 125,
+        }
+    }
+}
+
+impl Launch {
+    /// Becomes the program. Returns only if that fails.
+    #[must_use]
+    pub fn exec(&self, command: &[OsString]) -> LaunchError {
+        let name = command.first().cloned().unwrap_or_default();
+        match self.prepare(command) {
+            Ok(mut command) => exec_error(name, command.exec()),
+            Err(error) => error,
+        }
+    }
+
+    fn prepare(&self, command: &[OsString]) -> Result<Command, LaunchError> {
+        fs::write(self.cgroup.join("cgroup.procs"), "0")
+            .map_err(|source| LaunchError::Cgroup { path: self.cgroup.clone(), source })?;
+        let mut command = self.command(command)?;
+        match self.role {
+            Role::Command => {
+                self.assume_identity()?;
+                self.show_person(&mut command);
+            }
+            Role::Service => {
+                let listeners = listen_for_supervisor()?;
+                self.assume_identity()?;
+                give_up_the_rest().map_err(LaunchError::Supervisor)?;
+                pass(listeners, &mut command)?;
+            }
+        }
+        Ok(command)
+    }
+
+    fn command(&self, command: &[OsString]) -> Result<Command, LaunchError> {
+        if self.own_binary {
+            let mut own = Command::new(own_binary().map_err(LaunchError::OwnBinary)?);
+            own.arg0("waylay").args(command);
+            return Ok(own);
+        }
+        let (program, args) = command.split_first().ok_or_else(|| LaunchError::NotFound { program: OsString::new() })?;
+        let mut command = Command::new(program);
+        command.args(args);
+        Ok(command)
+    }
+
+    fn assume_identity(&self) -> Result<(), LaunchError> {
+        let Some(identity) = &self.identity else { return Ok(()) };
+        set_credentials(identity).map_err(|errno| LaunchError::Identity { uid: identity.uid, source: errno.into() })
+    }
+
+    fn show_person(&self, command: &mut Command) {
+        if let Some(person) = self.identity.as_ref().and_then(|identity| identity.person.as_ref()) {
+            command.env("HOME", &person.home).env("USER", &person.name).env("LOGNAME", &person.name);
+        }
+    }
+}
+
+fn exec_error(program: OsString, source: io::Error) -> LaunchError {
+    match source.kind() {
+        io::ErrorKind::NotFound => LaunchError::NotFound { program },
+        _ => LaunchError::NotExecutable { program, source },
+    }
+}
+
+fn set_credentials(identity: &Identity) -> rustix::io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
+    rustix::thread::set_thread_groups(&groups)?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    Ok(())
+}
+
+/// After the uid has changed, which would clear the death signal again.
+fn give_up_the_rest() -> io::Result<()> {
+    rustix::thread::set_no_new_privs(true)?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    if rustix::process::getppid().is_none_or(|parent| parent.is_init()) {
+        return Err(io::ErrorKind::NotConnected.into());
+    }
+    Ok(())
+}
+
+/// Listens, says where, and waits until the tables that send connections here
+/// are installed. A session of its own keeps the terminal's signals away.
+fn listen_for_supervisor() -> Result<Vec<(&'static str, TcpListener)>, LaunchError> {
+    // Fails only where the process leads a session already.
+    let _own_session = rustix::process::setsid();
+    let tcp4 = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).map_err(LaunchError::Listen)?;
+    let tcp6 = listen(SocketAddr::from((Ipv6Addr::LOCALHOST, 0))).ok();
+    let listening = Listening {
+        tcp4: tcp4.local_addr().ok(),
+        tcp6: tcp6.as_ref().and_then(|listener| listener.local_addr().ok()),
+    };
+    shake_hands(&listening).map_err(LaunchError::Supervisor)?;
+    Ok([("tcp4", Some(tcp4)), ("tcp6", tcp6)]
+        .into_iter()
+        .filter_map(|(name, listener)| Some((name, listener?)))
+        .collect())
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn shake_hands(listening: &Listening) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, listening)?;
+    out.write_all(b"\n")?;
+    out.flush()?;
+    let mut go = String::new();
+    match io::stdin().lock().read_line(&mut go)? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Puts the listeners where `sd_listen_fds(3)` says, in order.
+fn pass(listeners: Vec<(&'static str, TcpListener)>, command: &mut Command) -> Result<(), LaunchError> {
+    let names: Vec<&str> = listeners.iter().map(|(name, _)| *name).collect();
+    let mut addresses = Vec::new();
+    for (_, listener) in &listeners {
+        addresses.push(listener.local_addr().map_err(LaunchError::Listen)?.to_string());
+    }
+    command
+        .env("LISTEN_FDS", listeners.len().to_string())
+        .env("LISTEN_FDNAMES", names.join(":"))
+        .env("LISTEN_PID", std::process::id().to_string())
+        .env("WAYLAY_LISTEN", addresses.join(","));
+    place_from(FIRST_LISTEN_FD, listeners.into_iter().map(|(_, listener)| listener.into()).collect())
+        .map_err(LaunchError::Listen)?;
+    Ok(())
+}
+
+/// Puts sockets at consecutive descriptors, open across exec; every other
+/// descriptor this process inherited is closed by it.
+fn place_from(first: i32, sockets: Vec<OwnedFd>) -> io::Result<()> {
+    sys::close_on_exec_from(first)?;
+    let mut out_of_the_way = Vec::new();
+    for socket in sockets {
+        out_of_the_way.push(rustix::io::fcntl_dupfd_cloexec(socket.as_fd(), OUT_OF_THE_WAY)?);
+    }
+    for (target, socket) in (first..).zip(&out_of_the_way) {
+        sys::place(socket.as_fd(), target)?;
+    }
+    Ok(())
+}
+
+/// The running binary as a path that works after its file was replaced, and
+/// for a user who may not look into its directory. The descriptor behind it is
+/// closed by exec.
+fn own_binary() -> io::Result<OsString> {
+    let file = fs::File::open("/proc/self/exe")?;
+    let file = rustix::io::fcntl_dupfd_cloexec(file.as_fd(), OUT_OF_THE_WAY)?;
+    Ok(format!("/proc/self/fd/{}", file.into_raw_fd()).into())
+}

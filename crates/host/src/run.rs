@@ -1,0 +1,366 @@
+//! The whole life of one run: a command, watched by a chain of services.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{Command, ExitStatus},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use thiserror::Error;
+use waylay_core::{
+    Conditions, Event, FailurePolicy, Filter, FilterId, Layer, LimitError, Policy, PolicyError, Refusal, Service, ServiceId,
+    Tables,
+};
+use waylay_engine::{Endpoint, Installation};
+use waylay_engine_ebpf::{EbpfEngine, EbpfError, Limits, Liveness, Scope, bpf_file_system};
+
+use crate::{
+    cgroup::{Cgroup, CgroupError},
+    instance::{Instance, InstanceError, clean_up},
+    launch::{Launch, Role},
+    service::{Running, Waiting, launcher},
+    signals::Forwarder,
+    user::Identity,
+};
+
+/// How long reports of refusals may be under way when a run ends.
+const EVENT_PATIENCE: Duration = Duration::from_millis(50);
+const BACKGROUND_STEP: Duration = Duration::from_millis(20);
+
+/// What to run and through what.
+#[derive(Clone, Debug)]
+pub struct RunSpec {
+    /// The program to watch, and its arguments.
+    pub command: Vec<OsString>,
+    /// Whom it runs as; `None` keeps the caller's credentials.
+    pub identity: Option<Identity>,
+    /// The chain, in order.
+    pub services: Vec<ServiceSpec>,
+    /// What happens to connections while a service is gone.
+    pub on_failure: FailurePolicy,
+}
+
+/// One service of a run.
+#[derive(Clone, Debug)]
+pub struct ServiceSpec {
+    /// Its name, unique in the run.
+    pub name: String,
+    /// Whether it comes with waylay; `command` then is this binary's arguments.
+    pub builtin: bool,
+    /// The program that serves, and its arguments.
+    pub command: Vec<OsString>,
+}
+
+/// Who is told what happens during a run. Called from several threads.
+pub trait Observer: Send + Sync {
+    /// A service wrote a line on its standard output.
+    fn report(&self, service: &str, line: &str);
+    /// The kernel refused a connection; `service` is the one concerned.
+    fn refused(&self, event: &Event, service: Option<&str>);
+    /// A service ended before it was told to.
+    fn service_died(&self, service: &str, status: ExitStatus, on_failure: FailurePolicy);
+    /// The command has ended, but processes it started go on.
+    fn waiting_for_background(&self);
+    /// Runs that were killed had left things behind, which are removed now.
+    fn cleaned_up(&self, runs: usize);
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How the command ended.
+    pub status: ExitStatus,
+}
+
+impl Ended {
+    /// The exit status a shell would show: 128 and the number of a deadly signal.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        let code = self.status.code().or_else(|| self.status.signal().map(|signal| 128 + signal));
+        code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+    }
+}
+
+/// Why a run could not start.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// Not root.
+    #[error("waylay run needs root to load eBPF programs and to give each service a user of its own; try: sudo waylay run …")]
+    NotRoot,
+    /// The hierarchy of cgroups.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EbpfError),
+    /// The record on the host.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// The policy that follows from the services asked for.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// More than the engine holds.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// A service did not come up.
+    #[error("the service {service:?} did not start")]
+    ServiceStart {
+        /// Its name.
+        service: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The command's process could not be made.
+    #[error("cannot start the command")]
+    CommandStart(#[source] io::Error),
+}
+
+/// Runs a command, its connections redirected through services, until it and
+/// all processes it started have ended.
+///
+/// # Errors
+/// [`RunError`] if it could not start; nothing is left behind then.
+pub fn run(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<Ended, RunError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(RunError::NotRoot);
+    }
+    let tables = Tables::compile(&policy(spec)?)?;
+    let parent = Cgroup::for_runs()?;
+    let pin_root = bpf_file_system()?;
+    match clean_up(&pin_root) {
+        0 => {}
+        runs => observer.cleaned_up(runs),
+    }
+    let place = Place::new(&parent, &pin_root)?;
+    let outcome = place.run(spec, &tables, observer);
+    place.leave();
+    outcome
+}
+
+/// Each service of a run has one filter: every TCP connection.
+fn policy(spec: &RunSpec) -> Result<Policy, PolicyError> {
+    let ids = (1..).zip(&spec.services);
+    let services = ids.clone().map(|(id, service)| Service {
+        id: ServiceId(id),
+        name: service.name.clone(),
+        before: Vec::new(),
+        after: Vec::new(),
+        on_failure: spec.on_failure,
+    });
+    let filters = ids.map(|(id, _)| Filter {
+        id: FilterId(id),
+        weight: 0,
+        conditions: Conditions::default(),
+        layer: Layer::Redirect { service: ServiceId(id) },
+    });
+    Policy::new(services.collect(), Vec::new(), filters.collect())
+}
+
+/// The cgroups and pins of a run.
+struct Place {
+    instance: Instance,
+    cgroup: Cgroup,
+    scope: Scope,
+}
+
+impl Place {
+    fn new(parent: &Cgroup, pin_root: &Path) -> Result<Self, RunError> {
+        let instance = Instance::new()?;
+        let cgroup = parent.child(&instance.name());
+        let scope = Scope {
+            cgroup: cgroup.path().into(),
+            service_level: cgroup.level() + 1,
+            instance: instance.id(),
+            pin_root: pin_root.into(),
+            pins: pin_root.join(instance.name()),
+            limits: Limits::default(),
+        };
+        instance.record(&cgroup, &scope.pins)?;
+        let place = Self { instance, cgroup, scope };
+        match place.make_cgroups() {
+            Ok(()) => Ok(place),
+            Err(error) => {
+                place.leave();
+                Err(error.into())
+            }
+        }
+    }
+
+    fn make_cgroups(&self) -> Result<(), CgroupError> {
+        self.cgroup.create()?;
+        self.cgroup.child("app").create()
+    }
+
+    fn run(&self, spec: &RunSpec, tables: &Tables, observer: &Arc<dyn Observer>) -> Result<Ended, RunError> {
+        let mut engine = EbpfEngine::load(self.scope.clone())?;
+        let waiting = self.start_services(spec, &mut engine)?;
+        engine.install(&Installation { tables: tables.clone(), endpoints: endpoints(&waiting)? })?;
+        engine.attach()?;
+        let refusals = RefusalReader::start(&engine, tables, observer)?;
+        let running = release(waiting, spec, tables, &engine, observer)?;
+        let outcome = self.run_command(spec, observer);
+        running.iter().for_each(Running::tell_to_stop);
+        running.into_iter().for_each(Running::wait);
+        refusals.stop();
+        engine.remove()?;
+        outcome
+    }
+
+    fn start_services(&self, spec: &RunSpec, engine: &mut EbpfEngine) -> Result<Vec<Waiting>, RunError> {
+        let mut waiting = Vec::new();
+        for (index, service) in (0..).zip(&spec.services) {
+            let cgroup = self.cgroup.child(&format!("svc-{}", service.name));
+            cgroup.create()?;
+            engine.serve_cgroup(&service.name, cgroup.path())?;
+            let identity = Identity::of_a_service(self.instance.id(), index);
+            waiting.push(Waiting::start(service, cgroup, identity)?);
+        }
+        Ok(waiting)
+    }
+
+    fn run_command(&self, spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<Ended, RunError> {
+        let app = self.cgroup.child("app");
+        let launch = Launch { cgroup: app.path().into(), identity: spec.identity.clone(), role: Role::Command, own_binary: false };
+        let mut child = launcher(&launch, &spec.command)
+            .and_then(|mut launcher: Command| launcher.spawn())
+            .map_err(RunError::CommandStart)?;
+        let forwarder = Forwarder::to(child.id()).map_err(RunError::CommandStart)?;
+        let status = child.wait().map_err(RunError::CommandStart)?;
+        drop(forwarder);
+        wait_for_background(&app, observer);
+        Ok(Ended { status })
+    }
+
+    /// Removes all of it. What cannot be removed now the next run removes.
+    fn leave(self) {
+        self.cgroup.kill();
+        let unpinned = std::fs::remove_dir_all(&self.scope.pins);
+        let unpinned = unpinned.is_ok() || !self.scope.pins.exists();
+        let forgotten = waylay_engine_ebpf::forget_instance(&self.scope.pin_root, self.scope.instance).is_ok();
+        if unpinned && forgotten && self.cgroup.remove().is_ok() {
+            self.instance.forget();
+        }
+    }
+}
+
+fn endpoints(waiting: &[Waiting]) -> Result<Vec<Endpoint>, RunError> {
+    let mut endpoints = Vec::new();
+    for (id, service) in (1..).zip(waiting) {
+        let cgroup = service
+            .cgroup
+            .id()
+            .map_err(|source| RunError::ServiceStart { service: service.name.clone(), source })?;
+        endpoints.push(Endpoint {
+            service: ServiceId(id),
+            cgroup,
+            tcp4: service.listening.tcp4.and_then(|address| match address {
+                std::net::SocketAddr::V4(address) => Some(address),
+                std::net::SocketAddr::V6(_) => None,
+            }),
+            tcp6: service.listening.tcp6.and_then(|address| match address {
+                std::net::SocketAddr::V6(address) => Some(address),
+                std::net::SocketAddr::V4(_) => None,
+            }),
+        });
+    }
+    Ok(endpoints)
+}
+
+fn release(
+    waiting: Vec<Waiting>,
+    spec: &RunSpec,
+    tables: &Tables,
+    engine: &EbpfEngine,
+    observer: &Arc<dyn Observer>,
+) -> Result<Vec<Running>, RunError> {
+    let mut running = Vec::new();
+    for (id, service) in (1..).zip(waiting) {
+        let (liveness, tables) = (engine.liveness()?, tables.clone());
+        let (name, told, on_failure) = (service.name.clone(), Arc::clone(observer), spec.on_failure);
+        let on_death = move |status| {
+            bury(&liveness, &tables, ServiceId(id));
+            told.service_died(&name, status, on_failure);
+        };
+        running.push(service.release(observer, on_death)?);
+    }
+    Ok(running)
+}
+
+/// Its listener is gone with it, which the programs see by themselves; the
+/// mark makes that the first thing they ask.
+fn bury(liveness: &Liveness, tables: &Tables, service: ServiceId) {
+    let _seen_by_the_listener = liveness.set_service(tables, service, false);
+}
+
+/// Like `strace -f`: the run lasts as long as anything it started.
+fn wait_for_background(app: &Cgroup, observer: &Arc<dyn Observer>) {
+    if !app.is_populated() {
+        return;
+    }
+    observer.waiting_for_background();
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let mut hooks = Vec::new();
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        hooks.extend(signal_hook::flag::register(signal, Arc::clone(&interrupted)));
+    }
+    while app.is_populated() {
+        if interrupted.load(Ordering::Acquire) {
+            app.kill();
+        }
+        thread::sleep(BACKGROUND_STEP);
+    }
+    for hook in hooks {
+        signal_hook::low_level::unregister(hook);
+    }
+}
+
+/// Reads what the kernel refuses, on a thread of its own.
+struct RefusalReader {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl RefusalReader {
+    fn start(engine: &EbpfEngine, tables: &Tables, observer: &Arc<dyn Observer>) -> Result<Self, RunError> {
+        let source = engine.events()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, tables, observer) = (Arc::clone(&stop), tables.clone(), Arc::clone(observer));
+        let thread = thread::spawn(move || {
+            // A buffer that cannot be read loses log lines, not connections.
+            let _unreadable = source.run(EVENT_PATIENCE, |event| match event {
+                Some(event) => {
+                    observer.refused(&event, concerned(&event, &tables));
+                    true
+                }
+                None => !stopped.load(Ordering::Acquire),
+            });
+        });
+        Ok(Self { stop, thread })
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Ordering::Release);
+        // A reader that panicked has ended too.
+        let _ended = self.thread.join();
+    }
+}
+
+fn concerned<'t>(event: &Event, tables: &'t Tables) -> Option<&'t str> {
+    let Event::Refused { refusal, .. } = event else { return None };
+    let service = match *refusal {
+        Refusal::ServiceAbsent { service }
+        | Refusal::BacklogFull { service }
+        | Refusal::HopLimit { service }
+        | Refusal::ListenerDialled { service } => service,
+        Refusal::Blocked { .. } | Refusal::ForeignNamespace | Refusal::Shortage(_) => return None,
+    };
+    tables.service(service).map(|service| service.name.as_str())
+}

@@ -1,0 +1,139 @@
+//! One service's process: started, listening, released, stopped.
+
+use std::{
+    ffi::OsString,
+    io::{self, BufRead, BufReader, Write},
+    os::unix::process::ExitStatusExt,
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{
+    cgroup::Cgroup,
+    launch::{self, Launch, Listening, Role},
+    run::{Observer, RunError, ServiceSpec},
+    user::Identity,
+};
+
+/// How long a service may take to finish what it has accepted, once told to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+const STOP_STEP: Duration = Duration::from_millis(2);
+
+/// A service that listens but does not accept yet.
+pub(crate) struct Waiting {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    pub(crate) name: String,
+    pub(crate) listening: Listening,
+    pub(crate) cgroup: Cgroup,
+}
+
+/// A service that runs.
+pub(crate) struct Running {
+    pid: Option<Pid>,
+    stopping: Arc<AtomicBool>,
+    watcher: JoinHandle<()>,
+}
+
+impl Waiting {
+    /// Starts the service's process and waits until it says where it listens.
+    pub(crate) fn start(spec: &ServiceSpec, cgroup: Cgroup, identity: Identity) -> Result<Self, RunError> {
+        let failed = |source| RunError::ServiceStart { service: spec.name.clone(), source };
+        let launch = Launch { cgroup: cgroup.path().into(), identity: Some(identity), role: Role::Service, own_binary: spec.builtin };
+        let mut child = launcher(&launch, &spec.command)
+            .and_then(|mut command| command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn())
+            .map_err(failed)?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(failed(io::ErrorKind::BrokenPipe.into()));
+        };
+        let mut stdout = BufReader::new(stdout);
+        let mut line = String::new();
+        stdout.read_line(&mut line).map_err(failed)?;
+        let listening = serde_json::from_str(&line).map_err(|error| failed(error.into()))?;
+        Ok(Self { child, stdin, stdout, name: spec.name.clone(), listening, cgroup })
+    }
+
+    /// Lets it accept. `on_death` is called if it ends before it is told to.
+    pub(crate) fn release(
+        mut self,
+        observer: &Arc<dyn Observer>,
+        on_death: impl FnOnce(ExitStatus) + Send + 'static,
+    ) -> Result<Running, RunError> {
+        let failed = |source| RunError::ServiceStart { service: self.name.clone(), source };
+        self.stdin.write_all(b"go\n").map_err(failed)?;
+        drop(self.stdin);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let reader = read_reports(self.name, self.stdout, Arc::clone(observer));
+        let watcher = watch(self.child, reader, Arc::clone(&stopping), on_death);
+        Ok(Running { pid, stopping, watcher })
+    }
+}
+
+impl Running {
+    /// Tells it to finish what it has and end; kills it if that takes too long.
+    pub(crate) fn tell_to_stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.signal(Signal::TERM);
+    }
+
+    /// Until it has ended and its last report has been read.
+    pub(crate) fn wait(self) {
+        let give_up = Instant::now() + STOP_PATIENCE;
+        while !self.watcher.is_finished() {
+            if Instant::now() > give_up {
+                self.signal(Signal::KILL);
+                break;
+            }
+            thread::sleep(STOP_STEP);
+        }
+        // A watcher that panicked has ended too.
+        let _ended = self.watcher.join();
+    }
+
+    fn signal(&self, signal: Signal) {
+        // The watcher reaps it, so the pid may be another's only after it is finished.
+        if let Some(pid) = self.pid.filter(|_| !self.watcher.is_finished()) {
+            let _gone_already = kill_process(pid, signal);
+        }
+    }
+}
+
+/// `waylay __launch SPEC -- COMMAND…`, from the running binary.
+pub(crate) fn launcher(launch: &Launch, command: &[OsString]) -> io::Result<Command> {
+    let mut launcher = Command::new("/proc/self/exe");
+    launcher.arg(launch::SUBCOMMAND).arg(serde_json::to_string(launch)?).arg("--").args(command);
+    Ok(launcher)
+}
+
+fn read_reports(name: String, stdout: BufReader<ChildStdout>, observer: Arc<dyn Observer>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        for line in stdout.split(b'\n').map_while(Result::ok) {
+            observer.report(&name, &String::from_utf8_lossy(&line));
+        }
+    })
+}
+
+fn watch(
+    mut child: Child,
+    reader: JoinHandle<()>,
+    stopping: Arc<AtomicBool>,
+    on_death: impl FnOnce(ExitStatus) + Send + 'static,
+) -> JoinHandle<()> {
+    thread::spawn(move || {
+        let status = child.wait().unwrap_or_else(|_| ExitStatus::from_raw(0));
+        if !stopping.load(Ordering::Acquire) {
+            on_death(status);
+        }
+        // A reader that panicked has read all it will.
+        let _read = reader.join();
+    })
+}

@@ -1,0 +1,108 @@
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use super::*;
+
+fn report() -> Report {
+    Report {
+        time: (SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456)).into(),
+        service: "log".into(),
+        application: "/usr/bin/curl".into(),
+        pid: 4711,
+        original_destination: SocketAddr::from(([127, 0, 0, 1], 8080)),
+        protocol: Protocol::Http,
+        host: Some("example.test".into()),
+        bytes_to_destination: 78,
+        bytes_to_application: 1256,
+        duration_us: 3400,
+        chain: vec!["log".into(), "log-2".into()],
+        verdict: Outcome::Forwarded,
+        error: None,
+    }
+}
+
+fn failed() -> Report {
+    Report {
+        application: "/tmp/\x1b[2Jevil\nname".into(),
+        original_destination: "[::1]:80".parse().unwrap(),
+        protocol: Protocol::Silent,
+        host: None,
+        bytes_to_destination: 0,
+        bytes_to_application: 0,
+        chain: Vec::new(),
+        verdict: Outcome::Unreachable,
+        error: Some(describe(&io::Error::from_raw_os_error(111))),
+        ..report()
+    }
+}
+
+fn line(report: &Report) -> String {
+    let mut line = Vec::new();
+    report.write_line(&mut line).unwrap();
+    String::from_utf8(line).unwrap()
+}
+
+#[test]
+fn a_line_of_json() {
+    assert_eq!(
+        line(&report()),
+        concat!(
+            r#"{"time":"2023-11-14T22:13:20.123456Z","service":"log","application":"/usr/bin/curl","pid":4711,"#,
+            r#""original_destination":"127.0.0.1:8080","protocol":"http","host":"example.test","#,
+            r#""bytes_to_destination":78,"bytes_to_application":1256,"duration_us":3400,"#,
+            r#""chain":["log","log-2"],"verdict":"forwarded"}"#,
+            "\n"
+        )
+    );
+}
+
+#[test]
+fn a_line_of_json_with_an_error_and_without_a_host() {
+    assert_eq!(
+        line(&failed()),
+        concat!(
+            r#"{"time":"2023-11-14T22:13:20.123456Z","service":"log","application":"/tmp/\u001b[2Jevil\nname","#,
+            r#""pid":4711,"original_destination":"[::1]:80","protocol":"silent","host":null,"#,
+            r#""bytes_to_destination":0,"bytes_to_application":0,"duration_us":3400,"chain":[],"#,
+            r#""verdict":"unreachable","error":"ECONNREFUSED: Connection refused (os error 111)"}"#,
+            "\n"
+        )
+    );
+}
+
+#[test]
+fn lines_are_read_back() {
+    for report in [report(), failed()] {
+        assert_eq!(Report::from_line(&line(&report)).unwrap(), report);
+    }
+    for line in ["", "{}", "[]", r#"{"time":"yesterday"}"#] {
+        assert!(Report::from_line(line).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn names_agree_with_the_lines() {
+    use Protocol::{Http, ServerFirst, Silent, Tls, Unknown};
+    for protocol in [Http, Tls, ServerFirst, Unknown, Silent] {
+        assert_eq!(serde_json::to_value(protocol).unwrap(), protocol.name());
+    }
+    use Outcome::{Failed, Forwarded, Reset, Stopped, Unreachable};
+    for outcome in [Forwarded, Reset, Unreachable, Stopped, Failed] {
+        assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.name());
+    }
+}
+
+#[test]
+fn a_line_for_people() {
+    assert_eq!(
+        report().human(),
+        "log  curl[4711] → 127.0.0.1:8080  http example.test  ↑ 78 B  ↓ 1.2 KiB  3.4 ms  via log › log-2"
+    );
+    assert_eq!(
+        failed().human(),
+        concat!(
+            r"log  \u{1b}[2Jevil\nname[4711] → [::1]:80  silent  ↑ 0 B  ↓ 0 B  3.4 ms",
+            "  unreachable: ECONNREFUSED: Connection refused (os error 111)"
+        )
+    );
+}

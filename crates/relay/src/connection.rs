@@ -1,0 +1,239 @@
+//! Two sockets, two flows and the loop that drives them.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
+
+use crate::error::{Direction, Halt, RelayError, Side, Transfer};
+use crate::flow::Flow;
+use crate::observer::Observer;
+use crate::socket::Socket;
+
+pub(crate) struct Connection {
+    application: Socket,
+    destination: Socket,
+    to_destination: Flow,
+    to_application: Flow,
+}
+
+impl Connection {
+    pub(crate) fn new(application: OwnedFd, destination: OwnedFd) -> Self {
+        Self {
+            application: Socket::new(application, Side::Application),
+            destination: Socket::new(destination, Side::Destination),
+            to_destination: Flow::new(Direction::ToDestination),
+            to_application: Flow::new(Direction::ToApplication),
+        }
+    }
+
+    /// Relays to the end. The sockets are closed with `self`, by a reset unless they were disarmed.
+    pub(crate) fn run<O: Observer + ?Sized>(mut self, observer: &mut O) -> Result<Transfer, RelayError> {
+        let outcome = self.relay(observer);
+        let transfer = self.transfer();
+        match outcome {
+            Ok(()) => Ok(transfer),
+            Err(halt) => Err(halt.after(transfer)),
+        }
+    }
+
+    fn relay<O: Observer + ?Sized>(&mut self, observer: &mut O) -> Result<(), Halt> {
+        self.prepare()?;
+        while !self.ended() {
+            self.wait(None)?;
+            self.advance(observer)?;
+        }
+        self.application.disarm()?;
+        self.destination.disarm()?;
+        Ok(())
+    }
+
+    fn prepare(&self) -> Result<(), Halt> {
+        // Both are armed before either failure is returned, else the healthy peer would see a clean end.
+        let armed = [self.application.arm(), self.destination.arm()];
+        armed.into_iter().collect::<Result<(), Halt>>()?;
+        self.application.configure()?;
+        self.destination.configure()?;
+        Ok(())
+    }
+
+    fn ended(&self) -> bool {
+        self.to_destination.ended() && self.to_application.ended()
+    }
+
+    fn transfer(&self) -> Transfer {
+        Transfer {
+            to_destination: self.to_destination.forwarded(),
+            to_application: self.to_application.forwarded(),
+        }
+    }
+
+    /// Waits until a socket is ready and notes for what. Returns how many are; 0 only after a timeout.
+    fn wait(&mut self, timeout: Option<&Timespec>) -> Result<usize, Halt> {
+        let to_application = interest(&self.to_destination, &self.to_application);
+        let to_destination = interest(&self.to_application, &self.to_destination);
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.application.as_fd(), to_application),
+            PollFd::from_borrowed_fd(self.destination.as_fd(), to_destination),
+        ];
+        // Only a socket of which nothing is wanted is left out, and then the other one has work to wait for.
+        let watched = match (mute(&self.application, to_application), mute(&self.destination, to_destination))
+        {
+            (true, _) => &mut fds[1..],
+            (false, true) => &mut fds[..1],
+            (false, false) => &mut fds[..],
+        };
+        let count =
+            retry_on_intr(|| poll(watched, timeout)).map_err(|errno| Halt::Wait(io::Error::from(errno)))?;
+        let [application, destination] = fds.map(|fd| fd.revents());
+        self.application.note(application)?;
+        self.destination.note(destination)?;
+        Ok(count)
+    }
+
+    fn advance<O: Observer + ?Sized>(&mut self, observer: &mut O) -> Result<(), Halt> {
+        let Self { application, destination, to_destination, to_application } = self;
+        give_up_if_broken(application, to_destination, destination)?;
+        give_up_if_broken(destination, to_application, application)?;
+        to_destination.advance(application, destination, observer)?;
+        to_application.advance(destination, application, observer)?;
+        Ok(())
+    }
+}
+
+/// What to wait for on a socket, given the flow it feeds and the flow it is fed by.
+///
+/// Errors are reported without being asked for, so a reset is noticed even while both flows are held back.
+fn interest(outgoing: &Flow, incoming: &Flow) -> PollFlags {
+    let mut events = PollFlags::empty();
+    events.set(PollFlags::IN, outgoing.wants_read());
+    events.set(PollFlags::OUT, incoming.wants_write());
+    events
+}
+
+/// Whether to leave a socket out of the wait: it hung up in order and its last bytes are held back by the
+/// other peer, so poll(2) would return at once, again and again.
+fn mute(socket: &Socket, events: PollFlags) -> bool {
+    events.is_empty() && socket.hung_up()
+}
+
+/// A broken socket is given up, unless it is about to be read to its error for a peer that can still take the
+/// bytes.
+fn give_up_if_broken(socket: &Socket, outgoing: &Flow, peer: &Socket) -> Result<(), Halt> {
+    let worth_reading = outgoing.wants_read() && !peer.broken();
+    if socket.broken() && !worth_reading { Err(socket.breakage()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+
+    use super::*;
+    use crate::error::Operation;
+
+    const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+    /// A socket for the relay and the peer's end of it.
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (ours, listener.accept().unwrap().0)
+    }
+
+    fn turn_until(connection: &mut Connection, reached: impl Fn(&Connection) -> bool) {
+        while !reached(connection) {
+            connection.wait(Some(&AT_ONCE)).unwrap();
+            connection.advance(&mut ()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_hung_up_application_whose_bytes_are_held_back_does_not_wake_the_relay() {
+        let (application, mut client) = pair();
+        let (destination, mut server) = pair();
+        let mut connection = Connection::new(application.into(), destination.into());
+        connection.prepare().unwrap();
+
+        server.shutdown(Shutdown::Write).unwrap();
+        turn_until(&mut connection, |connection| connection.to_application.ended());
+        let mut sent = 0;
+        while !connection.to_destination.wants_write() {
+            sent += client.write(&[7; 4096]).unwrap();
+            connection.wait(Some(&AT_ONCE)).unwrap();
+            connection.advance(&mut ()).unwrap();
+        }
+        client.shutdown(Shutdown::Write).unwrap();
+        turn_until(&mut connection, |connection| connection.application.hung_up());
+
+        assert_eq!(connection.wait(Some(&AT_ONCE)).unwrap(), 0);
+        assert_eq!(connection.wait(Some(&AT_ONCE)).unwrap(), 0);
+
+        let reader = std::thread::spawn(move || {
+            let mut received = Vec::new();
+            server.read_to_end(&mut received).map(|count| (count, received))
+        });
+        connection.relay(&mut ()).unwrap();
+        drop(connection);
+        let (count, received) = reader.join().unwrap().unwrap();
+        assert_eq!(count, sent);
+        assert!(received.iter().all(|byte| *byte == 7));
+    }
+
+    #[test]
+    fn a_reset_whose_error_was_taken_elsewhere_is_still_a_reset() {
+        let (application, client) = pair();
+        let (destination, _server) = pair();
+        crate::arm(&client).unwrap();
+        drop(client);
+        assert_eq!(application.take_error().unwrap().unwrap().kind(), io::ErrorKind::ConnectionReset);
+
+        let error = Connection::new(application.into(), destination.into()).run(&mut ()).unwrap_err();
+        assert_eq!(error.side(), Some(Side::Application));
+        assert_eq!(error.io_error().unwrap().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn what_stands_before_a_reset_is_read_although_the_other_direction_has_bytes_for_it() {
+        let (application, mut client) = pair();
+        let (destination, mut server) = pair();
+        let mut connection = Connection::new(application.into(), destination.into());
+        connection.prepare().unwrap();
+
+        client.write_all(b"more of the request").unwrap();
+        server.write_all(b"an early answer").unwrap();
+        crate::arm(&server).unwrap();
+        drop(server);
+        while !connection.destination.broken() {
+            connection.wait(None).unwrap();
+        }
+        connection.advance(&mut ()).unwrap();
+        assert_eq!(connection.transfer(), Transfer { to_destination: 0, to_application: 15 });
+        assert!(matches!(connection.relay(&mut ()), Err(Halt::Socket { side: Side::Destination, .. })));
+    }
+
+    #[test]
+    fn an_end_that_cannot_be_passed_on_is_a_failure() {
+        let (destination, server) = pair();
+        crate::arm(&server).unwrap();
+        drop(server);
+        let mut socket = Socket::new(destination.into(), Side::Destination);
+        let Err(Halt::Socket { operation, source, .. }) = socket.finish() else {
+            panic!("shut down in order")
+        };
+        assert_eq!((operation, source.kind()), (Operation::ShutDown, io::ErrorKind::ConnectionReset));
+    }
+
+    #[test]
+    fn both_sockets_are_armed_even_if_one_cannot_be() {
+        let (application, _client) = pair();
+        let (not_a_socket, _end) = std::io::pipe().unwrap();
+        let watched = application.try_clone().unwrap();
+        let connection = Connection::new(not_a_socket.into(), application.into());
+
+        assert!(matches!(connection.prepare(), Err(Halt::Socket { side: Side::Application, .. })));
+        let linger = rustix::net::sockopt::socket_linger(&watched).unwrap();
+        assert_eq!(linger, Some(std::time::Duration::ZERO));
+    }
+}

@@ -1,0 +1,136 @@
+//! One socket of a relay: every system call on it, with the failure named.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+use rustix::io::{Errno, ioctl_fionbio, retry_on_intr};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
+
+use crate::error::{Halt, Operation, Side};
+
+/// `None` where the socket would have blocked.
+pub(crate) type Progress = Option<usize>;
+
+pub(crate) struct Socket {
+    fd: OwnedFd,
+    side: Side,
+    /// Whether the relay has shut its writing half down.
+    finished: bool,
+    /// What the last wait reported.
+    ready: PollFlags,
+    hung_up: bool,
+}
+
+impl Socket {
+    pub(crate) fn new(fd: OwnedFd, side: Side) -> Self {
+        Self { fd, side, finished: false, ready: PollFlags::empty(), hung_up: false }
+    }
+
+    pub(crate) fn arm(&self) -> Result<(), Halt> {
+        arm(self.fd.as_fd()).map_err(|errno| self.halt(Operation::Arm, errno))
+    }
+
+    pub(crate) fn disarm(&self) -> Result<(), Halt> {
+        disarm(self.fd.as_fd()).map_err(|errno| self.halt(Operation::Disarm, errno))
+    }
+
+    pub(crate) fn configure(&self) -> Result<(), Halt> {
+        ioctl_fionbio(&self.fd, true)
+            .and_then(|()| sockopt::set_tcp_nodelay(&self.fd, true))
+            .map_err(|errno| self.halt(Operation::Configure, errno))
+    }
+
+    /// Reads; `Some(0)` is the end-of-file.
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> Result<Progress, Halt> {
+        let outcome = retry_on_intr(|| recv(&self.fd, &mut *buffer, RecvFlags::empty()));
+        self.progress(Operation::Read, outcome.map(|(count, _)| count))
+    }
+
+    pub(crate) fn write(&self, bytes: &[u8]) -> Result<Progress, Halt> {
+        // A service in a language with SIGPIPE's default action must not be killed by a peer that left.
+        let outcome = retry_on_intr(|| send(&self.fd, bytes, SendFlags::NOSIGNAL));
+        self.progress(Operation::Write, outcome)
+    }
+
+    /// Sends the end-of-file. A socket which was reset answers ENOTCONN, and that is a failure like any
+    /// other.
+    pub(crate) fn finish(&mut self) -> Result<(), Halt> {
+        self.finished = true;
+        shutdown(&self.fd, Shutdown::Write)
+            .map_err(|errno| self.halt(Operation::ShutDown, self.pending_error().unwrap_or(errno)))
+    }
+
+    /// Notes what a wait reported; fails if the connection is gone without the relay having closed it.
+    ///
+    /// Hung up without an error means that both directions are closed. If ours isn't, then the socket was
+    /// reset and somebody else has taken its error: reading on would show a clean end-of-file.
+    pub(crate) fn note(&mut self, ready: PollFlags) -> Result<(), Halt> {
+        self.ready = ready;
+        self.hung_up |= ready.contains(PollFlags::HUP) && !self.broken();
+        if self.hung_up && !self.finished {
+            Err(self.halt(Operation::Watch, Errno::CONNRESET))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether reading is worth trying. A broken socket is read to its error, for bytes may stand before it.
+    pub(crate) fn readable(&self) -> bool {
+        self.ready.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
+    }
+
+    pub(crate) fn writable(&self) -> bool {
+        self.ready.contains(PollFlags::OUT) && !self.broken()
+    }
+
+    pub(crate) fn broken(&self) -> bool {
+        self.ready.intersects(PollFlags::ERR | PollFlags::NVAL)
+    }
+
+    /// Both directions closed, no error: nothing will ever happen here again, while poll(2) reports it for
+    /// ever.
+    pub(crate) fn hung_up(&self) -> bool {
+        self.hung_up
+    }
+
+    /// The failure of a socket that poll(2) calls broken.
+    pub(crate) fn breakage(&self) -> Halt {
+        self.halt(Operation::Watch, self.pending_error().unwrap_or(Errno::IO))
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Takes the socket's error, which the kernel hands out once: only for a connection that is being given
+    /// up.
+    fn pending_error(&self) -> Option<Errno> {
+        match sockopt::socket_error(&self.fd) {
+            Ok(Ok(())) => None,
+            Ok(Err(errno)) => Some(errno),
+            Err(errno) => Some(errno),
+        }
+    }
+
+    fn progress(&self, operation: Operation, outcome: Result<usize, Errno>) -> Result<Progress, Halt> {
+        match outcome {
+            Ok(count) => Ok(Some(count)),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(errno) => Err(self.halt(operation, errno)),
+        }
+    }
+
+    fn halt(&self, operation: Operation, errno: Errno) -> Halt {
+        Halt::Socket { side: self.side, operation, source: io::Error::from(errno) }
+    }
+}
+
+pub(crate) fn arm(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    sockopt::set_socket_linger(fd, Some(Duration::ZERO))
+}
+
+pub(crate) fn disarm(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    sockopt::set_socket_linger(fd, None)
+}

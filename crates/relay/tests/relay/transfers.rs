@@ -1,0 +1,146 @@
+//! Everything arrives, in order, and both ends are orderly.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread::{scope, spawn};
+use std::time::Duration;
+
+use waylay_relay::{Transfer, relay};
+
+use crate::link::{Link, outcome, pair};
+use crate::pattern;
+
+const MIB: u64 = 1024 * 1024;
+
+fn send_and_finish(to: &TcpStream, seed: u64, total: u64) {
+    pattern::send(to, seed, total, |_| ()).unwrap();
+    to.shutdown(Shutdown::Write).unwrap();
+}
+
+fn receive(from: &TcpStream, seed: u64) -> u64 {
+    pattern::receive(from, seed, |_| ()).unwrap()
+}
+
+#[test]
+fn both_directions_at_once_arrive_byte_for_byte() {
+    let Link { client, server, relay } = Link::new();
+    scope(|scope| {
+        scope.spawn(|| send_and_finish(&client, 1, 64 * MIB));
+        scope.spawn(|| send_and_finish(&server, 2, 64 * MIB + 5));
+        scope.spawn(|| assert_eq!(receive(&server, 1), 64 * MIB));
+        scope.spawn(|| assert_eq!(receive(&client, 2), 64 * MIB + 5));
+    });
+    let expected = Transfer { to_destination: 64 * MIB, to_application: 64 * MIB + 5 };
+    assert_eq!(outcome(relay).unwrap(), expected);
+}
+
+#[test]
+fn the_answer_follows_the_end_of_the_request() {
+    let Link { client, server, relay } = Link::new();
+    send_and_finish(&client, 3, 1000);
+    assert_eq!(receive(&server, 3), 1000);
+    scope(|scope| {
+        scope.spawn(|| send_and_finish(&server, 4, 50 * MIB));
+        scope.spawn(|| assert_eq!(receive(&client, 4), 50 * MIB));
+    });
+    assert_eq!(outcome(relay).unwrap(), Transfer { to_destination: 1000, to_application: 50 * MIB });
+}
+
+#[test]
+fn the_request_goes_on_after_the_end_of_the_answer() {
+    let Link { client, server, relay } = Link::new();
+    send_and_finish(&server, 5, 1000);
+    assert_eq!(receive(&client, 5), 1000);
+    scope(|scope| {
+        scope.spawn(|| send_and_finish(&client, 6, 50 * MIB));
+        scope.spawn(|| assert_eq!(receive(&server, 6), 50 * MIB));
+    });
+    assert_eq!(outcome(relay).unwrap(), Transfer { to_destination: 50 * MIB, to_application: 1000 });
+}
+
+#[test]
+fn an_empty_connection_ends_in_order() {
+    let Link { mut client, mut server, relay } = Link::new();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(server.read(&mut [0]).unwrap(), 0);
+    drop(server);
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    assert_eq!(outcome(relay).unwrap(), Transfer::default());
+}
+
+#[test]
+fn two_thousand_short_connections_lose_nothing() {
+    scope(|scope| {
+        for worker in 0..4 {
+            scope.spawn(move || (0..500).for_each(|round| short_connection(worker * 500 + round)));
+        }
+    });
+}
+
+/// A request and an answer; every second server closes as soon as its answer is written.
+fn short_connection(number: u64) {
+    let Link { client, server, relay } = Link::new();
+    let (request, answer) = (pattern::mix(number) % 3000, pattern::mix(!number) % 100_000);
+    let server = spawn(move || {
+        if number.is_multiple_of(2) {
+            assert_eq!(receive(&server, number), request);
+        }
+        send_and_finish(&server, !number, answer);
+        assert_eq!(receive(&server, number), if number.is_multiple_of(2) { 0 } else { request });
+    });
+    send_and_finish(&client, number, request);
+    assert_eq!(receive(&client, !number), answer);
+    drop(client);
+    server.join().unwrap();
+    assert_eq!(outcome(relay).unwrap(), Transfer { to_destination: request, to_application: answer });
+}
+
+#[test]
+fn a_reader_that_stalls_holds_the_writer_back() {
+    let ((client, application), (destination, server)) = (pair(), pair());
+    for socket in [&client, &application, &destination, &server] {
+        shrink(socket);
+    }
+    let relay = spawn(|| relay(application, destination, &mut ()));
+
+    // Whatever the machine's speed, the writer can't get far while nobody reads.
+    client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let sent = write_until_blocked(&client, 64 * MIB);
+    assert!(sent < 4 * MIB, "{sent} bytes were swallowed");
+
+    client.set_write_timeout(None).unwrap();
+    let reader = spawn(move || {
+        let mut received = Vec::new();
+        (&server).read_to_end(&mut received).unwrap();
+        received
+    });
+    let rest = vec![9; 8 * MIB as usize];
+    (&client).write_all(&rest).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+
+    let received = reader.join().unwrap();
+    assert_eq!(received.len() as u64, sent + 8 * MIB);
+    let (first, second) = received.split_at(sent as usize);
+    assert!(first.iter().all(|byte| *byte == 8) && second.iter().all(|byte| *byte == 9));
+    assert_eq!(outcome(relay).unwrap().to_destination, sent + 8 * MIB);
+}
+
+fn shrink(socket: &TcpStream) {
+    let socket = socket2::SockRef::from(socket);
+    socket.set_send_buffer_size(64 * 1024).unwrap();
+    socket.set_recv_buffer_size(64 * 1024).unwrap();
+}
+
+fn write_until_blocked(mut to: &TcpStream, limit: u64) -> u64 {
+    let mut sent = 0;
+    while sent < limit {
+        match to.write(&[8; 4096]) {
+            Ok(count) => sent += count as u64,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                break;
+            }
+        }
+    }
+    sent
+}
