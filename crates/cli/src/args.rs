@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use waylay_core::FailurePolicy;
 
-use crate::chain::Builtin;
+use crate::chain::{Builtin, Spec};
 
 /// See and steer what programs do on the network.
 #[derive(Debug, Parser)]
@@ -43,8 +43,12 @@ not found, 126 if it cannot be executed; 2 if waylay could not start.";
 #[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct RunArgs {
     /// A service to send connections through; repeat it for a chain, in this order [default: log]
-    #[arg(long, value_name = "SPEC", value_parser = Builtin::parse)]
-    pub(crate) through: Vec<Builtin>,
+    ///
+    /// log           lets everything pass and reports it
+    /// exec:COMMAND  a program that cooperates, in any language; it finds its listening sockets
+    ///               as sd_listen_fds(3) says, and what it prints goes to standard error
+    #[arg(long, value_name = "SPEC", verbatim_doc_comment, value_parser = Spec::parse)]
+    pub(crate) through: Vec<Spec>,
     /// Make this service leave its redirect records out, to see what happens then
     #[arg(long, value_name = "NAME")]
     pub(crate) forget: Vec<String>,
@@ -101,7 +105,6 @@ pub(crate) struct LaunchArgs {
 /// A built-in service, in its own process.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    #[arg(value_parser = Builtin::parse)]
     pub(crate) builtin: Builtin,
     #[arg(long)]
     pub(crate) name: String,

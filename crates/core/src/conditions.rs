@@ -236,3 +236,97 @@ impl fmt::Display for PortRange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(address: &str, length: u8) -> Prefix {
+        Prefix::new(address.parse().unwrap(), length).unwrap()
+    }
+
+    fn covers(prefix: Prefix, address: &str) -> bool {
+        prefix.covers(normal_form(address.parse().unwrap()))
+    }
+
+    #[test]
+    fn an_ipv4_prefix_covers_its_network_and_nothing_else() {
+        let network = prefix("192.0.2.0", 24);
+        assert!(covers(network, "192.0.2.0") && covers(network, "192.0.2.255"));
+        assert!(!covers(network, "192.0.3.0") && !covers(network, "192.0.1.255"));
+        assert!(covers(network, "::ffff:192.0.2.7"));
+        assert!(!covers(network, "::192.0.2.7"));
+    }
+
+    #[test]
+    fn the_shortest_and_longest_prefixes() {
+        assert!(covers(prefix("0.0.0.0", 0), "203.0.113.9"));
+        assert!(!covers(prefix("0.0.0.0", 0), "2001:db8::1"));
+        assert!(covers(prefix("::", 0), "2001:db8::1") && covers(prefix("::", 0), "203.0.113.9"));
+        assert!(covers(prefix("2001:db8::1", 128), "2001:db8::1"));
+        assert!(!covers(prefix("2001:db8::1", 128), "2001:db8::2"));
+        assert_eq!(Prefix::host("192.0.2.1".parse().unwrap()), prefix("192.0.2.1", 32));
+    }
+
+    #[test]
+    fn what_is_no_prefix_is_refused_with_the_one_perhaps_meant() {
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        assert_eq!(Prefix::new(address, 33), Err(PrefixError::TooLong { address, length: 33, allowed: 32 }));
+        let error = Prefix::new(address, 24).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "192.0.2.1/24 has bits set beyond its length; its network is 192.0.2.0/24"
+        );
+    }
+
+    #[test]
+    fn prefixes_print_as_people_write_them() {
+        assert_eq!(prefix("10.0.0.0", 8).to_string(), "10.0.0.0/8");
+        assert_eq!(prefix("2001:db8::", 32).to_string(), "2001:db8::/32");
+        assert_eq!(prefix("::", 0).to_string(), "::/0");
+    }
+
+    #[test]
+    fn port_ranges_include_both_ends() {
+        let ports = PortRange::new(80, 443).unwrap();
+        assert!(ports.covers(80) && ports.covers(443) && !ports.covers(79) && !ports.covers(444));
+        assert_eq!(PortRange::new(2, 1), Err(PortRangeError { first: 2, last: 1 }));
+        assert!(PortRange::new(0, u16::MAX).unwrap().covers(u16::MAX));
+    }
+
+    #[test]
+    fn every_condition_can_fail_alone() {
+        let facts = Facts {
+            protocol: Protocol::Tcp,
+            remote: normal_form("192.0.2.1".parse().unwrap()),
+            remote_port: 443,
+            exe: FileId { device: 1, inode: 2 },
+            uid: 1000,
+            cgroup: 7,
+            via_exe: FileId { device: 1, inode: 3 },
+        };
+        let matching = Conditions {
+            protocol: Some(Protocol::Tcp),
+            remote: Some(prefix("192.0.2.0", 24)),
+            remote_ports: Some(PortRange::single(443)),
+            exe: Some(facts.exe),
+            uid: Some(1000),
+            cgroup: Some(7),
+            via_exe: Some(facts.via_exe),
+        };
+        assert!(matching.match_facts(&facts));
+        assert!(Conditions::default().match_facts(&facts));
+        let failing = [
+            Conditions { protocol: Some(Protocol::Udp), ..matching.clone() },
+            Conditions { remote: Some(prefix("198.51.100.0", 24)), ..matching.clone() },
+            Conditions { remote_ports: Some(PortRange::single(80)), ..matching.clone() },
+            Conditions { exe: Some(FileId { device: 2, inode: 2 }), ..matching.clone() },
+            Conditions { uid: Some(0), ..matching.clone() },
+            Conditions { cgroup: Some(8), ..matching.clone() },
+            Conditions { via_exe: Some(facts.exe), ..matching.clone() },
+        ];
+        for conditions in failing {
+            assert!(!conditions.match_facts(&facts), "{conditions:?}");
+        }
+    }
+}

@@ -37,7 +37,7 @@ pub use model::{
 };
 pub use order::{OrderError, solve};
 pub use policy::{Limit, LimitError, MAX_SERVICES, Policy, PolicyError};
-pub use slots::Slots;
+pub use slots::{SlotError, Slots};
 pub use tables::{AuthOutcome, MAX_FILTERS, TableAuthFilter, TableFilter, TableService, Tables};
 pub use trace::{AuthEffect, SkipReason, Trace, TraceStep};
 pub use world::{

@@ -13,11 +13,41 @@ pub struct Slots {
     taken: BTreeMap<ServiceId, u8>,
 }
 
+/// Why slots cannot have been handed out so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SlotError {
+    /// There is no such slot.
+    #[error("slot {slot} of {service} does not exist")]
+    OutOfRange {
+        /// The service.
+        service: ServiceId,
+        /// The slot it is said to have.
+        slot: u8,
+    },
+    /// The slot has an owner already.
+    #[error("slot {slot} of {service} is taken")]
+    TakenTwice {
+        /// The later service.
+        service: ServiceId,
+        /// The slot.
+        slot: u8,
+    },
+}
+
 impl Slots {
     /// The slots as they were handed out before.
-    #[must_use]
-    pub fn restore(taken: impl IntoIterator<Item = (ServiceId, u8)>) -> Self {
-        Self { taken: taken.into_iter().collect() }
+    pub fn restore(handed_out: impl IntoIterator<Item = (ServiceId, u8)>) -> Result<Self, SlotError> {
+        let mut slots = Self::default();
+        for (service, slot) in handed_out {
+            if usize::from(slot) >= MAX_SERVICES {
+                return Err(SlotError::OutOfRange { service, slot });
+            }
+            if slots.taken.values().any(|&taken| taken == slot) {
+                return Err(SlotError::TakenTwice { service, slot });
+            }
+            slots.taken.insert(service, slot);
+        }
+        Ok(slots)
     }
 
     /// The slot of a service.
@@ -62,6 +92,14 @@ mod tests {
         slots.release(ServiceId(7));
         assert_eq!(slots.assign(ServiceId(9)), Ok(0));
         assert_eq!(slots.of(ServiceId(7)), None);
+    }
+
+    #[test]
+    fn slots_are_restored_only_if_they_can_have_been() {
+        let of = |taken: &[(u32, u8)]| Slots::restore(taken.iter().map(|&(id, slot)| (ServiceId(id), slot)));
+        assert_eq!(of(&[(1, 63), (2, 0)]).unwrap().of(ServiceId(1)), Some(63));
+        assert_eq!(of(&[(1, 64)]), Err(SlotError::OutOfRange { service: ServiceId(1), slot: 64 }));
+        assert_eq!(of(&[(1, 5), (2, 5)]), Err(SlotError::TakenTwice { service: ServiceId(2), slot: 5 }));
     }
 
     #[test]

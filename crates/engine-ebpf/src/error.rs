@@ -10,7 +10,7 @@ pub enum EbpfError {
     #[error("the kernel has no BTF (/sys/kernel/btf/vmlinux): it needs CONFIG_DEBUG_INFO_BTF=y")]
     NoBtf,
     /// Not allowed to load programs.
-    #[error("not permitted to load eBPF programs: it needs root, or CAP_BPF and CAP_NET_ADMIN and CAP_PERFMON")]
+    #[error("not permitted to load eBPF programs: CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed, in the initial user namespace (a container lacks them unless it is privileged)")]
     NotPermitted,
     /// The kernel refused the programs, or lacks something they use.
     #[error("the kernel refused the eBPF programs (Linux 6.1 or later is needed)")]
@@ -81,12 +81,8 @@ impl EbpfError {
             return Self::NoBtf;
         }
         match source.kind() {
-            libbpf_rs::ErrorKind::PermissionDenied if !rustix_is_root() => Self::NotPermitted,
+            libbpf_rs::ErrorKind::PermissionDenied => Self::NotPermitted,
             _ => Self::Load(source),
         }
     }
-}
-
-fn rustix_is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
 }

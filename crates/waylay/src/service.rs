@@ -1,7 +1,7 @@
 use std::{
     env, io,
     net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -57,9 +57,18 @@ impl RedirectService {
     /// A service on sockets that are listening already. They must have been
     /// created by a process of the registered service.
     ///
+    /// From here on what they accept is reset when it is closed, the death of
+    /// this process included: see [`Inbound::identify`].
+    ///
     /// # Errors
+    /// [`StartError::NotAListener`] if an option cannot be set on one,
     /// [`StartError::Pipe`] if the shutdown handle cannot be made.
     pub fn with_listeners(listeners: Vec<TcpListener>) -> Result<Self, StartError> {
+        for listener in &listeners {
+            SockRef::from(listener)
+                .set_linger(Some(Duration::ZERO))
+                .map_err(|source| StartError::NotAListener { fd: listener.as_raw_fd(), source })?;
+        }
         let (stopped, stop) =
             rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| StartError::Pipe(e.into()))?;
         Ok(Self { listeners, stopped, stop: Arc::new(stop) })

@@ -1,0 +1,8 @@
+//! What `waylay-core` promises, rule by rule, and what follows from the rules for whole chains.
+
+mod arbitration;
+mod chains;
+mod fixtures;
+mod policies;
+mod rules;
+mod tables;

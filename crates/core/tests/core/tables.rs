@@ -1,0 +1,273 @@
+//! Compiled tables: their order, their masks, and that they answer what `decide` answers.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::TestRunner;
+use waylay_core::{
+    Action, AuthRule, Availability, Chain, Conditions, Errno, FileId, Filter, FilterId, FlagConditions,
+    ForeignNamespace, Hop, Layer, Leg, ListenerOwner, MAX_HOPS, Namespace, Policy, PortRange, Prefix,
+    Process, Protocol, Records, Refusal, Resource, Right, Room, Route, Service, ServiceId, ServiceSet, Slots,
+    SocketOwner, SublayerId, Tables, Verdict, World, decide,
+};
+
+use crate::fixtures::*;
+
+/// Services 1 to this one may be declared; one more id is known to nobody.
+const SERVICES: u32 = 5;
+const SUBLAYERS: u32 = 3;
+
+#[test]
+fn tables_are_sorted_as_they_are_asked() {
+    let mut first = service(2, OPEN);
+    first.before = vec!["s1".into()];
+    let mut heavy = redirect(9, 1);
+    heavy.weight = 1;
+    let filters = vec![
+        redirect(5, 1),
+        heavy,
+        redirect(4, 1),
+        redirect(6, 2),
+        auth(10, 1, 0, Action::PERMIT),
+        auth(11, 2, 0, Action::PERMIT),
+        auth(12, 2, 3, Action::PERMIT),
+    ];
+    let sublayers = vec![sublayer(1, 1), sublayer(3, 2), sublayer(2, 9)];
+    let tables = Tables::compile(&policy(vec![service(1, OPEN), first], sublayers, filters)).unwrap();
+
+    let services: Vec<_> = tables.services().iter().map(|s| (s.id.0, s.slot, s.prefix_mask)).collect();
+    assert_eq!(services, [(2, 0, 0b01), (1, 1, 0b11)]);
+    let redirects: Vec<_> = tables.redirect_filters().iter().map(|f| (f.id.0, f.slot)).collect();
+    assert_eq!(redirects, [(6, 0), (9, 1), (4, 1), (5, 1)]);
+    let auths: Vec<_> = tables.auth_filters().iter().map(|f| (f.id.0, f.sublayer)).collect();
+    assert_eq!(auths, [(12, 0), (11, 0), (10, 1)]);
+}
+
+#[test]
+fn slots_survive_a_reload() {
+    let before = Tables::compile(&services_for_all(&[OPEN, OPEN])).unwrap();
+    let only_second_and_third = policy(vec![service(3, OPEN), service(2, OPEN)], vec![], vec![]);
+    let after = Tables::compile_keeping(&only_second_and_third, before.slots().clone()).unwrap();
+    let slots: Vec<_> = after.services().iter().map(|s| (s.id.0, s.slot, s.prefix_mask)).collect();
+    assert_eq!(slots, [(3, 2, 0b100), (2, 1, 0b110)]);
+    assert_eq!(after.mask_of(&ServiceSet::from_iter([ServiceId(1), ServiceId(2)])), 0b011);
+    assert_eq!(after.services_of(0b011), ServiceSet::from_iter([ServiceId(1), ServiceId(2)]));
+}
+
+#[test]
+fn tables_answer_what_decide_answers() {
+    let config = ProptestConfig { cases: 6000, failure_persistence: None, ..ProptestConfig::default() };
+    let seen = RefCell::new(BTreeMap::<&str, u32>::new());
+    let cases = (policies(), slots(), legs(), records(), worlds());
+    let outcome = TestRunner::new(config).run(&cases, |(policy, slots, leg, records, world)| {
+        let tables = Tables::compile_keeping(&policy, slots).expect("few filters");
+        let expected = decide(&policy, &leg, &records, &world);
+        prop_assert_eq!(
+            tables.decide(&leg, &records, &world),
+            expected.verdict.clone(),
+            "{}",
+            expected.trace
+        );
+        *seen.borrow_mut().entry(kind(&expected.verdict)).or_default() += 1;
+        Ok(())
+    });
+    outcome.unwrap();
+    for kind in KINDS {
+        assert!(seen.borrow().get(kind) > Some(&20), "{kind} hardly occurs: {seen:?}");
+    }
+}
+
+const KINDS: [&str; 9] =
+    ["direct", "redirect", "blocked", "absent", "backlog", "hop limit", "listener", "namespace", "shortage"];
+
+fn kind(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Direct => "direct",
+        Verdict::Redirect { .. } => "redirect",
+        Verdict::Refuse(Refusal::Blocked { .. }) => "blocked",
+        Verdict::Refuse(Refusal::ServiceAbsent { .. }) => "absent",
+        Verdict::Refuse(Refusal::BacklogFull { .. }) => "backlog",
+        Verdict::Refuse(Refusal::HopLimit { .. }) => "hop limit",
+        Verdict::Refuse(Refusal::ListenerDialled { .. }) => "listener",
+        Verdict::Refuse(Refusal::ForeignNamespace) => "namespace",
+        Verdict::Refuse(Refusal::Shortage(_)) => "shortage",
+    }
+}
+
+fn policies() -> impl Strategy<Value = Policy> {
+    (services(), vec((filters(), any::<bool>()), 0..14), [0u16..3, 0..3, 0..3], foreign_namespaces())
+        .prop_map(|(services, filters, weights, foreign)| {
+            let sublayers = (1..=SUBLAYERS).zip(weights).map(|(id, weight)| sublayer(id, weight)).collect();
+            let declared = |filter: &Filter| match filter.layer {
+                Layer::Redirect { service } => services.iter().any(|known| known.id == service),
+                Layer::Auth(_) => true,
+            };
+            // Ids scattered against the order of declaration.
+            let numbered = (0u32..).zip(filters).map(|(n, (filter, low))| {
+                let id = FilterId(if low { n } else { 1000 - n });
+                Filter { id, ..filter }
+            });
+            let filters = numbered.filter(declared).collect();
+            policy(services, sublayers, filters).with_foreign_namespace(foreign)
+        })
+}
+
+/// Any subset of the services in any order of declaration, each ordered after some of lower rank.
+fn services() -> impl Strategy<Value = Vec<Service>> {
+    let ids: Vec<u32> = (1..=SERVICES).collect();
+    let ranks = Just(ids.clone()).prop_shuffle();
+    let ranked = (ranks, vec((any::<bool>(), 0u8..32), 5), 0..=5usize).prop_map(|(ids, traits, count)| {
+        let mut services: Vec<Service> = Vec::new();
+        for (id, (open, after)) in ids.into_iter().zip(traits).take(count) {
+            let mut new = service(id, if open { OPEN } else { CLOSED });
+            let names = (0u8..).zip(&services).filter(|(rank, _)| after & (1 << rank) != 0);
+            new.after = names.map(|(_, earlier)| earlier.name.clone()).collect();
+            services.push(new);
+        }
+        services
+    });
+    ranked.prop_shuffle()
+}
+
+fn slots() -> impl Strategy<Value = Slots> {
+    let taken = Just((0u8..64).collect::<Vec<_>>()).prop_shuffle();
+    (taken, 0..=6usize).prop_map(|(slots, count)| {
+        Slots::restore((1..).map(ServiceId).zip(slots).take(count)).expect("each slot once")
+    })
+}
+
+fn filters() -> impl Strategy<Value = Filter> {
+    let redirect = (1..=SERVICES).prop_map(|id| Layer::Redirect { service: ServiceId(id) });
+    let auth = (1..=SUBLAYERS, flag_conditions(), actions())
+        .prop_map(|(id, flags, action)| Layer::Auth(AuthRule { sublayer: SublayerId(id), flags, action }));
+    (0u64..3, conditions(), prop_oneof![3 => redirect, 1 => auth])
+        .prop_map(|(weight, conditions, layer)| Filter { id: FilterId(0), weight, conditions, layer })
+}
+
+fn actions() -> impl Strategy<Value = Action> {
+    let right = || select(vec![Right::Soft, Right::Hard]);
+    prop_oneof![
+        right().prop_map(Action::Permit),
+        right().prop_map(|right| Action::Block { right, errno: Errno::EHOSTUNREACH }),
+        Just(Action::Continue),
+    ]
+}
+
+fn flag_conditions() -> impl Strategy<Value = FlagConditions> {
+    let flag = || option::weighted(0.3, any::<bool>());
+    (flag(), flag()).prop_map(|(redirected, proxied)| FlagConditions { redirected, proxied })
+}
+
+fn conditions() -> impl Strategy<Value = Conditions> {
+    let rarely = 0.15;
+    let ports = select(vec![PortRange::single(80), PortRange::new(80, 443).expect("a range")]);
+    (
+        option::weighted(rarely, protocols()),
+        option::weighted(rarely, prefixes()),
+        option::weighted(rarely, ports),
+        option::weighted(rarely, files()),
+        option::weighted(rarely, 0u32..2),
+        option::weighted(rarely, 0u64..2),
+        option::weighted(rarely, files()),
+    )
+        .prop_map(|(protocol, remote, remote_ports, exe, uid, cgroup, via_exe)| Conditions {
+            protocol,
+            remote,
+            remote_ports,
+            exe,
+            uid,
+            cgroup,
+            via_exe,
+        })
+}
+
+fn prefixes() -> impl Strategy<Value = Prefix> {
+    let of = |address: IpAddr, length| Prefix::new(address, length).expect("a prefix");
+    select(vec![
+        of(Ipv4Addr::new(192, 0, 2, 0).into(), 24),
+        of(Ipv4Addr::UNSPECIFIED.into(), 0),
+        of(Ipv6Addr::UNSPECIFIED.into(), 0),
+        of(Ipv6Addr::LOCALHOST.into(), 128),
+    ])
+}
+
+fn addresses() -> impl Strategy<Value = IpAddr> {
+    select(vec![
+        Ipv4Addr::new(192, 0, 2, 1).into(),
+        Ipv4Addr::new(198, 51, 100, 1).into(),
+        Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped().into(),
+        Ipv6Addr::LOCALHOST.into(),
+    ])
+}
+
+fn protocols() -> impl Strategy<Value = Protocol> {
+    select(vec![Protocol::Tcp, Protocol::Udp])
+}
+
+fn files() -> impl Strategy<Value = FileId> {
+    (0u64..2).prop_map(|inode| FileId { device: 1, inode })
+}
+
+fn processes() -> impl Strategy<Value = Process> {
+    let service = option::weighted(0.4, (1..=SERVICES + 1).prop_map(ServiceId));
+    (0u32..9, 0u32..2, files(), 0u64..2, service).prop_map(|(pid, uid, exe, cgroup, service)| Process {
+        pid,
+        start_time_ns: 1,
+        uid,
+        exe,
+        cgroup,
+        service,
+    })
+}
+
+fn legs() -> impl Strategy<Value = Leg> {
+    (protocols(), addresses(), select(vec![80, 443, 8080]), processes()).prop_map(
+        |(protocol, ip, port, caller)| Leg {
+            protocol,
+            local: None,
+            remote: SocketAddr::new(ip, port),
+            caller,
+        },
+    )
+}
+
+fn records() -> impl Strategy<Value = Records> {
+    let hop =
+        || (1..=SERVICES + 1, 0u32..9).prop_map(|(s, f)| Hop { service: ServiceId(s), filter: FilterId(f) });
+    let hops = prop_oneof![3 => vec(hop(), 0..4), 1 => hop().prop_map(|hop| vec![hop; MAX_HOPS])];
+    let excluded = vec((1..=SERVICES + 1).prop_map(ServiceId), 0..3);
+    let chain = (hops, excluded, option::of(processes())).prop_map(|(hops, excluded, origin)| {
+        Records::Carried(Chain::new(hops, excluded.into_iter().collect(), origin).expect("few hops"))
+    });
+    prop_oneof![Just(Records::None), chain]
+}
+
+fn worlds() -> impl Strategy<Value = World> {
+    let states =
+        [Availability::Available, Availability::Available, Availability::Absent, Availability::BacklogFull];
+    let listener = prop_oneof![
+        (1..=SERVICES).prop_map(|id| ListenerOwner::OwnInstance(ServiceId(id))),
+        Just(ListenerOwner::OtherInstance)
+    ];
+    (
+        vec(option::weighted(0.9, select(states.to_vec())), 5),
+        prop_oneof![15 => Just(SocketOwner::Process), 1 => Just(SocketOwner::Kernel)],
+        prop_oneof![9 => Just(Namespace::Own), 1 => Just(Namespace::Foreign)],
+        prop_oneof![9 => Just(Route::Exists), 1 => Just(Route::Missing)],
+        prop_oneof![4 => Just(Room::Granted), 1 => Just(Room::Exhausted(Resource::Flows))],
+        option::weighted(0.1, listener),
+    )
+        .prop_map(|(states, socket_owner, namespace, route, room, listener)| {
+            let known = (1..).zip(states).filter_map(|(id, state)| Some((id, state?)));
+            World { socket_owner, namespace, route, room, listener, ..with_availability(known) }
+        })
+}
+
+fn foreign_namespaces() -> impl Strategy<Value = ForeignNamespace> {
+    select(vec![ForeignNamespace::Permit, ForeignNamespace::Block])
+}
