@@ -1,4 +1,4 @@
-//! What a policy means: the nouns of waylay and [`decide`], the definition every engine is compared with.
+//! What a policy means: the nouns of waylay and [`decide()`], the definition every engine is compared with.
 //!
 //! This crate never does I/O, never reads a clock, never blocks and holds no `unsafe`: everything it knows enters as an argument.
 //! `waylay-config` turns files into a [`Policy`]; `waylay-engine` states what carries its [`Tables`] out.

@@ -59,8 +59,10 @@ fn policy_of(sublayers: &[&[Action]]) -> waylay_core::Policy {
     }
     // Declared upside down, so that only the weights can bring them into order.
     filters.reverse();
-    let declared = (0u16..).zip(sublayers).map(|(number, _)| sublayer(number.into(), 100 - number)).rev();
-    policy(vec![], declared.collect(), filters)
+    let mut declared: Vec<_> =
+        (0u16..).zip(sublayers).map(|(number, _)| sublayer(number.into(), 100 - number)).collect();
+    declared.reverse();
+    policy(vec![], declared, filters)
 }
 
 #[test]

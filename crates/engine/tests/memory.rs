@@ -1,0 +1,285 @@
+//! The contract, on the engine in memory.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
+
+use waylay_core::{
+    Availability, Conditions, Event, FailurePolicy, FileId, Filter, FilterId, Layer, Leg, Policy, Process,
+    Protocol, Refusal, Resource, Room, Service, ServiceId, Tables,
+};
+use waylay_engine::memory::{FlowId, Outcome, QueryRecordsError, SetRecordsError, SocketId};
+use waylay_engine::{Endpoint, Engine, Feature, Installation, Liveness, MemoryEngine};
+
+const A: ServiceId = ServiceId(1);
+const B: ServiceId = ServiceId(2);
+const DESTINATION: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 443));
+
+/// An engine and the next free socket.
+struct Host {
+    engine: MemoryEngine,
+    sockets: u64,
+}
+
+impl Host {
+    /// These services, alive, in this order, each for everything.
+    fn with(services: &[ServiceId]) -> Self {
+        let mut host = Self { engine: MemoryEngine::new(), sockets: 0 };
+        host.install(services);
+        for &service in services {
+            host.set(service, Liveness::Alive);
+        }
+        host
+    }
+
+    fn install(&mut self, services: &[ServiceId]) {
+        let installation = installation(services, &self.engine);
+        self.engine.install(&installation).expect("it cannot fail");
+    }
+
+    fn set(&mut self, service: ServiceId, liveness: Liveness) {
+        self.engine.set_liveness(service, liveness).expect("it cannot fail");
+    }
+
+    fn socket(&mut self) -> SocketId {
+        self.sockets += 1;
+        SocketId(self.sockets)
+    }
+
+    fn dial(&mut self, caller: Process) -> Outcome {
+        let socket = self.socket();
+        self.engine.connect(&leg(caller), socket)
+    }
+
+    /// The service dials on, with the records of the flow it received.
+    fn dial_with_records(&mut self, service: ServiceId, flow: FlowId) -> Outcome {
+        let socket = self.socket();
+        let records = self.engine.query_records(flow, &process_of(service)).expect("the flow lives");
+        self.engine.set_records(socket, records, &process_of(service)).expect("the flow is its own");
+        self.engine.connect(&leg(process_of(service)), socket)
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        self.engine.events(Duration::ZERO).expect("it cannot fail")
+    }
+}
+
+fn installation(services: &[ServiceId], engine: &MemoryEngine) -> Installation {
+    let declare = |&id: &ServiceId| Service {
+        id,
+        name: id.to_string(),
+        before: vec![],
+        after: vec![],
+        on_failure: FailurePolicy::Closed,
+    };
+    let redirect = |&service: &ServiceId| Filter {
+        id: FilterId(100 + service.0),
+        weight: 0,
+        conditions: Conditions::default(),
+        layer: Layer::Redirect { service },
+    };
+    let filters = services.iter().map(redirect).collect();
+    let policy = Policy::new(services.iter().map(declare).collect(), vec![], filters).expect("a policy");
+    let tables = Tables::compile_keeping(&policy, engine.tables().slots().clone()).expect("few services");
+    Installation { tables, endpoints: services.iter().map(|&service| endpoint(service)).collect() }
+}
+
+fn endpoint(service: ServiceId) -> Endpoint {
+    Endpoint { service, cgroup: cgroup_of(service), tcp4: Some(listener_of(service)), tcp6: None }
+}
+
+fn cgroup_of(service: ServiceId) -> u64 {
+    1000 + u64::from(service.0)
+}
+
+fn listener_of(service: ServiceId) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::LOCALHOST, u16::try_from(9000 + service.0).expect("few services"))
+}
+
+fn app() -> Process {
+    Process { pid: 10, start_time_ns: 5, uid: 1000, exe: FileId::default(), cgroup: 1, service: None }
+}
+
+/// It does not say of which service it is: that is for the engine to find out.
+fn process_of(service: ServiceId) -> Process {
+    Process { pid: 100 + service.0, cgroup: cgroup_of(service), ..app() }
+}
+
+fn leg(caller: Process) -> Leg {
+    Leg { protocol: Protocol::Tcp, local: None, remote: DESTINATION, caller }
+}
+
+fn flow_to(outcome: Outcome, expected: ServiceId) -> FlowId {
+    match outcome {
+        Outcome::Redirected { service, flow } if service == expected => flow,
+        Outcome::Redirected { .. } | Outcome::Direct | Outcome::Refused(_) => {
+            panic!("{outcome:?}, not {expected}")
+        }
+    }
+}
+
+#[test]
+fn an_engine_with_nothing_installed_leaves_everything_alone() {
+    let mut host = Host { engine: MemoryEngine::new(), sockets: 0 };
+    assert_eq!(host.dial(app()), Outcome::Direct);
+    assert!(host.events().is_empty());
+}
+
+#[test]
+fn a_chain_of_two_cooperating_services_reaches_the_destination() {
+    let mut host = Host::with(&[A, B]);
+    let first = flow_to(host.dial(app()), A);
+    assert_eq!(host.engine.original_destination(first), Some(DESTINATION));
+    let second = flow_to(host.dial_with_records(A, first), B);
+    assert_eq!(host.engine.chain(second).unwrap().origin(), Some(&app()));
+    assert_eq!(host.engine.chain(second).unwrap().hops().len(), 2);
+    assert_eq!(host.dial_with_records(B, second), Outcome::Direct);
+}
+
+#[test]
+fn forgetful_services_make_no_loop() {
+    let mut host = Host::with(&[A, B]);
+    flow_to(host.dial(app()), A);
+    let second = flow_to(host.dial(process_of(A)), B);
+    assert_eq!(host.engine.chain(second).unwrap().hops().len(), 1);
+    assert_eq!(host.dial(process_of(B)), Outcome::Direct);
+}
+
+#[test]
+fn a_process_is_known_by_its_cgroup_not_by_what_it_says() {
+    let mut host = Host::with(&[A]);
+    let pretender = Process { service: Some(A), ..app() };
+    flow_to(host.dial(pretender), A);
+}
+
+#[test]
+fn records_are_for_the_service_that_received_the_flow() {
+    let mut host = Host::with(&[A, B]);
+    let flow = flow_to(host.dial(app()), A);
+    assert_eq!(host.engine.query_records(flow, &app()), Err(QueryRecordsError::NotItsService));
+    assert_eq!(host.engine.query_records(flow, &process_of(B)), Err(QueryRecordsError::NotItsService));
+    let records = host.engine.query_records(flow, &process_of(A)).unwrap();
+    let socket = host.socket();
+    assert_eq!(host.engine.set_records(socket, records, &app()), Err(SetRecordsError::NotItsService));
+    assert_eq!(host.engine.set_records(socket, records, &process_of(B)), Err(SetRecordsError::NotItsService));
+    assert_eq!(host.engine.set_records(socket, records, &process_of(A)), Ok(()));
+}
+
+#[test]
+fn records_live_as_long_as_their_flow_and_are_set_before_the_dial() {
+    let mut host = Host::with(&[A]);
+    let inbound = host.socket();
+    let flow = flow_to(host.engine.connect(&leg(app()), inbound), A);
+    let records = host.engine.query_records(flow, &process_of(A)).unwrap();
+
+    let outbound = host.socket();
+    assert_eq!(host.engine.connect(&leg(process_of(A)), outbound), Outcome::Direct);
+    assert_eq!(host.engine.set_records(outbound, records, &process_of(A)), Err(SetRecordsError::Connected));
+
+    host.engine.close(inbound);
+    let late = host.socket();
+    assert_eq!(host.engine.set_records(late, records, &process_of(A)), Err(SetRecordsError::FlowEnded));
+    assert_eq!(host.engine.query_records(flow, &process_of(A)), Err(QueryRecordsError::FlowEnded));
+    assert!(host.events().contains(&Event::Ended { flow: flow.0 }));
+}
+
+#[test]
+fn a_refused_socket_keeps_its_records_for_another_try() {
+    let mut host = Host::with(&[A, B]);
+    let first = flow_to(host.dial(app()), A);
+    let socket = host.socket();
+    let records = host.engine.query_records(first, &process_of(A)).unwrap();
+    host.engine.set_records(socket, records, &process_of(A)).unwrap();
+    host.set(B, Liveness::Dead);
+    let refused = Outcome::Refused(Refusal::ServiceAbsent { service: B });
+    assert_eq!(host.engine.connect(&leg(process_of(A)), socket), refused);
+    host.set(B, Liveness::Alive);
+    let second = flow_to(host.engine.connect(&leg(process_of(A)), socket), B);
+    assert_eq!(host.engine.chain(second).unwrap().hops().len(), 2);
+}
+
+#[test]
+fn listeners_are_reached_through_the_engine_only() {
+    let mut host = Host::with(&[A]);
+    for address in [listener_of(A).into(), SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 9001))] {
+        let socket = host.socket();
+        let outcome = host.engine.connect(&Leg { remote: address, ..leg(app()) }, socket);
+        assert_eq!(outcome, Outcome::Refused(Refusal::ListenerDialled { service: A }));
+    }
+}
+
+#[test]
+fn a_service_is_absent_until_it_is_said_to_be_alive_and_without_an_endpoint_for_good() {
+    let mut host = Host { engine: MemoryEngine::new(), sockets: 0 };
+    host.install(&[A]);
+    let absent = Outcome::Refused(Refusal::ServiceAbsent { service: A });
+    assert_eq!(host.dial(app()), absent);
+    host.set(A, Liveness::Alive);
+    flow_to(host.dial(app()), A);
+    host.set(A, Liveness::Dead);
+    assert_eq!(host.dial(app()), absent);
+
+    host.set(A, Liveness::Alive);
+    let homeless = Installation { endpoints: vec![], ..installation(&[A], &host.engine) };
+    host.engine.install(&homeless).unwrap();
+    assert_eq!(host.dial(app()), absent);
+}
+
+#[test]
+fn a_listener_takes_only_its_own_family() {
+    let mut host = Host::with(&[A]);
+    let socket = host.socket();
+    let outcome =
+        host.engine.connect(&Leg { remote: "[2001:db8::1]:443".parse().unwrap(), ..leg(app()) }, socket);
+    assert_eq!(outcome, Outcome::Refused(Refusal::ServiceAbsent { service: A }));
+}
+
+#[test]
+fn a_reload_keeps_flows_liveness_and_slots() {
+    let mut host = Host::with(&[A, B]);
+    let slot = host.engine.tables().slots().of(B);
+    let first = flow_to(host.dial(app()), A);
+    host.install(&[B]);
+    assert_eq!(host.engine.tables().slots().of(B), slot);
+    let second = flow_to(host.dial(app()), B);
+    assert_eq!(host.dial_with_records(B, second), Outcome::Direct);
+    assert_eq!(host.engine.original_destination(first), Some(DESTINATION));
+    assert!(host.engine.services_in_use().contains(A));
+
+    host.install(&[A, B]);
+    let gone_meanwhile = Outcome::Refused(Refusal::ServiceAbsent { service: A });
+    assert_eq!(host.dial(app()), gone_meanwhile);
+}
+
+#[test]
+fn a_shortage_or_a_full_backlog_refuses() {
+    let mut host = Host::with(&[A]);
+    host.engine.world.availability.insert(A, Availability::BacklogFull);
+    assert_eq!(host.dial(app()), Outcome::Refused(Refusal::BacklogFull { service: A }));
+    host.engine.world.availability.clear();
+    host.engine.world.room = Room::Exhausted(Resource::Flows);
+    assert_eq!(host.dial(app()), Outcome::Refused(Refusal::Shortage(Resource::Flows)));
+}
+
+#[test]
+fn events_come_in_order_and_once() {
+    let mut host = Host::with(&[A]);
+    host.dial(app());
+    host.set(A, Liveness::Dead);
+    host.dial(app());
+    let lines: Vec<_> = host.events().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            "[10] tcp 192.0.2.1:443: redirected to service 1 by filter 101, flow 0000000000000001",
+            "[10] tcp 192.0.2.1:443: refused with ECONNREFUSED: service 1 is absent and fails closed",
+        ]
+    );
+    assert!(host.events().is_empty());
+}
+
+#[test]
+fn it_says_what_it_can_do() {
+    let capabilities = MemoryEngine::new().capabilities();
+    assert!(capabilities.has(Feature::RedirectTcp4) && capabilities.has(Feature::Records));
+    assert!(!capabilities.has(Feature::HostScope));
+}

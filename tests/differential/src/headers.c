@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The programs' pure headers, compiled for user space. */
+#include <stdbool.h>
+#include <stddef.h>
+#include <linux/types.h>
+
+#include "../../../crates/engine-ebpf/bpf/abi.h"
+#include "../../../crates/engine-ebpf/bpf/siphash.h"
+#define WL_GLOBAL static
+#include "../../../crates/engine-ebpf/bpf/classify.h"
+
+void waylay_test_siphash(__u64 k0, __u64 k1, const __u64 *words, __u64 *tag)
+{
+	wl_siphash128(k0, k1, words, tag);
+}
+
+int waylay_test_classify_redirect(const struct wl_tables *t, const struct wl_leg *leg, __u64 skip)
+{
+	return wl_classify_redirect(t, leg, skip);
+}
+
+int waylay_test_classify_auth(const struct wl_tables *t, const struct wl_leg *leg)
+{
+	return wl_classify_auth(t, leg);
+}
+
+size_t waylay_test_leg_size(void)
+{
+	return sizeof(struct wl_leg);
+}

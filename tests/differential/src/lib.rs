@@ -1,0 +1,6 @@
+//! The pure headers of the kernel programs, callable from tests. Nothing here
+//! has a meaning of its own: the tests compare it with `waylay-core`.
+
+mod sys;
+
+pub use sys::{Leg, classify_auth, classify_redirect, leg_size, siphash128};

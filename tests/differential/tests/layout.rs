@@ -1,0 +1,99 @@
+//! Every offset of `waylay-abi` is the one in the object's type information.
+
+use std::{mem::offset_of, path::PathBuf};
+
+use libbpf_rs::{
+    HasSize,
+    btf::{Btf, types::Struct},
+};
+use waylay_abi as abi;
+
+/// The object as a file, for libbpf reads type information from files.
+fn object() -> PathBuf {
+    let path = std::env::temp_dir().join(format!("waylay-layout-{}.o", std::process::id()));
+    std::fs::write(&path, waylay_engine_ebpf::OBJECT).unwrap();
+    path
+}
+
+/// Name, offset and size of every member.
+type Layout = (usize, Vec<(String, usize)>);
+
+fn in_the_object(btf: &Btf<'_>, name: &str) -> Layout {
+    let found: Struct<'_> = btf.type_by_name(name).unwrap_or_else(|| panic!("the object has no struct {name}"));
+    let size = found.size();
+    let members = found.iter().map(|member| {
+        let libbpf_rs::btf::types::MemberAttr::Normal { offset } = member.attr else {
+            panic!("{name} has a bit field")
+        };
+        (member.name.unwrap().to_str().unwrap().to_owned(), offset as usize / 8)
+    });
+    (size, members.collect())
+}
+
+macro_rules! layout {
+    ($type:ty { $($field:ident),* $(,)? }) => {
+        (size_of::<$type>(), vec![$((stringify!($field).to_owned(), offset_of!($type, $field))),*])
+    };
+}
+
+#[test]
+fn rust_and_the_object_agree() {
+    let path = object();
+    let btf = Btf::from_path(&path).unwrap();
+    let structs: Vec<(&str, Layout)> = vec![
+        ("wl_address", layout!(abi::Address { ip, port, family, reserved })),
+        (
+            "wl_process",
+            layout!(abi::Process { start_time_ns, cgroup, exe_device, exe_inode, pid, uid, comm }),
+        ),
+        ("wl_hop", layout!(abi::Hop { service, filter })),
+        (
+            "wl_socket_wishes",
+            layout!(abi::SocketWishes { source, mark, bound_device, tos, tclass, reserved }),
+        ),
+        ("wl_handle", layout!(abi::Handle { version, size, boot, instance, flow, tag })),
+        (
+            "wl_context",
+            layout!(abi::Context {
+                version, size, flow, service, filter, destination, application, wishes, exe_path,
+            }),
+        ),
+        ("wl_named_chain", layout!(abi::NamedChain { version, hop_count, hops })),
+        ("wl_key", layout!(abi::HandleKey { boot, instance, k0, k1 })),
+        (
+            "wl_config",
+            layout!(abi::Config { netns, service_level, foreign_namespace, max_flows, max_flows_per_cgroup }),
+        ),
+        (
+            "wl_service",
+            layout!(abi::Service {
+                prefix_mask, id, on_failure, listen4, listen6, port4, port6, reserved, name,
+            }),
+        ),
+        (
+            "wl_filter",
+            layout!(abi::Filter {
+                exe_device, exe_inode, cgroup, via_exe_device, via_exe_inode, id, conditions, remote, uid,
+                port_first, port_last, remote_len, protocol, slot, sublayer, action, hard, error,
+            }),
+        ),
+        (
+            "wl_tables",
+            layout!(abi::Tables {
+                service_count, redirect_count, auth_count, reserved, services, redirect, auth,
+            }),
+        ),
+        ("wl_listener", layout!(abi::Listener { netns, ip, port, reserved })),
+        ("wl_listener_owner", layout!(abi::ListenerOwner { instance, service, reserved })),
+        ("wl_event", layout!(abi::Event { refusal, error, service, filter, destination, process })),
+    ];
+    for (name, ours) in structs {
+        assert_eq!(in_the_object(&btf, name), ours, "struct {name}");
+    }
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn the_leg_of_the_tests_is_the_headers() {
+    assert_eq!(size_of::<waylay_differential::Leg>(), waylay_differential::leg_size());
+}

@@ -1,0 +1,95 @@
+//! An application that opens many connections at once and checks what the
+//! service at the other end was told about each:
+//! `netlab-load CONNECTIONS THREADS`, or `netlab-load own-options`.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test program: a failed step must show")]
+
+use std::{
+    env,
+    io::Read,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process, thread,
+};
+
+use socket2::{Domain, Socket, Type};
+use waylay::{RedirectRecords, query_redirect_records, set_redirect_records};
+
+fn main() {
+    let argument = |n| env::args().nth(n).unwrap();
+    if argument(1) == "own-options" {
+        return own_options();
+    }
+    let (connections, threads): (u32, u32) = (argument(1).parse().unwrap(), argument(2).parse().unwrap());
+    let workers: Vec<_> = (0..threads).map(|worker| thread::spawn(move || work(worker, connections / threads))).collect();
+    let mut total = Tally::default();
+    for worker in workers {
+        total.add(&worker.join().unwrap());
+    }
+    println!("right {} wrong {} missing {}", total.right, total.wrong, total.missing);
+}
+
+#[derive(Default)]
+struct Tally {
+    right: u32,
+    wrong: u32,
+    missing: u32,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.right += other.right;
+        self.wrong += other.wrong;
+        self.missing += other.missing;
+    }
+}
+
+fn work(worker: u32, count: u32) -> Tally {
+    let mut tally = Tally::default();
+    for n in 0..count {
+        let destination = destination(worker, n);
+        match ask(destination) {
+            Ok(answer) if answer == expected(destination) => tally.right += 1,
+            Ok(answer) if answer.is_empty() => tally.missing += 1,
+            Ok(answer) => {
+                println!("{destination}: {answer:?}");
+                tally.wrong += 1;
+            }
+            Err(error) => {
+                println!("{destination}: {error}");
+                tally.missing += 1;
+            }
+        }
+    }
+    tally
+}
+
+/// A different one for each connection of a worker; nothing listens there.
+fn destination(worker: u32, n: u32) -> SocketAddr {
+    let port = 1 + (n % 30_000) as u16;
+    let ip4 = Ipv4Addr::new(127, 1 + worker as u8, (n >> 8) as u8, n as u8);
+    let ip: IpAddr = match n % 4 {
+        0 | 1 => ip4.into(),
+        2 => ip4.to_ipv6_mapped().into(),
+        _ => Ipv6Addr::LOCALHOST.into(),
+    };
+    (ip, port).into()
+}
+
+fn ask(destination: SocketAddr) -> std::io::Result<String> {
+    let mut socket = Socket::new(Domain::for_address(destination), Type::STREAM, None)?;
+    socket.connect(&destination.into())?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn expected(destination: SocketAddr) -> String {
+    let shown = SocketAddr::new(destination.ip().to_canonical(), destination.port());
+    format!("{shown} {} 1\n", process::id())
+}
+
+/// What an application gets that tries a service's options on its own socket.
+fn own_options() {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    println!("set {:?}", set_redirect_records(&socket, &RedirectRecords::from_bytes(&[0; 48])).unwrap_err());
+    println!("query {:?}", query_redirect_records(&socket).unwrap_err());
+}
