@@ -38,31 +38,46 @@ static inline __attribute__((always_inline)) bool wl_prefix_matches(const __u8 *
 	return true;
 }
 
+/* Loaded anew each time: the verifier would remember every bit it has tested
+ * and follow all their combinations. */
+static inline __attribute__((always_inline)) bool wl_asks(const struct wl_filter *f, __u32 condition)
+{
+	return *(const volatile __u32 *)&f->conditions & condition;
+}
+
 WL_GLOBAL int wl_filter_matches(const struct wl_filter *f, const struct wl_leg *leg)
 {
-	__u32 c;
+	const struct wl_process *app, *via;
 
 	if (!f || !leg)
 		return 0;
-	c = f->conditions;
-	if (c & WL_IF_PROTOCOL && f->protocol != leg->protocol)
+	app = &leg->origin;
+	via = &leg->caller;
+	if (wl_asks(f, WL_IF_PROTOCOL) && f->protocol != leg->protocol)
 		return 0;
-	if (c & WL_IF_PORTS && (leg->remote.port < f->port_first || leg->remote.port > f->port_last))
+	if (wl_asks(f, WL_IF_PORTS) && (leg->remote.port < f->port_first || leg->remote.port > f->port_last))
 		return 0;
-	if (c & WL_IF_EXE && (f->exe_inode != leg->origin.exe_inode || f->exe_device != leg->origin.exe_device))
+	if (wl_asks(f, WL_IF_EXE) && (f->exe_inode != app->exe_inode || f->exe_device != app->exe_device))
 		return 0;
-	if (c & WL_IF_UID && f->uid != leg->origin.uid)
+	if (wl_asks(f, WL_IF_UID) && f->uid != app->uid)
 		return 0;
-	if (c & WL_IF_CGROUP && f->cgroup != leg->origin.cgroup)
+	if (wl_asks(f, WL_IF_CGROUP) && f->cgroup != app->cgroup)
 		return 0;
-	if (c & WL_IF_VIA_EXE &&
-	    (f->via_exe_inode != leg->caller.exe_inode || f->via_exe_device != leg->caller.exe_device))
+	if (wl_asks(f, WL_IF_VIA_EXE) &&
+	    (f->via_exe_inode != via->exe_inode || f->via_exe_device != via->exe_device))
 		return 0;
-	if ((c & WL_IF_REDIRECTED && !leg->redirected) || (c & WL_IF_NOT_REDIRECTED && leg->redirected))
+	if (wl_asks(f, leg->redirected ? WL_IF_NOT_REDIRECTED : WL_IF_REDIRECTED))
 		return 0;
-	if ((c & WL_IF_PROXIED && !leg->proxied) || (c & WL_IF_NOT_PROXIED && leg->proxied))
+	if (wl_asks(f, leg->proxied ? WL_IF_NOT_PROXIED : WL_IF_PROXIED))
 		return 0;
-	return !(c & WL_IF_REMOTE) || wl_prefix_matches(leg->remote.ip, f->remote, f->remote_len);
+	return !wl_asks(f, WL_IF_REMOTE) || wl_prefix_matches(leg->remote.ip, f->remote, f->remote_len);
+}
+
+WL_GLOBAL int wl_redirect_ask(const struct wl_filter *f, const struct wl_leg *leg, __u64 skip)
+{
+	if (!f || !leg || skip >> (f->slot & 63) & 1)
+		return 0;
+	return wl_filter_matches(f, leg);
 }
 
 /* Index of the first redirect filter that matches and whose service is not in
@@ -74,12 +89,31 @@ WL_GLOBAL int wl_classify_redirect(const struct wl_tables *t, const struct wl_le
 	for (__u32 i = 0; i < WL_MAX_FILTERS; i++) {
 		if (i >= t->redirect_count)
 			break;
-		if (skip >> (t->redirect[i].slot & 63) & 1)
-			continue;
-		if (wl_filter_matches(&t->redirect[i], leg))
+		if (wl_redirect_ask(&t->redirect[i], leg, skip))
 			return i;
 	}
 	return -1;
+}
+
+/* What the auth layer has come to so far. */
+struct wl_auth {
+	int blocked_by; /* index of the filter; -1: permitted */
+	int sublayer;   /* the last that has spoken; -1: none */
+	int final;
+};
+
+/* Hears one filter. A function of its own, because a global function's result
+ * is unknown to the verifier: it would follow each index on its own otherwise. */
+WL_GLOBAL int wl_auth_hear(const struct wl_filter *f, const struct wl_leg *leg, struct wl_auth *auth, int index)
+{
+	if (!f || !leg || !auth)
+		return 0;
+	if (f->sublayer == auth->sublayer || f->action == WL_CONTINUE || !wl_filter_matches(f, leg))
+		return 0;
+	auth->sublayer = f->sublayer;
+	auth->blocked_by = f->action == WL_BLOCK ? index : -1;
+	auth->final = f->hard;
+	return 0;
 }
 
 /* Index of the auth filter that blocks the leg; -1 if it is permitted.
@@ -88,22 +122,16 @@ WL_GLOBAL int wl_classify_redirect(const struct wl_tables *t, const struct wl_le
  * until a lighter sublayer says otherwise. */
 WL_GLOBAL int wl_classify_auth(const struct wl_tables *t, const struct wl_leg *leg)
 {
-	int blocked_by = -1;
-	int decided = -1; /* the sublayer that has spoken */
+	struct wl_auth auth = { .blocked_by = -1, .sublayer = -1 };
 
 	if (!t || !leg)
 		return -1;
 	for (__u32 i = 0; i < WL_MAX_FILTERS; i++) {
-		const struct wl_filter *f = &t->auth[i];
-
 		if (i >= t->auth_count)
 			break;
-		if (f->sublayer == decided || f->action == WL_CONTINUE || !wl_filter_matches(f, leg))
-			continue;
-		decided = f->sublayer;
-		blocked_by = f->action == WL_BLOCK ? (int)i : -1;
-		if (f->hard)
+		wl_auth_hear(&t->auth[i], leg, &auth, i);
+		if (auth.final)
 			break;
 	}
-	return blocked_by;
+	return auth.blocked_by;
 }

@@ -20,9 +20,13 @@ static __always_inline void wl_report(const struct wl_leg *leg, __u32 refusal, _
 				      __u32 filter)
 {
 	struct wl_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	__u32 zero = 0;
+	__u64 *lost;
 
 	if (!event) {
-		__sync_fetch_and_add(&lost_events, 1);
+		lost = bpf_map_lookup_elem(&lost_events, &zero);
+		if (lost)
+			__sync_fetch_and_add(lost, 1);
 		return;
 	}
 	event->refusal = refusal;
@@ -75,24 +79,23 @@ static __always_inline enum wl_availability wl_listener_room(struct bpf_sock *sk
 											     WL_AVAILABLE;
 }
 
-static __always_inline enum wl_availability wl_availability(struct bpf_sock_addr *ctx, __u32 slot,
-							    const struct wl_service *service, bool ip4)
+/* A global function, so that it is verified once and not once a service. */
+WL_GLOBAL int wl_availability(struct bpf_sock_addr *ctx, const struct wl_service *service, __u32 slot, __u32 ip4)
 {
 	__u32 *alive = bpf_map_lookup_elem(&service_alive, &slot);
 	struct bpf_sock_tuple tuple = {};
 	enum wl_availability answer;
 	struct bpf_sock *sk;
-	__u16 port = ip4 ? service->port4 : service->port6;
 
-	if (!alive || !*alive || !port)
+	if (!alive || !*alive || !service || !(ip4 ? service->port4 : service->port6))
 		return WL_ABSENT;
 	if (ip4) {
 		tuple.ipv4.daddr = wl_ip4(service->listen4);
-		tuple.ipv4.dport = bpf_htons(port);
+		tuple.ipv4.dport = bpf_htons(service->port4);
 		sk = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
 	} else {
 		__builtin_memcpy(tuple.ipv6.daddr, service->listen6, 16);
-		tuple.ipv6.dport = bpf_htons(port);
+		tuple.ipv6.dport = bpf_htons(service->port6);
 		sk = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
 	}
 	if (!sk)
@@ -164,7 +167,7 @@ static __always_inline int wl_redirect(struct bpf_sock_addr *ctx, int family, st
 	}
 	if (!c->carried) {
 		wl_wishes(ctx->sk, family, &flow->wishes);
-		wl_exe_path(flow->exe_path);
+		wl_exe_path(flow);
 	}
 	wl_rewrite(ctx, family, &c->leg, service);
 	return WL_PASS;

@@ -118,56 +118,77 @@ static __always_inline void wl_wishes(struct bpf_sock *sk, int family, struct wl
 		w->tclass = BPF_CORE_READ(inet, pinet6, tclass);
 }
 
-/* Entries of a path from the file up to the root, mounts crossed. */
-static __always_inline __u32 wl_exe_components(struct file *exe, struct dentry **found)
+/* On the way from a file up to the root, mounts crossed. */
+struct wl_walk {
+	struct dentry *at;
+	struct mount *mount;
+	__u64 count;
+	struct dentry *found[WL_EXE_COMPONENTS]; /* deepest first */
+};
+
+/* One step up; 0 at the root. A function of its own, for the reason given at
+ * wl_auth_hear(). */
+WL_GLOBAL int wl_walk_up(struct wl_walk *w)
 {
-	struct dentry *d = BPF_CORE_READ(exe, f_path.dentry);
-	struct vfsmount *vfs = BPF_CORE_READ(exe, f_path.mnt);
-	struct mount *m = (void *)vfs - bpf_core_field_offset(struct mount, mnt);
-	__u32 count = 0;
+	struct mount *mount, *parent;
+	struct dentry *at;
+	__u64 count;
 
-	for (int i = 0; i < WL_EXE_STEPS; i++) {
-		if (d != BPF_CORE_READ(m, mnt.mnt_root)) {
-			if (count < WL_EXE_COMPONENTS)
-				found[count & (WL_EXE_COMPONENTS - 1)] = d;
-			count++;
-			d = BPF_CORE_READ(d, d_parent);
-			continue;
-		}
-		struct mount *parent = BPF_CORE_READ(m, mnt_parent);
-
-		if (parent == m)
-			break;
-		d = BPF_CORE_READ(m, mnt_mountpoint);
-		m = parent;
+	if (!w)
+		return 0;
+	mount = w->mount;
+	at = w->at;
+	if (at != BPF_CORE_READ(mount, mnt.mnt_root)) {
+		count = w->count;
+		if (count < WL_EXE_COMPONENTS)
+			w->found[count] = at;
+		w->count = count + 1;
+		w->at = BPF_CORE_READ(at, d_parent);
+		return 1;
 	}
-	return count < WL_EXE_COMPONENTS ? count : WL_EXE_COMPONENTS;
+	parent = BPF_CORE_READ(mount, mnt_parent);
+	if (parent == mount)
+		return 0;
+	w->at = BPF_CORE_READ(mount, mnt_mountpoint);
+	w->mount = parent;
+	return 1;
 }
 
 /* The path of the executable as its mount namespace shows it; empty when it
- * has more than WL_EXE_COMPONENTS parts or does not fit. */
-static __always_inline void wl_exe_path(char *out)
+ * has more than WL_EXE_COMPONENTS parts or does not fit. Its length. */
+WL_GLOBAL int wl_exe_path(struct wl_flow *flow)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct file *exe = BPF_CORE_READ(task, mm, exe_file);
-	struct dentry *found[WL_EXE_COMPONENTS] = {};
-	__u32 count, at = 0;
+	struct wl_walk walk = {};
+	void *vfs;
+	__u32 at = 0;
 
-	if (!exe)
-		return;
-	count = wl_exe_components(exe, found);
+	if (!flow || !exe)
+		return 0;
+	vfs = BPF_CORE_READ(exe, f_path.mnt);
+	walk.at = BPF_CORE_READ(exe, f_path.dentry);
+	walk.mount = vfs - bpf_core_field_offset(struct mount, mnt);
+	for (int i = 0; i < WL_EXE_STEPS; i++) {
+		if (!wl_walk_up(&walk))
+			break;
+	}
+	if (walk.count > WL_EXE_COMPONENTS)
+		return 0;
 	for (int i = WL_EXE_COMPONENTS - 1; i >= 0; i--) {
+		struct dentry *part = walk.found[i];
 		long n;
 
-		if (i >= count)
+		if (i >= walk.count)
 			continue;
 		if (at > WL_EXE_LEN - WL_EXE_COMPONENT_LEN - 1)
 			break;
-		out[at] = '/';
-		n = bpf_probe_read_kernel_str(out + at + 1, WL_EXE_COMPONENT_LEN,
-					      BPF_CORE_READ(found[i], d_name.name));
+		flow->exe_path[at] = '/';
+		n = bpf_probe_read_kernel_str(flow->exe_path + at + 1, WL_EXE_COMPONENT_LEN,
+					      BPF_CORE_READ(part, d_name.name));
 		if (n <= 0 || n > WL_EXE_COMPONENT_LEN)
 			break;
 		at += n;
 	}
+	return at;
 }

@@ -122,9 +122,16 @@ struct {
 	__uint(max_entries, 256 * 1024);
 } events SEC(".maps");
 
+/* Reports that found no room in `events`. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} lost_events SEC(".maps");
+
 __u64 last_flow;
 __u64 live_flows;
-__u64 lost_events;
 
 /* Only here so that the types no map holds are in the object's type
  * information, where a test compares them with user space's. */

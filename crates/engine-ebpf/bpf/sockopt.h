@@ -72,34 +72,42 @@ static __always_inline int wl_query_context(struct bpf_sockopt *ctx, const struc
 	return wl_opt_done(ctx, sizeof(*out));
 }
 
-static __always_inline void wl_name_of(__u32 service, char *name)
+/* The slot of the service with that id, or WL_MAX_SERVICES if it has left. */
+WL_GLOBAL __u32 wl_slot_of(const struct wl_tables *t, __u32 service)
 {
-	const struct wl_tables *t = wl_tables();
-
-	__builtin_memset(name, 0, WL_NAME_LEN);
-	for (int i = 0; t && i < WL_MAX_SERVICES; i++) {
-		if (i >= t->service_count)
-			break;
-		if (t->services[i].id == service) {
-			__builtin_memcpy(name, t->services[i].name, WL_NAME_LEN);
-			break;
-		}
+	for (__u32 i = 0; t && i < WL_MAX_SERVICES; i++) {
+		if (t->services[i].id == service)
+			return i;
 	}
+	return WL_MAX_SERVICES;
+}
+
+static __always_inline void wl_name_hop(const struct wl_tables *t, const struct wl_hop *hop,
+					struct wl_named_hop *out)
+{
+	__u64 slot = t ? wl_slot_of(t, hop->service) : WL_MAX_SERVICES;
+
+	out->service = hop->service;
+	out->filter = hop->filter;
+	__builtin_memset(out->name, 0, WL_NAME_LEN);
+	asm volatile("" : "+r"(slot));
+	if (t && slot < WL_MAX_SERVICES)
+		__builtin_memcpy(out->name, t->services[slot].name, WL_NAME_LEN);
 }
 
 static __always_inline int wl_query_chain(struct bpf_sockopt *ctx, const struct wl_flow *flow)
 {
+	const struct wl_tables *t = wl_tables();
+	const struct wl_hop none = {};
 	struct wl_named_chain *out;
 
 	WL_ANSWER(ctx, out, struct wl_named_chain);
 	out->version = WL_ABI_VERSION;
 	out->hop_count = flow->chain.hop_count;
 	for (int i = 0; i < WL_MAX_HOPS; i++) {
-		bool used = i < flow->chain.hop_count;
+		const struct wl_hop *hop = i < flow->chain.hop_count ? &flow->chain.hops[i] : &none;
 
-		out->hops[i].service = used ? flow->chain.hops[i].service : 0;
-		out->hops[i].filter = used ? flow->chain.hops[i].filter : 0;
-		wl_name_of(used ? flow->chain.hops[i].service : 0, out->hops[i].name);
+		wl_name_hop(t, hop, &out->hops[i]);
 	}
 	return wl_opt_done(ctx, sizeof(*out));
 }

@@ -75,7 +75,7 @@ static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_conne
 		if (c->hop_count >= WL_MAX_HOPS) {
 			choice->refusal = WL_REFUSED_HOP_LIMIT;
 		} else {
-			availability = wl_availability(ctx, slot, service, ip4);
+			availability = wl_availability(ctx, service, slot, ip4);
 			if (availability == WL_AVAILABLE)
 				return;
 			choice->refusal = availability == WL_ABSENT ? WL_REFUSED_SERVICE_ABSENT :

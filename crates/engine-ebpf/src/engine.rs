@@ -3,11 +3,14 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
-use waylay_core::{ServiceId, Tables};
-use waylay_engine::{Endpoint, Installation};
+use waylay_core::{Event, ServiceId, Slots, TableService, Tables};
+use waylay_engine::{
+    Capabilities, Capability, CapabilityState, Endpoint, Engine, Feature, Installation, Liveness,
+};
 use zerocopy::IntoBytes;
 
 use crate::{
@@ -61,6 +64,8 @@ pub struct EbpfEngine {
     links: Vec<Link>,
     registry: Registry,
     scope: Scope,
+    tables: Tables,
+    events: Option<EventSource>,
 }
 
 impl EbpfEngine {
@@ -73,22 +78,7 @@ impl EbpfEngine {
         let registry = Registry::new(loaded.map("listeners")?, loaded.netns, scope.instance);
         fs::create_dir_all(&scope.pins)
             .map_err(|source| EbpfError::FileSystem { path: scope.pins.clone(), source })?;
-        Ok(Self { loaded, links: Vec::new(), registry, scope })
-    }
-
-    /// Puts a policy in force, with the services that carry it out. A connect
-    /// under way meets the old policy or the new one, never none.
-    ///
-    /// # Errors
-    /// [`EbpfError`]; the old policy stays in force.
-    pub fn install(&mut self, installation: &Installation) -> Result<(), EbpfError> {
-        for endpoint in &installation.endpoints {
-            self.admit(&installation.tables, endpoint)?;
-        }
-        let tables = encode(&installation.tables, &installation.endpoints);
-        let inner = tables_map(&tables).map_err(|source| EbpfError::Map { map: "tables", source })?;
-        let fd = inner.as_fd().as_raw_fd();
-        self.write("tables", &0_u32.to_ne_bytes(), &fd.to_ne_bytes())
+        Ok(Self { loaded, links: Vec::new(), registry, scope, tables: Tables::default(), events: None })
     }
 
     /// Attaches the programs that answer a service's questions to its cgroup.
@@ -114,20 +104,21 @@ impl EbpfEngine {
         Ok(())
     }
 
-    /// What says whether services live; it can go to another thread.
+    /// Says whether services live; it can go to another thread, and knows the
+    /// services installed by now.
     ///
     /// # Errors
     /// [`EbpfError::Map`].
-    pub fn liveness(&self) -> Result<Liveness, EbpfError> {
-        Ok(Liveness { map: self.loaded.map("service_alive")? })
+    pub fn liveness_marks(&self) -> Result<LivenessMarks, EbpfError> {
+        Ok(LivenessMarks { map: self.loaded.map("service_alive")?, slots: self.tables.slots().clone() })
     }
 
-    /// The refusals the programs report.
+    /// The refusals the programs report; it can go to another thread.
     ///
     /// # Errors
     /// [`EbpfError::Map`].
-    pub fn events(&self) -> Result<EventSource, EbpfError> {
-        Ok(EventSource::new(self.loaded.map("events")?))
+    pub fn event_source(&self) -> Result<EventSource, EbpfError> {
+        Ok(EventSource::new(self.loaded.map("events")?, self.loaded.map("lost_events")?))
     }
 
     /// How many flows are under way.
@@ -153,15 +144,13 @@ impl EbpfEngine {
     }
 
     /// What a service needs before tables may send connections to it.
-    fn admit(&self, tables: &Tables, endpoint: &Endpoint) -> Result<(), EbpfError> {
-        let Some(service) = tables.service(endpoint.service) else { return Ok(()) };
+    fn admit(&self, service: &TableService, endpoint: &Endpoint) -> Result<(), EbpfError> {
         let slot = u32::from(service.slot);
         let addresses = [endpoint.tcp4.map(SocketAddr::V4), endpoint.tcp6.map(SocketAddr::V6)];
         for address in addresses.into_iter().flatten() {
-            self.registry.register(address, endpoint.service.0)?;
+            self.registry.register(address, service.id.0)?;
         }
-        self.write("slot_of_cgroup", endpoint.cgroup.as_bytes(), slot.as_bytes())?;
-        self.liveness()?.set(slot, true)
+        self.write("slot_of_cgroup", endpoint.cgroup.as_bytes(), slot.as_bytes())
     }
 
     fn write(&self, map: &'static str, key: &[u8], value: &[u8]) -> Result<(), EbpfError> {
@@ -181,31 +170,79 @@ impl EbpfEngine {
     }
 }
 
-/// Says whether services live.
-#[derive(Debug)]
-pub struct Liveness {
-    map: MapHandle,
-}
+impl Engine for EbpfEngine {
+    type Error = EbpfError;
 
-impl Liveness {
-    /// Marks the service in a slot as living or dead.
-    ///
-    /// # Errors
-    /// [`EbpfError::Map`].
-    pub fn set(&self, slot: u32, alive: bool) -> Result<(), EbpfError> {
-        self.map
-            .update(slot.as_bytes(), u32::from(alive).as_bytes(), MapFlags::ANY)
-            .map_err(|source| EbpfError::Map { map: "service_alive", source })
+    fn install(&mut self, installation: &Installation) -> Result<(), EbpfError> {
+        for service in installation.tables.services() {
+            if let Some(endpoint) = installation.endpoint(service.id) {
+                self.admit(service, endpoint)?;
+            }
+        }
+        let tables = encode(&installation.tables, &installation.endpoints);
+        let inner = tables_map(&tables).map_err(|source| EbpfError::Map { map: "tables", source })?;
+        let fd = inner.as_fd().as_raw_fd();
+        self.write("tables", &0_u32.to_ne_bytes(), &fd.to_ne_bytes())?;
+        self.tables = installation.tables.clone();
+        Ok(())
     }
 
-    /// The same, by the service's id.
+    fn set_liveness(&mut self, service: ServiceId, liveness: Liveness) -> Result<(), EbpfError> {
+        self.liveness_marks()?.set(service, liveness)
+    }
+
+    fn events(&mut self, timeout: Duration) -> Result<Vec<Event>, EbpfError> {
+        if self.events.is_none() {
+            self.events = Some(self.event_source()?);
+        }
+        self.events.as_mut().map_or_else(|| Ok(Vec::new()), |source| source.poll(timeout))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        capabilities()
+    }
+}
+
+/// Programs that loaded can do all of this; what is missing here no kernel would add.
+fn capabilities() -> Capabilities {
+    let missing = |needs: &str| CapabilityState::Missing { needs: needs.into(), remedy: "not there yet".into() };
+    [
+        (Feature::RedirectTcp4, CapabilityState::Available),
+        (Feature::RedirectTcp6, CapabilityState::Available),
+        (Feature::RedirectUdp4, missing("sendmsg and recvmsg programs")),
+        (Feature::RedirectUdp6, missing("sendmsg and recvmsg programs")),
+        (Feature::Authorise, CapabilityState::Available),
+        (Feature::Records, CapabilityState::Available),
+        (Feature::HideRedirection, CapabilityState::Available),
+        (Feature::Enforcement, missing("programs for sockets other than TCP")),
+        (Feature::OutliveOwner, CapabilityState::Available),
+        (Feature::HostScope, missing("a daemon")),
+    ]
+    .into_iter()
+    .map(|(feature, state)| Capability { feature, state })
+    .collect()
+}
+
+/// Says whether services live.
+#[derive(Debug)]
+pub struct LivenessMarks {
+    map: MapHandle,
+    slots: Slots,
+}
+
+impl LivenessMarks {
+    /// Marks a service as living or dead; one that was not installed stays absent.
     ///
     /// # Errors
     /// [`EbpfError::Map`].
-    pub fn set_service(&self, tables: &Tables, service: ServiceId, alive: bool) -> Result<(), EbpfError> {
-        match tables.service(service) {
-            Some(service) => self.set(u32::from(service.slot), alive),
-            None => Ok(()),
-        }
+    pub fn set(&self, service: ServiceId, liveness: Liveness) -> Result<(), EbpfError> {
+        let Some(slot) = self.slots.of(service) else { return Ok(()) };
+        let mark = match liveness {
+            Liveness::Alive => 1_u32,
+            Liveness::Dead => 0,
+        };
+        self.map
+            .update(u32::from(slot).as_bytes(), mark.as_bytes(), MapFlags::ANY)
+            .map_err(|source| EbpfError::Map { map: "service_alive", source })
     }
 }

@@ -1,53 +1,52 @@
 //! Refusals as the programs report them, turned into the core's events.
 
-use std::{sync::mpsc, time::Duration};
+use std::time::Duration;
 
-use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, RingBufferBuilder};
 use waylay_abi::{self as abi, comm_to_string};
 use waylay_core::{Errno, Event, FilterId, LegSummary, Protocol, Refusal, Resource, ServiceId};
 use zerocopy::FromBytes;
 
 use crate::error::EbpfError;
 
-/// The programs' ring buffer. Move it to the thread that is to read it.
+/// The programs' ring buffer. It may be read from any one thread.
 #[derive(Debug)]
 pub struct EventSource {
-    map: MapHandle,
+    events: MapHandle,
+    lost: MapHandle,
+    lost_so_far: u64,
 }
 
 impl EventSource {
-    pub(crate) fn new(map: MapHandle) -> Self {
-        Self { map }
+    pub(crate) fn new(events: MapHandle, lost: MapHandle) -> Self {
+        Self { events, lost, lost_so_far: 0 }
     }
 
-    /// Gives every event to `handle` until it returns false; `handle` is also
-    /// asked, with no event, whenever `patience` has passed.
+    /// What happened since the last call; waits for it no longer than `timeout`.
     ///
     /// # Errors
     /// [`EbpfError::Map`] if the buffer cannot be read.
-    pub fn run(self, patience: Duration, mut handle: impl FnMut(Option<Event>) -> bool) -> Result<(), EbpfError> {
-        let (sender, receiver) = mpsc::channel();
-        let ring = self.ring(sender).map_err(error)?;
-        loop {
-            ring.poll(patience).map_err(error)?;
-            for event in receiver.try_iter() {
-                if !handle(Some(event)) {
-                    return Ok(());
-                }
-            }
-            if !handle(None) {
-                return Ok(());
-            }
+    pub fn poll(&mut self, timeout: Duration) -> Result<Vec<Event>, EbpfError> {
+        let mut events = Vec::new();
+        {
+            let mut builder = RingBufferBuilder::new();
+            let collect = |bytes: &[u8]| {
+                events.extend(decode(bytes));
+                0
+            };
+            builder.add(&self.events, collect).map_err(error)?;
+            builder.build().and_then(|ring| ring.poll(timeout)).map_err(error)?;
         }
+        events.extend(self.newly_lost()?);
+        Ok(events)
     }
 
-    fn ring(&self, sender: mpsc::Sender<Event>) -> libbpf_rs::Result<RingBuffer<'static>> {
-        let mut builder = RingBufferBuilder::new();
-        builder.add(&self.map, move |bytes| match decode(bytes).map(|event| sender.send(event)) {
-            Some(Err(_receiver_gone)) => -1,
-            Some(Ok(())) | None => 0,
-        })?;
-        builder.build()
+    fn newly_lost(&mut self) -> Result<Option<Event>, EbpfError> {
+        let bytes = self.lost.lookup(&0_u32.to_ne_bytes(), MapFlags::ANY).map_err(error)?;
+        let total = bytes.and_then(|bytes| u64::read_from_bytes(&bytes).ok()).unwrap_or(self.lost_so_far);
+        let count = total.saturating_sub(self.lost_so_far);
+        self.lost_so_far = total;
+        Ok((count > 0).then_some(Event::Lost { count }))
     }
 }
 

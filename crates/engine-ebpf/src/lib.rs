@@ -20,7 +20,7 @@ mod sys;
 
 pub use bpffs::bpf_file_system;
 pub use encode::encode;
-pub use engine::{EbpfEngine, Limits, Liveness, Scope};
+pub use engine::{EbpfEngine, Limits, LivenessMarks, Scope};
 pub use error::EbpfError;
 pub use event::EventSource;
 pub use load::OBJECT;

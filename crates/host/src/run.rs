@@ -19,8 +19,8 @@ use waylay_core::{
     Conditions, Event, FailurePolicy, Filter, FilterId, Layer, LimitError, Policy, PolicyError, Refusal, Service, ServiceId,
     Tables,
 };
-use waylay_engine::{Endpoint, Installation};
-use waylay_engine_ebpf::{EbpfEngine, EbpfError, Limits, Liveness, Scope, bpf_file_system};
+use waylay_engine::{Endpoint, Engine, Installation, Liveness};
+use waylay_engine_ebpf::{EbpfEngine, EbpfError, Limits, Scope, bpf_file_system};
 
 use crate::{
     cgroup::{Cgroup, CgroupError},
@@ -202,10 +202,14 @@ impl Place {
     fn run(&self, spec: &RunSpec, tables: &Tables, observer: &Arc<dyn Observer>) -> Result<Ended, RunError> {
         let mut engine = EbpfEngine::load(self.scope.clone())?;
         let waiting = self.start_services(spec, &mut engine)?;
-        engine.install(&Installation { tables: tables.clone(), endpoints: endpoints(&waiting)? })?;
+        let endpoints = endpoints(&waiting)?;
+        engine.install(&Installation { tables: tables.clone(), endpoints })?;
+        for service in tables.services() {
+            engine.set_liveness(service.id, Liveness::Alive)?;
+        }
         engine.attach()?;
         let refusals = RefusalReader::start(&engine, tables, observer)?;
-        let running = release(waiting, spec, tables, &engine, observer)?;
+        let running = release(waiting, spec, &engine, observer)?;
         let outcome = self.run_command(spec, observer);
         running.iter().for_each(Running::tell_to_stop);
         running.into_iter().for_each(Running::wait);
@@ -277,27 +281,21 @@ fn endpoints(waiting: &[Waiting]) -> Result<Vec<Endpoint>, RunError> {
 fn release(
     waiting: Vec<Waiting>,
     spec: &RunSpec,
-    tables: &Tables,
     engine: &EbpfEngine,
     observer: &Arc<dyn Observer>,
 ) -> Result<Vec<Running>, RunError> {
     let mut running = Vec::new();
     for (id, service) in (1..).zip(waiting) {
-        let (liveness, tables) = (engine.liveness()?, tables.clone());
+        let marks = engine.liveness_marks()?;
         let (name, told, on_failure) = (service.name.clone(), Arc::clone(observer), spec.on_failure);
         let on_death = move |status| {
-            bury(&liveness, &tables, ServiceId(id));
+            // Its listener is gone with it, which the programs see without the mark.
+            let _seen_anyway = marks.set(ServiceId(id), Liveness::Dead);
             told.service_died(&name, status, on_failure);
         };
         running.push(service.release(observer, on_death)?);
     }
     Ok(running)
-}
-
-/// Its listener is gone with it, which the programs see by themselves; the
-/// mark makes that the first thing they ask.
-fn bury(liveness: &Liveness, tables: &Tables, service: ServiceId) {
-    let _seen_by_the_listener = liveness.set_service(tables, service, false);
 }
 
 /// Like `strace -f`: the run lasts as long as anything it started.
@@ -330,18 +328,19 @@ struct RefusalReader {
 
 impl RefusalReader {
     fn start(engine: &EbpfEngine, tables: &Tables, observer: &Arc<dyn Observer>) -> Result<Self, RunError> {
-        let source = engine.events()?;
+        let mut source = engine.event_source()?;
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, tables, observer) = (Arc::clone(&stop), tables.clone(), Arc::clone(observer));
         let thread = thread::spawn(move || {
             // A buffer that cannot be read loses log lines, not connections.
-            let _unreadable = source.run(EVENT_PATIENCE, |event| match event {
-                Some(event) => {
-                    observer.refused(&event, concerned(&event, &tables));
-                    true
+            while let Ok(events) = source.poll(EVENT_PATIENCE) {
+                for event in &events {
+                    observer.refused(event, concerned(event, &tables));
                 }
-                None => !stopped.load(Ordering::Acquire),
-            });
+                if events.is_empty() && stopped.load(Ordering::Acquire) {
+                    break;
+                }
+            }
         });
         Ok(Self { stop, thread })
     }

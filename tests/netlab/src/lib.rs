@@ -2,3 +2,21 @@
 //! and what a run reported. It starts real programs and never stands in for one.
 //!
 //! The tests need root: they load eBPF programs, in cgroups they make themselves.
+
+#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
+
+mod fence;
+mod ground;
+mod instance;
+mod process;
+mod report;
+mod run;
+mod servers;
+
+pub use fence::Fence;
+pub use ground::{Family, Ground, Namespace, Place};
+pub use instance::{Instance, cgroup_file_system};
+pub use process::{Lines, Process, kill, patiently, python};
+pub use report::Report;
+pub use run::{Finished, Running, Waylay};
+pub use servers::{Certificate, GitServer, TcpServer, WebServer, dialler_of, random_file, waiting_for};

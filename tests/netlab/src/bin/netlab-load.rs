@@ -1,6 +1,7 @@
 //! An application that opens many connections at once and checks what the
 //! service at the other end was told about each:
-//! `netlab-load CONNECTIONS THREADS`, or `netlab-load own-options`.
+//! `netlab-load CONNECTIONS THREADS`; or one that tries what else can be done:
+//! `netlab-load own-options`, `netlab-load dial ADDRESS…`.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test program: a failed step must show")]
 
 use std::{
@@ -15,11 +16,14 @@ use waylay::{RedirectRecords, query_redirect_records, set_redirect_records};
 
 fn main() {
     let argument = |n| env::args().nth(n).unwrap();
-    if argument(1) == "own-options" {
-        return own_options();
+    match argument(1).as_str() {
+        "own-options" => return own_options(),
+        "dial" => return dial(),
+        _ => {}
     }
     let (connections, threads): (u32, u32) = (argument(1).parse().unwrap(), argument(2).parse().unwrap());
-    let workers: Vec<_> = (0..threads).map(|worker| thread::spawn(move || work(worker, connections / threads))).collect();
+    let workers: Vec<_> =
+        (0..threads).map(|worker| thread::spawn(move || work(worker, connections / threads))).collect();
     let mut total = Tally::default();
     for worker in workers {
         total.add(&worker.join().unwrap());
@@ -92,4 +96,18 @@ fn own_options() {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     println!("set {:?}", set_redirect_records(&socket, &RedirectRecords::from_bytes(&[0; 48])).unwrap_err());
     println!("query {:?}", query_redirect_records(&socket).unwrap_err());
+}
+
+/// Connects to each address, keeping all open; says what came of each.
+fn dial() {
+    let mut open = Vec::new();
+    for address in env::args().skip(2) {
+        let address: SocketAddr = address.parse().unwrap();
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        match socket.connect(&address.into()) {
+            Ok(()) => println!("{address} connected {}", socket.peer_addr().unwrap().as_socket().unwrap()),
+            Err(error) => println!("{address} errno {}", error.raw_os_error().unwrap()),
+        }
+        open.push(socket);
+    }
 }

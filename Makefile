@@ -1,0 +1,32 @@
+# Every step of the project. CI runs the same ones: see .ci/run.
+
+# bash also where sh would do, so that the PATH below counts for every command.
+SHELL := /bin/bash
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help demo test lint build
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\): .*## /make \1\t/p' Makefile | expand -t 14
+
+demo: ## run curl and Python through chains of services on this machine (needs root or sudo)
+	@scripts/setup demo
+	cargo build --release -p waylay-cli -p waylay-examples
+	@scripts/demo $(TARGET)/release
+
+test: ## run every test; those that load eBPF programs need root
+	@scripts/setup test
+	@scripts/test
+
+lint: ## check format, clippy, dependencies and documentation
+	@scripts/setup lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo deny --workspace check bans licenses sources
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+build: ## build the waylay command for use
+	@scripts/setup build
+	cargo build --release -p waylay-cli

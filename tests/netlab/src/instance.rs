@@ -1,0 +1,91 @@
+//! What one run has on the host.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A run's cgroup, pins and record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    cgroup: PathBuf,
+    name: String,
+}
+
+impl Instance {
+    /// From the text of `/proc/PID/cgroup` of a process that belongs to a run.
+    pub fn of_membership(text: &str) -> Option<Self> {
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        let mut cgroup = cgroup_file_system();
+        for part in path.split('/') {
+            cgroup.push(part);
+            if part.starts_with("waylay-") {
+                return Some(Self { cgroup, name: part.to_owned() });
+            }
+        }
+        None
+    }
+
+    /// That of the run whose `waylay` process this is.
+    pub fn of_waylay(pid: u32) -> Option<Self> {
+        let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+        let children = processes.filter(|process| parent_of(process) == Some(pid));
+        children
+            .filter_map(|child| fs::read_to_string(child.join("cgroup")).ok())
+            .find_map(|text| Self::of_membership(&text))
+    }
+
+    /// The directory of its cgroup.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// The directory of its pins.
+    pub fn pins(&self) -> PathBuf {
+        Path::new("/sys/fs/bpf/waylay").join(&self.name)
+    }
+
+    /// Its record on the host.
+    pub fn record(&self) -> PathBuf {
+        let id = self.name.trim_start_matches("waylay-");
+        Path::new("/run/waylay").join(format!("{id}.json"))
+    }
+
+    /// The processes of `app` or `svc-NAME`.
+    pub fn pids(&self, part: &str) -> Vec<u32> {
+        let pids = fs::read_to_string(self.cgroup.join(part).join("cgroup.procs")).unwrap_or_default();
+        pids.lines().map(|pid| pid.parse().unwrap()).collect()
+    }
+
+    /// Whether its rules are in force: they are pinned.
+    pub fn is_in_force(&self) -> bool {
+        self.cgroup.is_dir() && self.pins().is_dir() && self.record().is_file()
+    }
+
+    /// Whether it is as if it had never been.
+    pub fn is_gone(&self) -> bool {
+        !self.cgroup.exists() && !self.pins().exists() && !self.record().exists()
+    }
+
+    /// Ends its processes, all at once.
+    pub(crate) fn kill(&self) {
+        // It may have been removed meanwhile.
+        let _gone = fs::write(self.cgroup.join("cgroup.kill"), "1");
+    }
+}
+
+/// Where the unified hierarchy is mounted.
+///
+/// # Panics
+/// If it is not: the tests cannot run there.
+pub fn cgroup_file_system() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount =
+        mounts.lines().find(|line| line.contains(" - cgroup2 ")).expect("a cgroup2 file system is needed");
+    PathBuf::from(mount.split(' ').nth(4).unwrap())
+}
+
+fn parent_of(process: &Path) -> Option<u32> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}

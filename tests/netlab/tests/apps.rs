@@ -1,0 +1,421 @@
+//! Real programs through one service and through two: they get what the
+//! server has, and every service reports whom they talk to.
+
+#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use tempfile::TempDir;
+use waylay_netlab::{
+    Certificate, Family, Finished, GitServer, Ground, Place, Report, TcpServer, WebServer, dialler_of, python,
+};
+
+const MIB: u64 = 1 << 20;
+const FILE_SIZE: u64 = 3 * MIB;
+
+/// The programs.
+#[derive(Clone, Copy)]
+enum App {
+    Curl,
+    Wget,
+    Urllib,
+    Git,
+}
+
+macro_rules! fetches {
+    ($($app:ident: $($name:ident($services:expr, $family:ident, $place:ident)),+;)+) => {
+        $($(
+            #[test]
+            fn $name() {
+                fetch(App::$app, $services, Family::$family, Place::$place);
+            }
+        )+)+
+    };
+}
+
+fetches! {
+    Curl:
+        curl_1_v4_loopback(1, V4, Loopback), curl_1_v6_loopback(1, V6, Loopback),
+        curl_2_v4_loopback(2, V4, Loopback), curl_2_v6_loopback(2, V6, Loopback),
+        curl_1_v4_veth(1, V4, Veth), curl_1_v6_veth(1, V6, Veth),
+        curl_2_v4_veth(2, V4, Veth), curl_2_v6_veth(2, V6, Veth);
+    Wget:
+        wget_1_v4_loopback(1, V4, Loopback), wget_1_v6_loopback(1, V6, Loopback),
+        wget_2_v4_loopback(2, V4, Loopback), wget_2_v6_loopback(2, V6, Loopback),
+        wget_1_v4_veth(1, V4, Veth), wget_1_v6_veth(1, V6, Veth),
+        wget_2_v4_veth(2, V4, Veth), wget_2_v6_veth(2, V6, Veth);
+    Urllib:
+        urllib_1_v4_loopback(1, V4, Loopback), urllib_1_v6_loopback(1, V6, Loopback),
+        urllib_2_v4_loopback(2, V4, Loopback), urllib_2_v6_loopback(2, V6, Loopback),
+        urllib_1_v4_veth(1, V4, Veth), urllib_1_v6_veth(1, V6, Veth),
+        urllib_2_v4_veth(2, V4, Veth), urllib_2_v6_veth(2, V6, Veth);
+    Git:
+        git_1_v4_loopback(1, V4, Loopback), git_1_v6_loopback(1, V6, Loopback),
+        git_2_v4_loopback(2, V4, Loopback), git_2_v6_loopback(2, V6, Loopback),
+        git_1_v4_veth(1, V4, Veth), git_1_v6_veth(1, V6, Veth),
+        git_2_v4_veth(2, V4, Veth), git_2_v6_veth(2, V6, Veth);
+}
+
+fn fetch(app: App, services: usize, family: Family, place: Place) {
+    let ground = Ground::new(family, place);
+    match app {
+        App::Curl | App::Wget | App::Urllib => fetch_file(app, services, &ground),
+        App::Git => clone_repository(services, &ground),
+    }
+}
+
+fn fetch_file(app: App, services: usize, ground: &Ground) {
+    let directory = TempDir::new().unwrap();
+    let web = WebServer::start(ground, directory.path());
+    let content = web.add_file("file", FILE_SIZE);
+    let finished =
+        ground.waylay().through_logs(services).reporting().watch(app.fetch(&web.url("file"))).well();
+    assert!(finished.file("got") == content, "the file differs");
+    check_reports(&finished, app, services, web.address());
+    assert_eq!(finished.reports().len(), services, "{:#?}", finished.reports());
+}
+
+fn clone_repository(services: usize, ground: &Ground) {
+    let server = GitServer::start(ground, MIB);
+    let clone = ["git", "clone", "--quiet", &server.url(), "got"];
+    let finished = ground.waylay().through_logs(services).reporting().watch(clone).well();
+    let (theirs, ours) = (server.work_tree(), finished.directory().join("got"));
+    let ask = |question: &[&str]| (GitServer::git(&theirs, question), GitServer::git(&ours, question));
+    for question in [&["rev-parse", "HEAD"][..], &["ls-tree", "-r", "HEAD"]] {
+        let (theirs, ours) = ask(question);
+        assert_eq!(ours, theirs);
+    }
+    for name in ["first", "second", "third"] {
+        assert!(fs::read(theirs.join(name)).unwrap() == fs::read(ours.join(name)).unwrap(), "{name} differs");
+    }
+    check_reports(&finished, App::Git, services, server.address());
+}
+
+impl App {
+    /// Its command line to save `url` in the file `got`.
+    fn fetch(self, url: &str) -> Vec<&str> {
+        const FETCH: &str = "import sys, urllib.request; urllib.request.urlretrieve(sys.argv[1], 'got')";
+        match self {
+            Self::Curl => vec!["curl", "--silent", "--show-error", "--output", "got", url],
+            Self::Wget => vec!["wget", "--quiet", "--output-document", "got", url],
+            Self::Urllib => vec![python(), "-c", FETCH, url],
+            Self::Git => vec!["git", "clone", "--quiet", url, "got"],
+        }
+    }
+
+    fn is(self, path: &str) -> bool {
+        match self {
+            Self::Curl => path.ends_with("/curl"),
+            Self::Wget => path.ends_with("/wget"),
+            Self::Urllib => path == python(),
+            Self::Git => path.ends_with("/git-remote-http"),
+        }
+    }
+}
+
+/// Each service saw each connection, on its way to the server, at its place of the chain.
+fn check_reports(finished: &Finished, app: App, services: usize, server: SocketAddr) {
+    let chain = &["log", "log-2"][..services];
+    let mut connections = finished.reports_of("log").len();
+    for (place, name) in chain.iter().enumerate() {
+        let reports = finished.reports_of(name);
+        assert_eq!(reports.len(), std::mem::replace(&mut connections, reports.len()));
+        for report in &reports {
+            assert_eq!(report.original_destination, server, "{report:?}");
+            assert_eq!(report.chain, chain[..=place], "{report:?}");
+            assert!(app.is(&report.application), "{report:?}");
+            assert_eq!(
+                (report.protocol.as_str(), report.verdict.as_str()),
+                ("http", "forwarded"),
+                "{report:?}"
+            );
+            assert_eq!(report.host.as_deref(), Some(host(server.ip()).as_str()), "{report:?}");
+            assert!(report.bytes_to_destination > 0, "{report:?}");
+        }
+        assert!(bytes_to_application(&reports) >= FILE_SIZE, "{reports:#?}");
+    }
+}
+
+fn host(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+fn bytes_to_application(reports: &[Report]) -> u64 {
+    reports.iter().map(|report| report.bytes_to_application).sum()
+}
+
+const PEER: &str = "\
+import socket, sys
+family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
+stream = socket.socket(family)
+stream.connect((sys.argv[1], int(sys.argv[2])))
+print(stream.getpeername()[:2], stream.getsockname()[0], stream.recv(5, socket.MSG_WAITALL))
+";
+
+/// What a program learns of the addresses of its connection, two services away.
+fn names_of(asked: &str, server: IpAddr, own: &str) {
+    let server = TcpServer::start(server, |mut stream| stream.write_all(b"hello"));
+    let port = server.address().port();
+    let finished = Ground::loopback()
+        .waylay()
+        .through_logs(2)
+        .reporting()
+        .watch([python(), "-c", PEER, asked, &port.to_string()])
+        .well();
+    assert_eq!(finished.stdout.trim(), format!("('{asked}', {port}) {own} b'hello'"));
+    for name in ["log", "log-2"] {
+        assert_eq!(finished.report_of(name).original_destination, server.address());
+    }
+}
+
+#[test]
+fn a_program_sees_the_ipv4_address_it_asked_for() {
+    names_of("127.0.0.1", Ipv4Addr::LOCALHOST.into(), "127.0.0.1");
+}
+
+#[test]
+fn a_program_sees_the_ipv6_address_it_asked_for() {
+    names_of("::1", Ipv6Addr::LOCALHOST.into(), "::1");
+}
+
+#[test]
+fn a_program_sees_the_v4_mapped_address_it_asked_for() {
+    names_of("::ffff:127.0.0.1", Ipv4Addr::LOCALHOST.into(), "::ffff:127.0.0.1");
+}
+
+const WAYS_TO_CONNECT: &str = include_str!("../scripts/ways_to_connect.py");
+
+/// However a program connects, both services see it, and nobody but them dials the server.
+fn connect_by(way: &str) {
+    const ROOT: u32 = 0;
+    let users = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&users);
+    let server = TcpServer::start(Ipv4Addr::LOCALHOST.into(), move |mut stream| {
+        noted.lock().unwrap().extend(dialler_of(&stream));
+        stream.write_all(b"hello")?;
+        io::copy(&mut stream, &mut io::sink())?;
+        Ok(())
+    });
+    let port = server.address().port().to_string();
+    let command = [python(), "-c", WAYS_TO_CONNECT, way, &port];
+    let finished = Ground::loopback().waylay().through_logs(2).reporting().watch(command).well();
+    assert_eq!(finished.stdout, "hello\n");
+    assert!(!users.lock().unwrap().contains(&ROOT), "{way}: the program itself has reached the server");
+    for name in ["log", "log-2"] {
+        assert_eq!(finished.report_of(name).original_destination, server.address());
+    }
+}
+
+#[test]
+fn a_program_that_does_not_wait_for_the_connection_is_inspected() {
+    connect_by("non_blocking");
+}
+
+#[test]
+fn a_program_that_binds_its_own_address_is_inspected() {
+    connect_by("from_a_bound_address");
+}
+
+#[test]
+fn a_program_that_sends_with_the_first_packet_is_inspected() {
+    connect_by("fast_open_by_sendto");
+    connect_by("fast_open_by_option");
+}
+
+#[test]
+fn a_program_that_uses_multipath_tcp_is_inspected() {
+    let enabled = fs::read_to_string("/proc/sys/net/mptcp/enabled").unwrap_or_default();
+    if enabled.trim() == "1" {
+        connect_by("mptcp");
+    }
+}
+
+#[test]
+fn a_server_that_speaks_first_is_reported_as_such() {
+    let server = TcpServer::start(Ipv4Addr::LOCALHOST.into(), |mut stream| {
+        stream.write_all(b"220 mail.example.test\r\n")?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(())
+    });
+    let mut run = Ground::loopback().waylay().through_logs(2).reporting().spawn_dialler();
+    assert_eq!(run.ask(&format!("dial 127.0.0.1 {}", server.address().port())), "ok");
+    let finished = run.finish().well();
+    for name in ["log", "log-2"] {
+        let report = finished.report_of(name);
+        assert_eq!((report.protocol.as_str(), report.host), ("server-first", None));
+    }
+}
+
+#[test]
+fn tls_is_reported_with_the_name_asked_for() {
+    let directory = TempDir::new().unwrap();
+    let ground = Ground::loopback();
+    let web = WebServer::start_tls(&ground, directory.path(), &Certificate::new("secret.example.test"));
+    let content = web.add_file("file", MIB);
+    let port = web.address().port();
+    let (url, resolve) =
+        (format!("https://secret.example.test:{port}/file"), format!("secret.example.test:{port}:127.0.0.1"));
+    let finished = ground
+        .waylay()
+        .through_logs(2)
+        .reporting()
+        .watch(["curl", "-sS", "--insecure", "--http1.1", "--resolve", &resolve, "-o", "got", &url])
+        .well();
+    assert!(finished.file("got") == content, "the file differs");
+    for name in ["log", "log-2"] {
+        let report = finished.report_of(name);
+        assert_eq!((report.protocol.as_str(), report.host.as_deref()), ("tls", Some("secret.example.test")));
+        assert_eq!((report.original_destination, report.verdict.as_str()), (web.address(), "forwarded"));
+    }
+}
+
+#[test]
+fn a_refused_destination_is_a_failure_for_the_program_too() {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let url = format!("http://{free}/");
+    let finished = Ground::loopback().waylay().reporting().watch(["curl", "-sS", &url]);
+    assert!([7, 56].contains(&finished.code()), "refused or reset: {finished:?}");
+    let report = finished.report_of("log");
+    assert_eq!((report.verdict.as_str(), report.original_destination), ("unreachable", free));
+    assert!(report.error.as_ref().is_some_and(|error| error.contains("ECONNREFUSED")), "{report:?}");
+}
+
+/// However many services forget their records, each sees each connection once.
+fn forgetful(forget: &[&str], chain_of_the_second: &[&str]) {
+    let directory = TempDir::new().unwrap();
+    let ground = Ground::loopback();
+    let web = WebServer::start(&ground, directory.path());
+    let content = web.add_file("file", MIB);
+    let forget = forget.iter().flat_map(|name| ["--forget", name]);
+    let finished = ground
+        .waylay()
+        .through_logs(2)
+        .args(forget)
+        .reporting()
+        .watch(["curl", "-sS", "-o", "got", &web.url("file"), "-o", "got-2", &web.url("file")])
+        .well();
+    assert!(finished.file("got") == content && finished.file("got-2") == content, "a file differs");
+    assert_eq!(finished.reports().len(), 2, "{:#?}", finished.reports());
+    for (name, chain) in [("log", &["log"][..]), ("log-2", chain_of_the_second)] {
+        let report = finished.report_of(name);
+        assert_eq!(
+            (report.original_destination, report.chain),
+            (web.address(), chain.iter().map(|&name| name.into()).collect())
+        );
+    }
+}
+
+#[test]
+fn a_first_service_that_forgets_makes_no_loop() {
+    forgetful(&["log"], &["log-2"]);
+}
+
+#[test]
+fn a_last_service_that_forgets_makes_no_loop() {
+    forgetful(&["log-2"], &["log", "log-2"]);
+}
+
+#[test]
+fn services_that_all_forget_make_no_loop() {
+    forgetful(&["log", "log-2"], &["log-2"]);
+}
+
+#[test]
+fn several_requests_share_a_connection() {
+    let directory = TempDir::new().unwrap();
+    let ground = Ground::loopback();
+    let web = WebServer::start(&ground, directory.path());
+    let contents: Vec<_> = (0..5).map(|number| web.add_file(&number.to_string(), MIB / 4)).collect();
+    let args = (0..5).flat_map(|number| ["-o".into(), format!("got-{number}"), web.url(&number.to_string())]);
+    let command = ["curl".to_owned(), "-sS".to_owned()].into_iter().chain(args);
+    let finished = ground.waylay().through_logs(2).reporting().watch(command).well();
+    for (number, content) in contents.iter().enumerate() {
+        assert!(&finished.file(&format!("got-{number}")) == content, "file {number} differs");
+    }
+    assert_eq!(web.requests().len(), 5);
+    for name in ["log", "log-2"] {
+        assert!(finished.report_of(name).bytes_to_application >= 5 * (MIB / 4));
+    }
+}
+
+#[test]
+fn twenty_connections_at_once() {
+    let directory = TempDir::new().unwrap();
+    let ground = Ground::loopback();
+    let web = WebServer::start(&ground, directory.path());
+    let content = web.add_file("file", MIB / 2);
+    let url = web.url("file");
+    let args = (0..20).flat_map(|number| ["-o".into(), format!("got-{number}"), url.clone()]);
+    let command =
+        ["curl", "-sS", "--parallel", "--parallel-immediate"].map(str::to_owned).into_iter().chain(args);
+    let finished = ground.waylay().through_logs(2).reporting().watch(command).well();
+    for number in 0..20 {
+        assert!(finished.file(&format!("got-{number}")) == content, "file {number} differs");
+    }
+    for name in ["log", "log-2"] {
+        let reports = finished.reports_of(name);
+        assert!(bytes_to_application(&reports) >= 20 * (MIB / 2));
+        assert!(reports.iter().all(|report| report.original_destination == web.address()), "{reports:#?}");
+    }
+    assert_eq!(finished.reports_of("log").len(), finished.reports_of("log-2").len());
+}
+
+#[test]
+fn a_large_download_arrives_whole() {
+    let directory = TempDir::new().unwrap();
+    let ground = Ground::loopback();
+    let web = WebServer::start(&ground, directory.path());
+    let content = web.add_file("file", 64 * MIB);
+    let finished =
+        ground.waylay().through_logs(2).reporting().watch(App::Curl.fetch(&web.url("file"))).well();
+    assert!(finished.file("got") == content, "the file differs");
+    for name in ["log", "log-2"] {
+        assert!(finished.report_of(name).bytes_to_application >= 64 * MIB);
+    }
+}
+
+const HALF_CLOSE: &str = "\
+import socket, sys
+stream = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
+stream.sendall(open(sys.argv[2], 'rb').read())
+stream.shutdown(socket.SHUT_WR)
+with open('got', 'wb') as got:
+    while chunk := stream.recv(65536):
+        got.write(chunk)
+";
+
+#[test]
+fn a_half_closed_connection_still_brings_the_answer() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("sent");
+    let content = waylay_netlab::random_file(&path, FILE_SIZE);
+    // It answers only when it has seen the end.
+    let server = TcpServer::start(Ipv4Addr::LOCALHOST.into(), |mut stream| {
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all)?;
+        stream.write_all(&all)
+    });
+    let finished =
+        Ground::loopback().waylay().through_logs(2).reporting().watch(half_close(&server, &path)).well();
+    assert!(finished.file("got") == content, "the answer differs");
+    for name in ["log", "log-2"] {
+        let report = finished.report_of(name);
+        assert_eq!((report.bytes_to_destination, report.bytes_to_application), (FILE_SIZE, FILE_SIZE));
+        assert_eq!(report.verdict, "forwarded");
+    }
+}
+
+fn half_close(server: &TcpServer, file: &Path) -> [String; 5] {
+    let port = server.address().port().to_string();
+    [python().into(), "-c".into(), HALF_CLOSE.into(), port, file.to_str().unwrap().into()]
+}

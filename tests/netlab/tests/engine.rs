@@ -1,0 +1,328 @@
+//! Every verdict of the policy, carried out by the kernel on real connects.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    process::Command,
+    time::Duration,
+};
+
+use socket2::{Domain, Socket, Type};
+use waylay_core::{
+    Action, AuthRule, Conditions, Errno, Event, FailurePolicy, Filter, FilterId, FlagConditions, Layer,
+    Policy, PortRange, Prefix, Refusal, Right, Service, ServiceId, Sublayer, SublayerId, Tables,
+};
+use waylay_engine::{Endpoint, Engine, Installation, Liveness};
+use waylay_engine_ebpf::{EbpfEngine, Limits, Scope, bpf_file_system};
+use waylay_host::cgroup::Cgroup;
+
+const LOAD: &str = env!("CARGO_BIN_EXE_netlab-load");
+const EACCES: i32 = 13;
+const ENOBUFS: i32 = 105;
+const ECONNREFUSED: i32 = 111;
+
+/// An engine on a cgroup of its own; removed when dropped.
+struct Lab {
+    cgroup: Cgroup,
+    scope: Scope,
+    engine: EbpfEngine,
+}
+
+impl Lab {
+    fn new(name: &str, limits: Limits) -> Self {
+        let number = u64::from(std::process::id());
+        let cgroup = Cgroup::for_runs().unwrap().child(&format!("waylay-lab-{name}-{number}"));
+        cgroup.create().unwrap();
+        for child in ["app", "svc-1", "svc-2"] {
+            cgroup.child(child).create().unwrap();
+        }
+        let pin_root = bpf_file_system().unwrap();
+        let scope = Scope {
+            cgroup: cgroup.path().into(),
+            service_level: cgroup.level() + 1,
+            instance: number << 16 | u64::from(name.len() as u32),
+            pins: pin_root.join(format!("waylay-lab-{name}-{number}")),
+            pin_root,
+            limits,
+        };
+        let engine = EbpfEngine::load(scope.clone()).unwrap();
+        Self { cgroup, scope, engine }
+    }
+
+    fn install(&mut self, policy: &Policy, endpoints: Vec<Endpoint>) {
+        let tables = Tables::compile(policy).unwrap();
+        let services: Vec<ServiceId> = endpoints.iter().map(|endpoint| endpoint.service).collect();
+        self.engine.install(&Installation { tables, endpoints }).unwrap();
+        for service in services {
+            self.engine.set_liveness(service, Liveness::Alive).unwrap();
+        }
+        self.engine.attach().unwrap();
+    }
+
+    fn endpoint(&self, service: u32, listener: &TcpListener) -> Endpoint {
+        let (tcp4, tcp6) = match listener.local_addr().unwrap() {
+            SocketAddr::V4(address) => (Some(address), None),
+            SocketAddr::V6(address) => (None, Some(address)),
+        };
+        let cgroup = self.cgroup.child(&format!("svc-{service}")).id().unwrap();
+        Endpoint { service: ServiceId(service), cgroup, tcp4, tcp6 }
+    }
+
+    /// What connecting to each address comes to, for a process in `cgroup`.
+    fn dial(&self, cgroup: &str, addresses: &[SocketAddr]) -> Vec<Dialled> {
+        let procs = self.cgroup.child(cgroup).path().join("cgroup.procs");
+        let output = Command::new("sh")
+            .args(["-c", "echo $$ > \"$0\"; exec \"$@\""])
+            .arg(procs)
+            .args([LOAD, "dial"])
+            .args(addresses.iter().map(ToString::to_string))
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap().lines().map(Dialled::read).collect()
+    }
+
+    fn refusals(&mut self) -> Vec<Refusal> {
+        let refused = |event| match event {
+            Event::Refused { refusal, .. } => Some(refusal),
+            Event::Redirected { .. } | Event::Ended { .. } | Event::Lost { .. } => None,
+        };
+        self.engine.events(Duration::from_millis(20)).unwrap().into_iter().filter_map(refused).collect()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.cgroup.kill();
+        std::fs::remove_dir_all(&self.scope.pins).unwrap();
+        waylay_engine_ebpf::forget_instance(&self.scope.pin_root, self.scope.instance).unwrap();
+        self.cgroup.remove().unwrap();
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Dialled {
+    /// With the address getpeername shows.
+    Connected(SocketAddr),
+    Refused(i32),
+}
+
+impl Dialled {
+    fn read(line: &str) -> Self {
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            [_, "connected", peer] => Self::Connected(peer.parse().unwrap()),
+            [_, "errno", errno] => Self::Refused(errno.parse().unwrap()),
+            _ => panic!("{line}"),
+        }
+    }
+}
+
+fn listener4() -> TcpListener {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
+}
+
+fn anywhere() -> SocketAddr {
+    (Ipv4Addr::new(192, 0, 2, 1), 80).into()
+}
+
+fn service(id: u32, on_failure: FailurePolicy) -> Service {
+    Service { id: ServiceId(id), name: format!("s{id}"), before: Vec::new(), after: Vec::new(), on_failure }
+}
+
+fn redirect(id: u32, service: u32) -> Filter {
+    let layer = Layer::Redirect { service: ServiceId(service) };
+    Filter { id: FilterId(id), weight: 0, conditions: Conditions::default(), layer }
+}
+
+fn one_service(on_failure: FailurePolicy) -> Policy {
+    Policy::new(vec![service(1, on_failure)], Vec::new(), vec![redirect(1, 1)]).unwrap()
+}
+
+#[test]
+fn a_leg_goes_to_the_service_and_the_application_sees_what_it_asked_for() {
+    let mut lab = Lab::new("redirect", Limits::default());
+    let listener = listener4();
+    lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, &listener)]);
+    assert_eq!(lab.dial("app", &[anywhere()]), [Dialled::Connected(anywhere())]);
+    listener.accept().unwrap();
+}
+
+#[test]
+fn ipv6_goes_to_the_ipv6_listener_and_mapped_to_the_ipv4_one() {
+    let mut lab = Lab::new("families", Limits::default());
+    let (four, six) = (listener4(), TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap());
+    let endpoint = Endpoint { tcp6: lab.endpoint(1, &six).tcp6, ..lab.endpoint(1, &four) };
+    lab.install(&one_service(FailurePolicy::Closed), vec![endpoint]);
+    let mapped = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped(), 80));
+    let real = SocketAddr::from((Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 80));
+    assert_eq!(lab.dial("app", &[mapped, real]), [Dialled::Connected(mapped), Dialled::Connected(real)]);
+    four.accept().unwrap();
+    six.accept().unwrap();
+}
+
+#[test]
+fn an_absent_service_refuses_if_closed_and_is_passed_if_open() {
+    let target = listener4().local_addr().unwrap();
+    let mut lab = Lab::new("absent", Limits::default());
+    let gone = lab.endpoint(1, &listener4());
+    lab.install(&one_service(FailurePolicy::Closed), vec![gone]);
+    assert_eq!(lab.dial("app", &[target]), [Dialled::Refused(ECONNREFUSED)]);
+    assert_eq!(lab.refusals(), [Refusal::ServiceAbsent { service: ServiceId(1) }]);
+
+    let server = listener4();
+    let mut open = Lab::new("absent-open", Limits::default());
+    let gone = open.endpoint(1, &listener4());
+    open.install(&one_service(FailurePolicy::Open), vec![gone]);
+    let address = server.local_addr().unwrap();
+    assert_eq!(open.dial("app", &[address]), [Dialled::Connected(address)]);
+    server.accept().unwrap();
+}
+
+#[test]
+fn a_service_marked_dead_is_absent_although_it_listens() {
+    let mut lab = Lab::new("dead", Limits::default());
+    let listener = listener4();
+    lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, &listener)]);
+    lab.engine.set_liveness(ServiceId(1), Liveness::Dead).unwrap();
+    assert_eq!(lab.dial("app", &[anywhere()]), [Dialled::Refused(ECONNREFUSED)]);
+}
+
+#[test]
+fn a_full_backlog_refuses_even_under_open() {
+    let mut lab = Lab::new("backlog", Limits::default());
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    socket.listen(1).unwrap();
+    let listener = TcpListener::from(socket);
+    lab.install(&one_service(FailurePolicy::Open), vec![lab.endpoint(1, &listener)]);
+    // A backlog of one holds two; from then on there is no room.
+    let answers = lab.dial("app", &[anywhere(); 4]);
+    let (connected, refused) = (Dialled::Connected(anywhere()), Dialled::Refused(ECONNREFUSED));
+    assert_eq!(answers, [&connected, &connected, &refused, &refused].map(Clone::clone));
+    assert!(lab.refusals().contains(&Refusal::BacklogFull { service: ServiceId(1) }));
+}
+
+#[test]
+fn without_room_for_a_flow_nothing_leaves() {
+    let mut lab = Lab::new("flows", Limits { flows: 1, flows_per_cgroup: 1 });
+    let (listener, server) = (listener4(), listener4());
+    lab.install(&one_service(FailurePolicy::Open), vec![lab.endpoint(1, &listener)]);
+    let destination = server.local_addr().unwrap();
+    let answers = lab.dial("app", &[destination, destination]);
+    assert_eq!(answers, [Dialled::Connected(destination), Dialled::Refused(ENOBUFS)]);
+    // The first has ended with its process and given its place back.
+    assert_eq!(lab.dial("app", &[destination]), [Dialled::Connected(destination)]);
+    server.set_nonblocking(true).unwrap();
+    assert!(server.accept().is_err(), "a connection reached the destination uninspected");
+    assert_eq!(lab.engine.flow_count().unwrap(), 0);
+}
+
+#[test]
+fn one_cgroup_cannot_take_the_flows_of_another() {
+    let mut lab = Lab::new("share", Limits { flows: 8, flows_per_cgroup: 1 });
+    let listener = listener4();
+    lab.install(&one_service(FailurePolicy::Open), vec![lab.endpoint(1, &listener)]);
+    let answers = lab.dial("app", &[anywhere(), anywhere()]);
+    assert_eq!(answers, [Dialled::Connected(anywhere()), Dialled::Refused(ENOBUFS)]);
+}
+
+#[test]
+fn a_listener_is_reached_through_the_engine_only() {
+    let mut lab = Lab::new("dialled", Limits::default());
+    let listener = listener4();
+    lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, &listener)]);
+    let port = listener.local_addr().unwrap().port();
+    let mapped = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), port));
+    let answers = lab.dial("app", &[listener.local_addr().unwrap(), mapped]);
+    assert_eq!(answers, [Dialled::Refused(ECONNREFUSED), Dialled::Refused(ECONNREFUSED)]);
+    assert_eq!(lab.refusals(), [Refusal::ListenerDialled { service: ServiceId(1) }; 2]);
+}
+
+#[test]
+fn a_leg_that_leaves_a_service_without_records_goes_past_it_and_those_before() {
+    let mut lab = Lab::new("forgetful", Limits::default());
+    let (first, second, server) = (listener4(), listener4(), listener4());
+    let services = vec![service(1, FailurePolicy::Closed), service(2, FailurePolicy::Closed)];
+    let policy = Policy::new(services, Vec::new(), vec![redirect(1, 1), redirect(2, 2)]).unwrap();
+    lab.install(&policy, vec![lab.endpoint(1, &first), lab.endpoint(2, &second)]);
+    let destination = server.local_addr().unwrap();
+    lab.dial("svc-1", &[destination]);
+    second.accept().unwrap();
+    lab.dial("svc-2", &[destination]);
+    server.accept().unwrap();
+}
+
+fn auth(id: u32, conditions: Conditions, flags: FlagConditions, action: Action) -> Filter {
+    let layer = Layer::Auth(AuthRule { sublayer: SublayerId(1), flags, action });
+    Filter { id: FilterId(id), weight: u64::from(100 - id), conditions, layer }
+}
+
+#[test]
+fn the_auth_layer_blocks_with_the_errno_the_filter_names() {
+    let mut lab = Lab::new("auth", Limits::default());
+    let listener = listener4();
+    let port = |port| Conditions { remote_ports: Some(PortRange::single(port)), ..Conditions::default() };
+    let net = Prefix::new(Ipv4Addr::new(198, 51, 100, 0).into(), 24).unwrap();
+    let redirected = FlagConditions { redirected: Some(true), proxied: None };
+    let errno = |number| Action::Block { right: Right::Hard, errno: Errno::new(number).unwrap() };
+    let filters = vec![
+        redirect(1, 1),
+        auth(2, port(25), FlagConditions::default(), Action::BLOCK),
+        auth(3, port(26), redirected, errno(101)),
+        auth(4, port(443), FlagConditions::default(), Action::PERMIT),
+        auth(
+            5,
+            Conditions { remote: Some(net), ..Conditions::default() },
+            FlagConditions::default(),
+            errno(113),
+        ),
+    ];
+    let sublayer = Sublayer { id: SublayerId(1), name: "auth".into(), weight: 1 };
+    let policy = Policy::new(vec![service(1, FailurePolicy::Closed)], vec![sublayer], filters).unwrap();
+    lab.install(&policy, vec![lab.endpoint(1, &listener)]);
+    let at = |ip: [u8; 4], port| SocketAddr::from((ip, port));
+    let asked = [
+        at([192, 0, 2, 1], 25),
+        at([192, 0, 2, 1], 26),
+        at([198, 51, 100, 7], 80),
+        at([198, 51, 100, 7], 443),
+        at([192, 0, 2, 1], 80),
+    ];
+    let expected = [
+        Dialled::Refused(EACCES),
+        Dialled::Refused(101),
+        Dialled::Refused(113),
+        Dialled::Connected(asked[3]),
+        Dialled::Connected(asked[4]),
+    ];
+    assert_eq!(lab.dial("app", &asked), expected);
+}
+
+#[test]
+fn a_reload_takes_the_next_connect() {
+    let mut lab = Lab::new("reload", Limits::default());
+    let (listener, server) = (listener4(), listener4());
+    let destination = server.local_addr().unwrap();
+    lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, &listener)]);
+    lab.dial("app", &[destination]);
+    listener.accept().unwrap();
+    let nothing = Tables::compile(&Policy::new(Vec::new(), Vec::new(), Vec::new()).unwrap()).unwrap();
+    lab.engine.install(&Installation { tables: nothing, endpoints: Vec::new() }).unwrap();
+    lab.dial("app", &[destination]);
+    server.accept().unwrap();
+}
+
+#[test]
+fn another_network_namespace_is_left_alone() {
+    let mut lab = Lab::new("netns", Limits::default());
+    let listener = listener4();
+    lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, &listener)]);
+    let procs = lab.cgroup.child("app").path().join("cgroup.procs");
+    let output = Command::new("sh")
+        .args(["-c", "echo $$ > \"$0\"; exec unshare --net -- \"$@\""])
+        .arg(procs)
+        .args([LOAD, "dial", &anywhere().to_string()])
+        .output()
+        .unwrap();
+    // Nothing is up there, so it is the namespace itself that answers.
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{} errno 101\n", anywhere()));
+    assert_eq!(lab.refusals(), []);
+}
