@@ -14,6 +14,8 @@ fn main() {
         // searches for its own targets but not for BPF.
         .clang_args(["-mcpu=v3", "-Wall", "-Werror", "-idirafter", &format!("/usr/include/{arch}-linux-gnu")])
         .build()
-        .expect("clang compiles bpf/waylay.bpf.c (on Debian: apt install clang libelf-dev zlib1g-dev pkg-config)");
+        .expect(
+            "clang compiles bpf/waylay.bpf.c (on Debian: apt install clang libelf-dev zlib1g-dev pkg-config)",
+        );
     println!("cargo::rerun-if-changed=bpf");
 }

@@ -33,7 +33,9 @@ impl Spec {
     pub(crate) fn parse(spec: &str) -> Result<Self, String> {
         match spec.split_once(':') {
             None if spec == Builtin::Log.name() => Ok(Self::Builtin(Builtin::Log)),
-            Some(("exec", command)) if !command.trim().is_empty() => Ok(Self::Exec(command.trim().to_owned())),
+            Some(("exec", command)) if !command.trim().is_empty() => {
+                Ok(Self::Exec(command.trim().to_owned()))
+            }
             Some(("exec", _)) => Err("exec: needs a command, as in exec:./my-service".to_owned()),
             Some(("adopt", _)) => Err(format!("adopt: is not there yet; known services: {KNOWN}")),
             Some(_) | None => Err(format!("no such service; known services: {KNOWN}")),

@@ -9,11 +9,7 @@ mod serve;
 use std::{error::Error, process::ExitCode, sync::Arc};
 
 use clap::Parser;
-use waylay_host::{
-    Observer, RunSpec,
-    launch::Launch,
-    user::Identity,
-};
+use waylay_host::{Observer, RunError, RunSpec, launch::Launch, user::Identity};
 
 use crate::{
     args::{Cli, Command, LaunchArgs, RunArgs},
@@ -44,8 +40,14 @@ fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
         on_failure: args.on_failure.into(),
     };
     let output: Arc<dyn Observer> = Arc::new(Output::new(args.output, args.log.as_deref())?);
-    let ended = waylay_host::run(&spec, &output)?;
-    Ok(ExitCode::from(ended.exit_code()))
+    match waylay_host::run(&spec, &output) {
+        Ok(ended) => Ok(ExitCode::from(ended.exit_code())),
+        Err(error @ RunError::Interrupted { signal }) => {
+            complain(&error);
+            Ok(ExitCode::from(128 + u8::try_from(signal).unwrap_or(0)))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn launch(args: &LaunchArgs) -> Result<ExitCode, Box<dyn Error>> {

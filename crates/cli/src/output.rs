@@ -47,9 +47,7 @@ pub(crate) struct LogError {
 impl Output {
     pub(crate) fn new(format: Format, log: Option<&Path>) -> Result<Self, LogError> {
         let sink: Box<dyn Write + Send> = match (log, format) {
-            (Some(path), _) => {
-                Box::new(open(path).map_err(|source| LogError { path: path.into(), source })?)
-            }
+            (Some(path), _) => Box::new(open(path).map_err(|source| LogError { path: path.into(), source })?),
             (None, Format::Human) => Box::new(io::stderr()),
             (None, Format::Json) => Box::new(io::stdout()),
         };

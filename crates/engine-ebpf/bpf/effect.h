@@ -142,6 +142,32 @@ static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_c
 	}
 }
 
+/* On the connecting socket and, for getpeername, on the MPTCP socket above it. */
+static __always_inline bool wl_remember(struct bpf_sock *sk, struct wl_outgoing *out)
+{
+	struct bpf_sock *msk = wl_msk(sk);
+
+	if (msk) {
+		bpf_sk_storage_delete(&outgoing, msk);
+		if (!bpf_sk_storage_get(&outgoing, msk, out, BPF_SK_STORAGE_GET_F_CREATE))
+			return false;
+	}
+	return bpf_sk_storage_get(&outgoing, sk, out, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
+static __always_inline void wl_forget(struct bpf_sock *sk)
+{
+	struct wl_outgoing *out = bpf_sk_storage_get(&outgoing, sk, NULL, 0);
+	struct bpf_sock *msk = wl_msk(sk);
+
+	if (msk)
+		bpf_sk_storage_delete(&outgoing, msk);
+	if (!out)
+		return;
+	wl_end_unaccepted(out->flow);
+	bpf_sk_storage_delete(&outgoing, sk);
+}
+
 /* Reserves all that a redirected leg needs, then rewrites its address; when
  * anything is short the connect fails instead of going out without a record. */
 static __always_inline int wl_redirect(struct bpf_sock_addr *ctx, int family, struct wl_connect *c, __u32 slot,
@@ -161,7 +187,7 @@ static __always_inline int wl_redirect(struct bpf_sock_addr *ctx, int family, st
 	wl_fill_flow(flow, c, id, slot, service, filter);
 	c->redirect.flow = id;
 	c->redirect.destination = c->leg.remote;
-	if (!bpf_sk_storage_get(&outgoing, ctx->sk, &c->redirect, BPF_SK_STORAGE_GET_F_CREATE)) {
+	if (!wl_remember(ctx->sk, &c->redirect)) {
 		wl_end_flow(id);
 		return wl_refuse(&c->leg, WL_REFUSED_NO_SOCKET_STORAGE, ENOBUFS, service->id, filter->id);
 	}

@@ -84,9 +84,16 @@ static __always_inline void wl_remote(const volatile struct bpf_sock_addr *ctx, 
 	a->reserved = 0;
 }
 
+/* An MPTCP application's socket is not the one that connects: the kernel
+ * connects a subflow of its own for it. */
+static __always_inline struct bpf_sock *wl_msk(struct bpf_sock *sk)
+{
+	return (struct bpf_sock *)bpf_skc_to_mptcp_sock(sk);
+}
+
 static __always_inline bool wl_owned_by_kernel(struct bpf_sock *sk)
 {
-	struct sock *owned = (struct sock *)bpf_skc_to_tcp_sock(sk);
+	struct sock *owned = (struct sock *)wl_msk(sk) ?: (struct sock *)bpf_skc_to_tcp_sock(sk);
 
 	return owned && BPF_CORE_READ_BITFIELD_PROBED(owned, sk_kern_sock);
 }

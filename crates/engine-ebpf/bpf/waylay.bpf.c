@@ -34,7 +34,7 @@ static __always_inline void wl_find_chain(struct bpf_sock_addr *ctx, struct wl_c
 	if (slot >= WL_MAX_SERVICES)
 		return;
 	c->leg.proxied = 1;
-	carried_flow = bpf_sk_storage_get(&carried, ctx->sk, NULL, 0);
+	carried_flow = bpf_sk_storage_get(&carried, wl_msk(ctx->sk) ?: ctx->sk, NULL, 0);
 	if (carried_flow && carried_flow->slot == slot) {
 		c->carried = carried_flow;
 		c->excluded = carried_flow->chain.excluded;
@@ -148,16 +148,11 @@ static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
 	struct wl_connect c = { .config = wl_config(), .tables = wl_tables() };
 	const struct wl_listener_owner *owner;
 	struct wl_choice choice;
-	struct wl_outgoing *old;
 	int verdict = WL_PASS;
 
 	if (ctx->protocol != SOCK_PROTO_TCP)
 		return WL_PASS;
-	old = bpf_sk_storage_get(&outgoing, ctx->sk, NULL, 0);
-	if (old) {
-		wl_end_unaccepted(old->flow);
-		bpf_sk_storage_delete(&outgoing, ctx->sk);
-	}
+	wl_forget(ctx->sk);
 	if (wl_owned_by_kernel(ctx->sk))
 		return WL_PASS;
 	wl_remote(ctx, family, &c.leg.remote);

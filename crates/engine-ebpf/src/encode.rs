@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use waylay_abi::{self as abi, FilterCondition};
 use waylay_core::{
-    Action, Conditions, FailurePolicy, FlagConditions, Protocol, Right, TableAuthFilter, TableFilter, TableService,
-    Tables,
+    Action, Conditions, FailurePolicy, FlagConditions, Protocol, Right, TableAuthFilter, TableFilter,
+    TableService, Tables,
 };
 use waylay_engine::Endpoint;
 use zerocopy::FromZeros;
@@ -33,8 +33,12 @@ pub fn encode(tables: &Tables, endpoints: &[Endpoint]) -> Box<abi::Tables> {
 }
 
 fn encode_service(service: &TableService, endpoint: Option<&Endpoint>) -> abi::Service {
-    let tcp4 = endpoint.and_then(|endpoint| endpoint.tcp4).map(|address| abi::Address::from(SocketAddr::V4(address)));
-    let tcp6 = endpoint.and_then(|endpoint| endpoint.tcp6).map(|address| abi::Address::from(SocketAddr::V6(address)));
+    let tcp4 = endpoint
+        .and_then(|endpoint| endpoint.tcp4)
+        .map(|address| abi::Address::from(SocketAddr::V4(address)));
+    let tcp6 = endpoint
+        .and_then(|endpoint| endpoint.tcp6)
+        .map(|address| abi::Address::from(SocketAddr::V6(address)));
     let mut name = [0; abi::NAME_LEN];
     for (to, from) in name[..abi::NAME_LEN - 1].iter_mut().zip(service.name.bytes()) {
         *to = from;

@@ -154,14 +154,18 @@ impl EbpfEngine {
     }
 
     fn write(&self, map: &'static str, key: &[u8], value: &[u8]) -> Result<(), EbpfError> {
-        self.loaded.map(map)?.update(key, value, MapFlags::ANY).map_err(|source| EbpfError::Map { map, source })
+        self.loaded
+            .map(map)?
+            .update(key, value, MapFlags::ANY)
+            .map_err(|source| EbpfError::Map { map, source })
     }
 
     fn attach_program(&mut self, program: &'static str, cgroup: &Path, pin: &str) -> Result<(), EbpfError> {
         let failed = |source| EbpfError::Attach { program, cgroup: cgroup.into(), source };
         let directory = fs::File::open(cgroup).map_err(|source| failed(source.into()))?;
         let loaded = self.loaded.program(program);
-        let loaded = loaded.ok_or_else(|| failed(std::io::Error::from(std::io::ErrorKind::NotFound).into()))?;
+        let loaded =
+            loaded.ok_or_else(|| failed(std::io::Error::from(std::io::ErrorKind::NotFound).into()))?;
         let mut link = loaded.attach_cgroup(directory.as_raw_fd()).map_err(failed)?;
         let path = self.scope.pins.join(pin);
         link.pin(&path).map_err(|source| EbpfError::Pin { path, source })?;
@@ -205,7 +209,8 @@ impl Engine for EbpfEngine {
 
 /// Programs that loaded can do all of this; what is missing here no kernel would add.
 fn capabilities() -> Capabilities {
-    let missing = |needs: &str| CapabilityState::Missing { needs: needs.into(), remedy: "not there yet".into() };
+    let missing =
+        |needs: &str| CapabilityState::Missing { needs: needs.into(), remedy: "not there yet".into() };
     [
         (Feature::RedirectTcp4, CapabilityState::Available),
         (Feature::RedirectTcp6, CapabilityState::Available),

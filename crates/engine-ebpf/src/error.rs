@@ -10,7 +10,9 @@ pub enum EbpfError {
     #[error("the kernel has no BTF (/sys/kernel/btf/vmlinux): it needs CONFIG_DEBUG_INFO_BTF=y")]
     NoBtf,
     /// Not allowed to load programs.
-    #[error("not permitted to load eBPF programs: CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed, in the initial user namespace (a container lacks them unless it is privileged)")]
+    #[error(
+        "not permitted to load eBPF programs: CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed, in the initial user namespace (a container lacks them unless it is privileged)"
+    )]
     NotPermitted,
     /// The kernel refused the programs, or lacks something they use.
     #[error("the kernel refused the eBPF programs (Linux 6.1 or later is needed)")]
@@ -80,9 +82,9 @@ impl EbpfError {
         if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
             return Self::NoBtf;
         }
-        match source.kind() {
-            libbpf_rs::ErrorKind::PermissionDenied => Self::NotPermitted,
-            _ => Self::Load(source),
+        if source.kind() == libbpf_rs::ErrorKind::PermissionDenied {
+            return Self::NotPermitted;
         }
+        Self::Load(source)
     }
 }

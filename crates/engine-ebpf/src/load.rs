@@ -40,7 +40,10 @@ impl Loaded {
     /// A handle on one of the object's maps.
     pub(crate) fn map(&self, name: &'static str) -> Result<MapHandle, EbpfError> {
         let found = self.object.maps().find(|map| map.name() == name);
-        let missing = || EbpfError::Map { map: name, source: std::io::Error::from(std::io::ErrorKind::NotFound).into() };
+        let missing = || EbpfError::Map {
+            map: name,
+            source: std::io::Error::from(std::io::ErrorKind::NotFound).into(),
+        };
         let map = found.ok_or_else(missing)?;
         MapHandle::try_from(&map).map_err(|source| EbpfError::Map { map: name, source })
     }
@@ -121,4 +124,3 @@ fn boot_number() -> Result<u64, EbpfError> {
     let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
     Ok(u64::from_str_radix(&digits, 16).unwrap_or_default())
 }
-

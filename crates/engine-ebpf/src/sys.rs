@@ -1,11 +1,7 @@
 //! The one question about a socket that no safe library asks.
 #![expect(unsafe_code, reason = "getsockopt(SO_NETNS_COOKIE)")]
 
-use std::{
-    io,
-    net::UdpSocket,
-    os::fd::AsRawFd,
-};
+use std::{io, net::UdpSocket, os::fd::AsRawFd};
 
 /// The cookie of the network namespace of this thread (socket(7)).
 pub(crate) fn netns_cookie() -> io::Result<u64> {

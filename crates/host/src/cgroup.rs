@@ -143,9 +143,8 @@ impl Cgroup {
     fn processes(&self) -> Vec<i32> {
         let below = fs::read_dir(&self.path).into_iter().flatten().flatten();
         let below = below.filter(|entry| entry.path().is_dir());
-        let mut pids: Vec<i32> = below
-            .flat_map(|entry| Self { path: entry.path(), level: self.level + 1 }.processes())
-            .collect();
+        let mut pids: Vec<i32> =
+            below.flat_map(|entry| Self { path: entry.path(), level: self.level + 1 }.processes()).collect();
         let own = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
         pids.extend(own.lines().filter_map(|pid| pid.parse::<i32>().ok()));
         pids

@@ -61,7 +61,8 @@ impl Instance {
         // 0 stands for "no instance" in the kernel's tables.
         let id = u64::from_ne_bytes(bytes).max(1);
         let record = Path::new(STATE).join(format!("{id:016x}.json"));
-        let lock = locked_record(&record).map_err(|source| InstanceError::Record { path: record.clone(), source })?;
+        let lock = locked_record(&record)
+            .map_err(|source| InstanceError::Record { path: record.clone(), source })?;
         Ok(Self { id, record, _lock: lock })
     }
 

@@ -32,6 +32,8 @@ use crate::{sys, user::Identity};
 const BACKLOG: i32 = 4096;
 /// The first descriptor of `sd_listen_fds(3)`.
 const FIRST_LISTEN_FD: i32 = 3;
+/// Where services look for programs: nothing below root's home.
+const SERVICE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Above every descriptor that is passed.
 const OUT_OF_THE_WAY: i32 = 100;
 
@@ -163,6 +165,9 @@ impl Launch {
                 let listeners = listen_for_supervisor()?;
                 self.assume_identity()?;
                 give_up_the_rest().map_err(LaunchError::Supervisor)?;
+                // Whatever the caller keeps in its environment is not for a
+                // process that parses hostile bytes.
+                command.env_clear().env("PATH", SERVICE_PATH).env("LANG", "C.UTF-8");
                 pass(listeners, &mut command)?;
             }
         }
@@ -175,7 +180,8 @@ impl Launch {
             own.arg0("waylay").args(command);
             return Ok(own);
         }
-        let (program, args) = command.split_first().ok_or_else(|| LaunchError::NotFound { program: OsString::new() })?;
+        let (program, args) =
+            command.split_first().ok_or_else(|| LaunchError::NotFound { program: OsString::new() })?;
         let mut command = Command::new(program);
         command.args(args);
         Ok(command)
@@ -183,7 +189,8 @@ impl Launch {
 
     fn assume_identity(&self) -> Result<(), LaunchError> {
         let Some(identity) = &self.identity else { return Ok(()) };
-        set_credentials(identity).map_err(|errno| LaunchError::Identity { uid: identity.uid, source: errno.into() })
+        set_credentials(identity)
+            .map_err(|errno| LaunchError::Identity { uid: identity.uid, source: errno.into() })
     }
 
     fn show_person(&self, command: &mut Command) {
@@ -194,10 +201,10 @@ impl Launch {
 }
 
 fn exec_error(program: OsString, source: io::Error) -> LaunchError {
-    match source.kind() {
-        io::ErrorKind::NotFound => LaunchError::NotFound { program },
-        _ => LaunchError::NotExecutable { program, source },
+    if source.kind() == io::ErrorKind::NotFound {
+        return LaunchError::NotFound { program };
     }
+    LaunchError::NotExecutable { program, source }
 }
 
 fn set_credentials(identity: &Identity) -> rustix::io::Result<()> {

@@ -16,8 +16,8 @@ use std::{
 
 use thiserror::Error;
 use waylay_core::{
-    Conditions, Event, FailurePolicy, Filter, FilterId, Layer, LimitError, Policy, PolicyError, Refusal, Service, ServiceId,
-    Tables,
+    Conditions, Event, FailurePolicy, Filter, FilterId, Layer, LimitError, Policy, PolicyError, Refusal,
+    Service, ServiceId, Tables,
 };
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
 use waylay_engine_ebpf::{EbpfEngine, EbpfError, Limits, Scope, bpf_file_system};
@@ -27,7 +27,7 @@ use crate::{
     instance::{Instance, InstanceError, clean_up},
     launch::{Launch, Role},
     service::{Running, Waiting, launcher},
-    signals::Forwarder,
+    signals::Signals,
     user::Identity,
 };
 
@@ -93,7 +93,9 @@ impl Ended {
 #[derive(Debug, Error)]
 pub enum RunError {
     /// Not root.
-    #[error("waylay run needs root to load eBPF programs and to give each service a user of its own; try: sudo waylay run …")]
+    #[error(
+        "waylay run needs root to load eBPF programs and to give each service a user of its own; try: sudo waylay run …"
+    )]
     NotRoot,
     /// The hierarchy of cgroups.
     #[error(transparent)]
@@ -118,6 +120,12 @@ pub enum RunError {
         /// What went wrong.
         source: io::Error,
     },
+    /// A signal asked for the end before the command had started.
+    #[error("interrupted by signal {signal} before the command started")]
+    Interrupted {
+        /// The signal's number.
+        signal: i32,
+    },
     /// The command's process could not be made.
     #[error("cannot start the command")]
     CommandStart(#[source] io::Error),
@@ -132,6 +140,7 @@ pub fn run(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<Ended, RunErr
     if !rustix::process::geteuid().is_root() {
         return Err(RunError::NotRoot);
     }
+    let signals = Signals::watch().map_err(RunError::CommandStart)?;
     let tables = Tables::compile(&policy(spec)?)?;
     let parent = Cgroup::for_runs()?;
     let pin_root = bpf_file_system()?;
@@ -140,7 +149,7 @@ pub fn run(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<Ended, RunErr
         runs => observer.cleaned_up(runs),
     }
     let place = Place::new(&parent, &pin_root)?;
-    let outcome = place.run(spec, &tables, observer);
+    let outcome = place.run(spec, &tables, &signals, observer);
     place.leave();
     outcome
 }
@@ -199,7 +208,13 @@ impl Place {
         self.cgroup.child("app").create()
     }
 
-    fn run(&self, spec: &RunSpec, tables: &Tables, observer: &Arc<dyn Observer>) -> Result<Ended, RunError> {
+    fn run(
+        &self,
+        spec: &RunSpec,
+        tables: &Tables,
+        signals: &Signals,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Ended, RunError> {
         let mut engine = EbpfEngine::load(self.scope.clone())?;
         let waiting = self.start_services(spec, &mut engine)?;
         let endpoints = endpoints(&waiting)?;
@@ -210,7 +225,7 @@ impl Place {
         engine.attach()?;
         let refusals = RefusalReader::start(&engine, tables, observer)?;
         let running = release(waiting, spec, &engine, observer)?;
-        let outcome = self.run_command(spec, observer);
+        let outcome = self.run_command(spec, signals, observer);
         running.iter().for_each(Running::tell_to_stop);
         running.into_iter().for_each(Running::wait);
         refusals.stop();
@@ -230,16 +245,29 @@ impl Place {
         Ok(waiting)
     }
 
-    fn run_command(&self, spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<Ended, RunError> {
+    fn run_command(
+        &self,
+        spec: &RunSpec,
+        signals: &Signals,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Ended, RunError> {
+        if let Some(signal) = signals.take() {
+            return Err(RunError::Interrupted { signal });
+        }
         let app = self.cgroup.child("app");
-        let launch = Launch { cgroup: app.path().into(), identity: spec.identity.clone(), role: Role::Command, own_binary: false };
+        let launch = Launch {
+            cgroup: app.path().into(),
+            identity: spec.identity.clone(),
+            role: Role::Command,
+            own_binary: false,
+        };
         let mut child = launcher(&launch, &spec.command)
             .and_then(|mut launcher: Command| launcher.spawn())
             .map_err(RunError::CommandStart)?;
-        let forwarder = Forwarder::to(child.id()).map_err(RunError::CommandStart)?;
+        signals.pass_to(child.id());
         let status = child.wait().map_err(RunError::CommandStart)?;
-        drop(forwarder);
-        wait_for_background(&app, observer);
+        signals.keep();
+        wait_for_background(&app, signals, observer);
         Ok(Ended { status })
     }
 
@@ -248,7 +276,8 @@ impl Place {
         self.cgroup.kill();
         let unpinned = std::fs::remove_dir_all(&self.scope.pins);
         let unpinned = unpinned.is_ok() || !self.scope.pins.exists();
-        let forgotten = waylay_engine_ebpf::forget_instance(&self.scope.pin_root, self.scope.instance).is_ok();
+        let forgotten =
+            waylay_engine_ebpf::forget_instance(&self.scope.pin_root, self.scope.instance).is_ok();
         if unpinned && forgotten && self.cgroup.remove().is_ok() {
             self.instance.forget();
         }
@@ -299,24 +328,16 @@ fn release(
 }
 
 /// Like `strace -f`: the run lasts as long as anything it started.
-fn wait_for_background(app: &Cgroup, observer: &Arc<dyn Observer>) {
+fn wait_for_background(app: &Cgroup, signals: &Signals, observer: &Arc<dyn Observer>) {
     if !app.is_populated() {
         return;
     }
     observer.waiting_for_background();
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let mut hooks = Vec::new();
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        hooks.extend(signal_hook::flag::register(signal, Arc::clone(&interrupted)));
-    }
     while app.is_populated() {
-        if interrupted.load(Ordering::Acquire) {
+        if signals.take().is_some() {
             app.kill();
         }
         thread::sleep(BACKGROUND_STEP);
-    }
-    for hook in hooks {
-        signal_hook::low_level::unregister(hook);
     }
 }
 

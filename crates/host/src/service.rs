@@ -47,7 +47,12 @@ impl Waiting {
     /// Starts the service's process and waits until it says where it listens.
     pub(crate) fn start(spec: &ServiceSpec, cgroup: Cgroup, identity: Identity) -> Result<Self, RunError> {
         let failed = |source| RunError::ServiceStart { service: spec.name.clone(), source };
-        let launch = Launch { cgroup: cgroup.path().into(), identity: Some(identity), role: Role::Service, own_binary: spec.builtin };
+        let launch = Launch {
+            cgroup: cgroup.path().into(),
+            identity: Some(identity),
+            role: Role::Service,
+            own_binary: spec.builtin,
+        };
         let mut child = launcher(&launch, &spec.command)
             .and_then(|mut command| command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn())
             .map_err(failed)?;

@@ -20,9 +20,8 @@ pub(crate) fn place(fd: BorrowedFd<'_>, target: i32) -> io::Result<()> {
 pub(crate) fn close_on_exec_from(first: i32) -> io::Result<()> {
     let first = libc::c_uint::try_from(first).unwrap_or(0);
     // SAFETY: only a flag of the descriptors changes; they stay open and owned as before.
-    let result = unsafe {
-        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }

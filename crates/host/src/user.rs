@@ -95,10 +95,8 @@ impl Identity {
     }
 
     fn of(user: &User) -> Result<Self, UserError> {
-        let name = CString::new(user.name.clone()).map_err(|source| UserError::Lookup {
-            name: user.name.clone(),
-            source: source.into(),
-        })?;
+        let name = CString::new(user.name.clone())
+            .map_err(|source| UserError::Lookup { name: user.name.clone(), source: source.into() })?;
         let groups = getgrouplist(&name, user.gid).map_err(|errno| lookup(&user.name, errno))?;
         Ok(Self {
             uid: user.uid.as_raw(),

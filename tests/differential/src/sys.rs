@@ -28,7 +28,8 @@ mod c {
 
     unsafe extern "C" {
         pub(super) fn waylay_test_siphash(k0: u64, k1: u64, words: *const u64, tag: *mut u64);
-        pub(super) fn waylay_test_classify_redirect(t: *const abi::Tables, leg: *const Leg, skip: u64) -> i32;
+        pub(super) fn waylay_test_classify_redirect(t: *const abi::Tables, leg: *const Leg, skip: u64)
+        -> i32;
         pub(super) fn waylay_test_classify_auth(t: *const abi::Tables, leg: *const Leg) -> i32;
         pub(super) fn waylay_test_leg_size() -> usize;
     }

@@ -1,5 +1,6 @@
 //! The programs' classification is that of `waylay_core::Tables`, which is
 //! compared with `decide` in `waylay-core`.
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -89,7 +90,8 @@ fn policy() -> impl Strategy<Value = Policy> {
             on_failure: FailurePolicy::Closed,
         };
         let sublayer = |id| Sublayer { id: SublayerId(id), name: format!("l{id}"), weight: (id % 2) as u16 };
-        let filter = |(id, (weight, conditions, layer))| Filter { id: FilterId(id), weight, conditions, layer };
+        let filter =
+            |(id, (weight, conditions, layer))| Filter { id: FilterId(id), weight, conditions, layer };
         Policy::new(
             (1..=SERVICES).map(service).collect(),
             (1..=SUBLAYERS).map(sublayer).collect(),

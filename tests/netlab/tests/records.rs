@@ -1,4 +1,5 @@
 //! Records under load and under attack: none missing, none wrong, none forged.
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::{
     fs,
@@ -61,7 +62,8 @@ fn said(output: &Output, name: &str) -> String {
     let prefix = format!("netlab-probe: {name} ");
     let second = format!("netlab-probe-2: {name} ");
     let stderr = text(&output.stderr);
-    let line = stderr.lines().find_map(|line| line.strip_prefix(&prefix).or_else(|| line.strip_prefix(&second)));
+    let line =
+        stderr.lines().find_map(|line| line.strip_prefix(&prefix).or_else(|| line.strip_prefix(&second)));
     line.unwrap_or_else(|| panic!("the probe said nothing about {name}:\n{stderr}")).to_owned()
 }
 

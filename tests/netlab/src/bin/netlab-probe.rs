@@ -11,7 +11,9 @@ use std::{
 };
 
 use socket2::{Domain, SockRef, Socket, Type};
-use waylay::{Inbound, RedirectRecords, RedirectService, SetError, query_redirect_records, set_redirect_records};
+use waylay::{
+    Inbound, RedirectRecords, RedirectService, SetError, query_redirect_records, set_redirect_records,
+};
 
 fn main() {
     let handler: fn(Inbound) = match env::args().nth(1).as_deref() {
