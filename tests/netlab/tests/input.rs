@@ -209,7 +209,9 @@ mod programs {
         patiently("a connection in the backlog", || (waiting_for(listener) > 0).then_some(()));
         assert_eq!(server.accepted(), 0);
         kill(run.service("sh"), Signal::KILL);
-        assert_eq!(run.answer(), "connected, then ECONNRESET");
+        // connect() itself says so if the reset is faster than the application wakes.
+        let answer = run.answer();
+        assert!(answer.ends_with("ECONNRESET"), "{answer}");
         assert_eq!(server.accepted(), 0);
         run.finish().well();
     }

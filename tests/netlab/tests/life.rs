@@ -340,7 +340,9 @@ mod killed_service {
         let mut run = waylay().through_logs(2).reporting().spawn_dialler();
         assert_eq!(run.ask(&dial(&server)), "ok");
         kill_service(&mut run, "log-2", "refused (closed)");
-        assert_eq!(run.ask(&dial(&server)), "connected, then ECONNRESET");
+        // connect() itself says so if the reset is faster than the application wakes.
+        let answer = run.ask(&dial(&server));
+        assert!(answer.ends_with("ECONNRESET"), "{answer}");
         assert_eq!(server.accepted(), 1);
         let reports = run.finish().well().reports_of("log");
         assert_eq!((reports.len(), reports[1].verdict.as_str()), (2, "unreachable"));
