@@ -231,6 +231,8 @@ struct wl_tuple {
 struct wl_outgoing {
 	__u64 flow;
 	struct wl_address destination;
+	__u32 bound_device; /* taken off the socket, for its leg goes over loopback */
+	__u32 reserved;
 };
 
 enum wl_refusal {

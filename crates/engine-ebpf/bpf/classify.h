@@ -6,11 +6,20 @@
  */
 #pragma once
 
+/* What filters ask about the application at the head of the chain. */
+struct wl_origin {
+	__u64 exe_device;
+	__u64 exe_inode;
+	__u64 cgroup;
+	__u32 uid;
+	__u32 reserved;
+};
+
 /* What is known of one connect(). */
 struct wl_leg {
 	struct wl_address remote;
 	struct wl_process caller;
-	struct wl_process origin; /* the application at the head of the chain */
+	struct wl_origin origin;
 	__u32 caller_slot;        /* WL_NO_SLOT unless a service calls */
 	__u32 protocol;
 	__u32 redirected;
@@ -47,7 +56,8 @@ static inline __attribute__((always_inline)) bool wl_asks(const struct wl_filter
 
 WL_GLOBAL int wl_filter_matches(const struct wl_filter *f, const struct wl_leg *leg)
 {
-	const struct wl_process *app, *via;
+	const struct wl_origin *app;
+	const struct wl_process *via;
 
 	if (!f || !leg)
 		return 0;

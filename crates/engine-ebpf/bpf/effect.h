@@ -46,16 +46,20 @@ static __always_inline int wl_refuse(const struct wl_leg *leg, __u32 refusal, __
 	return WL_REJECT;
 }
 
-/* An application's own escape from its VPN must not become a loop outside of
- * us: what it asked of its socket is asked of the service's too. */
-static __always_inline void wl_grant_wishes(struct bpf_sock_addr *ctx, const struct wl_socket_wishes *w)
+static __always_inline void wl_bind_device(struct bpf_sock_addr *ctx, int device)
 {
-	int mark = w->mark, device = w->bound_device;
+	bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &device, sizeof(device));
+}
+
+/* An application's own escape from its VPN must not become a loop outside of
+ * us: what it asked of its socket is asked of the service's too. The device
+ * only on the last leg: the others go over loopback. */
+static __always_inline void wl_grant_mark(struct bpf_sock_addr *ctx, const struct wl_socket_wishes *w)
+{
+	int mark = w->mark;
 
 	if (mark)
 		bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
-	if (device)
-		bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &device, sizeof(device));
 }
 
 static __always_inline bool wl_takes_ip4(const struct wl_leg *leg)
@@ -133,7 +137,8 @@ static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_c
 	flow->state = WL_FLOW_RESERVED;
 	flow->slot = slot;
 	flow->destination = c->leg.remote;
-	flow->application = c->leg.origin;
+	if (!c->carried)
+		flow->application = c->leg.caller;
 	flow->chain.excluded = c->excluded | 1ULL << slot;
 	flow->chain.hop_count = hop + 1;
 	if (hop < WL_MAX_HOPS) {
@@ -155,17 +160,19 @@ static __always_inline bool wl_remember(struct bpf_sock *sk, struct wl_outgoing 
 	return bpf_sk_storage_get(&outgoing, sk, out, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
-static __always_inline void wl_forget(struct bpf_sock *sk)
+static __always_inline void wl_forget(struct bpf_sock_addr *ctx)
 {
-	struct wl_outgoing *out = bpf_sk_storage_get(&outgoing, sk, NULL, 0);
-	struct bpf_sock *msk = wl_msk(sk);
+	struct wl_outgoing *out = bpf_sk_storage_get(&outgoing, ctx->sk, NULL, 0);
+	struct bpf_sock *msk = wl_msk(ctx->sk);
 
 	if (msk)
 		bpf_sk_storage_delete(&outgoing, msk);
 	if (!out)
 		return;
+	if (out->bound_device)
+		wl_bind_device(ctx, out->bound_device);
 	wl_end_unaccepted(out->flow);
-	bpf_sk_storage_delete(&outgoing, sk);
+	bpf_sk_storage_delete(&outgoing, ctx->sk);
 }
 
 /* Reserves all that a redirected leg needs, then rewrites its address; when
@@ -185,16 +192,19 @@ static __always_inline int wl_redirect(struct bpf_sock_addr *ctx, int family, st
 		return wl_refuse(&c->leg, WL_REFUSED_NO_FLOWS, ENOBUFS, service->id, filter->id);
 	}
 	wl_fill_flow(flow, c, id, slot, service, filter);
+	if (!c->carried) {
+		wl_wishes(ctx->sk, family, &flow->wishes);
+		wl_exe_path(flow);
+	}
 	c->redirect.flow = id;
+	c->redirect.bound_device = c->carried ? 0 : flow->wishes.bound_device;
 	c->redirect.destination = c->leg.remote;
 	if (!wl_remember(ctx->sk, &c->redirect)) {
 		wl_end_flow(id);
 		return wl_refuse(&c->leg, WL_REFUSED_NO_SOCKET_STORAGE, ENOBUFS, service->id, filter->id);
 	}
-	if (!c->carried) {
-		wl_wishes(ctx->sk, family, &flow->wishes);
-		wl_exe_path(flow);
-	}
+	if (c->redirect.bound_device)
+		wl_bind_device(ctx, 0);
 	wl_rewrite(ctx, family, &c->leg, service);
 	return WL_PASS;
 }

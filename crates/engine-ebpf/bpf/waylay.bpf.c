@@ -23,6 +23,14 @@
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
+static __always_inline void wl_originates(struct wl_leg *leg, const struct wl_process *application)
+{
+	leg->origin.exe_device = application->exe_device;
+	leg->origin.exe_inode = application->exe_inode;
+	leg->origin.cgroup = application->cgroup;
+	leg->origin.uid = application->uid;
+}
+
 /* The chain the leg brings along: records that its own service set on the
  * socket, or what leaving a service without records excludes. */
 static __always_inline void wl_find_chain(struct bpf_sock_addr *ctx, struct wl_connect *c)
@@ -30,7 +38,7 @@ static __always_inline void wl_find_chain(struct bpf_sock_addr *ctx, struct wl_c
 	__u32 slot = c->leg.caller_slot;
 	struct wl_flow *carried_flow;
 
-	c->leg.origin = c->leg.caller;
+	wl_originates(&c->leg, &c->leg.caller);
 	if (slot >= WL_MAX_SERVICES)
 		return;
 	c->leg.proxied = 1;
@@ -39,7 +47,7 @@ static __always_inline void wl_find_chain(struct bpf_sock_addr *ctx, struct wl_c
 		c->carried = carried_flow;
 		c->excluded = carried_flow->chain.excluded;
 		c->hop_count = carried_flow->chain.hop_count;
-		c->leg.origin = carried_flow->application;
+		wl_originates(&c->leg, &carried_flow->application);
 	} else {
 		c->excluded = c->tables->services[slot].prefix_mask;
 	}
@@ -99,8 +107,11 @@ static __always_inline int wl_carry_out(struct bpf_sock_addr *ctx, int family, s
 
 	asm volatile("" : "+r"(index));
 	if (index >= WL_MAX_FILTERS) {
-		if (c->carried)
-			wl_grant_wishes(ctx, &c->carried->wishes);
+		if (c->carried) {
+			wl_grant_mark(ctx, &c->carried->wishes);
+			if (c->carried->wishes.bound_device)
+				wl_bind_device(ctx, c->carried->wishes.bound_device);
+		}
 		return WL_PASS;
 	}
 	filter = &c->tables->redirect[index];
@@ -109,7 +120,7 @@ static __always_inline int wl_carry_out(struct bpf_sock_addr *ctx, int family, s
 	if (choice->refusal)
 		return wl_refuse(&c->leg, choice->refusal, ECONNREFUSED, service->id, filter->id);
 	if (c->carried)
-		wl_grant_wishes(ctx, &c->carried->wishes);
+		wl_grant_mark(ctx, &c->carried->wishes);
 	return wl_redirect(ctx, family, c, slot, service, filter);
 }
 
@@ -152,7 +163,7 @@ static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
 
 	if (ctx->protocol != SOCK_PROTO_TCP)
 		return WL_PASS;
-	wl_forget(ctx->sk);
+	wl_forget(ctx);
 	if (wl_owned_by_kernel(ctx->sk))
 		return WL_PASS;
 	wl_remote(ctx, family, &c.leg.remote);

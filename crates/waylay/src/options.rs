@@ -1,6 +1,6 @@
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
 };
 
@@ -85,7 +85,24 @@ pub fn query_redirect_chain(socket: &impl AsFd) -> Result<Vec<ChainHop>, QueryEr
 /// # Errors
 /// See [`QueryError`].
 pub fn query_original_destination(socket: &impl AsFd) -> Result<SocketAddr, QueryError> {
-    query_redirect_context(socket).map(|context| context.original_destination())
+    let mut answer = [0; SOCKADDR_IN6];
+    let len = sys::get_option(socket.as_fd(), abi::SOL_WAYLAY, abi::QUERY_ORIGINAL_DST, &mut answer)?;
+    read_sockaddr(&answer[..len]).ok_or(QueryError::OtherVersion { expected: SOCKADDR_IN6, got: len })
+}
+
+/// Bytes of a `sockaddr_in6`.
+const SOCKADDR_IN6: usize = 28;
+
+/// A `sockaddr_in` or `sockaddr_in6` (ip(7), ipv6(7)): family, port, then the address.
+fn read_sockaddr(bytes: &[u8]) -> Option<SocketAddr> {
+    let family = u16::from_ne_bytes(*bytes.first_chunk()?);
+    let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
+    let ip: IpAddr = match i32::from(family) {
+        libc::AF_INET => (*bytes.get(4..)?.first_chunk::<4>()?).into(),
+        libc::AF_INET6 => (*bytes.get(8..)?.first_chunk::<16>()?).into(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
 }
 
 /// Sets redirect records on a socket that will connect on.

@@ -3,6 +3,22 @@
 
 use waylay_abi as abi;
 
+/// `struct wl_origin` of `classify.h`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Origin {
+    /// Device of its executable.
+    pub exe_device: u64,
+    /// Inode of its executable.
+    pub exe_inode: u64,
+    /// Its cgroup.
+    pub cgroup: u64,
+    /// Its user.
+    pub uid: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
 /// `struct wl_leg` of `classify.h`.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -12,7 +28,7 @@ pub struct Leg {
     /// Who dials.
     pub caller: abi::Process,
     /// The application at the head of the chain.
-    pub origin: abi::Process,
+    pub origin: Origin,
     /// Slot of the calling service.
     pub caller_slot: u32,
     /// Number of the IP protocol.

@@ -11,7 +11,7 @@ use waylay_core::{
     FlagConditions, Flags, Layer, Policy, PortRange, Prefix, Protocol, Right, Service, ServiceId, Sublayer,
     SublayerId, Tables, normal_form,
 };
-use waylay_differential::{Leg, classify_auth, classify_redirect};
+use waylay_differential::{Leg, Origin, classify_auth, classify_redirect};
 use waylay_engine_ebpf::encode;
 
 const SERVICES: u32 = 5;
@@ -117,12 +117,12 @@ prop_compose! {
 
 fn leg(facts: &Facts, flags: Flags) -> Leg {
     let remote = SocketAddr::from((facts.remote, facts.remote_port));
-    let origin = abi::Process {
+    let origin = Origin {
         exe_device: facts.exe.device,
         exe_inode: facts.exe.inode,
         uid: facts.uid,
         cgroup: facts.cgroup,
-        ..abi::Process::default()
+        reserved: 0,
     };
     let caller = abi::Process {
         exe_device: facts.via_exe.device,

@@ -62,6 +62,11 @@ impl Ground {
         self.network.as_ref().map(|network| &network.server)
     }
 
+    /// The namespace for clients, unless it is the host's.
+    pub fn client_namespace(&self) -> Option<&Namespace> {
+        self.network.as_ref().map(|network| &network.client)
+    }
+
     /// `waylay run` where the clients are.
     pub fn waylay(&self) -> Waylay {
         Waylay::run(self.network.as_ref().map(|network| &network.client))
@@ -121,7 +126,8 @@ impl Namespace {
         self.ip(&["link", "set", "wire", "up"]);
     }
 
-    fn ip(&self, args: &[&str]) {
+    /// Runs ip(8) on its network.
+    pub fn ip(&self, args: &[&str]) {
         ip(&[&["-n", &self.name], args].concat());
     }
 }

@@ -10,9 +10,11 @@ use std::{
     time::Duration,
 };
 
+use signal_hook::{consts::SIGTERM, iterator::Signals};
 use socket2::{Domain, SockRef, Socket, Type};
 use waylay::{
-    Inbound, RedirectRecords, RedirectService, SetError, query_redirect_records, set_redirect_records,
+    Inbound, RedirectRecords, RedirectService, SetError, query_original_destination, query_redirect_records,
+    set_redirect_records,
 };
 
 fn main() {
@@ -23,11 +25,17 @@ fn main() {
         Some("borrow") => borrow,
         other => panic!("no such probe: {other:?}"),
     };
-    RedirectService::from_env().unwrap().serve(handler).unwrap();
+    let service = RedirectService::from_env().unwrap();
+    let shutdown = service.shutdown();
+    let mut signals = Signals::new([SIGTERM]).unwrap();
+    thread::spawn(move || signals.forever().for_each(|_| shutdown.trigger()));
+    service.serve(handler).unwrap();
 }
 
 /// Answers with what the kernel says of the connection, and ends it in order.
 fn tell(inbound: Inbound) {
+    assert_eq!(query_original_destination(&inbound).unwrap(), inbound.original_destination());
+    assert_eq!(as_a_transparent_proxy_asks(&inbound), inbound.original_destination());
     let line = format!(
         "{} {} {}\n",
         inbound.original_destination(),
@@ -37,6 +45,18 @@ fn tell(inbound: Inbound) {
     let mut stream = inbound.into_stream();
     stream.write_all(line.as_bytes()).unwrap();
     SockRef::from(&stream).set_linger(None).unwrap();
+}
+
+/// `SO_ORIGINAL_DST` and `IP6T_SO_ORIGINAL_DST`; an IPv4 destination has both.
+fn as_a_transparent_proxy_asks(inbound: &Inbound) -> SocketAddr {
+    let socket = SockRef::from(inbound);
+    let six = socket.original_dst_v6().unwrap().as_socket().unwrap();
+    let six = SocketAddr::new(six.ip().to_canonical(), six.port());
+    match socket.original_dst_v4() {
+        Ok(four) => assert_eq!(four.as_socket().unwrap(), six),
+        Err(error) => assert!(six.is_ipv6() && error.kind() == std::io::ErrorKind::NotFound, "{error}"),
+    }
+    six
 }
 
 /// A million altered handles, each different from the one the kernel gave out.
