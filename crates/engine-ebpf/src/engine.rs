@@ -2,7 +2,7 @@ use std::{
     fs,
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd},
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
@@ -19,41 +19,8 @@ use crate::{
     event::EventSource,
     load::{Loaded, SCOPE_PROGRAMS, SERVICE_PROGRAMS, tables_map},
     registry::Registry,
+    scope::Scope,
 };
-
-/// Where an engine works and under which name.
-#[derive(Clone, Debug)]
-pub struct Scope {
-    /// Directory of the cgroup whose subtree is watched.
-    pub cgroup: PathBuf,
-    /// Depth of the services' cgroups, the hierarchy's root being 0.
-    pub service_level: u32,
-    /// Tells this engine's handles and listeners from those of others.
-    pub instance: u64,
-    /// Directory in the BPF file system that all engines of the host share.
-    pub pin_root: PathBuf,
-    /// Directory in the BPF file system for this engine's links; made here.
-    pub pins: PathBuf,
-    /// How many flows may be under way.
-    pub limits: Limits,
-}
-
-/// How many flows may be under way, waiting ones included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Of the whole scope; at most 32,768.
-    pub flows: u64,
-    /// Of one cgroup in it.
-    pub flows_per_cgroup: u64,
-}
-
-impl Default for Limits {
-    /// All that the programs hold; one cgroup may take three quarters, so that
-    /// it cannot keep the services from carrying on what they have accepted.
-    fn default() -> Self {
-        Self { flows: 32_768, flows_per_cgroup: 24_576 }
-    }
-}
 
 /// The eBPF engine of one scope.
 ///

@@ -16,12 +16,14 @@ mod error;
 mod event;
 mod load;
 mod registry;
+mod scope;
 mod sys;
 
 pub use bpffs::bpf_file_system;
 pub use encode::encode;
-pub use engine::{EbpfEngine, Limits, LivenessMarks, Scope};
+pub use engine::{EbpfEngine, LivenessMarks};
 pub use error::EbpfError;
 pub use event::EventSource;
 pub use load::OBJECT;
 pub use registry::forget_instance;
+pub use scope::{Limits, Scope};

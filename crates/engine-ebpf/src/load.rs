@@ -7,7 +7,7 @@ use rustix::rand::GetRandomFlags;
 use waylay_abi as abi;
 use zerocopy::IntoBytes;
 
-use crate::{engine::Scope, error::EbpfError, registry, sys};
+use crate::{error::EbpfError, registry, scope::Scope, sys};
 
 /// The compiled programs, with their type information.
 pub const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/waylay.bpf.o"));

@@ -10,12 +10,16 @@
 //! [`cgroup`], [`instance`] (what stays on the host and how it is cleaned up).
 
 pub mod cgroup;
+mod error;
 pub mod instance;
 pub mod launch;
 mod run;
 mod service;
 mod signals;
+mod spec;
 mod sys;
 pub mod user;
 
-pub use run::{Ended, Observer, RunError, RunSpec, ServiceSpec, run};
+pub use error::RunError;
+pub use run::run;
+pub use spec::{Ended, Observer, RunSpec, ServiceSpec};

@@ -1,11 +1,8 @@
 //! The whole life of one run: a command, watched by a chain of services.
 
 use std::{
-    ffi::OsString,
-    io,
-    os::unix::process::ExitStatusExt,
     path::Path,
-    process::{Command, ExitStatus},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,122 +11,26 @@ use std::{
     time::Duration,
 };
 
-use thiserror::Error;
 use waylay_core::{
-    Conditions, Event, FailurePolicy, Filter, FilterId, Layer, LimitError, Policy, PolicyError, Refusal,
-    Service, ServiceId, Tables,
+    Conditions, Event, Filter, FilterId, Layer, Policy, PolicyError, Refusal, Service, ServiceId, Tables,
 };
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
-use waylay_engine_ebpf::{EbpfEngine, EbpfError, Limits, Scope, bpf_file_system};
+use waylay_engine_ebpf::{EbpfEngine, Limits, Scope, bpf_file_system};
 
 use crate::{
     cgroup::{Cgroup, CgroupError},
-    instance::{Instance, InstanceError, clean_up},
+    error::RunError,
+    instance::{Instance, clean_up},
     launch::{Launch, Role},
     service::{Running, Waiting, launcher},
     signals::Signals,
+    spec::{Ended, Observer, RunSpec},
     user::Identity,
 };
 
 /// How long reports of refusals may be under way when a run ends.
 const EVENT_PATIENCE: Duration = Duration::from_millis(50);
 const BACKGROUND_STEP: Duration = Duration::from_millis(20);
-
-/// What to run and through what.
-#[derive(Clone, Debug)]
-pub struct RunSpec {
-    /// The program to watch, and its arguments.
-    pub command: Vec<OsString>,
-    /// Whom it runs as; `None` keeps the caller's credentials.
-    pub identity: Option<Identity>,
-    /// The chain, in order.
-    pub services: Vec<ServiceSpec>,
-    /// What happens to connections while a service is gone.
-    pub on_failure: FailurePolicy,
-}
-
-/// One service of a run.
-#[derive(Clone, Debug)]
-pub struct ServiceSpec {
-    /// Its name, unique in the run.
-    pub name: String,
-    /// Whether it comes with waylay; `command` then is this binary's arguments.
-    pub builtin: bool,
-    /// The program that serves, and its arguments.
-    pub command: Vec<OsString>,
-}
-
-/// Who is told what happens during a run. Called from several threads.
-pub trait Observer: Send + Sync {
-    /// A service wrote a line on its standard output.
-    fn report(&self, service: &str, line: &str);
-    /// The kernel refused a connection; `service` is the one concerned.
-    fn refused(&self, event: &Event, service: Option<&str>);
-    /// A service ended before it was told to.
-    fn service_died(&self, service: &str, status: ExitStatus, on_failure: FailurePolicy);
-    /// The command has ended, but processes it started go on.
-    fn waiting_for_background(&self);
-    /// Runs that were killed had left things behind, which are removed now.
-    fn cleaned_up(&self, runs: usize);
-}
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// How the command ended.
-    pub status: ExitStatus,
-}
-
-impl Ended {
-    /// The exit status a shell would show: 128 and the number of a deadly signal.
-    #[must_use]
-    pub fn exit_code(self) -> u8 {
-        let code = self.status.code().or_else(|| self.status.signal().map(|signal| 128 + signal));
-        code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
-    }
-}
-
-/// Why a run could not start.
-#[derive(Debug, Error)]
-pub enum RunError {
-    /// Not root.
-    #[error(
-        "waylay run needs root to load eBPF programs and to give each service a user of its own; try: sudo waylay run …"
-    )]
-    NotRoot,
-    /// The hierarchy of cgroups.
-    #[error(transparent)]
-    Cgroup(#[from] CgroupError),
-    /// The engine.
-    #[error(transparent)]
-    Engine(#[from] EbpfError),
-    /// The record on the host.
-    #[error(transparent)]
-    Instance(#[from] InstanceError),
-    /// The policy that follows from the services asked for.
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
-    /// More than the engine holds.
-    #[error(transparent)]
-    Limit(#[from] LimitError),
-    /// A service did not come up.
-    #[error("the service {service:?} did not start")]
-    ServiceStart {
-        /// Its name.
-        service: String,
-        /// What went wrong.
-        source: io::Error,
-    },
-    /// A signal asked for the end before the command had started.
-    #[error("interrupted by signal {signal} before the command started")]
-    Interrupted {
-        /// The signal's number.
-        signal: i32,
-    },
-    /// The command's process could not be made.
-    #[error("cannot start the command")]
-    CommandStart(#[source] io::Error),
-}
 
 /// Runs a command, its connections redirected through services, until it and
 /// all processes it started have ended.

@@ -17,8 +17,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     cgroup::Cgroup,
+    error::RunError,
     launch::{self, Launch, Listening, Role},
-    run::{Observer, RunError, ServiceSpec},
+    spec::{Observer, ServiceSpec},
     user::Identity,
 };
 

@@ -1,0 +1,49 @@
+use std::io;
+
+use thiserror::Error;
+use waylay_core::{LimitError, PolicyError};
+use waylay_engine_ebpf::EbpfError;
+
+use crate::{cgroup::CgroupError, instance::InstanceError};
+
+/// Why a run could not start.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// Not root.
+    #[error(
+        "waylay run needs root to load eBPF programs and to give each service a user of its own; try: sudo waylay run …"
+    )]
+    NotRoot,
+    /// The hierarchy of cgroups.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EbpfError),
+    /// The record on the host.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// The policy that follows from the services asked for.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// More than the engine holds.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// A service did not come up.
+    #[error("the service {service:?} did not start")]
+    ServiceStart {
+        /// Its name.
+        service: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// A signal asked for the end before the command had started.
+    #[error("interrupted by signal {signal} before the command started")]
+    Interrupted {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// The command's process could not be made.
+    #[error("cannot start the command")]
+    CommandStart(#[source] io::Error),
+}

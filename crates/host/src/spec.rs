@@ -1,0 +1,61 @@
+//! What a run is to do, and who is told how it goes.
+
+use std::{ffi::OsString, os::unix::process::ExitStatusExt, process::ExitStatus};
+
+use waylay_core::{Event, FailurePolicy};
+
+use crate::user::Identity;
+
+/// What to run and through what.
+#[derive(Clone, Debug)]
+pub struct RunSpec {
+    /// The program to watch, and its arguments.
+    pub command: Vec<OsString>,
+    /// Whom it runs as; `None` keeps the caller's credentials.
+    pub identity: Option<Identity>,
+    /// The chain, in order.
+    pub services: Vec<ServiceSpec>,
+    /// What happens to connections while a service is gone.
+    pub on_failure: FailurePolicy,
+}
+
+/// One service of a run.
+#[derive(Clone, Debug)]
+pub struct ServiceSpec {
+    /// Its name, unique in the run.
+    pub name: String,
+    /// Whether it comes with waylay; `command` then is this binary's arguments.
+    pub builtin: bool,
+    /// The program that serves, and its arguments.
+    pub command: Vec<OsString>,
+}
+
+/// Who is told what happens during a run. Called from several threads.
+pub trait Observer: Send + Sync {
+    /// A service wrote a line on its standard output.
+    fn report(&self, service: &str, line: &str);
+    /// The kernel refused a connection; `service` is the one concerned.
+    fn refused(&self, event: &Event, service: Option<&str>);
+    /// A service ended before it was told to.
+    fn service_died(&self, service: &str, status: ExitStatus, on_failure: FailurePolicy);
+    /// The command has ended, but processes it started go on.
+    fn waiting_for_background(&self);
+    /// Runs that were killed had left things behind, which are removed now.
+    fn cleaned_up(&self, runs: usize);
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How the command ended.
+    pub status: ExitStatus,
+}
+
+impl Ended {
+    /// The exit status a shell would show: 128 and the number of a deadly signal.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        let code = self.status.code().or_else(|| self.status.signal().map(|signal| 128 + signal));
+        code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+    }
+}
