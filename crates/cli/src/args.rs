@@ -9,7 +9,7 @@ use crate::chain::{Builtin, Spec};
 
 /// See and steer what programs do on the network.
 #[derive(Debug, Parser)]
-#[command(name = "waylay", version, about, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "waylay", version, max_term_width = 100, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
