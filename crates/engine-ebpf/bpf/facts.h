@@ -189,13 +189,17 @@ WL_GLOBAL int wl_exe_path(struct wl_flow *flow)
 		if (i >= walk.count)
 			continue;
 		if (at > WL_EXE_LEN - WL_EXE_COMPONENT_LEN - 1)
-			break;
+			goto does_not_fit;
 		flow->exe_path[at] = '/';
 		n = bpf_probe_read_kernel_str(flow->exe_path + at + 1, WL_EXE_COMPONENT_LEN,
 					      BPF_CORE_READ(part, d_name.name));
-		if (n <= 0 || n > WL_EXE_COMPONENT_LEN)
-			break;
+		if (n <= 0 || n >= WL_EXE_COMPONENT_LEN)
+			goto does_not_fit;
 		at += n;
 	}
 	return at;
+does_not_fit:
+	/* A path cut short would name another file. */
+	flow->exe_path[0] = 0;
+	return 0;
 }

@@ -1,5 +1,6 @@
 use std::{io, path::PathBuf};
 
+use rustix::thread::CapabilitySet;
 use thiserror::Error;
 use waylay_core::LimitError;
 
@@ -15,7 +16,9 @@ pub enum EbpfError {
     )]
     NotPermitted,
     /// The kernel refused the programs, or lacks something they use.
-    #[error("the kernel refused the eBPF programs (Linux 6.1 or later is needed)")]
+    #[error(
+        "the kernel refused the eBPF programs (Linux 6.1 or later is needed; WAYLAY_LIBBPF_LOG=1 shows why)"
+    )]
     Load(#[source] libbpf_rs::Error),
     /// A program could not be attached to a cgroup.
     #[error("cannot attach {program} to the cgroup {cgroup}")]
@@ -82,9 +85,24 @@ impl EbpfError {
         if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
             return Self::NoBtf;
         }
-        if source.kind() == libbpf_rs::ErrorKind::PermissionDenied {
+        // The verifier's refusal is EACCES too.
+        if source.kind() == libbpf_rs::ErrorKind::PermissionDenied && !may_load() {
             return Self::NotPermitted;
         }
         Self::Load(source)
     }
+}
+
+/// Whether this process has the privileges, in the namespace where they count.
+fn may_load() -> bool {
+    let needed = CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::PERFMON;
+    let effective = rustix::thread::capabilities(None).map(|sets| sets.effective);
+    let has_them = effective.is_ok_and(|has| has.contains(needed) || has.contains(CapabilitySet::SYS_ADMIN));
+    has_them && in_initial_user_namespace()
+}
+
+/// The initial one maps every id to itself (user_namespaces(7)).
+fn in_initial_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
 }

@@ -419,3 +419,27 @@ fn half_close(server: &TcpServer, file: &Path) -> [String; 5] {
     let port = server.address().port().to_string();
     [python().into(), "-c".into(), HALF_CLOSE.into(), port, file.to_str().unwrap().into()]
 }
+
+/// What a copy of curl below those directories is reported as.
+fn reported_as(directories: &[&str]) -> (String, String) {
+    let root = TempDir::new().unwrap();
+    let directory = directories.iter().fold(root.path().to_owned(), |path, part| path.join(part));
+    fs::create_dir_all(&directory).unwrap();
+    let copy = directory.join("curl");
+    fs::copy("/usr/bin/curl", &copy).unwrap();
+    let server = TcpServer::start(Ipv4Addr::LOCALHOST.into(), |_| Ok(()));
+    let url = format!("http://{}/", server.address());
+    let run = Ground::loopback().waylay().reporting();
+    let finished = run.watch([copy.to_str().unwrap(), "-s", "-m", "10", &url]);
+    (finished.report_of("log").application, copy.to_str().unwrap().to_owned())
+}
+
+#[test]
+fn an_executable_is_named_whole_or_not_at_all() {
+    let (short, path) = reported_as(&["a", "b", "c"]);
+    assert_eq!(short, path);
+    let part = "x".repeat(70);
+    assert_eq!(reported_as(&[part.as_str(); 5]).0, "curl", "too long");
+    assert_eq!(reported_as(&["y"; 20]).0, "curl", "too deep");
+    assert_eq!(reported_as(&["z".repeat(100).as_str()]).0, "curl", "a part too long");
+}
