@@ -21,32 +21,55 @@ const EACCES: i32 = 13;
 const ENOBUFS: i32 = 105;
 const ECONNREFUSED: i32 = 111;
 
-/// An engine on a cgroup of its own; removed when dropped.
+/// An engine on a cgroup of its own.
 struct Lab {
-    cgroup: Cgroup,
-    scope: Scope,
     engine: EbpfEngine,
+    place: Place,
 }
 
-impl Lab {
+/// Removed when dropped, also when the engine does not load.
+struct Place {
+    cgroup: Cgroup,
+    scope: Scope,
+}
+
+impl Place {
     fn new(name: &str, limits: Limits) -> Self {
         let number = u64::from(std::process::id());
         let cgroup = Cgroup::for_runs().unwrap().child(&format!("waylay-lab-{name}-{number}"));
-        cgroup.create().unwrap();
-        for child in ["app", "svc-1", "svc-2"] {
-            cgroup.child(child).create().unwrap();
-        }
         let pin_root = bpf_file_system().unwrap();
         let scope = Scope {
             cgroup: cgroup.path().into(),
             service_level: cgroup.level() + 1,
-            instance: number << 16 | u64::from(name.len() as u32),
+            instance: number << 16 | name.len() as u64,
             pins: pin_root.join(format!("waylay-lab-{name}-{number}")),
             pin_root,
             limits,
         };
-        let engine = EbpfEngine::load(scope.clone()).unwrap();
-        Self { cgroup, scope, engine }
+        let place = Self { cgroup, scope };
+        place.cgroup.create().unwrap();
+        for child in ["app", "svc-1", "svc-2"] {
+            place.cgroup.child(child).create().unwrap();
+        }
+        place
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.cgroup.kill();
+        // What is not there need not be removed, and a failure here must not hide that of the test.
+        let _unpinned = std::fs::remove_dir_all(&self.scope.pins);
+        let _forgotten = waylay_engine_ebpf::forget_instance(&self.scope.pin_root, self.scope.instance);
+        let _removed = self.cgroup.remove();
+    }
+}
+
+impl Lab {
+    fn new(name: &str, limits: Limits) -> Self {
+        let place = Place::new(name, limits);
+        let engine = EbpfEngine::load(place.scope.clone()).unwrap();
+        Self { engine, place }
     }
 
     fn install(&mut self, policy: &Policy, endpoints: Vec<Endpoint>) {
@@ -64,13 +87,13 @@ impl Lab {
             SocketAddr::V4(address) => (Some(address), None),
             SocketAddr::V6(address) => (None, Some(address)),
         };
-        let cgroup = self.cgroup.child(&format!("svc-{service}")).id().unwrap();
+        let cgroup = self.place.cgroup.child(&format!("svc-{service}")).id().unwrap();
         Endpoint { service: ServiceId(service), cgroup, tcp4, tcp6 }
     }
 
     /// What connecting to each address comes to, for a process in `cgroup`.
     fn dial(&self, cgroup: &str, addresses: &[SocketAddr]) -> Vec<Dialled> {
-        let procs = self.cgroup.child(cgroup).path().join("cgroup.procs");
+        let procs = self.place.cgroup.child(cgroup).path().join("cgroup.procs");
         let output = Command::new("sh")
             .args(["-c", "echo $$ > \"$0\"; exec \"$@\""])
             .arg(procs)
@@ -87,15 +110,6 @@ impl Lab {
             Event::Redirected { .. } | Event::Ended { .. } | Event::Lost { .. } => None,
         };
         self.engine.events(Duration::from_millis(20)).unwrap().into_iter().filter_map(refused).collect()
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        self.cgroup.kill();
-        std::fs::remove_dir_all(&self.scope.pins).unwrap();
-        waylay_engine_ebpf::forget_instance(&self.scope.pin_root, self.scope.instance).unwrap();
-        self.cgroup.remove().unwrap();
     }
 }
 
@@ -316,7 +330,7 @@ fn another_network_namespace_is_left_alone() {
     let mut lab = Lab::new("netns", Limits::default());
     let listener = listener4();
     lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, &listener)]);
-    let procs = lab.cgroup.child("app").path().join("cgroup.procs");
+    let procs = lab.place.cgroup.child("app").path().join("cgroup.procs");
     let output = Command::new("sh")
         .args(["-c", "echo $$ > \"$0\"; exec unshare --net -- \"$@\""])
         .arg(procs)
