@@ -77,7 +77,7 @@ static __always_inline enum wl_availability wl_listener_room(struct bpf_sock *sk
 {
 	struct sock *full = (struct sock *)bpf_skc_to_tcp_sock(sk);
 
-	if (sk->state != 10 /* TCP_LISTEN */ || !full)
+	if (sk->state != TCP_LISTEN || !full)
 		return WL_ABSENT;
 	return BPF_CORE_READ(full, sk_ack_backlog) > BPF_CORE_READ(full, sk_max_ack_backlog) ? WL_BACKLOG_FULL :
 											     WL_AVAILABLE;

@@ -17,6 +17,7 @@
 #define AF_INET6 10
 #define SOCK_PROTO_TCP 6
 #define TCP_CLOSE 7
+#define TCP_LISTEN 10
 #define SOL_IP 0
 #define SOL_SOCKET 1
 #define SOL_IPV6 41

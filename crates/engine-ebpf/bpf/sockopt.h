@@ -224,7 +224,15 @@ static __always_inline int wl_set_records(struct bpf_sock *sk, const struct wl_h
 	if (sk->state != TCP_CLOSE)
 		return EISCONN;
 	bpf_sk_storage_delete(&carried, sk);
-	return bpf_sk_storage_get(&carried, sk, flow, BPF_SK_STORAGE_GET_F_CREATE) ? 0 : ENOBUFS;
+	if (!bpf_sk_storage_get(&carried, sk, flow, BPF_SK_STORAGE_GET_F_CREATE))
+		return ENOBUFS;
+	/* The inbound socket is not locked here. If its flow ended meanwhile, the
+	 * entry may hold another flow's chain by now; ids are never used again. */
+	if (!wl_live_flow(handle->flow)) {
+		bpf_sk_storage_delete(&carried, sk);
+		return ESTALE;
+	}
+	return 0;
 }
 
 SEC("cgroup/setsockopt")

@@ -19,7 +19,7 @@ use std::{
     process::Command,
 };
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use rustix::thread::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -162,9 +162,12 @@ impl Launch {
                 self.show_person(&mut command);
             }
             Role::Service => {
+                let supervisor = rustix::process::getppid();
                 let listeners = listen_for_supervisor()?;
                 self.assume_identity()?;
-                give_up_the_rest().map_err(LaunchError::Supervisor)?;
+                rustix::thread::set_no_new_privs(true)
+                    .map_err(|errno| LaunchError::Supervisor(errno.into()))?;
+                die_with(supervisor).map_err(LaunchError::Supervisor)?;
                 // Whatever the caller keeps in its environment is not for a
                 // process that parses hostile bytes.
                 command.env_clear().env("PATH", SERVICE_PATH).env("LANG", "C.UTF-8");
@@ -216,11 +219,11 @@ fn set_credentials(identity: &Identity) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// After the uid has changed, which would clear the death signal again.
-fn give_up_the_rest() -> io::Result<()> {
-    rustix::thread::set_no_new_privs(true)?;
+/// After the uid has changed, which would clear the death signal again. The
+/// supervisor was there when it let this process go on; it may have gone since.
+fn die_with(supervisor: Option<Pid>) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    if rustix::process::getppid().is_none_or(|parent| parent.is_init()) {
+    if rustix::process::getppid() != supervisor {
         return Err(io::ErrorKind::NotConnected.into());
     }
     Ok(())

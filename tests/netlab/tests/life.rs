@@ -225,6 +225,19 @@ fn an_orderly_end_leaves_nothing() {
     assert_eq!(server.accepted(), 1);
 }
 
+/// In a container it may be.
+#[test]
+fn waylay_may_be_the_first_process() {
+    let server = greeter();
+    let connect = format!("read -n 5 word < /dev/tcp/127.0.0.1/{}; echo $word", server.address().port());
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc"]).arg(Waylay::binary());
+    command.args(["run", "--", "bash", "-c", &connect]);
+    let finished = Waylay::within(command).finish().well();
+    assert_eq!(finished.stdout, "hello\n");
+    assert!(finished.stderr.contains("via log"), "{}", finished.stderr);
+}
+
 /// The programs take a while to load, in which people change their minds.
 #[test]
 fn a_signal_during_the_start_leaves_nothing() {
