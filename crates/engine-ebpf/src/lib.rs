@@ -15,7 +15,9 @@ mod engine;
 mod error;
 mod event;
 mod load;
+mod progress;
 mod registry;
+mod routes;
 mod scope;
 mod sys;
 
@@ -25,5 +27,7 @@ pub use engine::{EbpfEngine, LivenessMarks};
 pub use error::EbpfError;
 pub use event::EventSource;
 pub use load::OBJECT;
+pub use progress::{Progress, ProgressReader};
 pub use registry::forget_instance;
+pub use routes::RoutePublisher;
 pub use scope::{Limits, Scope};

@@ -11,8 +11,10 @@
 
 pub mod cgroup;
 mod error;
+mod health;
 pub mod instance;
 pub mod launch;
+mod routes;
 mod run;
 mod service;
 mod signals;
