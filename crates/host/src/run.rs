@@ -146,7 +146,7 @@ impl Place {
         for (index, service) in (0..).zip(&spec.services) {
             let cgroup = self.cgroup.child(&format!("svc-{}", service.name));
             cgroup.create()?;
-            engine.serve_cgroup(&service.name, cgroup.path())?;
+            engine.serve_cgroup(ServiceId(index + 1), cgroup.path())?;
             let identity = Identity::of_a_service(self.instance.id(), index);
             waiting.push(Waiting::start(service, cgroup, identity)?);
         }
