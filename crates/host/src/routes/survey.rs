@@ -175,7 +175,7 @@ mod tests {
     fn ask(destination: IpAddr) -> io::Result<IpAddr> {
         match destination {
             IpAddr::V4(ip) if ip.octets()[..2] == [10, 1] => Ok(SOURCE),
-            _ => Err(io::Error::from_raw_os_error(101)),
+            IpAddr::V4(_) | IpAddr::V6(_) => Err(io::Error::from_raw_os_error(101)),
         }
     }
 
@@ -198,7 +198,7 @@ mod tests {
         ];
         let routes = survey(&tables, |destination| match destination {
             IpAddr::V4(ip) if ip.octets()[1] >= 128 => Err(io::Error::from_raw_os_error(113)),
-            _ => Ok(SOURCE),
+            IpAddr::V4(_) | IpAddr::V6(_) => Ok(SOURCE),
         });
         assert_eq!(routes.to(address("10.200.0.1")), Reach::Never(Errno::EHOSTUNREACH));
         assert_eq!(routes.to(address("10.2.0.1")), Reach::From(Some(SOURCE)));
