@@ -1,24 +1,33 @@
 //! A built-in service in its own process.
 
-use std::{error::Error, process::ExitCode, thread};
+use std::{error::Error, process::ExitCode};
 
-use signal_hook::{consts::SIGTERM, iterator::Signals};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
 use waylay::RedirectService;
 use waylay_inspect::log::Log;
 
 use crate::{args::ServeArgs, chain::Builtin};
 
 pub(crate) fn serve(args: ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
+    // With a thread for each processor: the connections of a service have nothing to do with each other.
+    Runtime::new()?.block_on(run(args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run(args: ServeArgs) -> Result<(), Box<dyn Error>> {
     let service = RedirectService::from_env()?;
     let shutdown = service.shutdown();
-    let mut signals = Signals::new([SIGTERM])?;
-    thread::spawn(move || {
-        for _ in signals.forever() {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        while terminate.recv().await.is_some() {
             shutdown.trigger();
         }
     });
     match args.builtin {
-        Builtin::Log => Log { name: args.name, forgets: args.forget }.serve(service)?,
+        Builtin::Log => Log { name: args.name, forgets: args.forget }.serve(service).await?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

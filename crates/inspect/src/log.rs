@@ -4,12 +4,13 @@
 
 use std::{
     io,
-    net::TcpStream,
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 
+use tokio::{net::TcpStream, task::spawn_blocking};
 use waylay::{ConnectError, Inbound, RedirectService, ServeError};
-use waylay_relay::{Direction, RelayError, Transfer, Verdict};
+use waylay_relay::{Direction, Observer, RelayError, Transfer, Verdict};
 
 use crate::{
     report::{Outcome, Report, describe},
@@ -32,22 +33,28 @@ impl Log {
     /// # Errors
     ///
     /// [`ServeError`] if a listener fails.
-    pub fn serve(self, service: RedirectService) -> Result<(), ServeError> {
-        service.serve(move |inbound| self.handle(inbound))?;
+    pub async fn serve(self, service: RedirectService) -> Result<(), ServeError> {
+        let log = Arc::new(self);
+        let handle = move |inbound| {
+            let log = Arc::clone(&log);
+            async move { log.handle(inbound).await }
+        };
+        service.serve(handle).await?;
         Ok(())
     }
 
-    fn handle(&self, inbound: Inbound) {
+    async fn handle(&self, inbound: Inbound) {
         let mut report = self.begin(&inbound);
         let started = Instant::now();
         let mut sniffer = Sniffer::new();
-        let end = self.carry_on(inbound, &mut sniffer);
+        let end = self.carry_on(inbound, &mut sniffer).await;
         report.duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         report.protocol = sniffer.protocol();
         report.host = sniffer.host().map(str::to_owned);
         end.write_into(&mut report);
-        // Without a reader there is nobody to tell; the connection is what counts.
-        let _unread = report.write_line(&mut io::stdout().lock());
+        // A reader that is slow holds up reports, not connections. Without one there is nobody to tell; the
+        // connection is what counts.
+        let _unread = spawn_blocking(move || report.write_line(&mut io::stdout().lock())).await;
     }
 
     fn begin(&self, inbound: &Inbound) -> Report {
@@ -70,30 +77,38 @@ impl Log {
         }
     }
 
-    fn carry_on(&self, inbound: Inbound, sniffer: &mut Sniffer) -> End {
-        let outbound = match self.dial(&inbound) {
+    async fn carry_on(&self, inbound: Inbound, sniffer: &mut Sniffer) -> End {
+        let outbound = match self.dial(&inbound).await {
             Ok(outbound) => outbound,
             Err(error) => return End::Unreachable(error),
         };
-        let mut look = |direction: Direction, bytes: &[u8]| {
-            if !sniffer.done() {
-                sniffer.observe(direction, bytes);
-            }
-            Verdict::Forward
-        };
-        match waylay_relay::relay(inbound.into_stream(), outbound, &mut look) {
+        match waylay_relay::relay_observed(inbound, outbound, &mut Look(sniffer)).await {
             Ok(transfer) => End::Relayed(transfer),
             Err(error) => End::Broken(error),
         }
     }
 
-    fn dial(&self, inbound: &Inbound) -> Result<TcpStream, ConnectError> {
+    async fn dial(&self, inbound: &Inbound) -> Result<TcpStream, ConnectError> {
         let destination = inbound.original_destination();
         if self.forgets {
-            return TcpStream::connect(destination)
-                .map_err(|source| ConnectError::Connect { destination, source });
+            let dialled = TcpStream::connect(destination).await;
+            return dialled.map_err(|source| ConnectError::Connect { destination, source });
         }
-        Ok(inbound.connect()?.into_stream())
+        Ok(inbound.connect().await?.into_stream())
+    }
+}
+
+/// Lets everything pass, and looks at it until there is nothing more to learn.
+struct Look<'a>(&'a mut Sniffer);
+
+impl Observer for Look<'_> {
+    fn bytes(&mut self, direction: Direction, bytes: &[u8]) -> Verdict {
+        self.0.observe(direction, bytes);
+        Verdict::Forward
+    }
+
+    fn looks(&self, _: Direction) -> bool {
+        !self.0.done()
     }
 }
 
