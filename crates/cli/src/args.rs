@@ -31,6 +31,8 @@ Examples:
       Show every connection curl makes.
   sudo waylay run --through log --through log -- git clone http://example.test/repo.git
       Two independent services, one after the other; each line shows the chain.
+  sudo waylay run --through log --through scan --pattern 'BEGIN PRIVATE KEY' -- ./upload
+      End a connection before a private key has passed, whichever way it goes.
   sudo waylay run -o json --log connections.json -- wget -q http://example.test/
       One JSON object a line, in a file only you can read.
   sudo waylay run --through log --through log --forget log -- curl http://example.test/
@@ -45,10 +47,16 @@ pub(crate) struct RunArgs {
     /// A service to send connections through; repeat it for a chain, in this order [default: log]
     ///
     /// log           lets everything pass and reports it
+    /// scan          ends a connection in which a pattern passes, and reports all
     /// exec:COMMAND  a program that cooperates, in any language; it finds its listening sockets
     ///               as sd_listen_fds(3) says, and what it prints goes to standard error
     #[arg(long, value_name = "SPEC", verbatim_doc_comment, value_parser = Spec::parse)]
     pub(crate) through: Vec<Spec>,
+    /// What `scan` looks for, in bytes; repeat it for several [default: the EICAR test string]
+    ///
+    /// @FILE reads one pattern a line, as the bytes are; blank lines do not count.
+    #[arg(long, value_name = "TEXT|@FILE")]
+    pub(crate) pattern: Vec<OsString>,
     /// Make this service leave its redirect records out, to see what happens then
     #[arg(long, value_name = "NAME")]
     pub(crate) forget: Vec<String>,

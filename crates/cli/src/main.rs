@@ -4,6 +4,7 @@
 mod args;
 mod chain;
 mod output;
+mod patterns;
 mod serve;
 
 use std::{error::Error, process::ExitCode, sync::Arc};
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
-    let services = chain::services(&args.through, &args.forget)?;
+    let services = chain::services(&args.through, &args.forget, &args.pattern)?;
     let spec = RunSpec {
         command: args.command,
         identity: Identity::of_the_caller(args.user.as_deref())?,

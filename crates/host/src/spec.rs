@@ -28,6 +28,9 @@ pub struct ServiceSpec {
     pub builtin: bool,
     /// The program that serves, and its arguments.
     pub command: Vec<OsString>,
+    /// What it finds on its standard input, to the end. Arguments and environment are not for that: both
+    /// show in ps(1), and are short.
+    pub input: Vec<u8>,
 }
 
 /// Who is told what happens during a run. Called from several threads.

@@ -1,18 +1,10 @@
 //! The `log` service: lets every connection pass and reports it when it has ended.
-//!
-//! Reports go to standard output, one JSON object a line; `waylay run` reads them there.
 
-use std::{
-    io,
-    net::TcpStream,
-    time::{Instant, SystemTime},
-};
-
-use waylay::{ConnectError, Inbound, RedirectService, ServeError};
-use waylay_relay::{Direction, RelayError, Transfer, Verdict};
+use waylay::{Inbound, RedirectService, ServeError};
+use waylay_relay::{Direction, Verdict};
 
 use crate::{
-    report::{Outcome, Report, describe},
+    account::{Account, carry_on},
     sniff::Sniffer,
 };
 
@@ -38,85 +30,15 @@ impl Log {
     }
 
     fn handle(&self, inbound: Inbound) {
-        let mut report = self.begin(&inbound);
-        let started = Instant::now();
+        let account = Account::open(&self.name, &inbound);
         let mut sniffer = Sniffer::new();
-        let end = self.carry_on(inbound, &mut sniffer);
-        report.duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        report.protocol = sniffer.protocol();
-        report.host = sniffer.host().map(str::to_owned);
-        end.write_into(&mut report);
-        // Without a reader there is nobody to tell; the connection is what counts.
-        let _unread = report.write_line(&mut io::stdout().lock());
-    }
-
-    fn begin(&self, inbound: &Inbound) -> Report {
-        let application = inbound.context().application();
-        let path = if application.path.is_empty() { &application.command } else { &application.path };
-        Report {
-            time: SystemTime::now().into(),
-            service: self.name.clone(),
-            application: path.clone(),
-            pid: application.pid,
-            original_destination: inbound.original_destination(),
-            protocol: Sniffer::new().protocol(),
-            host: None,
-            bytes_to_destination: 0,
-            bytes_to_application: 0,
-            duration_us: 0,
-            chain: inbound.chain().iter().map(|hop| hop.service.clone()).collect(),
-            verdict: Outcome::Forwarded,
-            error: None,
-        }
-    }
-
-    fn carry_on(&self, inbound: Inbound, sniffer: &mut Sniffer) -> End {
-        let outbound = match self.dial(&inbound) {
-            Ok(outbound) => outbound,
-            Err(error) => return End::Unreachable(error),
-        };
         let mut look = |direction: Direction, bytes: &[u8]| {
             if !sniffer.done() {
                 sniffer.observe(direction, bytes);
             }
             Verdict::Forward
         };
-        match waylay_relay::relay(inbound.into_stream(), outbound, &mut look) {
-            Ok(transfer) => End::Relayed(transfer),
-            Err(error) => End::Broken(error),
-        }
-    }
-
-    fn dial(&self, inbound: &Inbound) -> Result<TcpStream, ConnectError> {
-        let destination = inbound.original_destination();
-        if self.forgets {
-            return TcpStream::connect(destination)
-                .map_err(|source| ConnectError::Connect { destination, source });
-        }
-        Ok(inbound.connect()?.into_stream())
-    }
-}
-
-enum End {
-    Relayed(Transfer),
-    Broken(RelayError),
-    Unreachable(ConnectError),
-}
-
-impl End {
-    fn write_into(self, report: &mut Report) {
-        let (transfer, outcome, error) = match self {
-            Self::Relayed(transfer) => (transfer, Outcome::Forwarded, None),
-            Self::Broken(error) => (error.transfer(), Outcome::from(&error), error.io_error().map(describe)),
-            Self::Unreachable(error) => (
-                Transfer::default(),
-                Outcome::Unreachable,
-                Some(error.io_error().map_or_else(|| error.to_string(), describe)),
-            ),
-        };
-        report.bytes_to_destination = transfer.to_destination;
-        report.bytes_to_application = transfer.to_application;
-        report.verdict = outcome;
-        report.error = error;
+        let end = carry_on(inbound, self.forgets, &mut look);
+        account.close(&sniffer, end);
     }
 }
