@@ -63,6 +63,9 @@ pub(crate) struct RunArgs {
     /// What becomes of connections while a service is gone
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = OnFailure::Closed)]
     pub(crate) on_failure: OnFailure,
+    /// How long a service may leave a connection waiting before it is ended as hung
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) patience: u64,
     /// How connections are reported: `human` on standard error, `json` on standard output
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = Format::Human)]
     pub(crate) output: Format,

@@ -7,7 +7,7 @@ mod output;
 mod patterns;
 mod serve;
 
-use std::{error::Error, process::ExitCode, sync::Arc};
+use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser;
 use waylay_host::{Observer, RunError, RunSpec, launch::Launch, user::Identity};
@@ -39,6 +39,7 @@ fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
         identity: Identity::of_the_caller(args.user.as_deref())?,
         services,
         on_failure: args.on_failure.into(),
+        patience: Duration::from_secs(args.patience),
     };
     let output: Arc<dyn Observer> = Arc::new(Output::new(args.output, args.log.as_deref())?);
     match waylay_host::run(&spec, &output) {

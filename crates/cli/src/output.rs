@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitStatus,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use thiserror::Error;
@@ -83,6 +84,13 @@ impl Observer for Output {
     fn refused(&self, event: &Event, service: Option<&str>) {
         let name = service.map_or_else(String::new, |service| format!(" ({service})"));
         eprintln!("waylay: {event}{name}");
+    }
+
+    fn service_hung(&self, service: &str, waited: Duration) {
+        let seconds = waited.as_secs();
+        eprintln!(
+            "waylay: the service {service} has taken no connection for {seconds} s while some waited; ending it"
+        );
     }
 
     fn service_died(&self, service: &str, status: ExitStatus, on_failure: FailurePolicy) {

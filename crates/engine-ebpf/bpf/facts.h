@@ -21,6 +21,19 @@ static __always_inline const struct wl_tables *wl_tables(void)
 	return inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
 }
 
+/* How far the host gets; NULL where nothing is known of it. */
+static __always_inline const struct wl_route *wl_route_to(const struct wl_address *remote)
+{
+	struct wl_route_key key = { .length = 128 };
+	__u32 zero = 0;
+	void *inner = bpf_map_lookup_elem(&routes, &zero);
+
+	if (!inner)
+		return NULL;
+	__builtin_memcpy(key.ip, remote->ip, sizeof(key.ip));
+	return bpf_map_lookup_elem(inner, &key);
+}
+
 /* The slot of the service the current process belongs to. */
 static __always_inline __u32 wl_caller_slot(const struct wl_config *cfg)
 {
@@ -49,6 +62,13 @@ static __always_inline bool wl_is_mapped(const __u8 *ip)
 	const __u32 *words = (const __u32 *)ip;
 
 	return words[0] == 0 && words[1] == 0 && words[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline bool wl_is_set(const __u8 *ip)
+{
+	const __u32 *words = (const __u32 *)ip;
+
+	return words[0] | words[1] | words[2] | words[3];
 }
 
 static __always_inline void wl_map_ip4(__u8 *ip, __u32 ip4)

@@ -177,6 +177,7 @@ int wl_getsockopt(struct bpf_sockopt *ctx)
 			return 1;
 		return wl_opt_error(id ? ESTALE : ENOENT);
 	}
+	wl_take(flow);
 	if (ctx->level == SOL_IP)
 		return wl_answer_in(ctx, &flow->destination);
 	if (ctx->level == SOL_IPV6)

@@ -65,6 +65,12 @@ pub enum EbpfError {
     /// The policy has more than the programs hold.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// The listeners of a service in one family have several addresses.
+    #[error("the listeners of {service} have several addresses in one family; the programs hold one")]
+    ListenersApart {
+        /// The service.
+        service: waylay_core::ServiceId,
+    },
     /// A listener is registered by another instance.
     #[error("the listener {address} belongs to another instance")]
     ListenerTaken {

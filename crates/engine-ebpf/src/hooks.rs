@@ -87,7 +87,7 @@ impl Hook {
     ];
 
     /// Where this engine attaches its own programs.
-    pub const OURS: [Self; 8] = [
+    pub const OURS: [Self; 10] = [
         Self::InetSockRelease,
         Self::SockOps,
         Self::Inet4Connect,
@@ -96,6 +96,8 @@ impl Hook {
         Self::Setsockopt,
         Self::Inet4Getpeername,
         Self::Inet6Getpeername,
+        Self::Inet4Getsockname,
+        Self::Inet6Getsockname,
     ];
 
     fn attach_type(self) -> kernel::bpf_attach_type {

@@ -17,7 +17,9 @@ mod event;
 mod hooks;
 mod load;
 mod probe;
+mod progress;
 mod registry;
+mod routes;
 mod scope;
 mod sys;
 
@@ -29,5 +31,7 @@ pub use event::EventSource;
 pub use hooks::{Below, Hook, Hooked, HookedProgram, hooked};
 pub use load::OBJECT;
 pub use probe::{Probed, probe_programs};
+pub use progress::{Progress, ProgressReader};
 pub use registry::forget_instance;
+pub use routes::RoutePublisher;
 pub use scope::{Limits, Scope};

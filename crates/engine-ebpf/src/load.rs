@@ -14,8 +14,16 @@ pub const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/waylay.bpf.o
 
 /// Attached to the whole scope. Listed so that a program that is half way in
 /// never meets a redirected socket it cannot follow: connect comes last.
-pub(crate) const SCOPE_PROGRAMS: [&str; 6] =
-    ["wl_sock_release", "wl_sockops", "wl_getpeername4", "wl_getpeername6", "wl_connect6", "wl_connect4"];
+pub(crate) const SCOPE_PROGRAMS: [&str; 8] = [
+    "wl_sock_release",
+    "wl_sockops",
+    "wl_getpeername4",
+    "wl_getpeername6",
+    "wl_getsockname4",
+    "wl_getsockname6",
+    "wl_connect6",
+    "wl_connect4",
+];
 /// Attached to each service's cgroup.
 pub(crate) const SERVICE_PROGRAMS: [&str; 2] = ["wl_getsockopt", "wl_setsockopt"];
 

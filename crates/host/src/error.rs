@@ -29,6 +29,9 @@ pub enum RunError {
     /// More than the engine holds.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// The host's routes cannot be watched.
+    #[error("cannot watch the host's routes")]
+    Routes(#[source] io::Error),
     /// A service did not come up.
     #[error("the service {service:?} did not start")]
     ServiceStart {

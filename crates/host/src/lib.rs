@@ -13,8 +13,10 @@
 pub mod cgroup;
 pub mod doctor;
 mod error;
+mod health;
 pub mod instance;
 pub mod launch;
+mod routes;
 mod run;
 mod service;
 mod signals;

@@ -20,8 +20,10 @@ use waylay_engine_ebpf::{EbpfEngine, Limits, Scope, bpf_file_system};
 use crate::{
     cgroup::{Cgroup, CgroupError},
     error::RunError,
+    health::HealthWatch,
     instance::{Instance, clean_up},
     launch::{Launch, Role},
+    routes::RouteWatcher,
     service::{Running, Waiting, launcher},
     signals::Signals,
     spec::{Ended, Observer, RunSpec},
@@ -123,10 +125,15 @@ impl Place {
         for service in tables.services() {
             engine.set_liveness(service.id, Liveness::Alive)?;
         }
+        let routes = RouteWatcher::start(engine.route_publisher()?).map_err(RunError::Routes)?;
         engine.attach()?;
         let refusals = RefusalReader::start(&engine, tables, observer)?;
+        let health = HealthWatch::new(&engine, spec, &waiting, observer)?;
         let running = release(waiting, spec, &engine, observer)?;
+        let health = health.start();
         let outcome = self.run_command(spec, signals, observer);
+        health.stop();
+        routes.stop();
         running.iter().for_each(Running::tell_to_stop);
         running.into_iter().for_each(Running::wait);
         refusals.stop();
@@ -195,14 +202,8 @@ fn endpoints(waiting: &[Waiting]) -> Result<Vec<Endpoint>, RunError> {
         endpoints.push(Endpoint {
             service: ServiceId(id),
             cgroup,
-            tcp4: service.listening.tcp4.and_then(|address| match address {
-                std::net::SocketAddr::V4(address) => Some(address),
-                std::net::SocketAddr::V6(_) => None,
-            }),
-            tcp6: service.listening.tcp6.and_then(|address| match address {
-                std::net::SocketAddr::V6(address) => Some(address),
-                std::net::SocketAddr::V4(_) => None,
-            }),
+            tcp4: service.listening.tcp4.clone(),
+            tcp6: service.listening.tcp6.clone(),
         });
     }
     Ok(endpoints)
@@ -281,7 +282,10 @@ fn concerned<'t>(event: &Event, tables: &'t Tables) -> Option<&'t str> {
         | Refusal::BacklogFull { service }
         | Refusal::HopLimit { service }
         | Refusal::ListenerDialled { service } => service,
-        Refusal::Blocked { .. } | Refusal::ForeignNamespace | Refusal::Shortage(_) => return None,
+        Refusal::Blocked { .. }
+        | Refusal::ForeignNamespace
+        | Refusal::NoRoute { .. }
+        | Refusal::Shortage(_) => return None,
     };
     tables.service(service).map(|service| service.name.as_str())
 }

@@ -1,6 +1,6 @@
 //! What a run is to do, and who is told how it goes.
 
-use std::{ffi::OsString, os::unix::process::ExitStatusExt, process::ExitStatus};
+use std::{ffi::OsString, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
 use waylay_core::{Event, FailurePolicy};
 
@@ -17,6 +17,8 @@ pub struct RunSpec {
     pub services: Vec<ServiceSpec>,
     /// What happens to connections while a service is gone.
     pub on_failure: FailurePolicy,
+    /// How long a service may leave connections waiting before it is ended as hung.
+    pub patience: Duration,
 }
 
 /// One service of a run.
@@ -39,6 +41,8 @@ pub trait Observer: Send + Sync {
     fn report(&self, service: &str, line: &str);
     /// The kernel refused a connection; `service` is the one concerned.
     fn refused(&self, event: &Event, service: Option<&str>);
+    /// A service has taken no connection for so long, although some waited, and is ended.
+    fn service_hung(&self, service: &str, waited: Duration);
     /// A service ended before it was told to.
     fn service_died(&self, service: &str, status: ExitStatus, on_failure: FailurePolicy);
     /// The command has ended, but processes it started go on.

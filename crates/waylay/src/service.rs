@@ -50,7 +50,10 @@ impl RedirectService {
         if count == 0 {
             return Err(StartError::NoListeners);
         }
-        let listeners = (3..3 + count).map(passed_listener).collect::<Result<_, _>>()?;
+        let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let is_tcp = |index: usize| names.split(':').nth(index).is_none_or(|name| !name.starts_with("udp"));
+        let passed = (3..3 + count).enumerate().filter(|&(index, _)| is_tcp(index));
+        let listeners = passed.map(|(_, fd)| passed_listener(fd)).collect::<Result<_, _>>()?;
         Self::with_listeners(listeners)
     }
 

@@ -84,8 +84,8 @@ impl Lab {
 
     fn endpoint(&self, service: u32, listener: &TcpListener) -> Endpoint {
         let (tcp4, tcp6) = match listener.local_addr().unwrap() {
-            SocketAddr::V4(address) => (Some(address), None),
-            SocketAddr::V6(address) => (None, Some(address)),
+            SocketAddr::V4(address) => (vec![address], Vec::new()),
+            SocketAddr::V6(address) => (Vec::new(), vec![address]),
         };
         let cgroup = self.place.cgroup.child(&format!("svc-{service}")).id().unwrap();
         Endpoint { service: ServiceId(service), cgroup, tcp4, tcp6 }
