@@ -7,7 +7,7 @@ use thiserror::Error;
 use waylay_host::ServiceSpec;
 use waylay_inspect::scan::Patterns;
 
-use crate::patterns::PatternsError;
+use crate::{meant::meant, patterns::PatternsError};
 
 /// The hidden subcommand of a built-in service's process.
 pub(crate) const SERVE_SUBCOMMAND: &str = "__serve";
@@ -35,8 +35,6 @@ pub(crate) enum Builtin {
 const KNOWN: &str = "log, scan, exec:COMMAND";
 /// What a SPEC can begin with.
 const BEGINNINGS: [&str; 3] = ["log", "scan", "exec:"];
-/// Typing errors between a SPEC and the one that may have been meant.
-const NEAR: usize = 2;
 
 impl Spec {
     pub(crate) fn parse(spec: &str) -> Result<Self, String> {
@@ -50,7 +48,9 @@ impl Spec {
             Some(("exec", _)) => Err("exec: needs a command, as in exec:./my-service".to_owned()),
             Some(("adopt", _)) => Err(format!("adopt: is not there yet; known services: {KNOWN}")),
             Some(_) | None => {
-                let meant = meant(spec).map_or_else(String::new, |name| format!(" (is {name} meant?)"));
+                let beginning = spec.split_inclusive(':').next().unwrap_or(spec);
+                let meant = meant(beginning, BEGINNINGS)
+                    .map_or_else(String::new, |name| format!(" (is {name} meant?)"));
                 Err(format!("no such service{meant}; known services: {KNOWN}"))
             }
         }
@@ -79,13 +79,6 @@ impl Builtin {
     fn named(name: &str) -> Option<Self> {
         [Self::Log, Self::Scan].into_iter().find(|builtin| builtin.name() == name)
     }
-}
-
-/// What a SPEC that does not exist may have been meant for.
-fn meant(spec: &str) -> Option<&'static str> {
-    let beginning = spec.split_inclusive(':').next().unwrap_or(spec);
-    let distance = |name: &&str| strsim::damerau_levenshtein(beginning, name);
-    BEGINNINGS.into_iter().min_by_key(distance).filter(|name| distance(name) <= NEAR)
 }
 
 /// Why the SPECs make no chain.

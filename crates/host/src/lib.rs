@@ -26,4 +26,4 @@ pub mod user;
 
 pub use error::RunError;
 pub use run::run;
-pub use spec::{Ended, Observer, RunSpec, ServiceSpec};
+pub use spec::{Ended, Observer, RunSpec, ServiceSpec, Step};
