@@ -278,8 +278,9 @@ mod runs {
     use super::*;
 
     /// The run of that id, as doctor sees it.
-    fn find(findings: &Value, id: &str) -> Option<Value> {
-        findings["runs"].as_array().unwrap().iter().find(|run| run["id"] == id).cloned()
+    fn find(findings: &Value, id: &str) -> Value {
+        let mut runs = findings["runs"].as_array().unwrap().iter();
+        runs.find(|run| run["id"] == id).unwrap_or_else(|| panic!("no {id} in {findings:#}")).clone()
     }
 
     #[test]
@@ -289,7 +290,7 @@ mod runs {
         let instance = run.instance();
         let [command] = patiently("the command", || <[u32; 1]>::try_from(instance.pids("app")).ok());
         let findings = json(&doctor(&["-o", "json"]).well());
-        let found = find(&findings, instance.id()).unwrap_or_else(|| panic!("{findings:#}"));
+        let found = find(&findings, instance.id());
         assert_eq!((&found["state"], &found["owner"]), (&"alive".into(), &run.pid().into()));
         assert_eq!(found["services"], serde_json::json!(["log", "scan"]));
         assert_eq!(found["processes"], serde_json::json!([command]));
@@ -300,7 +301,7 @@ mod runs {
         unprivileged.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(binary);
         unprivileged.args(["doctor", "-o", "json"]);
         let findings = json(&Waylay::within(unprivileged).finish());
-        let found = find(&findings, instance.id()).unwrap_or_else(|| panic!("{findings:#}"));
+        let found = find(&findings, instance.id());
         assert_eq!((&found["state"], &found["owner"]), (&"alive".into(), &run.pid().into()));
         run.finish().well();
     }
@@ -312,7 +313,7 @@ mod runs {
         let [command] = patiently("the command", || <[u32; 1]>::try_from(instance.pids("app")).ok());
         run.kill();
         let finished = doctor(&["-o", "json"]).well();
-        let found = find(&json(&finished), instance.id()).unwrap_or_else(|| panic!("{finished:?}"));
+        let found = find(&json(&finished), instance.id());
         assert_eq!((&found["state"], &found["owner"]), (&"left-behind".into(), &Value::Null));
         assert_eq!(found["processes"], serde_json::json!([command]));
         let text = doctor(&[]).well().stdout;
