@@ -57,18 +57,18 @@ static __always_inline void wl_caller(struct wl_process *p)
 	bpf_get_current_comm(p->comm, sizeof(p->comm));
 }
 
-static __always_inline bool wl_is_mapped(const __u8 *ip)
-{
-	const __u32 *words = (const __u32 *)ip;
-
-	return words[0] == 0 && words[1] == 0 && words[2] == bpf_htonl(0xffff);
-}
-
 static __always_inline bool wl_is_set(const __u8 *ip)
 {
 	const __u32 *words = (const __u32 *)ip;
 
 	return words[0] | words[1] | words[2] | words[3];
+}
+
+static __always_inline bool wl_is_mapped(const __u8 *ip)
+{
+	const __u32 *words = (const __u32 *)ip;
+
+	return words[0] == 0 && words[1] == 0 && words[2] == bpf_htonl(0xffff);
 }
 
 static __always_inline void wl_map_ip4(__u8 *ip, __u32 ip4)
@@ -86,6 +86,18 @@ static __always_inline __u32 wl_ip4(const __u8 *ip)
 	return ((const __u32 *)ip)[3];
 }
 
+/* To connect(), the unspecified address means this host. */
+static __always_inline void wl_resolve_unspecified(__u8 *ip)
+{
+	__u32 *words = (__u32 *)ip;
+	bool mapped = wl_is_mapped(ip);
+
+	if (!words[3] && mapped)
+		words[3] = bpf_htonl(0x7f000001);
+	else if (!wl_is_set(ip))
+		words[3] = bpf_htonl(1);
+}
+
 static __always_inline void wl_remote(const volatile struct bpf_sock_addr *ctx, int family,
 				      struct wl_address *a)
 {
@@ -99,6 +111,7 @@ static __always_inline void wl_remote(const volatile struct bpf_sock_addr *ctx, 
 		words[2] = ctx->user_ip6[2];
 		words[3] = ctx->user_ip6[3];
 	}
+	wl_resolve_unspecified(a->ip);
 	a->port = bpf_ntohs((__u16)ctx->user_port);
 	a->family = family;
 	a->reserved = 0;

@@ -55,9 +55,10 @@ impl EbpfEngine {
     ///
     /// # Errors
     /// [`EbpfError::Attach`] or [`EbpfError::Pin`].
-    pub fn serve_cgroup(&mut self, name: &str, cgroup: &Path) -> Result<(), EbpfError> {
+    pub fn serve_cgroup(&mut self, service: ServiceId, cgroup: &Path) -> Result<(), EbpfError> {
         for program in SERVICE_PROGRAMS {
-            self.attach_program(program, cgroup, &format!("{program}-{name}"))?;
+            // Not by its name: a pin's may not contain a dot.
+            self.attach_program(program, cgroup, &format!("{program}-{}", service.0))?;
         }
         Ok(())
     }

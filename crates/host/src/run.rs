@@ -154,7 +154,7 @@ impl Place {
             observer.step(Step::StartingService { name: &service.name });
             let cgroup = self.cgroup.child(&format!("svc-{}", service.name));
             cgroup.create()?;
-            engine.serve_cgroup(&service.name, cgroup.path())?;
+            engine.serve_cgroup(ServiceId(index + 1), cgroup.path())?;
             let identity = Identity::of_a_service(self.instance.id(), index);
             waiting.push(Waiting::start(service, cgroup, identity)?);
         }

@@ -48,24 +48,29 @@ pub struct Certificate {
 impl WebServer {
     /// Serves `directory` on `ground`.
     pub fn start(ground: &Ground, directory: &Path) -> Self {
-        Self::with(ground, directory, &[])
+        Self::start_on(ground, ground.server(), directory)
+    }
+
+    /// Serves `directory` on an address of the server's host.
+    pub fn start_on(ground: &Ground, address: IpAddr, directory: &Path) -> Self {
+        Self::with(ground, address, directory, &[])
     }
 
     /// Serves `directory` with TLS.
     pub fn start_tls(ground: &Ground, directory: &Path, certificate: &Certificate) -> Self {
         let path = certificate.path();
-        Self::with(ground, directory, &[path.to_str().unwrap()])
+        Self::with(ground, ground.server(), directory, &[path.to_str().unwrap()])
     }
 
-    fn with(ground: &Ground, directory: &Path, rest: &[&str]) -> Self {
+    fn with(ground: &Ground, ip: IpAddr, directory: &Path, rest: &[&str]) -> Self {
         let mut command = match ground.server_namespace() {
             Some(namespace) => namespace.command(python()),
             None => Command::new(python()),
         };
-        command.args(["-u", "-c", WEB_SERVER, &ground.server().to_string()]).arg(directory).args(rest);
+        command.args(["-u", "-c", WEB_SERVER, &ip.to_string()]).arg(directory).args(rest);
         let (process, log) = Process::spawn_read(&mut command);
         let port = log.wait_for_line(0).parse().unwrap();
-        let address = SocketAddr::new(ground.server(), port);
+        let address = SocketAddr::new(ip, port);
         Self { address, directory: directory.into(), log, _process: process }
     }
 

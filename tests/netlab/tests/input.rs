@@ -212,6 +212,22 @@ mod programs {
         is_absent("exec:sh -c 'exit 5'", "sh", "exit status 5");
     }
 
+    #[test]
+    fn may_have_names_of_any_characters() {
+        for name in ["my.service", "mein Dienst", "ä-1_(2)"] {
+            let directory = tempfile::Builder::new().permissions(everyone()).tempdir().unwrap();
+            let program = directory.path().join(name);
+            std::fs::write(&program, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+            std::fs::set_permissions(&program, everyone()).unwrap();
+            let spec = format!("exec:\"{}\"", program.display());
+            waylay().args(["--through", &spec]).watch(["true"]).well();
+        }
+    }
+
+    fn everyone() -> std::fs::Permissions {
+        std::os::unix::fs::PermissionsExt::from_mode(0o755)
+    }
+
     const SILENT: &str = "exec:sh -c 'echo listening on $WAYLAY_LISTEN; exec sleep 1000'";
 
     /// Where a service listens that says so.

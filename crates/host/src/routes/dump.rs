@@ -1,4 +1,8 @@
 //! The kernel's routing tables, read by rtnetlink(7).
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kernel's vocabulary, of which a few words matter here"
+)]
 
 use std::{
     io,

@@ -28,9 +28,8 @@ pub(super) enum Kind {
     Group,
 }
 
-/// Addresses that the kernel treats by themselves, whatever the tables say:
-/// "this host", and the group addresses.
-const THIS_HOST: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+const EVERYWHERE: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+/// Addresses to which nobody connects, whatever the tables say.
 const GROUPS: [(IpAddr, u8); 3] = [
     (IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4),
     (IpAddr::V4(Ipv4Addr::BROADCAST), 32),
@@ -80,11 +79,10 @@ impl Tables {
                 *known = Kind::Leading;
             }
         }
-        let defaults = THIS_HOST.map(|any| Prefix::new(any, 0));
+        let defaults = EVERYWHERE.map(|any| Prefix::new(any, 0));
         let groups = GROUPS.map(|(address, length)| Prefix::new(address, length));
         let mut prefixes: BTreeSet<Prefix> = routes.iter().map(|route| route.prefix).collect();
         prefixes.extend(defaults.into_iter().chain(groups).flatten());
-        prefixes.extend(THIS_HOST.map(Prefix::host));
         Self { prefixes, by_table }
     }
 
@@ -177,7 +175,7 @@ mod tests {
     fn ask(destination: IpAddr) -> io::Result<IpAddr> {
         match destination {
             IpAddr::V4(ip) if ip.octets()[..2] == [10, 1] => Ok(SOURCE),
-            _ => Err(io::Error::from_raw_os_error(101)),
+            IpAddr::V4(_) | IpAddr::V6(_) => Err(io::Error::from_raw_os_error(101)),
         }
     }
 
@@ -200,7 +198,7 @@ mod tests {
         ];
         let routes = survey(&tables, |destination| match destination {
             IpAddr::V4(ip) if ip.octets()[1] >= 128 => Err(io::Error::from_raw_os_error(113)),
-            _ => Ok(SOURCE),
+            IpAddr::V4(_) | IpAddr::V6(_) => Ok(SOURCE),
         });
         assert_eq!(routes.to(address("10.200.0.1")), Reach::Never(Errno::EHOSTUNREACH));
         assert_eq!(routes.to(address("10.2.0.1")), Reach::From(Some(SOURCE)));
@@ -241,6 +239,5 @@ mod tests {
         let routes = super::super::current().unwrap();
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         assert_eq!(routes.to(loopback), Reach::From(Some(loopback)));
-        assert_eq!(routes.to(address("0.0.0.0")), Reach::From(Some(loopback)));
     }
 }
