@@ -23,8 +23,8 @@ Examples:
 
 /// See and steer what programs do on the network.
 ///
-/// waylay sends the connections of programs through local services, one after the other, and remembers in
-/// the kernel which services a connection has had: nothing loops, and nothing slips past.
+/// waylay sends the TCP connections of programs through local services, one after the other. The kernel
+/// remembers which services a connection has had, so that nothing loops.
 #[derive(Debug, Parser)]
 #[command(name = "waylay", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(after_help = EXAMPLES)]
@@ -32,7 +32,7 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
     /// When to use colours
-    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
+    #[arg(long, global = true, display_order = 90, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
     pub(crate) color: When,
 }
 
@@ -103,6 +103,9 @@ pub(crate) struct RunArgs {
     /// What becomes of connections while a service is gone
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = OnFailure::Closed)]
     pub(crate) on_failure: OnFailure,
+    /// Let COMMAND inherit network sockets, although what it does with them is not inspected
+    #[arg(long)]
+    pub(crate) keep_sockets: bool,
     /// How long a service may leave a connection waiting before it is ended as hung
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) patience: u64,

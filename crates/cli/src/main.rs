@@ -70,6 +70,7 @@ fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
         identity: Identity::of_the_caller(args.user.as_deref())?,
         services,
         on_failure: args.on_failure.into(),
+        keep_sockets: args.keep_sockets,
         patience: Duration::from_secs(args.patience),
     };
     let output: Arc<dyn Observer> = Arc::new(Output::new(args.output, args.log.as_deref())?);

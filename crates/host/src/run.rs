@@ -27,6 +27,7 @@ use crate::{
     service::{Running, Waiting, launcher},
     signals::Signals,
     spec::{Ended, Observer, RunSpec, Step},
+    sys,
     user::Identity,
 };
 
@@ -43,6 +44,9 @@ pub fn run(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<Ended, RunErr
     if !rustix::process::geteuid().is_root() {
         return Err(RunError::NotRoot);
     }
+    if !spec.keep_sockets {
+        refuse_inherited_sockets()?;
+    }
     let signals = Signals::watch().map_err(RunError::CommandStart)?;
     let tables = Tables::compile(&policy(spec)?)?;
     let parent = Cgroup::for_runs()?;
@@ -55,6 +59,14 @@ pub fn run(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<Ended, RunErr
     let outcome = place.run(spec, &tables, &signals, observer);
     place.leave();
     outcome
+}
+
+fn refuse_inherited_sockets() -> Result<(), RunError> {
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut descriptors: Vec<i32> = numbers.filter(|&fd| sys::passes_network_socket_on(fd)).collect();
+    descriptors.sort_unstable();
+    if descriptors.is_empty() { Ok(()) } else { Err(RunError::InheritedSockets { descriptors }) }
 }
 
 /// Each service of a run has one filter: every TCP connection.

@@ -17,6 +17,8 @@ pub struct RunSpec {
     pub services: Vec<ServiceSpec>,
     /// What happens to connections while a service is gone.
     pub on_failure: FailurePolicy,
+    /// Whether the command may inherit network sockets, which are not inspected.
+    pub keep_sockets: bool,
     /// How long a service may leave connections waiting before it is ended as hung.
     pub patience: Duration,
 }

@@ -21,4 +21,7 @@ pub use lab::{Dialled, Lab};
 pub use process::{Lines, Process, kill, patiently, python, system_python};
 pub use report::Report;
 pub use run::{Finished, Running, Waylay};
-pub use servers::{Certificate, GitServer, TcpServer, WebServer, dialler_of, random_file, waiting_for};
+pub use servers::{
+    Certificate, GitServer, TcpServer, WebServer, WorldReadable, dialler_of, listeners_of, random_file,
+    waiting_for, world_readable_file,
+};

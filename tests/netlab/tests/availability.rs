@@ -18,6 +18,7 @@ use waylay_engine::{Endpoint, Engine, Installation, MAX_LISTENERS};
 use waylay_engine_ebpf::{EbpfError, Limits};
 use waylay_netlab::{
     Dialled, Family, Ground, Lab, Place, Running, TcpServer, kill, patiently, python, system_python,
+    world_readable_file,
 };
 
 const ECONNREFUSED: i32 = 111;
@@ -229,17 +230,12 @@ while True:
     #[test]
     fn that_serves_one_of_its_listeners_only_is_noticed() {
         let server = greeter();
-        let script = tempfile::Builder::new().permissions(world_readable()).tempfile().unwrap();
-        std::fs::write(script.path(), ONE_EAR).unwrap();
+        let script = world_readable_file("one_ear.py", ONE_EAR);
         let mut run = through(&format!("exec:{} {}", system_python(), script.path().display()), "closed");
         // Sooner or later one of the others is picked.
         patiently("a connection that waits", || (run.ask(&dial(&server)) != "ok").then_some(()));
         ended(&run);
         run.finish().well();
-    }
-
-    fn world_readable() -> std::fs::Permissions {
-        std::os::unix::fs::PermissionsExt::from_mode(0o644)
     }
 
     #[test]

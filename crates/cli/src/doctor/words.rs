@@ -104,7 +104,10 @@ pub(super) fn open_ends(facts: &Facts) -> Vec<(&'static str, &'static str)> {
     let mut ends = vec![
         ("udp", "UDP, and so QUIC and DNS, passes uninspected: only TCP is redirected"),
         ("raw-sockets", "UDP-Lite and raw and packet sockets pass uninspected; the latter take CAP_NET_RAW"),
-        ("passed-sockets", "sockets made outside of a run and passed in are not hooked"),
+        (
+            "passed-sockets",
+            "sockets made outside of a run and handed to a process in it are not hooked; inherited ones are refused",
+        ),
         ("other-namespaces", "connections made in another network namespace are left alone"),
     ];
     if facts.command_runs_as_root {
