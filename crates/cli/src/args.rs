@@ -95,7 +95,7 @@ pub(crate) struct RunArgs {
     /// What `scan` looks for, in bytes; repeat it for several [default: the EICAR test string]
     ///
     /// @FILE reads one pattern a line, as the bytes are; blank lines do not count.
-    #[arg(long, value_name = "TEXT|@FILE")]
+    #[arg(long, value_name = "TEXT|@FILE", allow_hyphen_values = true)]
     pub(crate) pattern: Vec<OsString>,
     /// Make this service leave its redirect records out, to see what happens then
     #[arg(long, value_name = "NAME")]

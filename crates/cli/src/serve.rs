@@ -4,10 +4,12 @@ use std::{
     error::Error,
     io::{self, Read},
     process::ExitCode,
-    thread,
 };
 
-use signal_hook::{consts::SIGTERM, iterator::Signals};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
 use waylay::RedirectService;
 use waylay_inspect::{
     log::Log,
@@ -17,19 +19,25 @@ use waylay_inspect::{
 use crate::{args::ServeArgs, chain::Builtin};
 
 pub(crate) fn serve(args: ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
+    // With a thread for each processor: the connections of a service have nothing to do with each other.
+    Runtime::new()?.block_on(run(args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run(args: ServeArgs) -> Result<(), Box<dyn Error>> {
     let service = RedirectService::from_env()?;
     let shutdown = service.shutdown();
-    let mut signals = Signals::new([SIGTERM])?;
-    thread::spawn(move || {
-        for _ in signals.forever() {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        while terminate.recv().await.is_some() {
             shutdown.trigger();
         }
     });
     match args.builtin {
-        Builtin::Log => Log { name: args.name, forgets: args.forget }.serve(service)?,
-        Builtin::Scan => Scan::new(args.name, args.forget, patterns()?)?.serve(service)?,
+        Builtin::Log => Log { name: args.name, forgets: args.forget }.serve(service).await?,
+        Builtin::Scan => Scan::new(args.name, args.forget, patterns()?)?.serve(service).await?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// `waylay run` hands them over on standard input: as arguments everybody could read them in ps(1).

@@ -2,10 +2,10 @@
 
 use std::{
     io,
-    net::TcpStream,
     time::{Instant, SystemTime},
 };
 
+use tokio::{net::TcpStream, task::spawn_blocking};
 use waylay::{ConnectError, Inbound};
 use waylay_relay::{Observer, RelayError, Transfer};
 
@@ -16,24 +16,24 @@ use crate::{
 
 /// Dials on and relays until both directions have ended. A service that `forgets` dials without its
 /// redirect records.
-pub(crate) fn carry_on(inbound: Inbound, forgets: bool, observer: &mut impl Observer) -> End {
-    let outbound = match dial(&inbound, forgets) {
+pub(crate) async fn carry_on(inbound: Inbound, forgets: bool, observer: &mut (impl Observer + Send)) -> End {
+    let outbound = match dial(&inbound, forgets).await {
         Ok(outbound) => outbound,
         Err(error) => return End::Unreachable(error),
     };
-    match waylay_relay::relay(inbound.into_stream(), outbound, observer) {
+    match waylay_relay::relay_observed(inbound, outbound, observer).await {
         Ok(transfer) => End::Relayed(transfer),
         Err(error) => End::Broken(error),
     }
 }
 
-fn dial(inbound: &Inbound, forgets: bool) -> Result<TcpStream, ConnectError> {
+async fn dial(inbound: &Inbound, forgets: bool) -> Result<TcpStream, ConnectError> {
     let destination = inbound.original_destination();
     if forgets {
-        return TcpStream::connect(destination)
-            .map_err(|source| ConnectError::Connect { destination, source });
+        let dialled = TcpStream::connect(destination).await;
+        return dialled.map_err(|source| ConnectError::Connect { destination, source });
     }
-    Ok(inbound.connect()?.into_stream())
+    Ok(inbound.connect().await?.into_stream())
 }
 
 /// A report under way.
@@ -58,7 +58,7 @@ impl Account {
         let report = Report {
             time: SystemTime::now().into(),
             service: service.to_owned(),
-            flow: inbound.context().flow(),
+            flow: inbound.flow(),
             application: path.clone(),
             pid: application.pid,
             original_destination: inbound.original_destination(),
@@ -82,13 +82,14 @@ impl Account {
     }
 
     /// Writes it to standard output, one JSON object a line; `waylay run` reads it there.
-    pub(crate) fn close(mut self, sniffer: &Sniffer, end: End) {
+    pub(crate) async fn close(mut self, sniffer: &Sniffer, end: End) {
         self.report.duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.report.protocol = sniffer.protocol();
         self.report.host = sniffer.host().map(str::to_owned);
         end.write_into(&mut self.report);
-        // Without a reader there is nobody to tell; the connection is what counts.
-        let _unread = self.report.write_line(&mut io::stdout().lock());
+        // A reader that is slow holds up reports, not connections. Without one there is nobody to tell; the
+        // connection is what counts.
+        let _unread = spawn_blocking(move || self.report.write_line(&mut io::stdout().lock())).await;
     }
 }
 

@@ -1,7 +1,9 @@
 //! The `log` service: lets every connection pass and reports it when it has ended.
 
+use std::sync::Arc;
+
 use waylay::{Inbound, RedirectService, ServeError};
-use waylay_relay::{Direction, Verdict};
+use waylay_relay::{Direction, Observer, Verdict};
 
 use crate::{
     account::{Account, carry_on},
@@ -24,21 +26,30 @@ impl Log {
     /// # Errors
     ///
     /// [`ServeError`] if a listener fails.
-    pub fn serve(self, service: RedirectService) -> Result<(), ServeError> {
-        service.serve(move |inbound| self.handle(inbound))?;
+    pub async fn serve(self, service: RedirectService) -> Result<(), ServeError> {
+        let log = Arc::new(self);
+        service.serve(move |inbound| Arc::clone(&log).handle(inbound)).await?;
         Ok(())
     }
 
-    fn handle(&self, inbound: Inbound) {
+    async fn handle(self: Arc<Self>, inbound: Inbound) {
         let account = Account::open(&self.name, &inbound);
-        let mut sniffer = Sniffer::new();
-        let mut look = |direction: Direction, bytes: &[u8]| {
-            if !sniffer.done() {
-                sniffer.observe(direction, bytes);
-            }
-            Verdict::Forward
-        };
-        let end = carry_on(inbound, self.forgets, &mut look);
-        account.close(&sniffer, end);
+        let mut look = Look(Sniffer::new());
+        let end = carry_on(inbound, self.forgets, &mut look).await;
+        account.close(&look.0, end).await;
+    }
+}
+
+/// Lets everything pass, and looks at it until there is nothing more to learn.
+struct Look(Sniffer);
+
+impl Observer for Look {
+    fn bytes(&mut self, direction: Direction, bytes: &[u8]) -> Verdict {
+        self.0.observe(direction, bytes);
+        Verdict::Forward
+    }
+
+    fn looks(&self, _: Direction) -> bool {
+        !self.0.done()
     }
 }

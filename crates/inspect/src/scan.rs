@@ -7,6 +7,8 @@
 mod matcher;
 mod patterns;
 
+use std::sync::Arc;
+
 use waylay::{Inbound, RedirectService, ServeError};
 use waylay_relay::{Direction, Observer, Verdict};
 
@@ -45,20 +47,21 @@ impl Scan {
     /// # Errors
     ///
     /// [`ServeError`] if a listener fails.
-    pub fn serve(self, service: RedirectService) -> Result<(), ServeError> {
-        service.serve(move |inbound| self.handle(inbound))?;
+    pub async fn serve(self, service: RedirectService) -> Result<(), ServeError> {
+        let scan = Arc::new(self);
+        service.serve(move |inbound| Arc::clone(&scan).handle(inbound)).await?;
         Ok(())
     }
 
-    fn handle(&self, inbound: Inbound) {
+    async fn handle(self: Arc<Self>, inbound: Inbound) {
         let mut account = Account::open(&self.name, &inbound);
         let mut look = Look::new(&self.matcher);
-        let end = carry_on(inbound, self.forgets, &mut look);
+        let end = carry_on(inbound, self.forgets, &mut look).await;
         if let Some((pattern, direction)) = look.found {
             account.report().pattern = Some(self.patterns.name(pattern));
             account.report().direction = Some(direction);
         }
-        account.close(&look.sniffer, end);
+        account.close(&look.sniffer, end).await;
     }
 }
 

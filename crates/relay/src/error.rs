@@ -146,7 +146,7 @@ pub enum RelayError {
         /// The system's answer.
         source: io::Error,
     },
-    /// `poll(2)` itself failed, which is neither side's fault.
+    /// Waiting itself failed, which is neither side's fault.
     #[error("waiting for the sockets failed")]
     Wait {
         /// What had been transferred.

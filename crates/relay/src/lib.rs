@@ -23,64 +23,110 @@
 //!
 //! # What it costs
 //!
-//! One thread, at most two buffers of [`BUFFER_BYTES`], each allocated when its direction carries its first
-//! byte. A peer that reads slowly holds its direction back through TCP, not through memory.
+//! A connection is one future, on any runtime of tokio with I/O enabled, and its two sockets. At rest it holds
+//! no buffer. A peer that reads slowly holds its direction back through TCP, not through memory: at most
+//! [`BUFFER_BYTES`] of the direction wait in the process.
+//!
+//! A direction in which reads come back full, and at which no observer [looks](Observer::looks), is spliced:
+//! its bytes go through a pipe of 512 KiB and are not copied. When it carries little it is copied again. At
+//! most 128 directions of a process have a pipe at the same time; the others, and all where the system gives
+//! no pipes or SIGPIPE has its default action (splice(2) can't be told not to raise it), are copied.
 
 mod connection;
 mod error;
 mod flow;
 mod observer;
+mod pace;
+mod pipe;
 mod socket;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 pub use error::{Direction, Operation, RelayError, Side, Transfer};
 pub use flow::BUFFER_BYTES;
 pub use observer::{Observer, Verdict};
+use tokio::net::TcpStream;
 
 /// Moves bytes between two connected TCP sockets until both directions have ended, and returns how many there
 /// were.
 ///
-/// Takes anything that gives up its descriptor, such as [`std::net::TcpStream`]. Neither socket may have been
-/// shut down before. Both are switched to non-blocking and `TCP_NODELAY`, and are closed on return: in order
-/// after `Ok`, by a reset to both peers after `Err`. An end-of-file of one peer is passed on to the other
-/// once every byte before it has been; the opposite direction goes on. There is no idle timeout.
+/// Takes what gives up its stream, such as `waylay::Inbound` and `waylay::Outbound`. Neither socket may have
+/// been shut down. Both are closed on return: in order after `Ok`, by a reset to both peers after `Err`, and
+/// by a reset also if the future is dropped before its end. An end-of-file of one peer is passed on to the
+/// other once every byte before it has been; the opposite direction goes on. There is no idle timeout.
 ///
 /// # Errors
 ///
 /// [`RelayError::Socket`] names the side and the operation that failed (a reset by a peer is one of them),
-/// [`RelayError::Wait`] is a failed `poll(2)`, [`RelayError::Stopped`] the observer's decision. Each carries
-/// what had been transferred by then.
+/// [`RelayError::Wait`] is a failed wait. Each carries what had been transferred by then.
 ///
 /// # Example
 ///
 /// ```
 /// use std::io::{Read, Write};
-/// use std::net::{Shutdown, TcpListener, TcpStream};
+/// use std::net::Shutdown;
+/// use tokio::net::{TcpListener, TcpStream};
 ///
-/// let [front, back] = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+/// # runtime.block_on(async {
+/// let [front, back] = [TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?];
 /// waylay_relay::arm(&front)?;
-/// let mut client = TcpStream::connect(front.local_addr()?)?;
+/// let mut client = std::net::TcpStream::connect(front.local_addr()?)?;
 ///
-/// let application = front.accept()?.0;
-/// let destination = TcpStream::connect(back.local_addr()?)?;
-/// let relay = std::thread::spawn(|| waylay_relay::relay(application, destination, &mut ()));
+/// let application = front.accept().await?.0;
+/// let destination = TcpStream::connect(back.local_addr()?).await?;
+/// let relay = tokio::spawn(waylay_relay::relay(application, destination));
 ///
 /// client.write_all(b"hello")?;
 /// client.shutdown(Shutdown::Write)?;
-/// let mut received = String::new();
-/// back.accept()?.0.read_to_string(&mut received)?;
-/// assert_eq!(received, "hello");
-/// assert_eq!(relay.join().expect("no panic")?.to_destination, 5);
+/// let server = back.accept().await?.0;
+/// let received = tokio::task::spawn_blocking(move || {
+///     let mut server = server.into_std()?;
+///     server.set_nonblocking(false)?;
+///     let mut received = String::new();
+///     server.read_to_string(&mut received)?;
+///     Ok::<_, std::io::Error>(received)
+/// });
+/// assert_eq!(received.await??, "hello");
+/// assert_eq!(relay.await??.to_destination, 5);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn relay<O: Observer + ?Sized>(
-    application: impl Into<OwnedFd>,
-    destination: impl Into<OwnedFd>,
+pub async fn relay(
+    application: impl Into<TcpStream>,
+    destination: impl Into<TcpStream>,
+) -> Result<Transfer, RelayError> {
+    let transfer = relay_observed(application, destination, &mut ()).await?;
+    Ok(transfer)
+}
+
+/// [`relay`], past an observer.
+///
+/// # Errors
+///
+/// Those of [`relay`], and [`RelayError::Stopped`]: the observer's decision.
+///
+/// # Example
+///
+/// ```
+/// use tokio::net::TcpStream;
+/// use waylay_relay::{Direction, RelayError, Transfer, Verdict};
+///
+/// async fn without_x(application: TcpStream, destination: TcpStream) -> Result<Transfer, RelayError> {
+///     let mut observer = |_: Direction, bytes: &[u8]| {
+///         if bytes.contains(&b'x') { Verdict::Stop } else { Verdict::Forward }
+///     };
+///     waylay_relay::relay_observed(application, destination, &mut observer).await
+/// }
+/// ```
+pub async fn relay_observed<O: Observer + ?Sized>(
+    application: impl Into<TcpStream>,
+    destination: impl Into<TcpStream>,
     observer: &mut O,
 ) -> Result<Transfer, RelayError> {
-    connection::Connection::new(application.into(), destination.into()).run(observer)
+    connection::Connection::new(application.into(), destination.into()).run(observer).await
 }
 
 /// Makes closing this socket a reset (`SO_LINGER {1, 0}`), whoever closes it, the death of the process

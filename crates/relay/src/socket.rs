@@ -1,68 +1,87 @@
 //! One socket of a relay: every system call on it, with the failure named.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
 use rustix::io::{Errno, ioctl_fionbio, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 
 use crate::error::{Halt, Operation, Side};
+use crate::pipe::Pipe;
 
 /// `None` where the socket would have blocked.
 pub(crate) type Progress = Option<usize>;
 
 pub(crate) struct Socket {
-    fd: OwnedFd,
+    stream: TcpStream,
     side: Side,
     /// Whether the relay has shut its writing half down.
     finished: bool,
-    /// What the last wait reported.
+    /// What the last look reported.
     ready: PollFlags,
     hung_up: bool,
 }
 
 impl Socket {
-    pub(crate) fn new(fd: OwnedFd, side: Side) -> Self {
-        Self { fd, side, finished: false, ready: PollFlags::empty(), hung_up: false }
+    pub(crate) fn new(stream: TcpStream, side: Side) -> Self {
+        Self { stream, side, finished: false, ready: PollFlags::empty(), hung_up: false }
     }
 
     pub(crate) fn arm(&self) -> Result<(), Halt> {
-        arm(self.fd.as_fd()).map_err(|errno| self.halt(Operation::Arm, errno))
+        arm(self.as_fd()).map_err(|errno| self.halt(Operation::Arm, errno))
     }
 
     pub(crate) fn disarm(&self) -> Result<(), Halt> {
-        disarm(self.fd.as_fd()).map_err(|errno| self.halt(Operation::Disarm, errno))
+        disarm(self.as_fd()).map_err(|errno| self.halt(Operation::Disarm, errno))
     }
 
     pub(crate) fn configure(&self) -> Result<(), Halt> {
-        ioctl_fionbio(&self.fd, true)
-            .and_then(|()| sockopt::set_tcp_nodelay(&self.fd, true))
+        ioctl_fionbio(&self.stream, true)
+            .and_then(|()| sockopt::set_tcp_nodelay(&self.stream, true))
             .map_err(|errno| self.halt(Operation::Configure, errno))
     }
 
     /// Reads; `Some(0)` is the end-of-file.
     pub(crate) fn read(&self, buffer: &mut [u8]) -> Result<Progress, Halt> {
-        let outcome = retry_on_intr(|| recv(&self.fd, &mut *buffer, RecvFlags::empty()));
+        let outcome = retry_on_intr(|| recv(&self.stream, &mut *buffer, RecvFlags::empty()));
         self.progress(Operation::Read, outcome.map(|(count, _)| count))
     }
 
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<Progress, Halt> {
         // A service in a language with SIGPIPE's default action must not be killed by a peer that left.
-        let outcome = retry_on_intr(|| send(&self.fd, bytes, SendFlags::NOSIGNAL));
+        let outcome = retry_on_intr(|| send(&self.stream, bytes, SendFlags::NOSIGNAL));
         self.progress(Operation::Write, outcome)
+    }
+
+    /// Moves what is there into an empty pipe. `None` proves nothing: not every byte a socket holds can be
+    /// spliced (one sent as urgent can't), and an end-of-file looks the same, so the next read is by
+    /// [`read`](Self::read).
+    pub(crate) fn read_into(&self, pipe: &mut Pipe) -> Result<Progress, Halt> {
+        match pipe.fill_from(self.as_fd()) {
+            Ok(count) => Ok((count > 0).then_some(count)),
+            Err(Errno::AGAIN | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
+            Err(errno) => Err(self.halt(Operation::Read, errno)),
+        }
+    }
+
+    pub(crate) fn write_from(&self, pipe: &mut Pipe) -> Result<Progress, Halt> {
+        self.progress(Operation::Write, pipe.drain_to(self.as_fd()))
     }
 
     /// Sends the end-of-file. A socket which was reset answers ENOTCONN, and that is a failure like any
     /// other.
     pub(crate) fn finish(&mut self) -> Result<(), Halt> {
         self.finished = true;
-        shutdown(&self.fd, Shutdown::Write)
+        shutdown(&self.stream, Shutdown::Write)
             .map_err(|errno| self.halt(Operation::ShutDown, self.pending_error().unwrap_or(errno)))
     }
 
-    /// Notes what a wait reported; fails if the connection is gone without the relay having closed it.
+    /// Notes what a look reported; fails if the connection is gone without the relay having closed it.
     ///
     /// Hung up without an error means that both directions are closed. If ours isn't, then the socket was
     /// reset and somebody else has taken its error: reading on would show a clean end-of-file.
@@ -100,14 +119,33 @@ impl Socket {
         self.halt(Operation::Watch, self.pending_error().unwrap_or(Errno::IO))
     }
 
+    /// Forgets the wake-ups so far. A look that follows sees all they were for; what comes later wakes again.
+    pub(crate) fn forget_wakeups(&self) {
+        // One by one: tokio forgets nothing of a union.
+        for interest in [Interest::READABLE, Interest::WRITABLE] {
+            let would_block = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            // By its contract this is how to say that there was nothing to do, and it is what comes back.
+            let _would_block = self.stream.try_io(interest, would_block);
+        }
+    }
+
+    /// Arranges for a wake-up at the next change; ready if there was one already.
+    ///
+    /// Errors come as writability. Readability is waited for only where bytes are wanted: after an
+    /// end-of-file it is reported for ever.
+    pub(crate) fn poll_wakeup(&self, context: &mut Context<'_>, reading: bool) -> Poll<io::Result<()>> {
+        let writable = self.stream.poll_write_ready(context);
+        if writable.is_ready() || !reading { writable } else { self.stream.poll_read_ready(context) }
+    }
+
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.stream.as_fd()
     }
 
     /// Takes the socket's error, which the kernel hands out once: only for a connection that is being given
     /// up.
     fn pending_error(&self) -> Option<Errno> {
-        match sockopt::socket_error(&self.fd) {
+        match sockopt::socket_error(&self.stream) {
             Ok(Ok(())) => None,
             Ok(Err(errno)) => Some(errno),
             Err(errno) => Some(errno),

@@ -6,7 +6,7 @@ use std::{
 use waylay_abi as abi;
 
 /// The process at the head of the chain: who called `connect` first.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Application {
     /// Its executable, as its own mount namespace names it. Empty if the path
     /// is deeper or longer than the kernel side can follow.
@@ -31,12 +31,42 @@ impl fmt::Display for Application {
     }
 }
 
+/// A file by device and inode, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+/// What an application gave its socket; zero where it gave nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Wishes {
+    source: Ipv6Addr,
+    mark: u32,
+    bound_device: u32,
+    type_of_service: u8,
+    traffic_class: u8,
+}
+
+impl From<abi::SocketWishes> for Wishes {
+    fn from(wishes: abi::SocketWishes) -> Self {
+        Self {
+            source: wishes.source.into(),
+            mark: wishes.mark,
+            bound_device: wishes.bound_device,
+            type_of_service: wishes.tos,
+            traffic_class: wishes.tclass,
+        }
+    }
+}
+
 /// What is known about a redirected connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedirectContext {
     application: Application,
+    executable: FileId,
     original_destination: SocketAddr,
-    wishes: abi::SocketWishes,
+    wishes: Wishes,
     flow: u64,
     service_id: u32,
     filter_id: u32,
@@ -58,7 +88,7 @@ impl RedirectContext {
     /// The source address the application bound its socket to, if it did.
     #[must_use]
     pub fn source(&self) -> Option<IpAddr> {
-        let source = Ipv6Addr::from(self.wishes.source);
+        let source = self.wishes.source;
         (!source.is_unspecified()).then(|| source.to_canonical())
     }
 
@@ -80,12 +110,20 @@ impl RedirectContext {
         self.filter_id
     }
 
+    pub(crate) fn executable(&self) -> FileId {
+        self.executable
+    }
+
+    pub(crate) fn wishes(&self) -> Wishes {
+        self.wishes
+    }
+
     pub(crate) fn type_of_service(&self) -> u8 {
-        self.wishes.tos
+        self.wishes.type_of_service
     }
 
     pub(crate) fn traffic_class(&self) -> u8 {
-        self.wishes.tclass
+        self.wishes.traffic_class
     }
 }
 
@@ -101,8 +139,9 @@ impl From<abi::Context> for RedirectContext {
                 uid: process.uid,
                 cgroup: process.cgroup,
             },
+            executable: FileId { device: process.exe_device, inode: process.exe_inode },
             original_destination: context.destination.into(),
-            wishes: context.wishes,
+            wishes: context.wishes.into(),
             flow: context.flow,
             service_id: context.service,
             filter_id: context.filter,

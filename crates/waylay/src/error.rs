@@ -1,4 +1,4 @@
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use thiserror::Error;
 
@@ -130,26 +130,62 @@ impl ConnectError {
 /// Why a service cannot start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// Nobody handed listening sockets over (`LISTEN_FDS` is missing or zero).
+    /// Nobody handed listening sockets over: `LISTEN_FDS` is missing or zero,
+    /// or none of them is named `tcp4` or `tcp6`.
     #[error("no listening sockets were passed; start this program by `waylay run --through …`")]
     NoListeners,
+    /// `LISTEN_PID` names another process: the sockets are for one that did not
+    /// remove the variable before it started this one.
+    #[error("the sockets were passed to process {meant}, and this is {pid}")]
+    ForAnotherProcess {
+        /// The variable's value.
+        meant: String,
+        /// This process.
+        pid: u32,
+    },
+    /// `LISTEN_FDNAMES` does not name each socket.
+    #[error("{sockets} sockets were passed with {names} names")]
+    Names {
+        /// `LISTEN_FDS`.
+        sockets: usize,
+        /// Names in `LISTEN_FDNAMES`.
+        names: usize,
+    },
+    /// This process has taken its sockets before.
+    #[error("the passed sockets have been taken already")]
+    TakenAlready,
     /// A passed descriptor is not a listening TCP socket.
-    #[error("passed descriptor {fd} is not a listening TCP socket")]
+    #[error("descriptor {fd} is not a listening TCP socket")]
     NotAListener {
         /// The descriptor.
         fd: i32,
         /// What the kernel said.
         source: io::Error,
     },
-    /// The pipe that stops `serve` could not be made.
-    #[error("no pipe for the shutdown handle")]
-    Pipe(#[source] io::Error),
+    /// No listening socket on that address.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// This process is outside every registered service: the kernel would not
+    /// tell it about a connection, nor let it carry one on.
+    #[error("the cgroup {} belongs to no registered redirect service", cgroup.display())]
+    NotRegistered {
+        /// This process's cgroup, as `/proc/self/cgroup` has it.
+        cgroup: PathBuf,
+    },
+    /// The kernel did not say whether this is a registered service.
+    #[error("cannot find out whether this is a registered redirect service")]
+    Registration(#[source] QueryError),
 }
 
 /// What ends [`serve`](crate::RedirectService::serve).
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// A listening socket failed.
-    #[error("the listening socket failed")]
+    #[error("a listening socket failed")]
     Listener(#[source] io::Error),
 }

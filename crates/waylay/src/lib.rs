@@ -7,13 +7,15 @@
 //! connection already.
 //!
 //! ```no_run
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! waylay::RedirectService::from_env()?.serve(|inbound| {
-//!     println!("{} -> {}", inbound.context().application(), inbound.original_destination());
-//!     let Ok(outbound) = inbound.connect() else { return };
-//!     // Move bytes between `inbound.into_stream()` and `outbound.into_stream()`.
-//!     # let _ = outbound;
-//! })?;
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! waylay::RedirectService::from_env()?
+//!     .serve(|inbound| async move {
+//!         println!("{} -> {}", inbound.context().application(), inbound.original_destination());
+//!         let Ok(outbound) = inbound.connect().await else { return };
+//!         // Move bytes between the two: waylay_relay::relay(inbound, outbound).await
+//!         # let _ = outbound;
+//!     })
+//!     .await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -29,16 +31,24 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("the Windows backend is not there yet; this version runs on Linux");
 
+mod accept;
 mod context;
 mod error;
+mod handover;
+mod inbound;
 mod options;
+mod pool;
 mod service;
+mod shutdown;
 mod sys;
 
 pub use context::{Application, ChainHop, RedirectContext};
 pub use error::{ConnectError, QueryError, ServeError, SetError, StartError};
+pub use inbound::{Inbound, Outbound};
 pub use options::{
     RedirectRecords, query_original_destination, query_redirect_chain, query_redirect_context,
     query_redirect_records, set_redirect_records,
 };
-pub use service::{Inbound, Outbound, RedirectService, Shutdown};
+pub use pool::{PoolKey, Pooling};
+pub use service::RedirectService;
+pub use shutdown::Shutdown;

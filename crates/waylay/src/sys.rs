@@ -8,7 +8,7 @@
 use std::{
     io,
     net::TcpListener,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd},
 };
 
 /// `getsockopt(2)` into `answer`; the number of bytes written.
@@ -41,8 +41,17 @@ pub(crate) fn choose_port_at_connect(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Keeps a descriptor from the programs this process will start; fails if it is not open.
+pub(crate) fn close_on_exec(fd: RawFd) -> io::Result<()> {
+    // SAFETY: this takes no pointer, and to set the flag is no harm to whoever owns the descriptor.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// The listener behind a descriptor passed by `LISTEN_FDS`.
-pub(crate) fn adopt_listener(fd: i32) -> TcpListener {
-    // SAFETY: by that protocol the descriptor is this process's and nothing else here uses it.
+pub(crate) fn adopt_listener(fd: RawFd) -> TcpListener {
+    // SAFETY: by that protocol the descriptor is this process's; it is open, and taken once.
     unsafe { TcpListener::from_raw_fd(fd) }
 }

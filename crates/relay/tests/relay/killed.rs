@@ -11,7 +11,7 @@ use std::thread::{scope, spawn, yield_now};
 use socket2::{Domain, Socket, Type};
 use waylay_relay::{arm, relay};
 
-use crate::link::reset;
+use crate::link::{ours, reset, runtime};
 use crate::pattern;
 
 /// Set for the child only: where the relay connects to.
@@ -53,7 +53,7 @@ fn relay_armed(accepted: TcpStream, destination: SocketAddr) {
     let dialled = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     arm(&dialled).unwrap();
     dialled.connect(&destination.into()).unwrap();
-    relay(accepted, dialled, &mut ()).unwrap();
+    runtime().block_on(relay(ours(accepted), ours(dialled))).unwrap();
 }
 
 fn relay_naively(accepted: TcpStream, destination: SocketAddr) {

@@ -5,9 +5,9 @@ use std::net::{Shutdown, TcpStream};
 use std::thread::{scope, spawn};
 use std::time::Duration;
 
-use waylay_relay::{Transfer, relay};
+use waylay_relay::Transfer;
 
-use crate::link::{Link, outcome, pair};
+use crate::link::{Link, outcome, pair, relay};
 use crate::pattern;
 
 const MIB: u64 = 1024 * 1024;
@@ -101,7 +101,7 @@ fn a_reader_that_stalls_holds_the_writer_back() {
     for socket in [&client, &application, &destination, &server] {
         shrink(socket);
     }
-    let relay = spawn(|| relay(application, destination, &mut ()));
+    let relay = relay(application, destination, ());
 
     // Whatever the machine's speed, the writer can't get far while nobody reads.
     client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();

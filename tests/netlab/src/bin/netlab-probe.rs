@@ -10,8 +10,12 @@ use std::{
     time::Duration,
 };
 
-use signal_hook::{consts::SIGTERM, iterator::Signals};
 use socket2::{Domain, SockRef, Socket, Type};
+use tokio::{
+    runtime::{Handle, Runtime},
+    signal::unix::{SignalKind, signal},
+    task::spawn_blocking,
+};
 use waylay::{
     Inbound, RedirectRecords, RedirectService, SetError, query_original_destination, query_redirect_records,
     set_redirect_records,
@@ -25,11 +29,27 @@ fn main() {
         Some("borrow") => borrow,
         other => panic!("no such probe: {other:?}"),
     };
+    Runtime::new().unwrap().block_on(serve(handler));
+}
+
+/// The probes themselves wait as they like.
+async fn serve(handler: fn(Inbound)) {
     let service = RedirectService::from_env().unwrap();
     let shutdown = service.shutdown();
-    let mut signals = Signals::new([SIGTERM]).unwrap();
-    thread::spawn(move || signals.forever().for_each(|_| shutdown.trigger()));
-    service.serve(handler).unwrap();
+    let mut terminate = signal(SignalKind::terminate()).unwrap();
+    tokio::spawn(async move {
+        terminate.recv().await;
+        shutdown.trigger();
+    });
+    let handle = move |inbound| async move { spawn_blocking(move || handler(inbound)).await.unwrap() };
+    service.serve(handle).await.unwrap();
+}
+
+/// A stream that waits for what it is asked to do.
+fn blocking(stream: impl Into<tokio::net::TcpStream>) -> TcpStream {
+    let stream = stream.into().into_std().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream
 }
 
 /// Answers with what the kernel says of the connection, and ends it in order.
@@ -42,7 +62,7 @@ fn tell(inbound: Inbound) {
         inbound.context().application().pid,
         inbound.chain().len()
     );
-    let mut stream = inbound.into_stream();
+    let mut stream = blocking(inbound);
     stream.write_all(line.as_bytes()).unwrap();
     SockRef::from(&stream).set_linger(None).unwrap();
 }
@@ -192,14 +212,14 @@ fn connected(records: &RedirectRecords) -> (Socket, TcpListener) {
 fn borrow(inbound: Inbound) {
     let own = query_redirect_records(&inbound).unwrap();
     if inbound.chain().len() == 1 {
-        let mut next = inbound.connect().unwrap().into_stream();
+        let mut next = blocking(Handle::current().block_on(inbound.connect()).unwrap());
         next.write_all(own.as_bytes()).unwrap();
         // Both ends stay open until the borrower has answered.
         let mut answer = Vec::new();
         let _reset_by_the_borrower = next.read_to_end(&mut answer);
         return;
     }
-    let mut stream: TcpStream = inbound.into_stream();
+    let mut stream = blocking(inbound);
     let mut borrowed = [0; 48];
     stream.read_exact(&mut borrowed).unwrap();
     report("borrowed", set_redirect_records(&tcp4(), &RedirectRecords::from_bytes(&borrowed)));
