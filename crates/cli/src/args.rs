@@ -70,7 +70,7 @@ Examples:
       Show every connection curl makes.
   sudo waylay run --through log --through log -- git clone http://example.test/repo.git
       Two independent services, one after the other; each line shows the chain.
-  sudo waylay run --through log --through scan --pattern 'BEGIN PRIVATE KEY' -- ./upload
+  sudo waylay run --through log --through scan --pattern '-----BEGIN PRIVATE KEY' -- ./upload
       End a connection before a private key has passed, whichever way it goes.
   sudo waylay run -o json --log connections.json -- wget -q http://example.test/
       One JSON object a line, in a file only you can read.

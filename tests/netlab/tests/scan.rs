@@ -257,6 +257,12 @@ mod own_patterns {
     }
 
     #[test]
+    fn that_begin_like_an_option() {
+        let begin = "-----BEGIN PRIVATE KEY-----";
+        stopped_for(&["--pattern", begin], format!("key: {begin}").as_bytes(), begin);
+    }
+
+    #[test]
     fn take_the_place_of_the_test_string() {
         passes(&["--pattern", "tulip"], &eicar());
     }

@@ -60,7 +60,9 @@ pub enum PatternError {
 impl Patterns {
     /// Bytes of one pattern at most.
     pub const LONGEST: usize = 64 * 1024;
-    /// Bytes of all patterns at most: what is built of them takes up to 40 times as much memory.
+    /// Bytes of all patterns at most. What is built of them takes about a hundred times as much memory, where
+    /// they have little in common: 93 MB for as many patterns of 8 bytes as fit, three times that while it is
+    /// built.
     pub const MOST_BYTES: usize = 1024 * 1024;
 
     /// Those patterns, each once, in the order given.
