@@ -214,8 +214,9 @@ fn check_listeners(service: ServiceId, family: &[SocketAddr]) -> Result<(), Ebpf
     Ok(())
 }
 
-/// Programs that loaded can do all of this; what is missing here no kernel would add.
-fn capabilities() -> Capabilities {
+/// What the engine can do where its programs load; what is missing here no kernel would add.
+#[must_use]
+pub fn capabilities() -> Capabilities {
     let missing =
         |needs: &str| CapabilityState::Missing { needs: needs.into(), remedy: "not there yet".into() };
     [

@@ -107,8 +107,10 @@ fn may_load() -> bool {
     has_them && in_initial_user_namespace()
 }
 
-/// The initial one maps every id to itself (user_namespaces(7)).
-fn in_initial_user_namespace() -> bool {
+/// Whether this process is in the user namespace where privileges over programs count: the initial one maps
+/// every id to itself (user_namespaces(7)).
+#[must_use]
+pub fn in_initial_user_namespace() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }

@@ -96,7 +96,7 @@ impl Loaded {
 }
 
 /// libbpf's own words go to debug logs of those who ask; errors carry the rest.
-fn quiet_libbpf() {
+pub(crate) fn quiet_libbpf() {
     if std::env::var_os("WAYLAY_LIBBPF_LOG").is_none() {
         libbpf_rs::set_print(None);
     } else {

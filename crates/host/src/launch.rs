@@ -9,10 +9,10 @@
 use std::{
     ffi::OsString,
     fs, io,
-    io::{BufRead, Write},
+    io::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket},
     os::{
-        fd::{AsFd, IntoRawFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd},
         unix::process::CommandExt,
     },
     path::PathBuf,
@@ -315,10 +315,20 @@ fn shake_hands(listening: &Listening) -> io::Result<()> {
     serde_json::to_writer(&mut out, listening)?;
     out.write_all(b"\n")?;
     out.flush()?;
-    let mut go = String::new();
-    match io::stdin().lock().read_line(&mut go)? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok(()),
+    wait_for_line(io::stdin().as_fd())?;
+    Ok(())
+}
+
+/// Reads a line and not a byte more: what follows is for the program.
+fn wait_for_line(from: BorrowedFd<'_>) -> io::Result<()> {
+    let mut byte = [0];
+    loop {
+        match rustix::io::read(from, &mut byte) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) if byte == *b"\n" => return Ok(()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
     routes::RouteWatcher,
     service::{Running, Waiting, launcher},
     signals::Signals,
-    spec::{Ended, Observer, RunSpec},
+    spec::{Ended, Observer, RunSpec, Step},
     sys,
     user::Identity,
 };
@@ -130,8 +130,9 @@ impl Place {
         signals: &Signals,
         observer: &Arc<dyn Observer>,
     ) -> Result<Ended, RunError> {
+        observer.step(Step::LoadingPrograms);
         let mut engine = EbpfEngine::load(self.scope.clone())?;
-        let waiting = self.start_services(spec, &mut engine)?;
+        let waiting = self.start_services(spec, &mut engine, observer)?;
         let endpoints = endpoints(&waiting)?;
         engine.install(&Installation { tables: tables.clone(), endpoints })?;
         for service in tables.services() {
@@ -146,6 +147,7 @@ impl Place {
         let outcome = self.run_command(spec, signals, observer);
         health.stop();
         routes.stop();
+        observer.step(Step::StoppingServices);
         running.iter().for_each(Running::tell_to_stop);
         running.into_iter().for_each(Running::wait);
         refusals.stop();
@@ -153,9 +155,15 @@ impl Place {
         outcome
     }
 
-    fn start_services(&self, spec: &RunSpec, engine: &mut EbpfEngine) -> Result<Vec<Waiting>, RunError> {
+    fn start_services(
+        &self,
+        spec: &RunSpec,
+        engine: &mut EbpfEngine,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Vec<Waiting>, RunError> {
         let mut waiting = Vec::new();
         for (index, service) in (0..).zip(&spec.services) {
+            observer.step(Step::StartingService { name: &service.name });
             let cgroup = self.cgroup.child(&format!("svc-{}", service.name));
             cgroup.create()?;
             engine.serve_cgroup(ServiceId(index + 1), cgroup.path())?;
@@ -181,6 +189,7 @@ impl Place {
             role: Role::Command,
             own_binary: false,
         };
+        observer.step(Step::Command);
         let mut child = launcher(&launch, &spec.command)
             .and_then(|mut launcher: Command| launcher.spawn())
             .map_err(RunError::CommandStart)?;
@@ -248,6 +257,7 @@ fn wait_for_background(app: &Cgroup, signals: &Signals, observer: &Arc<dyn Obser
     }
     observer.waiting_for_background();
     while app.is_populated() {
+        observer.step(Step::Background { processes: app.processes().len() });
         if signals.take().is_some() {
             app.kill();
         }

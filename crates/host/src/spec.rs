@@ -32,6 +32,9 @@ pub struct ServiceSpec {
     pub builtin: bool,
     /// The program that serves, and its arguments.
     pub command: Vec<OsString>,
+    /// What it finds on its standard input, to the end. Arguments and environment are not for that: both
+    /// show in ps(1), and are short.
+    pub input: Vec<u8>,
 }
 
 /// Who is told what happens during a run. Called from several threads.
@@ -46,8 +49,31 @@ pub trait Observer: Send + Sync {
     fn service_died(&self, service: &str, status: ExitStatus, on_failure: FailurePolicy);
     /// The command has ended, but processes it started go on.
     fn waiting_for_background(&self);
+    /// What the run does now and until the next step.
+    fn step(&self, step: Step<'_>);
     /// Runs that were killed had left things behind, which are removed now.
     fn cleaned_up(&self, runs: usize);
+}
+
+/// The parts of a run that may take long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// The kernel checks the programs.
+    LoadingPrograms,
+    /// A service's process starts.
+    StartingService {
+        /// Its name.
+        name: &'a str,
+    },
+    /// The command runs, and has the terminal.
+    Command,
+    /// Processes that the command started go on after it.
+    Background {
+        /// How many.
+        processes: usize,
+    },
+    /// The services finish what they have.
+    StoppingServices,
 }
 
 /// How a run ended.

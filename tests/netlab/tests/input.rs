@@ -36,7 +36,7 @@ mod arguments {
     fn an_unknown_service_lists_the_known_ones() {
         let finished = waylay().args(["--through", "lgo"]).watch(["true"]);
         assert_eq!(finished.code(), 2);
-        let wanted = ["'lgo'", "known services: log, exec:COMMAND"];
+        let wanted = ["'lgo'", "is log meant?", "known services: log, scan, exec:COMMAND"];
         assert!(wanted.iter().all(|part| finished.stderr.contains(part)), "{finished:?}");
     }
 
@@ -59,6 +59,25 @@ mod arguments {
         let line = finished.refused_in_a_line();
         assert!(line.contains("missing/connections.json") && line.contains("No such file"), "{line}");
         assert!(!finished.directory().join("ran").exists());
+    }
+
+    #[test]
+    fn patterns_that_cannot_be_looked_for_are_named_and_nothing_runs() {
+        let long = format!("--pattern={}", "a".repeat(65_537));
+        for (arguments, words) in [
+            (&["--pattern", "x"][..], "add --through scan"),
+            (&["--through", "scan", "--pattern", ""], "an empty pattern matches everything"),
+            (
+                &["--through", "scan", "--pattern", "@missing"],
+                "--pattern @missing: cannot read it: No such file",
+            ),
+            (&["--through", "scan", &long], "at most 65536"),
+        ] {
+            let finished = waylay().args(arguments).watch(["touch", "ran"]);
+            let line = finished.refused_in_a_line();
+            assert!(line.contains(words), "{line}");
+            assert!(!finished.directory().join("ran").exists());
+        }
     }
 
     #[test]
@@ -150,6 +169,8 @@ mod missing {
 
     #[test]
     fn capabilities_are_asked_for_and_nothing_stays() {
+        // It mounts the BPF file system where nobody has yet, which those without a privilege cannot.
+        waylay().watch(["true"]).well();
         for missing in ["-bpf,-sys_admin", "-net_admin,-sys_admin", "-perfmon,-sys_admin"] {
             let fence = Fence::new();
             let script = format!(
