@@ -86,11 +86,13 @@ could not start, or the arguments make no sense.";
 pub(crate) struct RunArgs {
     /// A service to send connections through; repeat it for a chain, in this order [default: log]
     ///
-    /// log           lets everything pass and reports it
-    /// scan          ends a connection in which a pattern passes, and reports all
-    /// exec:COMMAND  a program that cooperates, in any language; it finds its listening sockets
-    ///               as sd_listen_fds(3) says, and what it prints goes to standard error
-    #[arg(long, value_name = "SPEC", verbatim_doc_comment, value_parser = Spec::parse)]
+    /// log: lets everything pass and reports it
+    ///
+    /// scan: ends a connection in which a pattern passes, and reports all
+    ///
+    /// exec:COMMAND: a program that cooperates, in any language; it finds its listening sockets as
+    /// sd_listen_fds(3) says, and what it prints goes to standard error
+    #[arg(long, value_name = "SPEC", value_parser = Spec::parse)]
     pub(crate) through: Vec<Spec>,
     /// What `scan` looks for, in bytes; repeat it for several [default: the EICAR test string]
     ///

@@ -9,6 +9,10 @@ use std::{
 };
 
 use clap::{Command, CommandFactory};
+use clap_mangen::{
+    Man,
+    roff::{Roff, roman},
+};
 use thiserror::Error;
 
 use crate::args::{Cli, CompletionsArgs, ManArgs, Shell};
@@ -47,10 +51,45 @@ pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 fn write_page(command: &Command, directory: &Path) -> Result<(), ManError> {
-    let page = clap_mangen::Man::new(command.clone().disable_help_flag(true));
+    let page = Man::new(command.clone().disable_help_flag(true))
+        .source(concat!("waylay ", env!("CARGO_PKG_VERSION")))
+        .manual("waylay");
     let path = directory.join(page.get_filename());
     let failed = |source| ManError { path: path.clone(), source };
-    let mut text = Vec::new();
-    page.render(&mut text).map_err(failed)?;
+    let text = render(&page, command).map_err(failed)?;
     fs::write(&path, text).map_err(failed)
+}
+
+fn render(page: &Man, command: &Command) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    page.render_title(&mut text)?;
+    page.render_name_section(&mut text)?;
+    page.render_synopsis_section(&mut text)?;
+    page.render_description_section(&mut text)?;
+    page.render_options_section(&mut text)?;
+    if command.has_subcommands() {
+        page.render_subcommands_section(&mut text)?;
+    }
+    let rest = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    sections(&rest).to_writer(&mut text)?;
+    Ok(text)
+}
+
+/// What stands below the options in `--help`: its paragraphs have their titles in front.
+fn sections(text: &str) -> Roff {
+    let mut roff = Roff::default();
+    for paragraph in text.split("\n\n") {
+        if let Some(examples) = paragraph.strip_prefix("Examples:\n") {
+            roff.control("SH", ["EXAMPLES"]).control("nf", []);
+            for line in examples.lines() {
+                roff.text([roman(line.strip_prefix("  ").unwrap_or(line))]);
+            }
+            roff.control("fi", []);
+        } else if let Some(status) = paragraph.strip_prefix("Exit status: ") {
+            roff.control("SH", ["EXIT STATUS"]).text([roman(status)]);
+        } else {
+            roff.control("PP", []).text([roman(paragraph)]);
+        }
+    }
+    roff
 }

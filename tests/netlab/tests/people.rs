@@ -172,7 +172,9 @@ mod manual {
         for command in COMMANDS {
             let path = directory.path().join(format!("new/man1/waylay-{command}.1"));
             let page = fs::read_to_string(path).unwrap();
-            for part in [".TH", ".SH NAME", ".SH SYNOPSIS", ".SH OPTIONS", "Examples:", "Exit status:"] {
+            for part in
+                [".TH", ".SH NAME", ".SH SYNOPSIS", ".SH OPTIONS", ".SH EXAMPLES", ".SH \"EXIT STATUS\""]
+            {
                 assert!(page.contains(part), "{command}: no {part}");
             }
             // roff(7) wants hyphens of options escaped.
