@@ -86,11 +86,15 @@ pub(super) fn run(run: &Run) -> String {
             run.processes.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
         ),
         RunState::Removable => "left behind by a waylay that was killed; the next run removes it".to_owned(),
-        RunState::Unrecorded => {
-            "has no record in /run/waylay: it is that of a container, or has been forgotten; rm -r \
-             /sys/fs/bpf/waylay/waylay-… ends its rules"
-                .to_owned()
-        }
+        RunState::Unrecorded if run.processes.is_empty() => format!(
+            "of another container or mount namespace, or forgotten: it has no record in /run/waylay, and no processes; \
+             rm -r /sys/fs/bpf/waylay/waylay-{} ends its rules",
+            run.id
+        ),
+        RunState::Unrecorded => format!(
+            "of another container or mount namespace: it has no record in /run/waylay, and {} process(es)",
+            run.processes.len()
+        ),
         RunState::Unknown => "known by its record only, which root may read".to_owned(),
     }
 }
