@@ -147,7 +147,7 @@ impl Cgroup {
         }
     }
 
-    /// The processes in it and below.
+    /// The processes in it and below that have a number in this process's pid namespace.
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {
         let below = fs::read_dir(&self.path).into_iter().flatten().flatten();
@@ -155,7 +155,8 @@ impl Cgroup {
         let mut pids: Vec<u32> =
             below.flat_map(|entry| Self { path: entry.path(), level: self.level + 1 }.processes()).collect();
         let own = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
-        pids.extend(own.lines().filter_map(|pid| pid.parse::<u32>().ok()));
+        // The others are listed as 0.
+        pids.extend(own.lines().filter_map(|pid| pid.parse::<u32>().ok()).filter(|pid| *pid != 0));
         pids
     }
 }

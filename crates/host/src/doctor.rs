@@ -54,9 +54,14 @@ pub fn examine() -> Diagnosis {
         Err(_) => Ok(Vec::new()),
     };
     let checks = checks::checks(&kernel, &line);
-    let place = line.ok().map(|line| line.place().path().to_owned());
     let capabilities = capabilities(&checks);
-    Diagnosis { kernel, place, checks, capabilities, others, runs: runs::runs(), facts: facts::facts() }
+    let path = |cgroup: &Cgroup| cgroup.path().to_owned();
+    let (place, root) = match &line {
+        Ok(line) => (Some(path(line.place())), line.to_place().first().map(path)),
+        Err(_) => (None, None),
+    };
+    let runs = runs::runs(root.as_deref());
+    Diagnosis { kernel, place, checks, capabilities, others, runs, facts: facts::facts() }
 }
 
 /// Where a run could not even start, the engine can do nothing.

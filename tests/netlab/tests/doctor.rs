@@ -192,6 +192,51 @@ fn without_cgroup2_it_says_how_to_mount_it() {
     assert!(remedy.starts_with("mount -t cgroup2"), "{remedy}");
 }
 
+/// Runs a shell script, `$0` being the waylay binary, in a mount namespace of its own.
+fn in_a_private_place(script: &str) -> Finished {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]).arg(Waylay::binary());
+    Waylay::within(command).finish()
+}
+
+#[test]
+fn an_older_kernel_is_not_enough() {
+    let mut command = Command::new("setarch");
+    command.arg("--uname-2.6").arg(Waylay::binary()).args(["doctor", "-o", "json"]);
+    let finished = Waylay::within(command).finish();
+    assert_eq!(finished.code(), 1, "{finished:?}");
+    let findings = json(&finished);
+    assert_eq!(needs_in_state(&findings, "missing"), ["kernel"].into());
+    assert!(entry(&findings["needs"], "kernel")["found"].as_str().unwrap().starts_with("2.6."));
+    assert!(entry(&findings["needs"], "kernel")["remedy"].as_str().unwrap().contains("newer kernel"));
+}
+
+#[test]
+fn without_type_information_no_program_loads_and_each_says_so() {
+    let finished = in_a_private_place("mount -t tmpfs none /sys/kernel/btf && exec \"$0\" doctor -o json");
+    assert_eq!(finished.code(), 1, "{finished:?}");
+    let findings = json(&finished);
+    assert_eq!(needs_in_state(&findings, "missing"), ["btf", "programs"].into());
+    let found = entry(&findings["needs"], "programs")["found"].as_str().unwrap();
+    assert!(found.contains("wl_connect4: the kernel has no BTF"), "{found}");
+}
+
+#[test]
+fn a_bpf_file_system_that_is_not_mounted_is_left_so() {
+    // It is mounted where nobody has yet.
+    Ground::loopback().waylay().watch(["true"]).well();
+    let script = "umount /sys/fs/bpf && \"$0\" doctor -o json && ! mountpoint -q /sys/fs/bpf";
+    let findings = json(&in_a_private_place(script).well());
+    let found = &entry(&findings["needs"], "bpf-file-system")["found"];
+    assert_eq!(found, "not mounted; waylay run mounts it");
+
+    let script = "umount /sys/fs/bpf && exec setpriv --bounding-set -sys_admin \"$0\" doctor -o json";
+    let finished = in_a_private_place(script);
+    assert_eq!(finished.code(), 1, "{finished:?}");
+    let findings = json(&finished);
+    assert_eq!(needs_in_state(&findings, "missing"), ["bpf-file-system"].into());
+}
+
 mod others {
     use super::*;
 
@@ -296,6 +341,13 @@ mod runs {
         assert_eq!(found["processes"], serde_json::json!([command]));
         assert_eq!(found["cgroup"], instance.cgroup().to_str().unwrap());
 
+        // From where the owner has no number, its lock still tells that it lives.
+        let mut elsewhere = Command::new("unshare");
+        elsewhere.args(["--pid", "--fork", "--mount-proc"]).arg(Waylay::binary());
+        elsewhere.args(["doctor", "-o", "json"]);
+        let found = find(&json(&Waylay::within(elsewhere).finish().well()), instance.id());
+        assert_eq!((&found["state"], &found["owner"]), (&"alive".into(), &Value::Null));
+
         let (_directory, binary) = binary_for_everybody();
         let mut unprivileged = Command::new("setpriv");
         unprivileged.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(binary);
@@ -319,6 +371,33 @@ mod runs {
         let text = doctor(&[]).well().stdout;
         assert!(text.contains(&format!("! {}: left behind", instance.id())), "{text}");
         assert!(text.contains(&format!("kill {command} ends them")), "{text}");
+    }
+
+    #[test]
+    fn of_another_mount_namespace_are_told_from_forgotten_ones() {
+        let fence = Fence::new();
+        let script = format!(
+            "echo 0 > {}/cgroup.procs && mount -t tmpfs none /run && exec \"$0\" run -- sh -c 'read end'",
+            fence.path().display()
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script]).arg(Waylay::binary());
+        let run = Waylay::within(command).spawn_as_is();
+        let app = patiently("the command", || {
+            let app = fence.children().first()?.join("app/cgroup.procs");
+            fs::read_to_string(app).ok().filter(|text| !text.is_empty())
+        });
+        let cgroup = fence.children().remove(0);
+        let id = cgroup.file_name().unwrap().to_str().unwrap().trim_start_matches("waylay-");
+
+        let found = find(&json(&doctor(&["-o", "json"]).well()), id);
+        assert_eq!((&found["state"], &found["owner"]), (&"unrecorded".into(), &Value::Null));
+        assert_eq!(found["cgroup"], cgroup.to_str().unwrap());
+        assert_eq!(found["services"], serde_json::json!(["log"]));
+        assert_eq!(found["processes"], serde_json::json!([app.trim().parse::<u32>().unwrap()]));
+        let text = doctor(&[]).well().stdout;
+        assert!(text.contains(&format!("{id}: of another container or mount namespace")), "{text}");
+        run.finish();
     }
 
     /// In a mount namespace with a `/run` of its own, where no other test's run cleans up.

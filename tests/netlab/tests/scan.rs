@@ -222,6 +222,14 @@ fn the_services_around_it_see_a_reset() {
 }
 
 #[test]
+fn a_scan_that_forgets_its_records_finds_patterns_all_the_same() {
+    let waylay = scan(&Ground::loopback()).args(["--through", "log", "--forget", "scan"]);
+    let finished = read_in_parts(waylay, [b"before".to_vec(), eicar()]).well();
+    check_stopped(&finished.report_of("scan"), "EICAR test string", "to-application");
+    assert_eq!(finished.report_of("log").chain, ["log"], "as if its service had dialled by itself");
+}
+
+#[test]
 fn a_line_for_people_says_who_stopped_what_and_where() {
     let waylay = Ground::loopback().waylay().args(["--through", "scan"]);
     let finished = read_in_parts(waylay, [b"before".to_vec(), eicar()]).well();

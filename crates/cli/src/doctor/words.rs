@@ -80,19 +80,30 @@ pub(super) fn run(run: &Run) -> String {
             let owner = run.owner.map_or_else(String::new, |pid| format!(" (waylay is process {pid})"));
             format!("alive{owner}, through {}", list(&run.services))
         }
-        RunState::LeftBehind => format!(
-            "left behind by a waylay that was killed; its rules hold for the processes that live on; kill {} ends them, \
-             and the next run cleans up",
-            run.processes.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
-        ),
-        RunState::Removable => "left behind by a waylay that was killed; the next run removes it".to_owned(),
-        RunState::Unrecorded => {
-            "has no record in /run/waylay: it is that of a container, or has been forgotten; rm -r \
-             /sys/fs/bpf/waylay/waylay-… ends its rules"
-                .to_owned()
+        RunState::LeftBehind => {
+            let killed =
+                "left behind by a waylay that was killed; its rules hold for the processes that live on";
+            match run.processes.as_slice() {
+                [] => format!("{killed}, in another pid namespace"),
+                pids => format!("{killed}; kill {} ends them, and the next run cleans up", numbers(pids)),
+            }
         }
+        RunState::Removable => "left behind by a waylay that was killed; the next run removes it".to_owned(),
+        RunState::Unrecorded if run.processes.is_empty() => format!(
+            "of another container or mount namespace, or forgotten: it has no record in /run/waylay, and no processes; \
+             rm -r /sys/fs/bpf/waylay/waylay-{} ends its rules",
+            run.id
+        ),
+        RunState::Unrecorded => format!(
+            "of another container or mount namespace: it has no record in /run/waylay, and {} process(es)",
+            run.processes.len()
+        ),
         RunState::Unknown => "known by its record only, which root may read".to_owned(),
     }
+}
+
+fn numbers(pids: &[u32]) -> String {
+    pids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
 }
 
 fn list(services: &[String]) -> String {

@@ -43,18 +43,19 @@ pub enum RunState {
     LeftBehind,
     /// Nothing of it lives; the next run removes it.
     Removable,
-    /// Its pins are there and no record of it: it is that of another mount namespace, or was forgotten.
+    /// Its pins are there and no record of it: it is that of another mount namespace, alive or not.
     Unrecorded,
     /// This process may not look.
     Unknown,
 }
 
-pub(super) fn runs() -> Vec<Run> {
-    let mut runs: Vec<Run> = entries(STATE).filter_map(|record| run(&record)).collect();
-    let unrecorded: Vec<Run> = entries(PINS)
+/// `root` is where to look for the cgroups of those without a record.
+pub(super) fn runs(root: Option<&Path>) -> Vec<Run> {
+    let mut runs: Vec<Run> = entries(Path::new(STATE)).filter_map(|record| run(&record)).collect();
+    let unrecorded: Vec<Run> = entries(Path::new(PINS))
         .filter_map(|pins| id_of_directory(&pins).map(str::to_owned))
         .filter(|id| runs.iter().all(|run| run.id != *id))
-        .map(|id| Run { state: RunState::Unrecorded, ..Run::unknown(id) })
+        .map(|id| unrecorded(id, root))
         .collect();
     runs.extend(unrecorded);
     runs.sort_by(|one, other| one.id.cmp(&other.id));
@@ -66,7 +67,28 @@ pub(super) fn is_of_a_run(path: &Path) -> bool {
     id_of_directory(path).is_some()
 }
 
-fn entries(directory: &str) -> impl Iterator<Item = PathBuf> {
+fn unrecorded(id: String, root: Option<&Path>) -> Run {
+    let path = root.and_then(|root| find(root, &format!("{PREFIX}{id}")));
+    let cgroup = path.clone().map(|path| Cgroup::from((path, 0)));
+    Run {
+        state: RunState::Unrecorded,
+        services: path.as_deref().map(services).unwrap_or_default(),
+        processes: cgroup.map(|cgroup| cgroup.child("app").processes()).unwrap_or_default(),
+        cgroup: path,
+        ..Run::unknown(id)
+    }
+}
+
+/// The directory of that name, however deep.
+fn find(below: &Path, name: &str) -> Option<PathBuf> {
+    let here = below.join(name);
+    if here.is_dir() {
+        return Some(here);
+    }
+    entries(below).filter(|entry| entry.is_dir()).find_map(|entry| find(&entry, name))
+}
+
+fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
@@ -110,10 +132,8 @@ fn run(path: &Path) -> Option<Run> {
 }
 
 fn services(cgroup: &Path) -> Vec<String> {
-    let entries = fs::read_dir(cgroup).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut services: Vec<String> =
-        names.filter_map(|name| name.strip_prefix("svc-").map(str::to_owned)).collect();
+    let name = |path: PathBuf| Some(path.file_name()?.to_str()?.strip_prefix("svc-")?.to_owned());
+    let mut services: Vec<String> = entries(cgroup).filter_map(name).collect();
     services.sort();
     services
 }
