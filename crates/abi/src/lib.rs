@@ -20,7 +20,8 @@ pub use options::{
 };
 pub use records::{Context, Handle, Hop, NamedChain, NamedHop, SocketWishes};
 pub use tables::{
-    Config, Event, Filter, FilterCondition, HandleKey, Listener, ListenerOwner, Refusal, Service, Tables,
+    Config, Event, Filter, FilterCondition, HandleKey, Listener, ListenerOwner, Progress, Refusal, Route,
+    RouteKey, Service, Tables,
 };
 
 /// Slots for services in one policy.
@@ -29,6 +30,8 @@ pub const MAX_SERVICES: usize = 64;
 pub const MAX_FILTERS: usize = 64;
 /// Hops of one chain.
 pub const MAX_HOPS: usize = 16;
+/// Listeners of one service in one family.
+pub const MAX_LISTENERS: usize = 16;
 /// Bytes of a service's name, the terminating zero included.
 pub const NAME_LEN: usize = 32;
 /// Bytes of a process's command name, the terminating zero included.

@@ -1,5 +1,5 @@
 /// The version in every answer and handle.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// The level of waylay's socket options.
 pub const SOL_WAYLAY: i32 = 0x5759;

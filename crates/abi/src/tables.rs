@@ -1,6 +1,6 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{Address, MAX_FILTERS, MAX_SERVICES, NAME_LEN, Process};
+use crate::{Address, MAX_FILTERS, MAX_LISTENERS, MAX_SERVICES, NAME_LEN, Process};
 
 /// What makes an instance's handles its own.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -42,18 +42,56 @@ pub struct Service {
     pub id: u32,
     /// 0 open, 1 closed.
     pub on_failure: u32,
-    /// Listener for IPv4, mapped.
+    /// Address of its listeners for IPv4, mapped.
     pub listen4: [u8; 16],
-    /// Listener for IPv6.
+    /// Address of its listeners for IPv6.
     pub listen6: [u8; 16],
-    /// Host order; 0 if it does not listen for IPv4.
-    pub port4: u16,
-    /// Host order; 0 if it does not listen for IPv6.
-    pub port6: u16,
+    /// Ports of its listeners for IPv4, in host order.
+    pub ports4: [u16; MAX_LISTENERS],
+    /// Ports of its listeners for IPv6, in host order.
+    pub ports6: [u16; MAX_LISTENERS],
+    /// How many of `ports4` count.
+    pub count4: u16,
+    /// How many of `ports6` count.
+    pub count6: u16,
     /// Zero.
     pub reserved: u32,
     /// Ended by a zero.
     pub name: [u8; NAME_LEN],
+}
+
+/// How one listener of a service gets on; what is neither taken nor lost waits for the service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Progress {
+    /// Redirected connections that were established.
+    pub arrived: u64,
+    /// Those the service has asked about or closed.
+    pub taken: u64,
+    /// Those that the client ended before.
+    pub lost: u64,
+}
+
+/// A prefix of the host's routes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RouteKey {
+    /// Bits of `ip` that count.
+    pub length: u32,
+    /// As in [`Address::ip`].
+    pub ip: [u8; 16],
+}
+
+/// How far the host gets towards a prefix.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Route {
+    /// Where connections start from, as in [`Address::ip`]; all zero if not known.
+    pub source: [u8; 16],
+    /// What connect() fails with; 0 if there is a route.
+    pub error: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// The bits of [`Filter::conditions`]; all that are set must hold.
@@ -196,6 +234,8 @@ pub enum Refusal {
     NoSocketStorage = 9,
     /// No policy is installed.
     NoTables = 10,
+    /// The destination has no route.
+    NoRoute = 11,
 }
 
 impl Refusal {
@@ -213,6 +253,7 @@ impl Refusal {
             Self::NoFlowsOfCgroup,
             Self::NoSocketStorage,
             Self::NoTables,
+            Self::NoRoute,
         ]
         .into_iter()
         .find(|refusal| *refusal as u32 == code)
@@ -238,8 +279,8 @@ pub struct Event {
 }
 
 const _: () = {
-    assert!(size_of::<Service>() == 88);
+    assert!(size_of::<Service>() == 152);
     assert!(size_of::<Filter>() == 80);
-    assert!(size_of::<Tables>() == 16 + 88 * MAX_SERVICES + 2 * 80 * MAX_FILTERS);
+    assert!(size_of::<Tables>() == 16 + 152 * MAX_SERVICES + 2 * 80 * MAX_FILTERS);
     assert!(size_of::<Event>() == 16 + 24 + 56);
 };

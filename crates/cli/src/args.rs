@@ -5,23 +5,62 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use waylay_core::FailurePolicy;
 
-use crate::chain::{Builtin, Spec};
+use crate::{
+    chain::{Builtin, Spec},
+    terminal::When,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo waylay run -- curl http://example.test/
+      Show every connection curl makes.
+  sudo waylay run --through scan -- wget http://example.test/invoice.exe
+      End the download if it carries a virus scanner's test string.
+  waylay doctor
+      See what this machine offers, and what is missing.
+  waylay run --help
+      See the rest.";
 
 /// See and steer what programs do on the network.
+///
+/// waylay sends the TCP connections of programs through local services, one after the other. The kernel
+/// remembers which services a connection has had, so that nothing loops.
 #[derive(Debug, Parser)]
 #[command(name = "waylay", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// When to use colours
+    #[arg(long, global = true, display_order = 90, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
+    pub(crate) color: When,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a command with its TCP connections redirected through services
     Run(RunArgs),
-    #[command(name = waylay_host::launch::SUBCOMMAND, hide = true)]
+    /// Say what this machine offers, who else is hooked in, and what runs have left
+    Doctor(DoctorArgs),
+    /// Write a completion script for a shell to standard output
+    Completions(CompletionsArgs),
+    /// Write the manual pages to a directory, one a command
+    Man(ManArgs),
+}
+
+/// The stages of a run in processes of their own; people do not type them.
+#[derive(Debug, Parser)]
+#[command(name = "waylay", disable_help_subcommand = true)]
+pub(crate) struct Stage {
+    #[command(subcommand)]
+    pub(crate) command: StageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StageCommand {
+    #[command(name = waylay_host::launch::SUBCOMMAND)]
     Launch(LaunchArgs),
-    #[command(name = crate::chain::SERVE_SUBCOMMAND, hide = true)]
+    #[command(name = crate::chain::SERVE_SUBCOMMAND)]
     Serve(ServeArgs),
 }
 
@@ -31,49 +70,132 @@ Examples:
       Show every connection curl makes.
   sudo waylay run --through log --through log -- git clone http://example.test/repo.git
       Two independent services, one after the other; each line shows the chain.
+  sudo waylay run --through log --through scan --pattern '-----BEGIN PRIVATE KEY' -- ./upload
+      End a connection before a private key has passed, whichever way it goes.
   sudo waylay run -o json --log connections.json -- wget -q http://example.test/
       One JSON object a line, in a file only you can read.
   sudo waylay run --through log --through log --forget log -- curl http://example.test/
       A service that forgets its records: the connection still does not loop.
 
 Exit status: that of COMMAND; 128 and the signal's number if a signal ended it; 127 if it was
-not found, 126 if it cannot be executed; 2 if waylay could not start.";
+not found, 126 if it cannot be executed, 125 if its process could not be prepared; 2 if waylay
+could not start, or the arguments make no sense.";
 
 #[derive(Debug, Args)]
 #[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct RunArgs {
     /// A service to send connections through; repeat it for a chain, in this order [default: log]
     ///
-    /// log           lets everything pass and reports it
-    /// exec:COMMAND  a program that cooperates, in any language; it finds its listening sockets
-    ///               as sd_listen_fds(3) says, and what it prints goes to standard error
-    #[arg(long, value_name = "SPEC", verbatim_doc_comment, value_parser = Spec::parse)]
+    /// log: lets everything pass and reports it
+    ///
+    /// scan: ends a connection in which a pattern passes, and reports all
+    ///
+    /// exec:COMMAND: a program that cooperates, in any language; it finds its listening sockets as
+    /// sd_listen_fds(3) says, and what it prints goes to standard error
+    #[arg(long, value_name = "SPEC", value_parser = Spec::parse)]
     pub(crate) through: Vec<Spec>,
+    /// What `scan` looks for, in bytes; repeat it for several [default: the EICAR test string]
+    ///
+    /// @FILE reads one pattern a line, as the bytes are; blank lines do not count.
+    #[arg(long, value_name = "TEXT|@FILE", allow_hyphen_values = true)]
+    pub(crate) pattern: Vec<OsString>,
     /// Make this service leave its redirect records out, to see what happens then
     #[arg(long, value_name = "NAME")]
     pub(crate) forget: Vec<String>,
     /// What becomes of connections while a service is gone
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = OnFailure::Closed)]
     pub(crate) on_failure: OnFailure,
+    /// Let COMMAND inherit network sockets, although what it does with them is not inspected
+    #[arg(long)]
+    pub(crate) keep_sockets: bool,
+    /// How long a service may leave a connection waiting before it is ended as hung
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) patience: u64,
     /// How connections are reported: `human` on standard error, `json` on standard output
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = Format::Human)]
     pub(crate) output: Format,
     /// Report to this file instead; it is created for you alone (mode 0600) and appended to
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(crate) log: Option<PathBuf>,
     /// Run COMMAND as this user [default: behind sudo, whoever called it]
-    #[arg(long, value_name = "USER")]
+    #[arg(long, value_name = "USER", value_hint = clap::ValueHint::Username)]
     pub(crate) user: Option<String>,
     /// The command to run, and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required = true, value_name = "COMMAND", value_hint = clap::ValueHint::CommandName)]
     pub(crate) command: Vec<OsString>,
+}
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  waylay doctor
+      What is there, and what to do about what is not.
+  sudo waylay doctor
+      The same with the eyes of root, who sees the programs of others and all runs.
+  waylay doctor -o json | jq -r '.needs[] | select(.state == \"missing\") | .remedy'
+      For scripts; the keys are stable.
+  waylay doctor >/dev/null && sudo waylay run -- make test
+      Only where it can work.
+
+It changes nothing: the programs are loaded and dropped, and never attached.
+
+Exit status: 0 if waylay run has all it needs, 1 if something is missing, 2 if doctor itself
+could not run. What is only worth knowing does not change it.";
+
+#[derive(Debug, Args)]
+#[command(after_help = DOCTOR_EXAMPLES)]
+pub(crate) struct DoctorArgs {
+    /// How the findings are written: `human` in words, `json` as one object
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = Format::Human)]
+    pub(crate) output: Format,
+}
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  source <(waylay completions bash)
+      In this shell.
+  waylay completions bash | sudo tee /usr/share/bash-completion/completions/waylay >/dev/null
+      For everybody; zsh looks in /usr/local/share/zsh/site-functions/_waylay, fish in
+      /usr/share/fish/vendor_completions.d/waylay.fish.
+
+Exit status: 0; 2 if the script could not be written.";
+
+#[derive(Debug, Args)]
+#[command(after_help = COMPLETIONS_EXAMPLES)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub(crate) shell: Shell,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  waylay man pages && man -l pages/waylay-run.1
+      Read one.
+  sudo waylay man /usr/local/share/man/man1
+      Install them all.
+
+Exit status: 0; 2 if a page could not be written.";
+
+#[derive(Debug, Args)]
+#[command(after_help = MAN_EXAMPLES)]
+pub(crate) struct ManArgs {
+    /// Where to; it is made if it is not there
+    #[arg(value_name = "DIRECTORY", value_hint = clap::ValueHint::DirPath)]
+    pub(crate) directory: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// One readable line a connection
+    /// In words
     Human,
-    /// One JSON object a line
+    /// As JSON
     Json,
 }
 

@@ -5,6 +5,9 @@ use std::{collections::BTreeMap, ffi::OsString};
 use clap::ValueEnum;
 use thiserror::Error;
 use waylay_host::ServiceSpec;
+use waylay_inspect::scan::Patterns;
+
+use crate::{meant::meant, patterns::PatternsError};
 
 /// The hidden subcommand of a built-in service's process.
 pub(crate) const SERVE_SUBCOMMAND: &str = "__serve";
@@ -25,20 +28,31 @@ pub(crate) enum Spec {
 pub(crate) enum Builtin {
     /// Lets everything pass and reports it
     Log,
+    /// Ends a connection in which a pattern passes
+    Scan,
 }
 
-const KNOWN: &str = "log, exec:COMMAND";
+const KNOWN: &str = "log, scan, exec:COMMAND";
+/// What a SPEC can begin with.
+const BEGINNINGS: [&str; 3] = ["log", "scan", "exec:"];
 
 impl Spec {
     pub(crate) fn parse(spec: &str) -> Result<Self, String> {
+        if let Some(builtin) = Builtin::named(spec) {
+            return Ok(Self::Builtin(builtin));
+        }
         match spec.split_once(':') {
-            None if spec == Builtin::Log.name() => Ok(Self::Builtin(Builtin::Log)),
             Some(("exec", command)) if !command.trim().is_empty() => {
                 Ok(Self::Exec(command.trim().to_owned()))
             }
             Some(("exec", _)) => Err("exec: needs a command, as in exec:./my-service".to_owned()),
             Some(("adopt", _)) => Err(format!("adopt: is not there yet; known services: {KNOWN}")),
-            Some(_) | None => Err(format!("no such service; known services: {KNOWN}")),
+            Some(_) | None => {
+                let beginning = spec.split_inclusive(':').next().unwrap_or(spec);
+                let meant = meant(beginning, BEGINNINGS)
+                    .map_or_else(String::new, |name| format!(" (is {name} meant?)"));
+                Err(format!("no such service{meant}; known services: {KNOWN}"))
+            }
         }
     }
 
@@ -58,38 +72,70 @@ impl Builtin {
     const fn name(self) -> &'static str {
         match self {
             Self::Log => "log",
+            Self::Scan => "scan",
         }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        [Self::Log, Self::Scan].into_iter().find(|builtin| builtin.name() == name)
     }
 }
 
 /// Why the SPECs make no chain.
-#[derive(Debug, PartialEq, Eq, Error)]
+#[derive(Debug, Error)]
 pub(crate) enum ChainError {
     /// `--forget` names nobody.
     #[error("--forget {name}: no built-in service of that name in this chain; it has {}", known.join(", "))]
     NoSuchService { name: String, known: Vec<String> },
+    /// `--pattern` without anybody to look for it.
+    #[error("--pattern: no scan in this chain; add --through scan")]
+    NothingScans,
+    /// What `scan` is to look for.
+    #[error(transparent)]
+    Patterns(#[from] PatternsError),
     /// The name outgrew what the kernel side holds.
     #[error("the name {name:?} is longer than {LONGEST_NAME} bytes")]
     NameTooLong { name: String },
 }
 
 /// The services of a run, each with a name of its own: log, log-2, log-3, …
-pub(crate) fn services(through: &[Spec], forget: &[String]) -> Result<Vec<ServiceSpec>, ChainError> {
+pub(crate) fn services(
+    through: &[Spec],
+    forget: &[String],
+    pattern: &[OsString],
+) -> Result<Vec<ServiceSpec>, ChainError> {
     let through = if through.is_empty() { &[Spec::Builtin(Builtin::Log)] } else { through };
     let names = names(through);
     if let Some(name) = names.iter().find(|name| name.len() > LONGEST_NAME) {
         return Err(ChainError::NameTooLong { name: name.clone() });
     }
+    check_forgotten(through, &names, forget)?;
+    let patterns = patterns(through, pattern)?;
+    let service = |(spec, name)| service(spec, forget.contains(&name), &patterns, name);
+    Ok(through.iter().zip(names).map(service).collect())
+}
+
+fn check_forgotten(through: &[Spec], names: &[String], forget: &[String]) -> Result<(), ChainError> {
     let builtins: Vec<&String> = through
         .iter()
-        .zip(&names)
+        .zip(names)
         .filter_map(|(spec, name)| matches!(spec, Spec::Builtin(_)).then_some(name))
         .collect();
-    if let Some(name) = forget.iter().find(|name| !builtins.contains(name)) {
-        let known = builtins.into_iter().cloned().collect();
-        return Err(ChainError::NoSuchService { name: name.clone(), known });
+    match forget.iter().find(|name| !builtins.contains(name)) {
+        Some(name) => {
+            let known = builtins.into_iter().cloned().collect();
+            Err(ChainError::NoSuchService { name: name.clone(), known })
+        }
+        None => Ok(()),
     }
-    Ok(through.iter().zip(names).map(|(spec, name)| service(spec, forget.contains(&name), name)).collect())
+}
+
+fn patterns(through: &[Spec], pattern: &[OsString]) -> Result<Patterns, ChainError> {
+    if !pattern.is_empty() && !through.contains(&Spec::Builtin(Builtin::Scan)) {
+        return Err(ChainError::NothingScans);
+    }
+    let patterns = crate::patterns::read(pattern)?;
+    Ok(patterns)
 }
 
 fn names(through: &[Spec]) -> Vec<String> {
@@ -105,12 +151,16 @@ fn names(through: &[Spec]) -> Vec<String> {
     through.iter().map(number).collect()
 }
 
-fn service(spec: &Spec, forgets: bool, name: String) -> ServiceSpec {
+fn service(spec: &Spec, forgets: bool, patterns: &Patterns, name: String) -> ServiceSpec {
+    let input = match spec {
+        Spec::Builtin(Builtin::Scan) => patterns.encode(),
+        Spec::Builtin(Builtin::Log) | Spec::Exec(_) => Vec::new(),
+    };
     let (builtin, command) = match spec {
         Spec::Builtin(builtin) => (true, builtin_command(*builtin, forgets, &name)),
         Spec::Exec(command) => (false, vec!["/bin/sh".into(), "-c".into(), format!("exec {command}").into()]),
     };
-    ServiceSpec { name, builtin, command }
+    ServiceSpec { name, builtin, command, input }
 }
 
 fn builtin_command(builtin: Builtin, forgets: bool, name: &str) -> Vec<OsString> {
@@ -130,6 +180,11 @@ mod tests {
         specs.iter().map(|spec| Spec::parse(spec).unwrap()).collect()
     }
 
+    fn services(through: &[Spec], forget: &[&str]) -> Result<Vec<ServiceSpec>, ChainError> {
+        let forget: Vec<String> = forget.iter().map(|name| (*name).to_owned()).collect();
+        super::services(through, &forget, &[])
+    }
+
     #[test]
     fn without_a_spec_there_is_one_log() {
         let services = services(&[], &[]).unwrap();
@@ -138,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_same_service_twice_has_two_names_and_either_may_forget() {
-        let services = services(&parse(&["log", "log"]), &["log-2".into()]).unwrap();
+        let services = services(&parse(&["log", "log"]), &["log-2"]).unwrap();
         assert_eq!(services[0].command, ["__serve", "log", "--name", "log"]);
         assert_eq!(services[1].command, ["__serve", "log", "--name", "log-2", "--forget"]);
     }
@@ -152,7 +207,7 @@ mod tests {
 
     #[test]
     fn only_a_built_in_service_of_the_chain_can_be_made_to_forget() {
-        let error = services(&parse(&["log", "exec:guard"]), &["guard".into()]).unwrap_err();
+        let error = services(&parse(&["log", "exec:guard"]), &["guard"]).unwrap_err();
         assert_eq!(
             error.to_string(),
             "--forget guard: no built-in service of that name in this chain; it has log"
@@ -160,8 +215,25 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_spec_lists_the_known_ones() {
-        assert_eq!(Spec::parse("lgo").unwrap_err(), "no such service; known services: log, exec:COMMAND");
+    fn patterns_go_to_those_that_scan_and_to_nobody_else() {
+        let through = parse(&["log", "scan", "exec:guard", "scan"]);
+        let services = super::services(&through, &[], &["secret".into()]).unwrap();
+        let wanted = Patterns::new([b"secret".to_vec()]).unwrap().encode();
+        let inputs: Vec<_> = services.iter().map(|service| service.input.as_slice()).collect();
+        assert_eq!(inputs, [&[], wanted.as_slice(), &[], &wanted]);
+        assert!(services.iter().flat_map(|service| &service.command).all(|argument| argument != "secret"));
+        let error = super::services(&parse(&["log"]), &[], &["secret".into()]).unwrap_err();
+        assert_eq!(error.to_string(), "--pattern: no scan in this chain; add --through scan");
+    }
+
+    #[test]
+    fn an_unknown_spec_lists_the_known_ones_and_the_one_that_may_be_meant() {
+        let known = "known services: log, scan, exec:COMMAND";
+        assert_eq!(Spec::parse("proxy").unwrap_err(), format!("no such service; {known}"));
+        for (spec, meant) in [("lgo", "log"), ("scna", "scan"), ("exce:./guard", "exec:")] {
+            let error = Spec::parse(spec).unwrap_err();
+            assert_eq!(error, format!("no such service (is {meant} meant?); {known}"));
+        }
         assert_eq!(Spec::parse("exec: ").unwrap_err(), "exec: needs a command, as in exec:./my-service");
     }
 }

@@ -3,41 +3,75 @@
 
 mod args;
 mod chain;
+mod doctor;
+mod meant;
 mod output;
+mod patterns;
 mod serve;
+mod shell;
+mod terminal;
 
-use std::{error::Error, process::ExitCode, sync::Arc};
+use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser;
-use waylay_host::{Observer, RunError, RunSpec, launch::Launch, user::Identity};
+use waylay_host::{
+    Observer, RunError, RunSpec,
+    launch::{Launch, LaunchError, SUBCOMMAND},
+    user::Identity,
+};
 
 use crate::{
-    args::{Cli, Command, LaunchArgs, RunArgs},
+    args::{Cli, Command, LaunchArgs, RunArgs, Stage, StageCommand},
+    chain::SERVE_SUBCOMMAND,
+    meant::with_suggestion,
     output::{Output, complain},
+    terminal::When,
 };
 
 /// waylay itself could not do what was asked; COMMAND was not run.
 const COULD_NOT_START: u8 = 2;
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Run(args) => run(args),
-        Command::Launch(args) => launch(&args),
-        Command::Serve(args) => serve::serve(args),
+    let outcome = match stage() {
+        Some(StageCommand::Launch(args)) => launch(&args),
+        Some(StageCommand::Serve(args)) => serve::serve(args),
+        None => command(),
     };
+    terminal::status(None);
     outcome.unwrap_or_else(|error| {
         complain(error.as_ref());
         ExitCode::from(COULD_NOT_START)
     })
 }
 
+/// Stages of a run are told by their first argument; they are in no help, completion or suggestion.
+fn stage() -> Option<StageCommand> {
+    let first = std::env::args_os().nth(1)?;
+    [SUBCOMMAND, SERVE_SUBCOMMAND].iter().find(|stage| **stage == first)?;
+    terminal::use_colours(When::Never);
+    Some(Stage::parse().command)
+}
+
+fn command() -> Result<ExitCode, Box<dyn Error>> {
+    let cli = Cli::try_parse().unwrap_or_else(|error| with_suggestion(error).exit());
+    terminal::use_colours(cli.color);
+    match cli.command {
+        Command::Run(args) => run(args),
+        Command::Doctor(args) => doctor::doctor(&args),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
+    }
+}
+
 fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
-    let services = chain::services(&args.through, &args.forget)?;
+    let services = chain::services(&args.through, &args.forget, &args.pattern)?;
     let spec = RunSpec {
         command: args.command,
         identity: Identity::of_the_caller(args.user.as_deref())?,
         services,
         on_failure: args.on_failure.into(),
+        keep_sockets: args.keep_sockets,
+        patience: Duration::from_secs(args.patience),
     };
     let output: Arc<dyn Observer> = Arc::new(Output::new(args.output, args.log.as_deref())?);
     match waylay_host::run(&spec, &output) {
@@ -53,6 +87,8 @@ fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
 fn launch(args: &LaunchArgs) -> Result<ExitCode, Box<dyn Error>> {
     let launch: Launch = args.spec.parse()?;
     let error = launch.exec(&args.command);
-    complain(&error);
+    if !matches!(error, LaunchError::Dismissed) {
+        complain(&error);
+    }
     Ok(ExitCode::from(error.exit_code()))
 }

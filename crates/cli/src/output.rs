@@ -10,14 +10,18 @@ use std::{
     path::{Path, PathBuf},
     process::ExitStatus,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use thiserror::Error;
 use waylay_core::{Event, FailurePolicy};
-use waylay_host::Observer;
-use waylay_inspect::report::Report;
+use waylay_host::{Observer, Step};
+use waylay_inspect::report::{Outcome, Report};
 
-use crate::args::Format;
+use crate::{
+    args::Format,
+    terminal::{self, Colour, Paint, say},
+};
 
 /// Prints an error with its causes, in one line.
 pub(crate) fn complain(error: &dyn std::error::Error) {
@@ -27,13 +31,24 @@ pub(crate) fn complain(error: &dyn std::error::Error) {
         causes.push_str(&format!(": {cause}"));
         next = cause.source();
     }
-    eprintln!("waylay: {error}{causes}");
+    say(&format!("{} {error}{causes}", terminal::stderr().paint(Colour::Red, "waylay:")));
+}
+
+/// Prints what the user should know.
+fn notice(text: &str) {
+    say(&format!("{} {text}", terminal::stderr().paint(Colour::Yellow, "waylay:")));
 }
 
 /// Where reports go and how they look.
 pub(crate) struct Output {
     format: Format,
-    sink: Mutex<Box<dyn Write + Send>>,
+    paint: Paint,
+    sink: Sink,
+}
+
+enum Sink {
+    StandardError,
+    Other(Mutex<Box<dyn Write + Send>>),
 }
 
 /// The log file cannot be written.
@@ -46,18 +61,38 @@ pub(crate) struct LogError {
 
 impl Output {
     pub(crate) fn new(format: Format, log: Option<&Path>) -> Result<Self, LogError> {
-        let sink: Box<dyn Write + Send> = match (log, format) {
-            (Some(path), _) => Box::new(open(path).map_err(|source| LogError { path: path.into(), source })?),
-            (None, Format::Human) => Box::new(io::stderr()),
-            (None, Format::Json) => Box::new(io::stdout()),
+        let (sink, paint): (Box<dyn Write + Send>, _) = match (log, format) {
+            (Some(path), _) => {
+                let file = open(path).map_err(|source| LogError { path: path.into(), source })?;
+                (Box::new(file), Paint::none())
+            }
+            (None, Format::Human) => {
+                return Ok(Self { format, paint: terminal::stderr(), sink: Sink::StandardError });
+            }
+            (None, Format::Json) => (Box::new(io::stdout()), Paint::none()),
         };
-        Ok(Self { format, sink: Mutex::new(sink) })
+        Ok(Self { format, paint, sink: Sink::Other(Mutex::new(sink)) })
     }
 
     fn write(&self, line: &str) {
-        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
-        // A reader that has gone must not end the command.
-        let _reader_gone = sink.write_all(format!("{line}\n").as_bytes());
+        match &self.sink {
+            Sink::StandardError => say(line),
+            Sink::Other(sink) => {
+                let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+                // A reader that has gone must not end the command.
+                let _reader_gone = sink.write_all(format!("{line}\n").as_bytes());
+            }
+        }
+    }
+
+    /// What ended in order is not worth a colour.
+    fn coloured(&self, report: &Report) -> String {
+        let line = report.human();
+        match report.verdict {
+            Outcome::Forwarded => line,
+            Outcome::Reset | Outcome::Unreachable => self.paint.paint(Colour::Yellow, &line),
+            Outcome::Stopped | Outcome::Failed => self.paint.paint(Colour::Red, &line),
+        }
     }
 }
 
@@ -75,14 +110,21 @@ impl Observer for Output {
     fn report(&self, service: &str, line: &str) {
         match (self.format, Report::from_line(line)) {
             (Format::Json, Ok(_)) => self.write(line),
-            (Format::Human, Ok(report)) => self.write(&report.human()),
-            (_, Err(_)) => eprintln!("{service}: {line}"),
+            (Format::Human, Ok(report)) => self.write(&self.coloured(&report)),
+            (_, Err(_)) => say(&format!("{service}: {line}")),
         }
     }
 
     fn refused(&self, event: &Event, service: Option<&str>) {
         let name = service.map_or_else(String::new, |service| format!(" ({service})"));
-        eprintln!("waylay: {event}{name}");
+        notice(&format!("{event}{name}"));
+    }
+
+    fn service_hung(&self, service: &str, waited: Duration) {
+        let seconds = waited.as_secs();
+        notice(&format!(
+            "the service {service} has taken no connection for {seconds} s while some waited; ending it"
+        ));
     }
 
     fn service_died(&self, service: &str, status: ExitStatus, on_failure: FailurePolicy) {
@@ -95,14 +137,25 @@ impl Observer for Output {
             FailurePolicy::Open => "new connections go on without it (open)",
             FailurePolicy::Closed => "new connections are refused (closed)",
         };
-        eprintln!("waylay: the service {service} ended with {how}; {policy}");
+        notice(&format!("the service {service} ended with {how}; {policy}"));
     }
 
     fn waiting_for_background(&self) {
-        eprintln!("waylay: the command has ended; waiting for processes it started (Ctrl-C ends them)");
+        notice("the command has ended; waiting for processes it started (Ctrl-C ends them)");
     }
 
     fn cleaned_up(&self, runs: usize) {
-        eprintln!("waylay: cleaned up after {runs} run(s) that had been killed");
+        notice(&format!("cleaned up after {runs} run(s) that had been killed"));
+    }
+
+    fn step(&self, step: Step<'_>) {
+        let text = match step {
+            Step::LoadingPrograms => Some("waylay: loading the programs …".to_owned()),
+            Step::StartingService { name } => Some(format!("waylay: starting the service {name} …")),
+            Step::Command => None,
+            Step::Background { processes } => Some(format!("waylay: waiting for {processes} process(es) …")),
+            Step::StoppingServices => Some("waylay: stopping the services …".to_owned()),
+        };
+        terminal::status(text.as_deref());
     }
 }

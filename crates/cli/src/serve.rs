@@ -1,13 +1,20 @@
 //! A built-in service in its own process.
 
-use std::{error::Error, process::ExitCode};
+use std::{
+    error::Error,
+    io::{self, Read},
+    process::ExitCode,
+};
 
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
 };
 use waylay::RedirectService;
-use waylay_inspect::log::Log;
+use waylay_inspect::{
+    log::Log,
+    scan::{Patterns, Scan},
+};
 
 use crate::{args::ServeArgs, chain::Builtin};
 
@@ -28,6 +35,15 @@ async fn run(args: ServeArgs) -> Result<(), Box<dyn Error>> {
     });
     match args.builtin {
         Builtin::Log => Log { name: args.name, forgets: args.forget }.serve(service).await?,
+        Builtin::Scan => Scan::new(args.name, args.forget, patterns()?)?.serve(service).await?,
     }
     Ok(())
+}
+
+/// `waylay run` hands them over on standard input: as arguments everybody could read them in ps(1).
+fn patterns() -> Result<Patterns, Box<dyn Error>> {
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes)?;
+    let patterns = Patterns::decode(&bytes)?;
+    Ok(patterns)
 }

@@ -130,6 +130,12 @@ impl Prefix {
         Self { network: normal_form(address), length: 128 }
     }
 
+    /// The prefix of `length` bits, counted in normal form, that covers an address in normal form; 128 bits for a larger `length`.
+    #[must_use]
+    pub fn covering(address: Ipv6Addr, length: u8) -> Self {
+        Self::truncate(address, length.min(128))
+    }
+
     /// The network in normal form, host bits zero.
     #[must_use]
     pub const fn network(self) -> Ipv6Addr {

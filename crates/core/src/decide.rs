@@ -9,7 +9,8 @@
 //!    and every earlier one.
 //! 4. The redirect is chosen, purely: the first service in order that the chain does not exclude, that is not the caller and
 //!    that has a matching filter. Absence asks its failure policy, a full backlog refuses, and so does a full chain in front of a
-//!    service that fails closed. Without a route nothing is chosen.
+//!    service that fails closed. If that layer wants anything at all of a destination without a route, the leg is refused with the
+//!    error the kernel has for it: an engine may learn of a new route late, and what is refused too long has not got past anybody.
 //! 5. The *original* destination is authorised. A block wins over everything that the redirect layer decided, refusals included, so
 //!    the application sees the errno of the filter that blocks it.
 //! 6. If a service was chosen there must be room for a flow. No shortage becomes a direct connection.
@@ -84,6 +85,11 @@ pub enum Refusal {
     },
     /// The policy blocks legs of foreign network namespaces.
     ForeignNamespace,
+    /// The destination has no route; the application sees the kernel's own error.
+    NoRoute {
+        /// That error.
+        errno: Errno,
+    },
     /// Another flow cannot be taken on.
     Shortage(Resource),
 }
@@ -216,13 +222,18 @@ struct Chooser<'a> {
 
 impl Chooser<'_> {
     fn choose(&self, trace: &mut Trace) -> Choice {
-        match self.world.route {
-            Route::Exists => {}
-            Route::Missing => {
-                trace.push(TraceStep::NoRoute);
-                return Choice::Direct;
+        match (self.ask_services(trace), self.world.route) {
+            (choice, Route::Exists) => choice,
+            (Choice::Direct, Route::Missing(_)) => Choice::Direct,
+            (Choice::Redirect(_) | Choice::Refuse(_), Route::Missing(errno)) => {
+                let refusal = Refusal::NoRoute { errno };
+                trace.push(TraceStep::RedirectRefused(refusal));
+                Choice::Refuse(refusal)
             }
         }
+    }
+
+    fn ask_services(&self, trace: &mut Trace) -> Choice {
         for service in self.policy.services() {
             match self.consider(service) {
                 Answer::Takes(hop) => {
@@ -353,7 +364,7 @@ impl Refusal {
     #[must_use]
     pub const fn errno(self) -> Errno {
         match self {
-            Self::Blocked { errno, .. } => errno,
+            Self::Blocked { errno, .. } | Self::NoRoute { errno } => errno,
             Self::ServiceAbsent { .. } | Self::BacklogFull { .. } => Errno::ECONNREFUSED,
             Self::HopLimit { .. } | Self::ListenerDialled { .. } => Errno::ECONNREFUSED,
             Self::ForeignNamespace => Errno::EACCES,
@@ -373,6 +384,7 @@ impl fmt::Display for Refusal {
                 write!(f, "a listener of {service} was dialled past the engine")
             }
             Self::ForeignNamespace => f.write_str("another network namespace"),
+            Self::NoRoute { errno } => write!(f, "the destination has no route ({errno})"),
             Self::Shortage(resource) => write!(f, "no {resource} left"),
         }
     }

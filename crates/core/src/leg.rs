@@ -23,7 +23,7 @@ pub struct Leg {
     pub protocol: Protocol,
     /// The source the caller bound, if it did.
     pub local: Option<SocketAddr>,
-    /// The destination the caller asked for.
+    /// The destination the caller asked for. For the unspecified address an engine puts the loopback one, as connect() does.
     pub remote: SocketAddr,
     /// Who dials.
     pub caller: Process,

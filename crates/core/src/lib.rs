@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Reading order: [`model`] and [`conditions`] (what people write), [`leg`] and [`chain`] (what a connection brings with it),
-//! [`world`] (how things stand), [`mod@decide`] (what follows), [`tables`] (the same in flat form), [`event`] (what engines report).
+//! [`world`] and [`routes`] (how things stand), [`mod@decide`] (what follows), [`tables`] (the same in flat form), [`event`] (what engines report).
 
 pub mod chain;
 pub mod conditions;
@@ -19,6 +19,7 @@ pub mod leg;
 pub mod model;
 pub mod order;
 pub mod policy;
+pub mod routes;
 pub mod slots;
 pub mod tables;
 pub mod trace;
@@ -37,6 +38,7 @@ pub use model::{
 };
 pub use order::{OrderError, solve};
 pub use policy::{Limit, LimitError, MAX_SERVICES, Policy, PolicyError};
+pub use routes::{Reach, Routes};
 pub use slots::{SlotError, Slots};
 pub use tables::{AuthOutcome, MAX_FILTERS, TableAuthFilter, TableFilter, TableService, Tables};
 pub use trace::{AuthEffect, SkipReason, Trace, TraceStep};

@@ -93,6 +93,8 @@ pub enum Limit {
     Filters,
     /// Mask slots: services of the policy and gone ones that live chains still name.
     Slots,
+    /// Listeners of one service in one family.
+    Listeners,
 }
 
 impl fmt::Display for Limit {
@@ -101,6 +103,7 @@ impl fmt::Display for Limit {
             Self::Services => "services",
             Self::Filters => "filters",
             Self::Slots => "mask slots",
+            Self::Listeners => "listeners of a service in one family",
         })
     }
 }

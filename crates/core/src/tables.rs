@@ -196,6 +196,10 @@ impl Tables {
         let facts = Facts::new(leg, &chain);
         let skip = self.mask_of(chain.excluded()) | caller.map_or(0, |service| bit(service.slot));
         let choice = self.choose(&facts, skip, chain.is_full(), world);
+        let choice = match (choice, world.route) {
+            (Ok(Some(_)) | Err(_), Route::Missing(errno)) => Err(Refusal::NoRoute { errno }),
+            (choice, Route::Missing(_) | Route::Exists) => choice,
+        };
         let flags = Flags {
             redirected: matches!(choice, Ok(Some(_))),
             proxied: caller.is_some() || !chain.hops().is_empty(),
@@ -231,9 +235,6 @@ impl Tables {
         full: bool,
         world: &World,
     ) -> Result<Option<Hop>, Refusal> {
-        if world.route == Route::Missing {
-            return Ok(None);
-        }
         while let Some(filter) =
             self.classify_redirect(facts, skip).map(|index| &self.redirect_filters[index])
         {

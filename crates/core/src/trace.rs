@@ -33,8 +33,6 @@ pub enum TraceStep {
         /// The service that dials.
         service: ServiceId,
     },
-    /// Without a route nothing is redirected.
-    NoRoute,
     /// The service does not get the connection, and the next one is tried.
     Skipped {
         /// The service.
@@ -153,7 +151,6 @@ impl TraceStep {
                     names.service(*service)
                 )
             }
-            Self::NoRoute => f.write_str("the destination has no route: nothing is redirected"),
             Self::Skipped { service, reason } => write!(f, "{}: skipped, {reason}", names.service(*service)),
             Self::Chosen(hop) => write!(f, "{}: chosen by {}", names.service(hop.service), hop.filter),
             Self::RedirectRefused(refusal) => write!(f, "not redirected: {refusal}"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::model::ServiceId;
+use crate::model::{Errno, ServiceId};
 
 /// Everything outside policy, leg and chain that a decision depends on.
 ///
@@ -88,8 +88,8 @@ pub enum Route {
     /// It has.
     #[default]
     Exists,
-    /// It has not: the application must see the error its connect() would have given.
-    Missing,
+    /// It has not: the application must see the error its connect() would have given, which is this.
+    Missing(Errno),
 }
 
 /// Whether another flow can be taken on. It is reserved before any address is rewritten.

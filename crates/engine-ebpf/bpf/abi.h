@@ -8,7 +8,7 @@
  */
 #pragma once
 
-#define WL_ABI_VERSION 1
+#define WL_ABI_VERSION 2
 #define SOL_WAYLAY 0x5759
 
 #define WL_QUERY_RECORDS 220
@@ -20,6 +20,7 @@
 #define WL_MAX_SERVICES 64
 #define WL_MAX_FILTERS 64
 #define WL_MAX_HOPS 16
+#define WL_MAX_LISTENERS 16 /* of one service in one family */
 #define WL_NAME_LEN 32
 #define WL_COMM_LEN 16
 #define WL_EXE_LEN 384
@@ -29,7 +30,7 @@ struct wl_address {
 	__u8 ip[16];
 	__u16 port;
 	__u16 family; /* of the socket: AF_INET6 with a mapped ip is "v4-mapped" */
-	__u32 reserved;
+	__u32 scope;  /* index of the link a link-local address is on; else 0 */
 };
 
 struct wl_process {
@@ -76,6 +77,8 @@ struct wl_flow {
 	__u64 admitted_cgroup;
 	__u32 state;
 	__u32 slot; /* of the service it was redirected to; on an outbound socket: of the setter */
+	__u32 listener; /* of that service: an index of struct wl_progress */
+	__u32 taken;	/* the service has asked about it */
 	struct wl_address destination;
 	struct wl_chain chain;
 	struct wl_process application;
@@ -148,10 +151,32 @@ struct wl_service {
 	__u32 on_failure;
 	__u8 listen4[16];
 	__u8 listen6[16];
-	__u16 port4; /* 0: not listening in this family */
-	__u16 port6;
+	__u16 ports4[WL_MAX_LISTENERS];
+	__u16 ports6[WL_MAX_LISTENERS];
+	__u16 count4; /* 0: not listening in this family */
+	__u16 count6;
 	__u32 reserved;
 	char name[WL_NAME_LEN];
+};
+
+/* How one listener of a service gets on. Connections that are neither taken nor
+ * lost wait for the service. */
+struct wl_progress {
+	__u64 arrived;
+	__u64 taken; /* asked about or closed by the service */
+	__u64 lost;  /* ended by the client before that */
+};
+
+struct wl_route_key {
+	__u32 length; /* bits of `ip` that count */
+	__u8 ip[16];
+};
+
+/* How far the host gets towards a prefix. */
+struct wl_route {
+	__u8 source[16]; /* where connections start from; all zero: not known */
+	__u32 error;	 /* of connect(); 0: there is a route */
+	__u32 reserved;
 };
 
 enum wl_condition {
@@ -231,6 +256,7 @@ struct wl_tuple {
 struct wl_outgoing {
 	__u64 flow;
 	struct wl_address destination;
+	__u8 source[16];    /* what getsockname shows; all zero: the socket's own */
 	__u32 bound_device; /* taken off the socket, for its leg goes over loopback */
 	__u32 reserved;
 };
@@ -246,6 +272,7 @@ enum wl_refusal {
 	WL_REFUSED_NO_FLOWS_OF_CGROUP = 8,
 	WL_REFUSED_NO_SOCKET_STORAGE = 9,
 	WL_REFUSED_NO_TABLES = 10,
+	WL_REFUSED_NO_ROUTE = 11,
 };
 
 struct wl_event {

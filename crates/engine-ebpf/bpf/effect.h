@@ -14,6 +14,7 @@ struct wl_connect {
 	const struct wl_flow *carried;
 	__u64 excluded;
 	__u32 hop_count;
+	__u32 listener; /* of the chosen service */
 };
 
 static __always_inline void wl_report(const struct wl_leg *leg, __u32 refusal, __u32 error, __u32 service,
@@ -67,13 +68,14 @@ static __always_inline bool wl_takes_ip4(const struct wl_leg *leg)
 	return leg->remote.family == AF_INET || wl_is_mapped(leg->remote.ip);
 }
 
+/* Of a service: which listener takes the connection, or why none does. */
 enum wl_availability {
-	WL_AVAILABLE,
-	WL_ABSENT,
-	WL_BACKLOG_FULL,
+	WL_BACKLOG_FULL = -1,
+	WL_ABSENT = 0,
+	WL_AVAILABLE = 1, /* and up: the listener's number and one */
 };
 
-static __always_inline enum wl_availability wl_listener_room(struct bpf_sock *sk)
+static __always_inline int wl_room(struct bpf_sock *sk)
 {
 	struct sock *full = (struct sock *)bpf_skc_to_tcp_sock(sk);
 
@@ -83,38 +85,68 @@ static __always_inline enum wl_availability wl_listener_room(struct bpf_sock *sk
 											     WL_AVAILABLE;
 }
 
-/* A global function, so that it is verified once and not once a service. */
-WL_GLOBAL int wl_availability(struct bpf_sock_addr *ctx, const struct wl_service *service, __u32 slot, __u32 ip4)
+/* One listener. A global function, as is the next, so that it is verified once
+ * and not once a listener and service. */
+WL_GLOBAL int wl_listener_room(struct bpf_sock_addr *ctx, const struct wl_service *service, __u32 number, __u32 ip4)
 {
-	__u32 *alive = bpf_map_lookup_elem(&service_alive, &slot);
 	struct bpf_sock_tuple tuple = {};
-	enum wl_availability answer;
 	struct bpf_sock *sk;
+	int answer;
 
-	if (!alive || !*alive || !service || !(ip4 ? service->port4 : service->port6))
+	if (!service)
 		return WL_ABSENT;
+	number &= WL_MAX_LISTENERS - 1;
 	if (ip4) {
 		tuple.ipv4.daddr = wl_ip4(service->listen4);
-		tuple.ipv4.dport = bpf_htons(service->port4);
+		tuple.ipv4.dport = bpf_htons(service->ports4[number]);
 		sk = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
 	} else {
 		__builtin_memcpy(tuple.ipv6.daddr, service->listen6, 16);
-		tuple.ipv6.dport = bpf_htons(service->port6);
+		tuple.ipv6.dport = bpf_htons(service->ports6[number]);
 		sk = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
 	}
 	if (!sk)
 		return WL_ABSENT;
-	answer = wl_listener_room(sk);
+	answer = wl_room(sk);
 	bpf_sk_release(sk);
+	return answer;
+}
+
+/* From any listener on, so that they fill alike. */
+WL_GLOBAL int wl_availability(struct bpf_sock_addr *ctx, const struct wl_service *service, __u32 slot, __u32 ip4)
+{
+	__u32 *alive = bpf_map_lookup_elem(&service_alive, &slot);
+	__u32 count, number;
+	int answer = WL_ABSENT;
+
+	if (!alive || !*alive || !service)
+		return WL_ABSENT;
+	count = ip4 ? service->count4 : service->count6;
+	if (!count || count > WL_MAX_LISTENERS)
+		return WL_ABSENT;
+	number = bpf_get_prandom_u32() % count;
+	for (int i = 0; i < WL_MAX_LISTENERS; i++) {
+		int room;
+
+		if (i >= count)
+			break;
+		room = wl_listener_room(ctx, service, number, ip4);
+		if (room == WL_AVAILABLE)
+			return WL_AVAILABLE + (number & (WL_MAX_LISTENERS - 1));
+		if (room == WL_BACKLOG_FULL)
+			answer = WL_BACKLOG_FULL;
+		number = number + 1 < count ? number + 1 : 0;
+	}
 	return answer;
 }
 
 /* `family` is the program's: connect4 may not touch user_ip6, nor connect6 user_ip4. */
 static __always_inline void wl_rewrite(struct bpf_sock_addr *ctx, int family, const struct wl_leg *leg,
-				       const struct wl_service *service)
+				       const struct wl_service *service, __u32 listener)
 {
 	bool ip4 = wl_takes_ip4(leg);
 	const __u32 *to = (const __u32 *)(ip4 ? service->listen4 : service->listen6);
+	__u64 number = listener & (WL_MAX_LISTENERS - 1);
 
 	if (family == AF_INET) {
 		ctx->user_ip4 = to[3];
@@ -124,7 +156,7 @@ static __always_inline void wl_rewrite(struct bpf_sock_addr *ctx, int family, co
 		ctx->user_ip6[2] = to[2];
 		ctx->user_ip6[3] = to[3];
 	}
-	ctx->user_port = bpf_htons(ip4 ? service->port4 : service->port6);
+	ctx->user_port = bpf_htons(ip4 ? service->ports4[number] : service->ports6[number]);
 }
 
 static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_connect *c, __u64 id, __u32 slot,
@@ -136,6 +168,8 @@ static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_c
 	flow->admitted_cgroup = c->leg.caller.cgroup;
 	flow->state = WL_FLOW_RESERVED;
 	flow->slot = slot;
+	flow->listener = (slot * 2 + !wl_takes_ip4(&c->leg)) * WL_MAX_LISTENERS + c->listener;
+	flow->taken = 0;
 	flow->destination = c->leg.remote;
 	if (!c->carried)
 		flow->application = c->leg.caller;
@@ -195,16 +229,18 @@ static __always_inline int wl_redirect(struct bpf_sock_addr *ctx, int family, st
 	if (!c->carried) {
 		wl_wishes(ctx->sk, family, &flow->wishes);
 		wl_exe_path(flow);
+		if (wl_is_set(flow->wishes.source)) /* bound: the socket's own address is true */
+			__builtin_memset(c->redirect.source, 0, sizeof(c->redirect.source));
 	}
 	c->redirect.flow = id;
 	c->redirect.bound_device = c->carried ? 0 : flow->wishes.bound_device;
 	c->redirect.destination = c->leg.remote;
 	if (!wl_remember(ctx->sk, &c->redirect)) {
-		wl_end_flow(id);
+		wl_end_flow(id, WL_ENDED_BY_CLIENT);
 		return wl_refuse(&c->leg, WL_REFUSED_NO_SOCKET_STORAGE, ENOBUFS, service->id, filter->id);
 	}
 	if (c->redirect.bound_device)
 		wl_bind_device(ctx, 0);
-	wl_rewrite(ctx, family, &c->leg, service);
+	wl_rewrite(ctx, family, &c->leg, service, c->listener);
 	return WL_PASS;
 }

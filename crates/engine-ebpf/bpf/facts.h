@@ -21,6 +21,19 @@ static __always_inline const struct wl_tables *wl_tables(void)
 	return inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
 }
 
+/* How far the host gets; NULL where nothing is known of it. */
+static __always_inline const struct wl_route *wl_route_to(const struct wl_address *remote)
+{
+	struct wl_route_key key = { .length = 128 };
+	__u32 zero = 0;
+	void *inner = bpf_map_lookup_elem(&routes, &zero);
+
+	if (!inner)
+		return NULL;
+	__builtin_memcpy(key.ip, remote->ip, sizeof(key.ip));
+	return bpf_map_lookup_elem(inner, &key);
+}
+
 /* The slot of the service the current process belongs to. */
 static __always_inline __u32 wl_caller_slot(const struct wl_config *cfg)
 {
@@ -42,6 +55,13 @@ static __always_inline void wl_caller(struct wl_process *p)
 	p->pid = bpf_get_current_pid_tgid() >> 32;
 	p->uid = (__u32)bpf_get_current_uid_gid();
 	bpf_get_current_comm(p->comm, sizeof(p->comm));
+}
+
+static __always_inline bool wl_is_set(const __u8 *ip)
+{
+	const __u32 *words = (const __u32 *)ip;
+
+	return words[0] | words[1] | words[2] | words[3];
 }
 
 static __always_inline bool wl_is_mapped(const __u8 *ip)
@@ -66,11 +86,41 @@ static __always_inline __u32 wl_ip4(const __u8 *ip)
 	return ((const __u32 *)ip)[3];
 }
 
-static __always_inline void wl_remote(const volatile struct bpf_sock_addr *ctx, int family,
-				      struct wl_address *a)
+/* To connect(), the unspecified address means this host. */
+static __always_inline void wl_resolve_unspecified(__u8 *ip)
 {
+	__u32 *words = (__u32 *)ip;
+	bool mapped = wl_is_mapped(ip);
+
+	if (!words[3] && mapped)
+		words[3] = bpf_htonl(0x7f000001);
+	else if (!wl_is_set(ip))
+		words[3] = bpf_htonl(1);
+}
+
+static __always_inline bool wl_is_link_local(const __u8 *ip)
+{
+	return ip[0] == 0xfe && (ip[1] & 0xc0) == 0x80;
+}
+
+/* Which link an address is on, if the application said so: the context that
+ * programs are given leaves it out. 0 where the kernel has no way to it. */
+static __always_inline __u32 wl_scope(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock_addr_kern *kern;
+
+	if (!bpf_cast_to_kern_ctx)
+		return 0;
+	kern = bpf_cast_to_kern_ctx(ctx);
+	return BPF_CORE_READ(kern, uaddr, sin6_scope_id);
+}
+
+static __always_inline void wl_remote(struct bpf_sock_addr *context, int family, struct wl_address *a)
+{
+	const volatile struct bpf_sock_addr *ctx = context;
 	__u32 *words = (__u32 *)a->ip;
 
+	a->scope = 0;
 	if (family == AF_INET) {
 		wl_map_ip4(a->ip, ctx->user_ip4);
 	} else {
@@ -78,10 +128,12 @@ static __always_inline void wl_remote(const volatile struct bpf_sock_addr *ctx, 
 		words[1] = ctx->user_ip6[1];
 		words[2] = ctx->user_ip6[2];
 		words[3] = ctx->user_ip6[3];
+		if (wl_is_link_local(a->ip))
+			a->scope = wl_scope(context);
 	}
+	wl_resolve_unspecified(a->ip);
 	a->port = bpf_ntohs((__u16)ctx->user_port);
 	a->family = family;
-	a->reserved = 0;
 }
 
 /* An MPTCP application's socket is not the one that connects: the kernel

@@ -39,17 +39,48 @@ static __always_inline void wl_dismiss(__u64 cgroup)
 	__sync_fetch_and_add(&live_flows, -1);
 }
 
+static __always_inline struct wl_progress *wl_progress_of(const struct wl_flow *flow)
+{
+	__u32 index = flow->listener;
+
+	return bpf_map_lookup_elem(&progress, &index);
+}
+
+/* The service has asked about the flow: it has come out of the backlog. */
+static __always_inline void wl_take(struct wl_flow *flow)
+{
+	struct wl_progress *p;
+
+	if (flow->taken || __sync_lock_test_and_set(&flow->taken, 1))
+		return;
+	p = wl_progress_of(flow);
+	if (p)
+		__sync_fetch_and_add(&p->taken, 1);
+}
+
+enum wl_ended_by {
+	WL_ENDED_BY_SERVICE,
+	WL_ENDED_BY_CLIENT,
+};
+
 /* Whoever deletes the entry gives its place back, so it is given back once. */
-static __always_inline void wl_end_flow(__u64 id)
+static __always_inline void wl_end_flow(__u64 id, enum wl_ended_by by)
 {
 	struct wl_flow *flow = bpf_map_lookup_elem(&flows, &id);
+	struct wl_progress *p;
 	__u64 cgroup;
+	bool waiting;
 
 	if (!flow)
 		return;
 	cgroup = flow->admitted_cgroup;
-	if (bpf_map_delete_elem(&flows, &id) == 0)
-		wl_dismiss(cgroup);
+	waiting = flow->state == WL_FLOW_LIVE && !flow->taken;
+	p = wl_progress_of(flow);
+	if (bpf_map_delete_elem(&flows, &id))
+		return;
+	wl_dismiss(cgroup);
+	if (waiting && p)
+		__sync_fetch_and_add(by == WL_ENDED_BY_SERVICE ? &p->taken : &p->lost, 1);
 }
 
 static __always_inline void wl_end_unaccepted(__u64 id)
@@ -57,7 +88,7 @@ static __always_inline void wl_end_unaccepted(__u64 id)
 	struct wl_flow *flow = bpf_map_lookup_elem(&flows, &id);
 
 	if (flow && flow->state == WL_FLOW_RESERVED)
-		wl_end_flow(id);
+		wl_end_flow(id, WL_ENDED_BY_CLIENT);
 }
 
 static __always_inline struct wl_flow *wl_live_flow(__u64 id)

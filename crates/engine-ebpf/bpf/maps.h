@@ -4,7 +4,9 @@
 
 #define WL_MAX_FLOWS 32768
 #define WL_MAX_CGROUPS 4096
-#define WL_MAX_LISTENERS 4096
+#define WL_MAX_REGISTERED 16384
+#define WL_MAX_PROGRESS (WL_MAX_SERVICES * 2 * WL_MAX_LISTENERS)
+#define WL_MAX_ROUTES 16384
 
 /* User space writes these. */
 
@@ -55,12 +57,35 @@ struct {
 /* Shared by all instances of the host through its pin. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, WL_MAX_LISTENERS);
+	__uint(max_entries, WL_MAX_REGISTERED);
 	__type(key, struct wl_listener);
 	__type(value, struct wl_listener_owner);
 } listeners SEC(".maps");
 
+struct wl_routes_slot {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, WL_MAX_ROUTES);
+	__type(key, struct wl_route_key);
+	__type(value, struct wl_route);
+};
+
+/* The host's routes as its user space last saw them; replaced as a whole. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct wl_routes_slot);
+} routes SEC(".maps");
+
 /* The programs write these. */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WL_MAX_PROGRESS);
+	__type(key, __u32);
+	__type(value, struct wl_progress);
+} progress SEC(".maps");
 
 /* Preallocated, so that room is a matter of counting and not of the allocator. */
 struct {
@@ -140,4 +165,6 @@ const struct {
 	struct wl_context context;
 	struct wl_named_chain chain;
 	struct wl_event event;
+	struct wl_route_key route_key;
+	struct wl_route route;
 } wl_answers = {};

@@ -5,6 +5,7 @@
  *   connect4/6      facts -> classify -> effect (facts.h, classify.h, effect.h)
  *   sockops         carries the flow from the client's socket to the accepted one
  *   getpeername4/6  shows the application the address it asked for
+ *   getsockname4/6  and the one it would have started from
  *   sockopt.h       answers the services' questions, takes records from them
  *   sock_release    ends flows, together with sockops
  *
@@ -57,6 +58,7 @@ static __always_inline void wl_find_chain(struct bpf_sock_addr *ctx, struct wl_c
 struct wl_choice {
 	int filter; /* -1: go to the destination */
 	__u32 refusal;
+	__u32 error; /* of the refusal */
 };
 
 static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_connect *c, struct wl_choice *choice)
@@ -66,11 +68,12 @@ static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_conne
 
 	choice->filter = -1;
 	choice->refusal = 0;
+	choice->error = ECONNREFUSED;
 	if (c->leg.caller_slot < WL_MAX_SERVICES)
 		skip |= 1ULL << c->leg.caller_slot;
 	for (int i = 0; i < WL_MAX_SERVICES; i++) {
 		__u64 f = wl_classify_redirect(c->tables, &c->leg, skip);
-		enum wl_availability availability;
+		int availability;
 		const struct wl_service *service;
 		__u32 slot;
 
@@ -84,8 +87,10 @@ static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_conne
 			choice->refusal = WL_REFUSED_HOP_LIMIT;
 		} else {
 			availability = wl_availability(ctx, service, slot, ip4);
-			if (availability == WL_AVAILABLE)
+			if (availability >= WL_AVAILABLE) {
+				c->listener = availability - WL_AVAILABLE;
 				return;
+			}
 			choice->refusal = availability == WL_ABSENT ? WL_REFUSED_SERVICE_ABSENT :
 								      WL_REFUSED_BACKLOG_FULL;
 		}
@@ -95,6 +100,22 @@ static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_conne
 		choice->refusal = 0;
 		skip |= 1ULL << slot;
 	}
+}
+
+/* Where a service is wanted for a destination without a route, the application
+ * gets the kernel's own error. A socket bound to a device needs none. */
+static __always_inline void wl_judge_route(struct bpf_sock_addr *ctx, struct wl_connect *c, struct wl_choice *choice)
+{
+	const struct wl_route *route = wl_route_to(&c->leg.remote);
+
+	if (!route)
+		return;
+	__builtin_memcpy(c->redirect.source, route->source, sizeof(route->source));
+	if (!route->error || choice->filter < 0 || ctx->sk->bound_dev_if ||
+	    (c->carried && c->carried->wishes.bound_device))
+		return;
+	choice->refusal = WL_REFUSED_NO_ROUTE;
+	choice->error = route->error;
 }
 
 static __always_inline int wl_carry_out(struct bpf_sock_addr *ctx, int family, struct wl_connect *c,
@@ -118,7 +139,7 @@ static __always_inline int wl_carry_out(struct bpf_sock_addr *ctx, int family, s
 	slot = filter->slot & (WL_MAX_SERVICES - 1);
 	service = &c->tables->services[slot];
 	if (choice->refusal)
-		return wl_refuse(&c->leg, choice->refusal, ECONNREFUSED, service->id, filter->id);
+		return wl_refuse(&c->leg, choice->refusal, choice->error, service->id, filter->id);
 	if (c->carried)
 		wl_grant_mark(ctx, &c->carried->wishes);
 	return wl_redirect(ctx, family, c, slot, service, filter);
@@ -184,6 +205,7 @@ static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
 	c.leg.caller_slot = wl_caller_slot(c.config);
 	wl_find_chain(ctx, &c);
 	wl_choose(ctx, &c, &choice);
+	wl_judge_route(ctx, &c, &choice);
 	c.leg.redirected = choice.filter >= 0 && !choice.refusal;
 	if (wl_authorise(&c, &verdict))
 		return verdict;
@@ -231,6 +253,40 @@ int wl_getpeername6(struct bpf_sock_addr *ctx)
 	return WL_PASS;
 }
 
+/* What getsockname has to show instead of the socket's own address. */
+static __always_inline const __u32 *wl_shown_source(struct bpf_sock_addr *ctx)
+{
+	struct wl_outgoing *out = bpf_sk_storage_get(&outgoing, ctx->sk, NULL, 0);
+
+	if (!out || ctx->sk->state == TCP_CLOSE || !wl_is_set(out->source))
+		return NULL;
+	return (const __u32 *)out->source;
+}
+
+SEC("cgroup/getsockname4")
+int wl_getsockname4(struct bpf_sock_addr *ctx)
+{
+	const __u32 *ip = wl_shown_source(ctx);
+
+	if (ip)
+		ctx->user_ip4 = ip[3];
+	return WL_PASS;
+}
+
+SEC("cgroup/getsockname6")
+int wl_getsockname6(struct bpf_sock_addr *ctx)
+{
+	const __u32 *ip = wl_shown_source(ctx);
+
+	if (ip) {
+		ctx->user_ip6[0] = ip[0];
+		ctx->user_ip6[1] = ip[1];
+		ctx->user_ip6[2] = ip[2];
+		ctx->user_ip6[3] = ip[3];
+	}
+	return WL_PASS;
+}
+
 /* The SYN is about to leave and its source port is known: name the flow by it. */
 static __always_inline void wl_on_syn(struct bpf_sock_ops *ops)
 {
@@ -252,6 +308,7 @@ static __always_inline void wl_on_accepted(struct bpf_sock_ops *ops)
 {
 	struct bpf_sock *sk = ops->sk;
 	struct wl_tuple tuple = {};
+	struct wl_progress *p;
 	struct wl_flow *flow;
 	__u64 *found, id;
 
@@ -266,9 +323,12 @@ static __always_inline void wl_on_accepted(struct bpf_sock_ops *ops)
 		return;
 	if (!bpf_sk_storage_get(&inbound, sk, &id, BPF_SK_STORAGE_GET_F_CREATE)) {
 		/* Without its flow the service drops the connection; see WL_QUERY_RECORDS. */
-		wl_end_flow(id);
+		wl_end_flow(id, WL_ENDED_BY_CLIENT);
 		return;
 	}
+	p = wl_progress_of(flow);
+	if (p)
+		__sync_fetch_and_add(&p->arrived, 1);
 	flow->state = WL_FLOW_LIVE;
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
@@ -284,7 +344,7 @@ static __always_inline void wl_on_closed(struct bpf_sock_ops *ops)
 		return;
 	id = bpf_sk_storage_get(&inbound, sk, NULL, 0);
 	if (id)
-		wl_end_flow(*id);
+		wl_end_flow(*id, WL_ENDED_BY_CLIENT);
 	out = bpf_sk_storage_get(&outgoing, sk, NULL, 0);
 	if (!out)
 		return;
@@ -320,7 +380,7 @@ int wl_sock_release(struct bpf_sock *sk)
 	struct wl_outgoing *out;
 
 	if (id)
-		wl_end_flow(*id);
+		wl_end_flow(*id, WL_ENDED_BY_SERVICE);
 	out = bpf_sk_storage_get(&outgoing, sk, NULL, 0);
 	if (out)
 		wl_end_unaccepted(out->flow);

@@ -30,6 +30,12 @@ pub fn bpf_file_system() -> Result<PathBuf, EbpfError> {
     }
 }
 
+/// Whether the file system is mounted where [`bpf_file_system`] would mount it.
+#[must_use]
+pub fn bpf_file_system_is_mounted() -> bool {
+    is_bpf_file_system(Path::new(MOUNT_POINT))
+}
+
 fn is_bpf_file_system(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type as u64 == BPF_FS_MAGIC)
 }

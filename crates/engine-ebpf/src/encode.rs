@@ -33,12 +33,10 @@ pub fn encode(tables: &Tables, endpoints: &[Endpoint]) -> Box<abi::Tables> {
 }
 
 fn encode_service(service: &TableService, endpoint: Option<&Endpoint>) -> abi::Service {
-    let tcp4 = endpoint
-        .and_then(|endpoint| endpoint.tcp4)
-        .map(|address| abi::Address::from(SocketAddr::V4(address)));
-    let tcp6 = endpoint
-        .and_then(|endpoint| endpoint.tcp6)
-        .map(|address| abi::Address::from(SocketAddr::V6(address)));
+    let of =
+        |family: fn(&Endpoint) -> Vec<SocketAddr>| Listeners::new(endpoint.map(family).unwrap_or_default());
+    let tcp4 = of(|endpoint| endpoint.tcp4.iter().copied().map(SocketAddr::V4).collect());
+    let tcp6 = of(|endpoint| endpoint.tcp6.iter().copied().map(SocketAddr::V6).collect());
     let mut name = [0; abi::NAME_LEN];
     for (to, from) in name[..abi::NAME_LEN - 1].iter_mut().zip(service.name.bytes()) {
         *to = from;
@@ -50,12 +48,34 @@ fn encode_service(service: &TableService, endpoint: Option<&Endpoint>) -> abi::S
             FailurePolicy::Open => 0,
             FailurePolicy::Closed => 1,
         },
-        listen4: tcp4.unwrap_or_default().ip,
-        listen6: tcp6.unwrap_or_default().ip,
-        port4: tcp4.unwrap_or_default().port,
-        port6: tcp6.unwrap_or_default().port,
+        listen4: tcp4.ip,
+        listen6: tcp6.ip,
+        ports4: tcp4.ports,
+        ports6: tcp6.ports,
+        count4: tcp4.count,
+        count6: tcp6.count,
         reserved: 0,
         name,
+    }
+}
+
+/// One family's listeners of a service.
+#[derive(Default)]
+struct Listeners {
+    ip: [u8; 16],
+    ports: [u16; abi::MAX_LISTENERS],
+    count: u16,
+}
+
+impl Listeners {
+    fn new(addresses: Vec<SocketAddr>) -> Self {
+        let mut listeners = Self::default();
+        for (port, address) in listeners.ports.iter_mut().zip(addresses.into_iter().map(abi::Address::from)) {
+            *port = address.port;
+            listeners.ip = address.ip;
+            listeners.count += 1;
+        }
+        listeners
     }
 }
 

@@ -7,9 +7,10 @@ use std::{
 };
 
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
-use waylay_core::{Event, ServiceId, Slots, TableService, Tables};
+use waylay_core::{Event, Limit, LimitError, Routes, ServiceId, Slots, TableService, Tables};
 use waylay_engine::{
     Capabilities, Capability, CapabilityState, Endpoint, Engine, Feature, Installation, Liveness,
+    MAX_LISTENERS,
 };
 use zerocopy::IntoBytes;
 
@@ -18,7 +19,9 @@ use crate::{
     error::EbpfError,
     event::EventSource,
     load::{Loaded, SCOPE_PROGRAMS, SERVICE_PROGRAMS, tables_map},
+    progress::ProgressReader,
     registry::Registry,
+    routes::RoutePublisher,
     scope::Scope,
 };
 
@@ -52,9 +55,10 @@ impl EbpfEngine {
     ///
     /// # Errors
     /// [`EbpfError::Attach`] or [`EbpfError::Pin`].
-    pub fn serve_cgroup(&mut self, name: &str, cgroup: &Path) -> Result<(), EbpfError> {
+    pub fn serve_cgroup(&mut self, service: ServiceId, cgroup: &Path) -> Result<(), EbpfError> {
         for program in SERVICE_PROGRAMS {
-            self.attach_program(program, cgroup, &format!("{program}-{name}"))?;
+            // Not by its name: a pin's may not contain a dot.
+            self.attach_program(program, cgroup, &format!("{program}-{}", service.0))?;
         }
         Ok(())
     }
@@ -78,6 +82,23 @@ impl EbpfEngine {
     /// [`EbpfError::Map`].
     pub fn liveness_marks(&self) -> Result<LivenessMarks, EbpfError> {
         Ok(LivenessMarks { map: self.loaded.map("service_alive")?, slots: self.tables.slots().clone() })
+    }
+
+    /// Publishes the host's routes; it can go to another thread.
+    ///
+    /// # Errors
+    /// [`EbpfError::Map`].
+    pub fn route_publisher(&self) -> Result<RoutePublisher, EbpfError> {
+        Ok(RoutePublisher::new(self.loaded.map("routes")?))
+    }
+
+    /// Says how services get on with what waits for them; it can go to another
+    /// thread, and knows the services installed by now.
+    ///
+    /// # Errors
+    /// [`EbpfError::Map`].
+    pub fn progress_reader(&self) -> Result<ProgressReader, EbpfError> {
+        Ok(ProgressReader::new(self.loaded.map("progress")?, self.tables.slots().clone()))
     }
 
     /// The refusals the programs report; it can go to another thread.
@@ -113,8 +134,12 @@ impl EbpfEngine {
     /// What a service needs before tables may send connections to it.
     fn admit(&self, service: &TableService, endpoint: &Endpoint) -> Result<(), EbpfError> {
         let slot = u32::from(service.slot);
-        let addresses = [endpoint.tcp4.map(SocketAddr::V4), endpoint.tcp6.map(SocketAddr::V6)];
-        for address in addresses.into_iter().flatten() {
+        let tcp4: Vec<SocketAddr> = endpoint.tcp4.iter().copied().map(SocketAddr::V4).collect();
+        let tcp6: Vec<SocketAddr> = endpoint.tcp6.iter().copied().map(SocketAddr::V6).collect();
+        for family in [&tcp4, &tcp6] {
+            check_listeners(service.id, family)?;
+        }
+        for address in tcp4.into_iter().chain(tcp6) {
             self.registry.register(address, service.id.0)?;
         }
         self.write("slot_of_cgroup", endpoint.cgroup.as_bytes(), slot.as_bytes())
@@ -162,6 +187,10 @@ impl Engine for EbpfEngine {
         self.liveness_marks()?.set(service, liveness)
     }
 
+    fn set_routes(&mut self, routes: &Routes) -> Result<(), EbpfError> {
+        self.route_publisher()?.publish(routes)
+    }
+
     fn events(&mut self, timeout: Duration) -> Result<Vec<Event>, EbpfError> {
         if self.events.is_none() {
             self.events = Some(self.event_source()?);
@@ -174,8 +203,20 @@ impl Engine for EbpfEngine {
     }
 }
 
-/// Programs that loaded can do all of this; what is missing here no kernel would add.
-fn capabilities() -> Capabilities {
+fn check_listeners(service: ServiceId, family: &[SocketAddr]) -> Result<(), EbpfError> {
+    let (need, allowed) = (family.len(), MAX_LISTENERS);
+    if need > allowed {
+        return Err(LimitError { limit: Limit::Listeners, need, allowed }.into());
+    }
+    if family.windows(2).any(|pair| pair[0].ip() != pair[1].ip()) {
+        return Err(EbpfError::ListenersApart { service });
+    }
+    Ok(())
+}
+
+/// What the engine can do where its programs load; what is missing here no kernel would add.
+#[must_use]
+pub fn capabilities() -> Capabilities {
     let missing =
         |needs: &str| CapabilityState::Missing { needs: needs.into(), remedy: "not there yet".into() };
     [

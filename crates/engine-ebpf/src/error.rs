@@ -65,6 +65,12 @@ pub enum EbpfError {
     /// The policy has more than the programs hold.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// The listeners of a service in one family have several addresses.
+    #[error("the listeners of {service} have several addresses in one family; the programs hold one")]
+    ListenersApart {
+        /// The service.
+        service: waylay_core::ServiceId,
+    },
     /// A listener is registered by another instance.
     #[error("the listener {address} belongs to another instance")]
     ListenerTaken {
@@ -101,8 +107,10 @@ fn may_load() -> bool {
     has_them && in_initial_user_namespace()
 }
 
-/// The initial one maps every id to itself (user_namespaces(7)).
-fn in_initial_user_namespace() -> bool {
+/// Whether this process is in the user namespace where privileges over programs count: the initial one maps
+/// every id to itself (user_namespaces(7)).
+#[must_use]
+pub fn in_initial_user_namespace() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }

@@ -79,6 +79,7 @@ fn decode_refusal(event: &abi::Event) -> Option<Refusal> {
         abi::Refusal::HopLimit => Refusal::HopLimit { service },
         abi::Refusal::ListenerDialled => Refusal::ListenerDialled { service },
         abi::Refusal::ForeignNamespace => Refusal::ForeignNamespace,
+        abi::Refusal::NoRoute => Refusal::NoRoute { errno: Errno::new(u16::try_from(event.error).ok()?)? },
         abi::Refusal::NoFlows | abi::Refusal::NoTables => Refusal::Shortage(Resource::Flows),
         abi::Refusal::NoFlowsOfCgroup => Refusal::Shortage(Resource::FlowsOfCgroup),
         abi::Refusal::NoSocketStorage => Refusal::Shortage(Resource::SocketStorage),

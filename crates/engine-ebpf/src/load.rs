@@ -14,8 +14,16 @@ pub const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/waylay.bpf.o
 
 /// Attached to the whole scope. Listed so that a program that is half way in
 /// never meets a redirected socket it cannot follow: connect comes last.
-pub(crate) const SCOPE_PROGRAMS: [&str; 6] =
-    ["wl_sock_release", "wl_sockops", "wl_getpeername4", "wl_getpeername6", "wl_connect6", "wl_connect4"];
+pub(crate) const SCOPE_PROGRAMS: [&str; 8] = [
+    "wl_sock_release",
+    "wl_sockops",
+    "wl_getpeername4",
+    "wl_getpeername6",
+    "wl_getsockname4",
+    "wl_getsockname6",
+    "wl_connect6",
+    "wl_connect4",
+];
 /// Attached to each service's cgroup.
 pub(crate) const SERVICE_PROGRAMS: [&str; 2] = ["wl_getsockopt", "wl_setsockopt"];
 
@@ -88,7 +96,7 @@ impl Loaded {
 }
 
 /// libbpf's own words go to debug logs of those who ask; errors carry the rest.
-fn quiet_libbpf() {
+pub(crate) fn quiet_libbpf() {
     if std::env::var_os("WAYLAY_LIBBPF_LOG").is_none() {
         libbpf_rs::set_print(None);
     } else {

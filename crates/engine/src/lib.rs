@@ -23,7 +23,7 @@ pub mod memory;
 use std::net::{SocketAddrV4, SocketAddrV6};
 use std::time::Duration;
 
-use waylay_core::{Event, ServiceId, Tables};
+use waylay_core::{Event, Routes, ServiceId, Tables};
 
 pub use capabilities::{Capabilities, Capability, CapabilityState, Feature};
 pub use memory::MemoryEngine;
@@ -38,6 +38,9 @@ pub trait Engine {
 
     /// Says whether a service's process lives.
     fn set_liveness(&mut self, service: ServiceId, liveness: Liveness) -> Result<(), Self::Error>;
+
+    /// Replaces what is known of the host's routes, atomically. Nothing is known at first: every destination counts as reachable.
+    fn set_routes(&mut self, routes: &Routes) -> Result<(), Self::Error>;
 
     /// The events since the last call, oldest first. Waits for the first one at most as long as `timeout`.
     fn events(&mut self, timeout: Duration) -> Result<Vec<Event>, Self::Error>;
@@ -63,17 +66,21 @@ impl Installation {
     }
 }
 
+/// Listeners of one service in one family. A connection goes to any of them, so that together they hold as many as there are flows:
+/// one alone ends at the number of local ports that are left towards one address and port.
+pub const MAX_LISTENERS: usize = 16;
+
 /// Where a service lives and listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// The service.
     pub service: ServiceId,
     /// The cgroup that its sockets are created in, by which it is known.
     pub cgroup: u64,
-    /// Where it takes redirected TCP over IPv4.
-    pub tcp4: Option<SocketAddrV4>,
-    /// Where it takes redirected TCP over IPv6.
-    pub tcp6: Option<SocketAddrV6>,
+    /// Where it takes redirected TCP over IPv4: at most [`MAX_LISTENERS`], of one address.
+    pub tcp4: Vec<SocketAddrV4>,
+    /// Where it takes redirected TCP over IPv6: at most [`MAX_LISTENERS`], of one address.
+    pub tcp6: Vec<SocketAddrV6>,
 }
 
 /// Whether a service's process lives.

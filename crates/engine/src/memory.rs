@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use waylay_core::{
     Availability, Chain, Event, Hop, Leg, LegSummary, ListenerOwner, Process, Protocol, Records, Refusal,
-    ServiceId, ServiceSet, Tables, Verdict, World, normal_form,
+    Route, Routes, ServiceId, ServiceSet, Tables, Verdict, World, normal_form,
 };
 
 use crate::{Capabilities, Capability, CapabilityState, Engine, Feature, Installation, Liveness};
@@ -77,6 +77,7 @@ pub struct MemoryEngine {
     pub world: World,
     installation: Installation,
     liveness: BTreeMap<ServiceId, Liveness>,
+    routes: Routes,
     flows: BTreeMap<FlowId, Flow>,
     records: BTreeMap<SocketId, Chain>,
     connected: BTreeMap<SocketId, Option<FlowId>>,
@@ -177,14 +178,18 @@ impl MemoryEngine {
         let availability =
             services.iter().map(|service| (service.id, self.availability(service.id, leg))).collect();
         let listener = self.listener_at(leg.remote).or(self.world.listener);
-        World { availability, listener, ..self.world.clone() }
+        let route = match self.routes.to(leg.remote.ip()).route() {
+            Route::Exists => self.world.route,
+            missing @ Route::Missing(_) => missing,
+        };
+        World { availability, listener, route, ..self.world.clone() }
     }
 
     fn availability(&self, service: ServiceId, leg: &Leg) -> Availability {
         let listens =
             self.installation.endpoint(service).is_some_and(|endpoint| match (leg.protocol, leg.remote) {
-                (Protocol::Tcp, SocketAddr::V4(_)) => endpoint.tcp4.is_some(),
-                (Protocol::Tcp, SocketAddr::V6(_)) => endpoint.tcp6.is_some(),
+                (Protocol::Tcp, SocketAddr::V4(_)) => !endpoint.tcp4.is_empty(),
+                (Protocol::Tcp, SocketAddr::V6(_)) => !endpoint.tcp6.is_empty(),
                 (Protocol::Udp, _) => false,
             });
         match (self.liveness.get(&service), listens) {
@@ -198,7 +203,7 @@ impl MemoryEngine {
     fn listener_at(&self, address: SocketAddr) -> Option<ListenerOwner> {
         let at = |listener: SocketAddr| same_place(listener, address);
         let endpoint = self.installation.endpoints.iter().find(|endpoint| {
-            endpoint.tcp4.is_some_and(|v4| at(v4.into())) || endpoint.tcp6.is_some_and(|v6| at(v6.into()))
+            endpoint.tcp4.iter().any(|&v4| at(v4.into())) || endpoint.tcp6.iter().any(|&v6| at(v6.into()))
         })?;
         Some(ListenerOwner::OwnInstance(endpoint.service))
     }
@@ -241,6 +246,11 @@ impl Engine for MemoryEngine {
 
     fn set_liveness(&mut self, service: ServiceId, liveness: Liveness) -> Result<(), Self::Error> {
         self.liveness.insert(service, liveness);
+        Ok(())
+    }
+
+    fn set_routes(&mut self, routes: &Routes) -> Result<(), Self::Error> {
+        self.routes = routes.clone();
         Ok(())
     }
 

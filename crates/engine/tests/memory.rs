@@ -84,7 +84,7 @@ fn installation(services: &[ServiceId], engine: &MemoryEngine) -> Installation {
 }
 
 fn endpoint(service: ServiceId) -> Endpoint {
-    Endpoint { service, cgroup: cgroup_of(service), tcp4: Some(listener_of(service)), tcp6: None }
+    Endpoint { service, cgroup: cgroup_of(service), tcp4: vec![listener_of(service)], tcp6: Vec::new() }
 }
 
 fn cgroup_of(service: ServiceId) -> u64 {

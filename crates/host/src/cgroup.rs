@@ -55,18 +55,25 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError`] names what is missing.
     pub fn for_runs() -> Result<Self, CgroupError> {
+        let line = Self::line_of_the_caller()?;
+        Ok(line.place().clone())
+    }
+
+    /// The cgroups from the root of the hierarchy to the caller's own.
+    ///
+    /// # Errors
+    /// [`CgroupError`] names what is missing.
+    pub fn line_of_the_caller() -> Result<Line, CgroupError> {
         let mount = unified_mount(&read("/proc/self/mountinfo")?).ok_or(CgroupError::NotMounted)?;
         let own = read("/proc/self/cgroup")?;
         let membership = unified_membership(&own).ok_or(CgroupError::NotMounted)?;
-        let mut cgroup = Self { path: mount, level: 0 };
+        let root = Self { path: mount, level: 0 };
+        let mut line = Line { to_place: Vec::new(), place: root, beyond_place: Vec::new() };
         for part in membership.split('/').filter(|part| !part.is_empty()) {
-            let child = cgroup.child(part);
-            if !owned_by_root(&child.path) {
-                break;
-            }
-            cgroup = child;
+            line.go_down(part);
         }
-        Ok(cgroup)
+        line.to_place.push(line.place.clone());
+        Ok(line)
     }
 
     /// The cgroup of that name below this one; it need not exist.
@@ -118,7 +125,7 @@ impl Cgroup {
         }
         // Kernels before 5.14 lack cgroup.kill.
         for pid in self.processes() {
-            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
                 let _gone_already = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
@@ -140,14 +147,54 @@ impl Cgroup {
         }
     }
 
-    fn processes(&self) -> Vec<i32> {
+    /// The processes in it and below that have a number in this process's pid namespace.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
         let below = fs::read_dir(&self.path).into_iter().flatten().flatten();
         let below = below.filter(|entry| entry.path().is_dir());
-        let mut pids: Vec<i32> =
+        let mut pids: Vec<u32> =
             below.flat_map(|entry| Self { path: entry.path(), level: self.level + 1 }.processes()).collect();
         let own = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
-        pids.extend(own.lines().filter_map(|pid| pid.parse::<i32>().ok()));
+        // The others are listed as 0.
+        pids.extend(own.lines().filter_map(|pid| pid.parse::<u32>().ok()).filter(|pid| *pid != 0));
         pids
+    }
+}
+
+/// The cgroups from the root of the hierarchy to a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    to_place: Vec<Cgroup>,
+    place: Cgroup,
+    beyond_place: Vec<Cgroup>,
+}
+
+impl Line {
+    /// The one that runs belong below: see [`Cgroup::for_runs`].
+    #[must_use]
+    pub fn place(&self) -> &Cgroup {
+        &self.place
+    }
+
+    /// From the root to [`Line::place`], both included.
+    #[must_use]
+    pub fn to_place(&self) -> &[Cgroup] {
+        &self.to_place
+    }
+
+    /// Those between [`Line::place`] and the process, its own included: a user has a say in them.
+    #[must_use]
+    pub fn beyond_place(&self) -> &[Cgroup] {
+        &self.beyond_place
+    }
+
+    fn go_down(&mut self, part: &str) {
+        let child = self.beyond_place.last().unwrap_or(&self.place).child(part);
+        if self.beyond_place.is_empty() && owned_by_root(&child.path) {
+            self.to_place.push(std::mem::replace(&mut self.place, child));
+        } else {
+            self.beyond_place.push(child);
+        }
     }
 }
 

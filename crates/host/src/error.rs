@@ -14,6 +14,17 @@ pub enum RunError {
         "waylay run needs root to load eBPF programs and to give each service a user of its own; try: sudo waylay run …"
     )]
     NotRoot,
+    /// The command would inherit network sockets, whose connections nobody could inspect: the kernel's programs follow the
+    /// cgroup in which a socket was made.
+    #[error(
+        "descriptor {} is a network socket made outside this run, so that what the command does with it could not be inspected; close it, as in `{}>&-`, or pass it in knowingly with --keep-sockets",
+        descriptors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        descriptors.first().copied().unwrap_or_default()
+    )]
+    InheritedSockets {
+        /// Their numbers.
+        descriptors: Vec<i32>,
+    },
     /// The hierarchy of cgroups.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
@@ -29,6 +40,9 @@ pub enum RunError {
     /// More than the engine holds.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// The host's routes cannot be watched.
+    #[error("cannot watch the host's routes")]
+    Routes(#[source] io::Error),
     /// A service did not come up.
     #[error("the service {service:?} did not start")]
     ServiceStart {

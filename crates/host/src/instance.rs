@@ -15,7 +15,7 @@ use waylay_engine_ebpf::forget_instance;
 
 use crate::cgroup::Cgroup;
 
-const STATE: &str = "/run/waylay";
+pub(crate) const STATE: &str = "/run/waylay";
 
 /// A run's place on the host. The lock on its record says that its owner
 /// lives, and goes with the owner however that ends.
@@ -27,9 +27,9 @@ pub struct Instance {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    cgroup: PathBuf,
-    level: u32,
+pub(crate) struct Record {
+    pub(crate) cgroup: PathBuf,
+    pub(crate) level: u32,
     pins: PathBuf,
 }
 
@@ -130,7 +130,7 @@ fn remove(record: &Record, id: u64, pin_root: &Path) -> bool {
     unpinned && forget_instance(pin_root, id).is_ok() && cgroup.remove().is_ok()
 }
 
-fn id_of(path: &Path) -> Option<u64> {
+pub(crate) fn id_of(path: &Path) -> Option<u64> {
     if path.extension()? != "json" {
         return None;
     }

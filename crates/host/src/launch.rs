@@ -9,17 +9,17 @@
 use std::{
     ffi::OsString,
     fs, io,
-    io::{BufRead, Write},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    io::Write,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket},
     os::{
-        fd::{AsFd, IntoRawFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd},
         unix::process::CommandExt,
     },
     path::PathBuf,
     process::Command,
 };
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Resource, Signal, getrlimit, setrlimit};
 use rustix::thread::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -30,6 +30,10 @@ use crate::{sys, user::Identity};
 /// Pending connections a listener holds before it counts as full; the kernel
 /// caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+/// Listeners of a service in each family. One ends at the local ports that are
+/// left towards its address and port, some 28,000; these hold far more than the
+/// engine has flows.
+const LISTENERS: usize = 4;
 /// The first descriptor of `sd_listen_fds(3)`.
 const FIRST_LISTEN_FD: i32 = 3;
 /// Where services look for programs: nothing below root's home.
@@ -73,12 +77,12 @@ impl std::str::FromStr for Launch {
 
 /// What a service's launcher says on its standard output, in one line of JSON,
 /// before it waits for a line on its standard input and goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listening {
-    /// The IPv4 listener.
-    pub tcp4: Option<SocketAddr>,
-    /// The IPv6 listener, where the host has IPv6.
-    pub tcp6: Option<SocketAddr>,
+    /// The IPv4 listeners.
+    pub tcp4: Vec<SocketAddrV4>,
+    /// The IPv6 listeners, where the host has IPv6.
+    pub tcp6: Vec<SocketAddrV6>,
 }
 
 /// Why a process could not be launched.
@@ -95,6 +99,10 @@ pub enum LaunchError {
     /// No listening socket.
     #[error("cannot listen")]
     Listen(#[source] io::Error),
+    /// The supervisor gave the run up before the service was let go, and has
+    /// said why itself.
+    #[error("dismissed by the supervisor")]
+    Dismissed,
     /// The supervisor is gone or speaks another language.
     #[error("lost the supervisor")]
     Supervisor(#[source] io::Error),
@@ -134,6 +142,7 @@ impl LaunchError {
             Self::NotExecutable { .. } => 126,
             Self::Cgroup { .. }
             | Self::Listen(_)
+            | Self::Dismissed
             | Self::Supervisor(_)
             | Self::Identity { .. }
             | Self::OwnBinary(_) => 125,
@@ -163,7 +172,8 @@ impl Launch {
             }
             Role::Service => {
                 let supervisor = rustix::process::getppid();
-                let listeners = listen_for_supervisor()?;
+                let sockets = listen_for_supervisor()?;
+                raise_descriptor_limit();
                 self.assume_identity()?;
                 rustix::thread::set_no_new_privs(true)
                     .map_err(|errno| LaunchError::Supervisor(errno.into()))?;
@@ -171,7 +181,7 @@ impl Launch {
                 // Whatever the caller keeps in its environment is not for a
                 // process that parses hostile bytes.
                 command.env_clear().env("PATH", SERVICE_PATH).env("LANG", "C.UTF-8");
-                pass(listeners, &mut command)?;
+                pass(sockets, &mut command)?;
             }
         }
         Ok(command)
@@ -231,57 +241,115 @@ fn die_with(supervisor: Option<Pid>) -> io::Result<()> {
 
 /// Listens, says where, and waits until the tables that send connections here
 /// are installed. A session of its own keeps the terminal's signals away.
-fn listen_for_supervisor() -> Result<Vec<(&'static str, TcpListener)>, LaunchError> {
+fn listen_for_supervisor() -> Result<Vec<Passed>, LaunchError> {
     // Fails only where the process leads a session already.
     let _own_session = rustix::process::setsid();
-    let tcp4 = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).map_err(LaunchError::Listen)?;
-    let tcp6 = listen(SocketAddr::from((Ipv6Addr::LOCALHOST, 0))).ok();
+    let sockets = make_sockets().map_err(LaunchError::Listen)?;
+    let at = |name| sockets.iter().filter(move |socket| socket.name == name).map(|socket| socket.address);
     let listening = Listening {
-        tcp4: tcp4.local_addr().ok(),
-        tcp6: tcp6.as_ref().and_then(|listener| listener.local_addr().ok()),
+        tcp4: at("tcp4").filter_map(only_v4).collect(),
+        tcp6: at("tcp6").filter_map(only_v6).collect(),
     };
-    shake_hands(&listening).map_err(LaunchError::Supervisor)?;
-    Ok([("tcp4", Some(tcp4)), ("tcp6", tcp6)]
-        .into_iter()
-        .filter_map(|(name, listener)| Some((name, listener?)))
-        .collect())
+    shake_hands(&listening)?;
+    Ok(sockets)
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn only_v4(address: SocketAddr) -> Option<SocketAddrV4> {
+    match address {
+        SocketAddr::V4(address) => Some(address),
+        SocketAddr::V6(_) => None,
+    }
+}
+
+fn only_v6(address: SocketAddr) -> Option<SocketAddrV6> {
+    match address {
+        SocketAddr::V4(_) => None,
+        SocketAddr::V6(address) => Some(address),
+    }
+}
+
+/// A socket for the service, under the name that tells it what it is.
+struct Passed {
+    name: &'static str,
+    address: SocketAddr,
+    socket: OwnedFd,
+}
+
+/// Listeners of both families, and a bound UDP socket of each. Without IPv6 on
+/// the host there is none for it.
+fn make_sockets() -> io::Result<Vec<Passed>> {
+    let (v4, v6) = (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST));
+    let mut sockets = Vec::new();
+    for _ in 0..LISTENERS {
+        sockets.push(listen("tcp4", v4)?);
+    }
+    sockets.extend((0..LISTENERS).map_while(|_| listen("tcp6", v6).ok()));
+    sockets.push(bind_udp("udp4", v4)?);
+    sockets.extend(bind_udp("udp6", v6));
+    Ok(sockets)
+}
+
+fn listen(name: &'static str, ip: IpAddr) -> io::Result<Passed> {
+    let address = SocketAddr::new(ip, 0);
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    let address = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok(Passed { name, address, socket: socket.into() })
 }
 
-fn shake_hands(listening: &Listening) -> io::Result<()> {
+fn bind_udp(name: &'static str, ip: IpAddr) -> io::Result<Passed> {
+    let socket = UdpSocket::bind((ip, 0))?;
+    let address = socket.local_addr()?;
+    Ok(Passed { name, address, socket: socket.into() })
+}
+
+/// A service has two descriptors or more for each connection.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // With fewer it serves fewer connections at a time.
+    let _fewer = setrlimit(Resource::Nofile, limit);
+}
+
+fn shake_hands(listening: &Listening) -> Result<(), LaunchError> {
+    let mut line = serde_json::to_vec(listening).map_err(|error| LaunchError::Supervisor(error.into()))?;
+    line.push(b'\n');
     let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, listening)?;
-    out.write_all(b"\n")?;
-    out.flush()?;
-    let mut go = String::new();
-    match io::stdin().lock().read_line(&mut go)? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok(()),
+    out.write_all(&line).and_then(|()| out.flush()).map_err(LaunchError::Supervisor)?;
+    match wait_for_line(io::stdin().as_fd()).map_err(LaunchError::Supervisor)? {
+        Some(()) => Ok(()),
+        None => Err(LaunchError::Dismissed),
     }
 }
 
-/// Puts the listeners where `sd_listen_fds(3)` says, in order.
-fn pass(listeners: Vec<(&'static str, TcpListener)>, command: &mut Command) -> Result<(), LaunchError> {
-    let names: Vec<&str> = listeners.iter().map(|(name, _)| *name).collect();
-    let mut addresses = Vec::new();
-    for (_, listener) in &listeners {
-        addresses.push(listener.local_addr().map_err(LaunchError::Listen)?.to_string());
+/// Reads a line and not a byte more: what follows is for the program. `None` if
+/// there is none.
+fn wait_for_line(from: BorrowedFd<'_>) -> io::Result<Option<()>> {
+    let mut byte = [0];
+    loop {
+        match rustix::io::read(from, &mut byte) {
+            Ok(0) => return Ok(None),
+            Ok(_) if byte == *b"\n" => return Ok(Some(())),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
+}
+
+/// Puts the sockets where `sd_listen_fds(3)` says, in order.
+fn pass(sockets: Vec<Passed>, command: &mut Command) -> Result<(), LaunchError> {
+    let names: Vec<&str> = sockets.iter().map(|socket| socket.name).collect();
+    let addresses: Vec<String> = sockets.iter().map(|socket| socket.address.to_string()).collect();
     command
-        .env("LISTEN_FDS", listeners.len().to_string())
+        .env("LISTEN_FDS", sockets.len().to_string())
         .env("LISTEN_FDNAMES", names.join(":"))
         .env("LISTEN_PID", std::process::id().to_string())
         .env("WAYLAY_LISTEN", addresses.join(","));
-    place_from(FIRST_LISTEN_FD, listeners.into_iter().map(|(_, listener)| listener.into()).collect())
+    place_from(FIRST_LISTEN_FD, sockets.into_iter().map(|socket| socket.socket).collect())
         .map_err(LaunchError::Listen)?;
     Ok(())
 }

@@ -7,12 +7,16 @@
 //!
 //! Reading order: [`run()`] (the whole life of one run), `service` (one service's
 //! process), [`launch`] (what happens in that process before its program),
-//! [`cgroup`], [`instance`] (what stays on the host and how it is cleaned up).
+//! [`cgroup`], [`instance`] (what stays on the host and how it is cleaned up),
+//! [`doctor`] (what a machine offers).
 
 pub mod cgroup;
+pub mod doctor;
 mod error;
+mod health;
 pub mod instance;
 pub mod launch;
+mod routes;
 mod run;
 mod service;
 mod signals;
@@ -22,4 +26,4 @@ pub mod user;
 
 pub use error::RunError;
 pub use run::run;
-pub use spec::{Ended, Observer, RunSpec, ServiceSpec};
+pub use spec::{Ended, Observer, RunSpec, ServiceSpec, Step};

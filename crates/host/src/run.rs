@@ -20,11 +20,14 @@ use waylay_engine_ebpf::{EbpfEngine, Limits, Scope, bpf_file_system};
 use crate::{
     cgroup::{Cgroup, CgroupError},
     error::RunError,
+    health::HealthWatch,
     instance::{Instance, clean_up},
     launch::{Launch, Role},
+    routes::RouteWatcher,
     service::{Running, Waiting, launcher},
     signals::Signals,
-    spec::{Ended, Observer, RunSpec},
+    spec::{Ended, Observer, RunSpec, Step},
+    sys,
     user::Identity,
 };
 
@@ -41,6 +44,9 @@ pub fn run(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<Ended, RunErr
     if !rustix::process::geteuid().is_root() {
         return Err(RunError::NotRoot);
     }
+    if !spec.keep_sockets {
+        refuse_inherited_sockets()?;
+    }
     let signals = Signals::watch().map_err(RunError::CommandStart)?;
     let tables = Tables::compile(&policy(spec)?)?;
     let parent = Cgroup::for_runs()?;
@@ -53,6 +59,14 @@ pub fn run(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<Ended, RunErr
     let outcome = place.run(spec, &tables, &signals, observer);
     place.leave();
     outcome
+}
+
+fn refuse_inherited_sockets() -> Result<(), RunError> {
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut descriptors: Vec<i32> = numbers.filter(|&fd| sys::passes_network_socket_on(fd)).collect();
+    descriptors.sort_unstable();
+    if descriptors.is_empty() { Ok(()) } else { Err(RunError::InheritedSockets { descriptors }) }
 }
 
 /// Each service of a run has one filter: every TCP connection.
@@ -116,17 +130,24 @@ impl Place {
         signals: &Signals,
         observer: &Arc<dyn Observer>,
     ) -> Result<Ended, RunError> {
+        observer.step(Step::LoadingPrograms);
         let mut engine = EbpfEngine::load(self.scope.clone())?;
-        let waiting = self.start_services(spec, &mut engine)?;
+        let waiting = self.start_services(spec, &mut engine, observer)?;
         let endpoints = endpoints(&waiting)?;
         engine.install(&Installation { tables: tables.clone(), endpoints })?;
         for service in tables.services() {
             engine.set_liveness(service.id, Liveness::Alive)?;
         }
+        let routes = RouteWatcher::start(engine.route_publisher()?).map_err(RunError::Routes)?;
         engine.attach()?;
         let refusals = RefusalReader::start(&engine, tables, observer)?;
+        let health = HealthWatch::new(&engine, spec, &waiting, observer)?;
         let running = release(waiting, spec, &engine, observer)?;
+        let health = health.start();
         let outcome = self.run_command(spec, signals, observer);
+        health.stop();
+        routes.stop();
+        observer.step(Step::StoppingServices);
         running.iter().for_each(Running::tell_to_stop);
         running.into_iter().for_each(Running::wait);
         refusals.stop();
@@ -134,12 +155,18 @@ impl Place {
         outcome
     }
 
-    fn start_services(&self, spec: &RunSpec, engine: &mut EbpfEngine) -> Result<Vec<Waiting>, RunError> {
+    fn start_services(
+        &self,
+        spec: &RunSpec,
+        engine: &mut EbpfEngine,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Vec<Waiting>, RunError> {
         let mut waiting = Vec::new();
         for (index, service) in (0..).zip(&spec.services) {
+            observer.step(Step::StartingService { name: &service.name });
             let cgroup = self.cgroup.child(&format!("svc-{}", service.name));
             cgroup.create()?;
-            engine.serve_cgroup(&service.name, cgroup.path())?;
+            engine.serve_cgroup(ServiceId(index + 1), cgroup.path())?;
             let identity = Identity::of_a_service(self.instance.id(), index);
             waiting.push(Waiting::start(service, cgroup, identity)?);
         }
@@ -162,6 +189,7 @@ impl Place {
             role: Role::Command,
             own_binary: false,
         };
+        observer.step(Step::Command);
         let mut child = launcher(&launch, &spec.command)
             .and_then(|mut launcher: Command| launcher.spawn())
             .map_err(RunError::CommandStart)?;
@@ -195,14 +223,8 @@ fn endpoints(waiting: &[Waiting]) -> Result<Vec<Endpoint>, RunError> {
         endpoints.push(Endpoint {
             service: ServiceId(id),
             cgroup,
-            tcp4: service.listening.tcp4.and_then(|address| match address {
-                std::net::SocketAddr::V4(address) => Some(address),
-                std::net::SocketAddr::V6(_) => None,
-            }),
-            tcp6: service.listening.tcp6.and_then(|address| match address {
-                std::net::SocketAddr::V6(address) => Some(address),
-                std::net::SocketAddr::V4(_) => None,
-            }),
+            tcp4: service.listening.tcp4.clone(),
+            tcp6: service.listening.tcp6.clone(),
         });
     }
     Ok(endpoints)
@@ -235,6 +257,7 @@ fn wait_for_background(app: &Cgroup, signals: &Signals, observer: &Arc<dyn Obser
     }
     observer.waiting_for_background();
     while app.is_populated() {
+        observer.step(Step::Background { processes: app.processes().len() });
         if signals.take().is_some() {
             app.kill();
         }
@@ -281,7 +304,10 @@ fn concerned<'t>(event: &Event, tables: &'t Tables) -> Option<&'t str> {
         | Refusal::BacklogFull { service }
         | Refusal::HopLimit { service }
         | Refusal::ListenerDialled { service } => service,
-        Refusal::Blocked { .. } | Refusal::ForeignNamespace | Refusal::Shortage(_) => return None,
+        Refusal::Blocked { .. }
+        | Refusal::ForeignNamespace
+        | Refusal::NoRoute { .. }
+        | Refusal::Shortage(_) => return None,
     };
     tables.service(service).map(|service| service.name.as_str())
 }

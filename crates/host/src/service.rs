@@ -32,6 +32,7 @@ pub(crate) struct Waiting {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
+    input: Vec<u8>,
     pub(crate) name: String,
     pub(crate) listening: Listening,
     pub(crate) cgroup: Cgroup,
@@ -64,7 +65,8 @@ impl Waiting {
         let mut line = String::new();
         stdout.read_line(&mut line).map_err(failed)?;
         let listening = serde_json::from_str(&line).map_err(|error| failed(error.into()))?;
-        Ok(Self { child, stdin, stdout, name: spec.name.clone(), listening, cgroup })
+        let (name, input) = (spec.name.clone(), spec.input.clone());
+        Ok(Self { child, stdin, stdout, input, name, listening, cgroup })
     }
 
     /// Lets it accept. `on_death` is called if it ends before it is told to.
@@ -75,7 +77,7 @@ impl Waiting {
     ) -> Result<Running, RunError> {
         let failed = |source| RunError::ServiceStart { service: self.name.clone(), source };
         self.stdin.write_all(b"go\n").map_err(failed)?;
-        drop(self.stdin);
+        feed(self.stdin, self.input);
         let stopping = Arc::new(AtomicBool::new(false));
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let reader = read_reports(self.name, self.stdout, Arc::clone(observer));
@@ -118,6 +120,14 @@ pub(crate) fn launcher(launch: &Launch, command: &[OsString]) -> io::Result<Comm
     let mut launcher = Command::new("/proc/self/exe");
     launcher.arg(launch::SUBCOMMAND).arg(serde_json::to_string(launch)?).arg("--").args(command);
     Ok(launcher)
+}
+
+/// More than a pipe holds must not keep the supervisor waiting for its reader.
+fn feed(mut stdin: ChildStdin, input: Vec<u8>) {
+    if !input.is_empty() {
+        // A service that ends before it has read everything is noticed elsewhere.
+        thread::spawn(move || stdin.write_all(&input));
+    }
 }
 
 fn read_reports(name: String, stdout: BufReader<ChildStdout>, observer: Arc<dyn Observer>) -> JoinHandle<()> {

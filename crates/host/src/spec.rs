@@ -1,6 +1,6 @@
 //! What a run is to do, and who is told how it goes.
 
-use std::{ffi::OsString, os::unix::process::ExitStatusExt, process::ExitStatus};
+use std::{ffi::OsString, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
 use waylay_core::{Event, FailurePolicy};
 
@@ -17,6 +17,10 @@ pub struct RunSpec {
     pub services: Vec<ServiceSpec>,
     /// What happens to connections while a service is gone.
     pub on_failure: FailurePolicy,
+    /// Whether the command may inherit network sockets, which are not inspected.
+    pub keep_sockets: bool,
+    /// How long a service may leave connections waiting before it is ended as hung.
+    pub patience: Duration,
 }
 
 /// One service of a run.
@@ -28,6 +32,9 @@ pub struct ServiceSpec {
     pub builtin: bool,
     /// The program that serves, and its arguments.
     pub command: Vec<OsString>,
+    /// What it finds on its standard input, to the end. Arguments and environment are not for that: both
+    /// show in ps(1), and are short.
+    pub input: Vec<u8>,
 }
 
 /// Who is told what happens during a run. Called from several threads.
@@ -36,12 +43,37 @@ pub trait Observer: Send + Sync {
     fn report(&self, service: &str, line: &str);
     /// The kernel refused a connection; `service` is the one concerned.
     fn refused(&self, event: &Event, service: Option<&str>);
+    /// A service has taken no connection for so long, although some waited, and is ended.
+    fn service_hung(&self, service: &str, waited: Duration);
     /// A service ended before it was told to.
     fn service_died(&self, service: &str, status: ExitStatus, on_failure: FailurePolicy);
     /// The command has ended, but processes it started go on.
     fn waiting_for_background(&self);
+    /// What the run does now and until the next step.
+    fn step(&self, step: Step<'_>);
     /// Runs that were killed had left things behind, which are removed now.
     fn cleaned_up(&self, runs: usize);
+}
+
+/// The parts of a run that may take long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// The kernel checks the programs.
+    LoadingPrograms,
+    /// A service's process starts.
+    StartingService {
+        /// Its name.
+        name: &'a str,
+    },
+    /// The command runs, and has the terminal.
+    Command,
+    /// Processes that the command started go on after it.
+    Background {
+        /// How many.
+        processes: usize,
+    },
+    /// The services finish what they have.
+    StoppingServices,
 }
 
 /// How a run ended.

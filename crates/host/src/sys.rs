@@ -1,5 +1,8 @@
-//! Descriptors at numbers that a protocol prescribes, which no safe library offers.
-#![expect(unsafe_code, reason = "dup2 onto a fixed number, close_range")]
+//! Descriptors by their numbers, which no safe library offers.
+#![expect(
+    unsafe_code,
+    reason = "dup2 onto a fixed number, close_range, descriptors this process was started with"
+)]
 
 use std::{
     io,
@@ -14,6 +17,21 @@ pub(crate) fn place(fd: BorrowedFd<'_>, target: i32) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Whether descriptor `fd` stays open across exec and is a socket that can
+/// leave this host: one of any family but `AF_UNIX` and `AF_NETLINK`.
+pub(crate) fn passes_network_socket_on(fd: i32) -> bool {
+    // SAFETY: only a flag is read; a number that is no descriptor is an error.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    let mut family: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `family`, which outlives the call.
+    let result = unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, (&raw mut family).cast(), &raw mut len)
+    };
+    let inherited = flags >= 0 && flags & libc::FD_CLOEXEC == 0;
+    inherited && result == 0 && ![libc::AF_UNIX, libc::AF_NETLINK].contains(&family)
 }
 
 /// Marks every descriptor from `first` up to be closed by the next exec.

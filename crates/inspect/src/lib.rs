@@ -3,7 +3,9 @@
 //! knows an engine.
 //! `waylay-relay` feeds them the bytes of a connection, and `waylay-host` reads the reports back.
 
+mod account;
 mod bounded;
 pub mod log;
 pub mod report;
+pub mod scan;
 pub mod sniff;

@@ -1,19 +1,12 @@
 //! The `log` service: lets every connection pass and reports it when it has ended.
-//!
-//! Reports go to standard output, one JSON object a line; `waylay run` reads them there.
 
-use std::{
-    io,
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::sync::Arc;
 
-use tokio::{net::TcpStream, task::spawn_blocking};
-use waylay::{ConnectError, Inbound, RedirectService, ServeError};
-use waylay_relay::{Direction, Observer, RelayError, Transfer, Verdict};
+use waylay::{Inbound, RedirectService, ServeError};
+use waylay_relay::{Direction, Observer, Verdict};
 
 use crate::{
-    report::{Outcome, Report, describe},
+    account::{Account, carry_on},
     sniff::Sniffer,
 };
 
@@ -35,73 +28,22 @@ impl Log {
     /// [`ServeError`] if a listener fails.
     pub async fn serve(self, service: RedirectService) -> Result<(), ServeError> {
         let log = Arc::new(self);
-        let handle = move |inbound| {
-            let log = Arc::clone(&log);
-            async move { log.handle(inbound).await }
-        };
-        service.serve(handle).await?;
+        service.serve(move |inbound| Arc::clone(&log).handle(inbound)).await?;
         Ok(())
     }
 
-    async fn handle(&self, inbound: Inbound) {
-        let mut report = self.begin(&inbound);
-        let started = Instant::now();
-        let mut sniffer = Sniffer::new();
-        let end = self.carry_on(inbound, &mut sniffer).await;
-        report.duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        report.protocol = sniffer.protocol();
-        report.host = sniffer.host().map(str::to_owned);
-        end.write_into(&mut report);
-        // A reader that is slow holds up reports, not connections. Without one there is nobody to tell; the
-        // connection is what counts.
-        let _unread = spawn_blocking(move || report.write_line(&mut io::stdout().lock())).await;
-    }
-
-    fn begin(&self, inbound: &Inbound) -> Report {
-        let application = inbound.context().application();
-        let path = if application.path.is_empty() { &application.command } else { &application.path };
-        Report {
-            time: SystemTime::now().into(),
-            service: self.name.clone(),
-            application: path.clone(),
-            pid: application.pid,
-            original_destination: inbound.original_destination(),
-            protocol: Sniffer::new().protocol(),
-            host: None,
-            bytes_to_destination: 0,
-            bytes_to_application: 0,
-            duration_us: 0,
-            chain: inbound.chain().iter().map(|hop| hop.service.clone()).collect(),
-            verdict: Outcome::Forwarded,
-            error: None,
-        }
-    }
-
-    async fn carry_on(&self, inbound: Inbound, sniffer: &mut Sniffer) -> End {
-        let outbound = match self.dial(&inbound).await {
-            Ok(outbound) => outbound,
-            Err(error) => return End::Unreachable(error),
-        };
-        match waylay_relay::relay_observed(inbound, outbound, &mut Look(sniffer)).await {
-            Ok(transfer) => End::Relayed(transfer),
-            Err(error) => End::Broken(error),
-        }
-    }
-
-    async fn dial(&self, inbound: &Inbound) -> Result<TcpStream, ConnectError> {
-        let destination = inbound.original_destination();
-        if self.forgets {
-            let dialled = TcpStream::connect(destination).await;
-            return dialled.map_err(|source| ConnectError::Connect { destination, source });
-        }
-        Ok(inbound.connect().await?.into_stream())
+    async fn handle(self: Arc<Self>, inbound: Inbound) {
+        let account = Account::open(&self.name, &inbound);
+        let mut look = Look(Sniffer::new());
+        let end = carry_on(inbound, self.forgets, &mut look).await;
+        account.close(&look.0, end).await;
     }
 }
 
 /// Lets everything pass, and looks at it until there is nothing more to learn.
-struct Look<'a>(&'a mut Sniffer);
+struct Look(Sniffer);
 
-impl Observer for Look<'_> {
+impl Observer for Look {
     fn bytes(&mut self, direction: Direction, bytes: &[u8]) -> Verdict {
         self.0.observe(direction, bytes);
         Verdict::Forward
@@ -109,29 +51,5 @@ impl Observer for Look<'_> {
 
     fn looks(&self, _: Direction) -> bool {
         !self.0.done()
-    }
-}
-
-enum End {
-    Relayed(Transfer),
-    Broken(RelayError),
-    Unreachable(ConnectError),
-}
-
-impl End {
-    fn write_into(self, report: &mut Report) {
-        let (transfer, outcome, error) = match self {
-            Self::Relayed(transfer) => (transfer, Outcome::Forwarded, None),
-            Self::Broken(error) => (error.transfer(), Outcome::from(&error), error.io_error().map(describe)),
-            Self::Unreachable(error) => (
-                Transfer::default(),
-                Outcome::Unreachable,
-                Some(error.io_error().map_or_else(|| error.to_string(), describe)),
-            ),
-        };
-        report.bytes_to_destination = transfer.to_destination;
-        report.bytes_to_application = transfer.to_application;
-        report.verdict = outcome;
-        report.error = error;
     }
 }

@@ -1,5 +1,6 @@
 //! The report of one connection: what a service writes when the connection has ended, one JSON object a line.
 
+mod direction;
 mod human;
 mod outcome;
 mod time;
@@ -8,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+use waylay_relay::Direction;
 
 pub use outcome::{Outcome, describe};
 pub use time::{Timestamp, TimestampError};
@@ -26,6 +28,7 @@ use crate::sniff::Protocol;
 /// let report = Report {
 ///     time: SystemTime::UNIX_EPOCH.into(),
 ///     service: "log".into(),
+///     flow: 3,
 ///     application: "/usr/bin/curl".into(),
 ///     pid: 4711,
 ///     original_destination: "127.0.0.1:8080".parse()?,
@@ -36,6 +39,8 @@ use crate::sniff::Protocol;
 ///     duration_us: 3400,
 ///     chain: vec!["log".into(), "log-2".into()],
 ///     verdict: Outcome::Forwarded,
+///     pattern: None,
+///     direction: None,
 ///     error: None,
 /// };
 /// let mut line = Vec::new();
@@ -49,6 +54,8 @@ pub struct Report {
     pub time: Timestamp,
     /// The service that reports.
     pub service: String,
+    /// The number of the leg to this service, unique within a run: `waylay::RedirectContext::flow`.
+    pub flow: u64,
     /// The path of the application's executable.
     pub application: String,
     /// The application's process.
@@ -69,6 +76,13 @@ pub struct Report {
     pub chain: Vec<String>,
     /// How it ended.
     pub verdict: Outcome,
+    /// What the connection was stopped for; left out of the line unless it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
+    /// Which way that was going, `to-destination` or `to-application`; left out of the line unless the
+    /// connection was stopped.
+    #[serde(default, with = "direction", skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
     /// The system's reason, as [`describe`] words it; left out of the line when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

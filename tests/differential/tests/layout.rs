@@ -51,7 +51,7 @@ fn rust_and_the_object_agree() {
 /// What services are answered.
 fn answers() -> Vec<(&'static str, Layout)> {
     vec![
-        ("wl_address", layout!(abi::Address { ip, port, family, reserved })),
+        ("wl_address", layout!(abi::Address { ip, port, family, scope })),
         (
             "wl_process",
             layout!(abi::Process { start_time_ns, cgroup, exe_device, exe_inode, pid, uid, comm }),
@@ -96,8 +96,10 @@ fn tables() -> Vec<(&'static str, Layout)> {
                 on_failure,
                 listen4,
                 listen6,
-                port4,
-                port6,
+                ports4,
+                ports6,
+                count4,
+                count6,
                 reserved,
                 name,
             }),
@@ -137,6 +139,9 @@ fn tables() -> Vec<(&'static str, Layout)> {
                 auth,
             }),
         ),
+        ("wl_progress", layout!(abi::Progress { arrived, taken, lost })),
+        ("wl_route_key", layout!(abi::RouteKey { length, ip })),
+        ("wl_route", layout!(abi::Route { source, error, reserved })),
         ("wl_listener", layout!(abi::Listener { netns, ip, port, reserved })),
         ("wl_listener_owner", layout!(abi::ListenerOwner { instance, service, reserved })),
         ("wl_event", layout!(abi::Event { refusal, error, service, filter, destination, process })),

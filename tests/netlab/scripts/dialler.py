@@ -2,6 +2,8 @@
 #   dial HOST PORT   connect, read a greeting, close
 #   open HOST PORT   connect, read a greeting, keep the connection
 #   storm HOST PORT  dial without a pause until a refusal, and see whether it lasts
+#   get HOST PORT    connect, send a request, read five bytes, close
+#   source HOST PORT connect, say the own address, close
 #   ping             send a byte on it and read the echo
 #   drain            read it to its end
 import errno
@@ -43,6 +45,23 @@ def dial(host, port):
     return answer
 
 
+def get(host, port):
+    try:
+        with connect(host, port) as stream:
+            stream.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            return stream.recv(5, socket.MSG_WAITALL).decode()
+    except OSError as error:
+        return name(error)
+
+
+def source(host, port):
+    try:
+        with connect(host, port) as stream:
+            return stream.getsockname()[0]
+    except OSError as error:
+        return name(error)
+
+
 def storm(host, port):
     while dial(host, port) != "ECONNREFUSED":
         # Without it the ephemeral ports would run out.
@@ -72,6 +91,10 @@ for line in sys.stdin:
     words = line.split()
     if words[0] == "dial":
         answer = dial(*words[1:])
+    elif words[0] == "get":
+        answer = get(*words[1:])
+    elif words[0] == "source":
+        answer = source(*words[1:])
     elif words[0] == "storm":
         answer = storm(*words[1:])
     elif words[0] == "open":

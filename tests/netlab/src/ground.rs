@@ -120,6 +120,13 @@ impl Namespace {
         command
     }
 
+    /// Sets one of its parameters below `/proc/sys`.
+    pub fn sysctl(&self, name: &str, value: &str) {
+        let set = format!("echo {value} > /proc/sys/{name}");
+        let status = self.command("sh").args(["-c", &set]).status().unwrap();
+        assert!(status.success(), "{set}: {status}");
+    }
+
     fn address(&self, v4: Ipv4Addr, v6: Ipv6Addr) {
         self.ip(&["addr", "add", &format!("{v4}/24"), "dev", "wire"]);
         self.ip(&["addr", "add", &format!("{v6}/64"), "dev", "wire", "nodad"]);

@@ -40,6 +40,11 @@ impl Instance {
         &self.cgroup
     }
 
+    /// Its number, in hexadecimal.
+    pub fn id(&self) -> &str {
+        self.name.trim_start_matches("waylay-")
+    }
+
     /// The directory of its pins.
     pub fn pins(&self) -> PathBuf {
         Path::new("/sys/fs/bpf/waylay").join(&self.name)
@@ -47,8 +52,7 @@ impl Instance {
 
     /// Its record on the host.
     pub fn record(&self) -> PathBuf {
-        let id = self.name.trim_start_matches("waylay-");
-        Path::new("/run/waylay").join(format!("{id}.json"))
+        Path::new("/run/waylay").join(format!("{}.json", self.id()))
     }
 
     /// The processes of `app` or `svc-NAME`.

@@ -8,6 +8,7 @@
 mod fence;
 mod ground;
 mod instance;
+mod lab;
 mod process;
 mod report;
 mod run;
@@ -16,7 +17,11 @@ mod servers;
 pub use fence::Fence;
 pub use ground::{Family, Ground, Namespace, Place};
 pub use instance::{Instance, cgroup_file_system};
-pub use process::{Lines, Process, kill, patiently, python};
+pub use lab::{Dialled, Lab};
+pub use process::{Lines, Process, kill, patiently, python, system_python};
 pub use report::Report;
 pub use run::{Finished, Running, Waylay};
-pub use servers::{Certificate, GitServer, TcpServer, WebServer, dialler_of, random_file, waiting_for};
+pub use servers::{
+    Certificate, GitServer, TcpServer, WebServer, WorldReadable, dialler_of, listeners_of, random_file,
+    waiting_for, world_readable_file,
+};

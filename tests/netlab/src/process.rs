@@ -45,6 +45,11 @@ pub fn python() -> &'static str {
     })
 }
 
+/// A python that a service's own user can run, wherever the other one lives.
+pub fn system_python() -> &'static str {
+    "/usr/bin/python3"
+}
+
 /// A child that is killed when it goes out of scope.
 #[derive(Debug)]
 pub struct Process(Child);

@@ -9,6 +9,7 @@ use serde_json::Value;
 #[expect(missing_docs, reason = "the names are those of the report")]
 pub struct Report {
     pub service: String,
+    pub flow: u64,
     pub application: String,
     pub pid: u32,
     pub original_destination: SocketAddr,
@@ -18,6 +19,8 @@ pub struct Report {
     pub bytes_to_application: u64,
     pub chain: Vec<String>,
     pub verdict: String,
+    pub pattern: Option<String>,
+    pub direction: Option<String>,
     pub error: Option<String>,
 }
 
@@ -35,6 +38,7 @@ impl Report {
         let chain = value["chain"].as_array().unwrap_or_else(|| panic!("chain: {line}"));
         Self {
             service: required("service"),
+            flow: number("flow"),
             application: required("application"),
             pid: u32::try_from(number("pid")).unwrap(),
             original_destination: required("original_destination").parse().unwrap(),
@@ -44,6 +48,8 @@ impl Report {
             bytes_to_application: number("bytes_to_application"),
             chain: chain.iter().map(|name| name.as_str().unwrap().to_owned()).collect(),
             verdict: required("verdict"),
+            pattern: text("pattern"),
+            direction: text("direction"),
             error: text("error"),
         }
     }

@@ -3,7 +3,8 @@
 use std::{
     fs,
     io::{self, Read},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -13,6 +14,8 @@ use std::{
     thread,
 };
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::{
@@ -48,24 +51,29 @@ pub struct Certificate {
 impl WebServer {
     /// Serves `directory` on `ground`.
     pub fn start(ground: &Ground, directory: &Path) -> Self {
-        Self::with(ground, directory, &[])
+        Self::start_on(ground, ground.server(), directory)
+    }
+
+    /// Serves `directory` on an address of the server's host.
+    pub fn start_on(ground: &Ground, address: IpAddr, directory: &Path) -> Self {
+        Self::with(ground, address, directory, &[])
     }
 
     /// Serves `directory` with TLS.
     pub fn start_tls(ground: &Ground, directory: &Path, certificate: &Certificate) -> Self {
         let path = certificate.path();
-        Self::with(ground, directory, &[path.to_str().unwrap()])
+        Self::with(ground, ground.server(), directory, &[path.to_str().unwrap()])
     }
 
-    fn with(ground: &Ground, directory: &Path, rest: &[&str]) -> Self {
+    fn with(ground: &Ground, ip: IpAddr, directory: &Path, rest: &[&str]) -> Self {
         let mut command = match ground.server_namespace() {
             Some(namespace) => namespace.command(python()),
             None => Command::new(python()),
         };
-        command.args(["-u", "-c", WEB_SERVER, &ground.server().to_string()]).arg(directory).args(rest);
+        command.args(["-u", "-c", WEB_SERVER, &ip.to_string()]).arg(directory).args(rest);
         let (process, log) = Process::spawn_read(&mut command);
         let port = log.wait_for_line(0).parse().unwrap();
-        let address = SocketAddr::new(ground.server(), port);
+        let address = SocketAddr::new(ip, port);
         Self { address, directory: directory.into(), log, _process: process }
     }
 
@@ -186,6 +194,40 @@ pub fn waiting_for(listener: SocketAddr) -> u32 {
     found.map_or(0, |fields| u32::from_str_radix(fields[4].split_once(':').unwrap().1, 16).unwrap())
 }
 
+/// Where a service listens for IPv4, by what it was told.
+pub fn listeners_of(pid: u32) -> Vec<SocketAddr> {
+    let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+    let value =
+        |name: &str| environment.split('\0').find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    let (names, addresses) = (value("LISTEN_FDNAMES="), value("WAYLAY_LISTEN="));
+    let sockets = names.split(':').zip(addresses.split(','));
+    sockets.filter(|(name, _)| *name == "tcp4").map(|(_, address)| address.parse().unwrap()).collect()
+}
+
+/// A file that every user may read, with its directory.
+pub fn world_readable_file(name: &str, text: &str) -> WorldReadable {
+    let readable = |mode| PermissionsExt::from_mode(mode);
+    let directory = tempfile::Builder::new().permissions(readable(0o755)).tempdir().unwrap();
+    let path = directory.path().join(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, readable(0o755)).unwrap();
+    WorldReadable { path, _directory: directory }
+}
+
+/// A file that is removed with its owner.
+#[derive(Debug)]
+pub struct WorldReadable {
+    path: PathBuf,
+    _directory: TempDir,
+}
+
+impl WorldReadable {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 /// The lines of `/proc/net/tcp`: number, local and remote address, state,
 /// queues, two timers, user, ...
 fn sockets() -> Vec<Vec<String>> {
@@ -211,7 +253,28 @@ impl TcpServer {
         address: IpAddr,
         serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind((address, 0)).unwrap();
+        Self::on(TcpListener::bind((address, 0)).unwrap(), serve)
+    }
+
+    /// On the IPv4 loopback, with room for many that have not been accepted, and
+    /// with as many descriptors as the test's process may have.
+    pub fn with_backlog(
+        backlog: i32,
+        serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        setrlimit(Resource::Nofile, limit).unwrap();
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        socket.listen(backlog).unwrap();
+        Self::on(socket.into(), serve)
+    }
+
+    fn on(
+        listener: TcpListener,
+        serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let accepted = Arc::new(AtomicUsize::new(0));
         let (count, serve) = (Arc::clone(&accepted), Arc::new(serve));

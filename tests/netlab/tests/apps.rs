@@ -1,5 +1,4 @@
-//! Real programs through one service and through two: they get what the
-//! server has, and every service reports whom they talk to.
+//! What services make of the many ways in which programs use their connections.
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
@@ -12,142 +11,10 @@ use std::{
 };
 
 use tempfile::TempDir;
-use waylay_netlab::{
-    Certificate, Family, Finished, GitServer, Ground, Place, Report, TcpServer, WebServer, dialler_of, python,
-};
+use waylay_netlab::{Certificate, Family, Ground, Place, Report, TcpServer, WebServer, dialler_of, python};
 
 const MIB: u64 = 1 << 20;
 const FILE_SIZE: u64 = 3 * MIB;
-
-/// The programs.
-#[derive(Clone, Copy)]
-enum App {
-    Curl,
-    Wget,
-    Urllib,
-    Git,
-}
-
-macro_rules! fetches {
-    ($($app:ident: $($name:ident($services:expr, $family:ident, $place:ident)),+;)+) => {
-        $($(
-            #[test]
-            fn $name() {
-                fetch(App::$app, $services, Family::$family, Place::$place);
-            }
-        )+)+
-    };
-}
-
-fetches! {
-    Curl:
-        curl_1_v4_loopback(1, V4, Loopback), curl_1_v6_loopback(1, V6, Loopback),
-        curl_2_v4_loopback(2, V4, Loopback), curl_2_v6_loopback(2, V6, Loopback),
-        curl_1_v4_veth(1, V4, Veth), curl_1_v6_veth(1, V6, Veth),
-        curl_2_v4_veth(2, V4, Veth), curl_2_v6_veth(2, V6, Veth);
-    Wget:
-        wget_1_v4_loopback(1, V4, Loopback), wget_1_v6_loopback(1, V6, Loopback),
-        wget_2_v4_loopback(2, V4, Loopback), wget_2_v6_loopback(2, V6, Loopback),
-        wget_1_v4_veth(1, V4, Veth), wget_1_v6_veth(1, V6, Veth),
-        wget_2_v4_veth(2, V4, Veth), wget_2_v6_veth(2, V6, Veth);
-    Urllib:
-        urllib_1_v4_loopback(1, V4, Loopback), urllib_1_v6_loopback(1, V6, Loopback),
-        urllib_2_v4_loopback(2, V4, Loopback), urllib_2_v6_loopback(2, V6, Loopback),
-        urllib_1_v4_veth(1, V4, Veth), urllib_1_v6_veth(1, V6, Veth),
-        urllib_2_v4_veth(2, V4, Veth), urllib_2_v6_veth(2, V6, Veth);
-    Git:
-        git_1_v4_loopback(1, V4, Loopback), git_1_v6_loopback(1, V6, Loopback),
-        git_2_v4_loopback(2, V4, Loopback), git_2_v6_loopback(2, V6, Loopback),
-        git_1_v4_veth(1, V4, Veth), git_1_v6_veth(1, V6, Veth),
-        git_2_v4_veth(2, V4, Veth), git_2_v6_veth(2, V6, Veth);
-}
-
-fn fetch(app: App, services: usize, family: Family, place: Place) {
-    let ground = Ground::new(family, place);
-    match app {
-        App::Curl | App::Wget | App::Urllib => fetch_file(app, services, &ground),
-        App::Git => clone_repository(services, &ground),
-    }
-}
-
-fn fetch_file(app: App, services: usize, ground: &Ground) {
-    let directory = TempDir::new().unwrap();
-    let web = WebServer::start(ground, directory.path());
-    let content = web.add_file("file", FILE_SIZE);
-    let finished =
-        ground.waylay().through_logs(services).reporting().watch(app.fetch(&web.url("file"))).well();
-    assert!(finished.file("got") == content, "the file differs");
-    check_reports(&finished, app, services, web.address());
-    assert_eq!(finished.reports().len(), services, "{:#?}", finished.reports());
-}
-
-fn clone_repository(services: usize, ground: &Ground) {
-    let server = GitServer::start(ground, MIB);
-    let clone = ["git", "clone", "--quiet", &server.url(), "got"];
-    let finished = ground.waylay().through_logs(services).reporting().watch(clone).well();
-    let (theirs, ours) = (server.work_tree(), finished.directory().join("got"));
-    let ask = |question: &[&str]| (GitServer::git(&theirs, question), GitServer::git(&ours, question));
-    for question in [&["rev-parse", "HEAD"][..], &["ls-tree", "-r", "HEAD"]] {
-        let (theirs, ours) = ask(question);
-        assert_eq!(ours, theirs);
-    }
-    for name in ["first", "second", "third"] {
-        assert!(fs::read(theirs.join(name)).unwrap() == fs::read(ours.join(name)).unwrap(), "{name} differs");
-    }
-    check_reports(&finished, App::Git, services, server.address());
-}
-
-impl App {
-    /// Its command line to save `url` in the file `got`.
-    fn fetch(self, url: &str) -> Vec<&str> {
-        const FETCH: &str = "import sys, urllib.request; urllib.request.urlretrieve(sys.argv[1], 'got')";
-        match self {
-            Self::Curl => vec!["curl", "--silent", "--show-error", "--output", "got", url],
-            Self::Wget => vec!["wget", "--quiet", "--output-document", "got", url],
-            Self::Urllib => vec![python(), "-c", FETCH, url],
-            Self::Git => vec!["git", "clone", "--quiet", url, "got"],
-        }
-    }
-
-    fn is(self, path: &str) -> bool {
-        match self {
-            Self::Curl => path.ends_with("/curl"),
-            Self::Wget => path.ends_with("/wget"),
-            Self::Urllib => path == python(),
-            Self::Git => path.ends_with("/git-remote-http"),
-        }
-    }
-}
-
-/// Each service saw each connection, on its way to the server, at its place of the chain.
-fn check_reports(finished: &Finished, app: App, services: usize, server: SocketAddr) {
-    let chain = &["log", "log-2"][..services];
-    let mut connections = finished.reports_of("log").len();
-    for (place, name) in chain.iter().enumerate() {
-        let reports = finished.reports_of(name);
-        assert_eq!(reports.len(), std::mem::replace(&mut connections, reports.len()));
-        for report in &reports {
-            assert_eq!(report.original_destination, server, "{report:?}");
-            assert_eq!(report.chain, chain[..=place], "{report:?}");
-            assert!(app.is(&report.application), "{report:?}");
-            assert_eq!(
-                (report.protocol.as_str(), report.verdict.as_str()),
-                ("http", "forwarded"),
-                "{report:?}"
-            );
-            assert_eq!(report.host.as_deref(), Some(host(server.ip()).as_str()), "{report:?}");
-            assert!(report.bytes_to_destination > 0, "{report:?}");
-        }
-        assert!(bytes_to_application(&reports) >= FILE_SIZE, "{reports:#?}");
-    }
-}
-
-fn host(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
-    }
-}
 
 fn bytes_to_application(reports: &[Report]) -> u64 {
     reports.iter().map(|report| report.bytes_to_application).sum()
@@ -190,6 +57,38 @@ fn a_program_sees_the_ipv6_address_it_asked_for() {
 #[test]
 fn a_program_sees_the_v4_mapped_address_it_asked_for() {
     names_of("::ffff:127.0.0.1", Ipv4Addr::LOCALHOST.into(), "::ffff:127.0.0.1");
+}
+
+const ON_A_LINK: &str = "
+import socket, sys
+s = socket.socket(socket.AF_INET6)
+s.connect(('fe80::77:2', int(sys.argv[1]), 0, socket.if_nametoindex('wire')))
+s.sendall(b'GET /file HTTP/1.0\\r\\n\\r\\n')
+sys.stdout.write(s.makefile('rb').read().split(b'\\r\\n\\r\\n')[1].decode())
+";
+
+/// Such an address is nothing without the link it is on.
+#[test]
+fn a_link_local_address_is_reached_on_its_link() {
+    let ground = Ground::new(Family::V6, Place::Veth);
+    let (client, server) = (ground.client_namespace().unwrap(), ground.server_namespace().unwrap());
+    for (namespace, address) in [(client, "fe80::77:1/64"), (server, "fe80::77:2/64")] {
+        namespace.ip(&["addr", "add", address, "dev", "wire", "nodad"]);
+    }
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("file"), "on the link\n").unwrap();
+    let web = WebServer::start_on(&ground, Ipv6Addr::UNSPECIFIED.into(), directory.path());
+    let port = web.address().port().to_string();
+    let command = [python(), "-c", ON_A_LINK, &port];
+    let finished = ground.waylay().through_logs(2).reporting().watch(command).well();
+    assert_eq!(finished.stdout, "on the link\n");
+    for name in ["log", "log-2"] {
+        let SocketAddr::V6(destination) = finished.report_of(name).original_destination else {
+            panic!("{name}")
+        };
+        assert_eq!(destination.ip().to_string(), "fe80::77:2");
+        assert!(destination.scope_id() > 0, "{destination}");
+    }
 }
 
 const WAYS_TO_CONNECT: &str = include_str!("../scripts/ways_to_connect.py");
@@ -376,8 +275,12 @@ fn a_large_download_arrives_whole() {
     let ground = Ground::loopback();
     let web = WebServer::start(&ground, directory.path());
     let content = web.add_file("file", 64 * MIB);
-    let finished =
-        ground.waylay().through_logs(2).reporting().watch(App::Curl.fetch(&web.url("file"))).well();
+    let finished = ground
+        .waylay()
+        .through_logs(2)
+        .reporting()
+        .watch(["curl", "-sS", "-o", "got", &web.url("file")])
+        .well();
     assert!(finished.file("got") == content, "the file differs");
     for name in ["log", "log-2"] {
         assert!(finished.report_of(name).bytes_to_application >= 64 * MIB);

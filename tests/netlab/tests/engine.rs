@@ -4,131 +4,22 @@
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     process::Command,
-    time::Duration,
 };
 
 use socket2::{Domain, Socket, Type};
 use waylay_core::{
-    Action, AuthRule, Conditions, Errno, Event, FailurePolicy, Filter, FilterId, FlagConditions, Layer,
-    Policy, PortRange, Prefix, Refusal, Right, Service, ServiceId, Sublayer, SublayerId, Tables,
+    Action, AuthRule, Conditions, Errno, FailurePolicy, Filter, FilterId, FlagConditions, Layer, Policy,
+    PortRange, Prefix, Refusal, Right, Service, ServiceId, Sublayer, SublayerId, Tables,
 };
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
-use waylay_engine_ebpf::{EbpfEngine, Limits, Scope, bpf_file_system};
-use waylay_host::cgroup::Cgroup;
+use waylay_engine_ebpf::Limits;
+use waylay_netlab::{Dialled, Lab};
 
 const LOAD: &str = env!("CARGO_BIN_EXE_netlab-load");
+
 const EACCES: i32 = 13;
 const ENOBUFS: i32 = 105;
 const ECONNREFUSED: i32 = 111;
-
-/// An engine on a cgroup of its own.
-struct Lab {
-    engine: EbpfEngine,
-    place: Place,
-}
-
-/// Removed when dropped, also when the engine does not load.
-struct Place {
-    cgroup: Cgroup,
-    scope: Scope,
-}
-
-impl Place {
-    fn new(name: &str, limits: Limits) -> Self {
-        let number = u64::from(std::process::id());
-        let cgroup = Cgroup::for_runs().unwrap().child(&format!("waylay-lab-{name}-{number}"));
-        let pin_root = bpf_file_system().unwrap();
-        let scope = Scope {
-            cgroup: cgroup.path().into(),
-            service_level: cgroup.level() + 1,
-            instance: number << 16 | name.len() as u64,
-            pins: pin_root.join(format!("waylay-lab-{name}-{number}")),
-            pin_root,
-            limits,
-        };
-        let place = Self { cgroup, scope };
-        place.cgroup.create().unwrap();
-        for child in ["app", "svc-1", "svc-2"] {
-            place.cgroup.child(child).create().unwrap();
-        }
-        place
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.cgroup.kill();
-        // What is not there need not be removed, and a failure here must not hide that of the test.
-        let _unpinned = std::fs::remove_dir_all(&self.scope.pins);
-        let _forgotten = waylay_engine_ebpf::forget_instance(&self.scope.pin_root, self.scope.instance);
-        let _removed = self.cgroup.remove();
-    }
-}
-
-impl Lab {
-    fn new(name: &str, limits: Limits) -> Self {
-        let place = Place::new(name, limits);
-        let engine = EbpfEngine::load(place.scope.clone()).unwrap();
-        Self { engine, place }
-    }
-
-    fn install(&mut self, policy: &Policy, endpoints: Vec<Endpoint>) {
-        let tables = Tables::compile(policy).unwrap();
-        let services: Vec<ServiceId> = endpoints.iter().map(|endpoint| endpoint.service).collect();
-        self.engine.install(&Installation { tables, endpoints }).unwrap();
-        for service in services {
-            self.engine.set_liveness(service, Liveness::Alive).unwrap();
-        }
-        self.engine.attach().unwrap();
-    }
-
-    fn endpoint(&self, service: u32, listener: &TcpListener) -> Endpoint {
-        let (tcp4, tcp6) = match listener.local_addr().unwrap() {
-            SocketAddr::V4(address) => (Some(address), None),
-            SocketAddr::V6(address) => (None, Some(address)),
-        };
-        let cgroup = self.place.cgroup.child(&format!("svc-{service}")).id().unwrap();
-        Endpoint { service: ServiceId(service), cgroup, tcp4, tcp6 }
-    }
-
-    /// What connecting to each address comes to, for a process in `cgroup`.
-    fn dial(&self, cgroup: &str, addresses: &[SocketAddr]) -> Vec<Dialled> {
-        let procs = self.place.cgroup.child(cgroup).path().join("cgroup.procs");
-        let output = Command::new("sh")
-            .args(["-c", "echo $$ > \"$0\"; exec \"$@\""])
-            .arg(procs)
-            .args([LOAD, "dial"])
-            .args(addresses.iter().map(ToString::to_string))
-            .output()
-            .unwrap();
-        String::from_utf8(output.stdout).unwrap().lines().map(Dialled::read).collect()
-    }
-
-    fn refusals(&mut self) -> Vec<Refusal> {
-        let refused = |event| match event {
-            Event::Refused { refusal, .. } => Some(refusal),
-            Event::Redirected { .. } | Event::Ended { .. } | Event::Lost { .. } => None,
-        };
-        self.engine.events(Duration::from_millis(20)).unwrap().into_iter().filter_map(refused).collect()
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Dialled {
-    /// With the address getpeername shows.
-    Connected(SocketAddr),
-    Refused(i32),
-}
-
-impl Dialled {
-    fn read(line: &str) -> Self {
-        match line.split(' ').collect::<Vec<_>>()[..] {
-            [_, "connected", peer] => Self::Connected(peer.parse().unwrap()),
-            [_, "errno", errno] => Self::Refused(errno.parse().unwrap()),
-            _ => panic!("{line}"),
-        }
-    }
-}
 
 fn listener4() -> TcpListener {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
@@ -155,7 +46,7 @@ fn one_service(on_failure: FailurePolicy) -> Policy {
 fn a_leg_goes_to_the_service_and_the_application_sees_what_it_asked_for() {
     let mut lab = Lab::new("redirect", Limits::default());
     let listener = listener4();
-    lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, &listener)]);
+    lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, [&listener])]);
     assert_eq!(lab.dial("app", &[anywhere()]), [Dialled::Connected(anywhere())]);
     listener.accept().unwrap();
 }
@@ -164,7 +55,7 @@ fn a_leg_goes_to_the_service_and_the_application_sees_what_it_asked_for() {
 fn ipv6_goes_to_the_ipv6_listener_and_mapped_to_the_ipv4_one() {
     let mut lab = Lab::new("families", Limits::default());
     let (four, six) = (listener4(), TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap());
-    let endpoint = Endpoint { tcp6: lab.endpoint(1, &six).tcp6, ..lab.endpoint(1, &four) };
+    let endpoint = Endpoint { tcp6: lab.endpoint(1, [&six]).tcp6, ..lab.endpoint(1, [&four]) };
     lab.install(&one_service(FailurePolicy::Closed), vec![endpoint]);
     let mapped = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped(), 80));
     let real = SocketAddr::from((Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 80));
@@ -177,14 +68,14 @@ fn ipv6_goes_to_the_ipv6_listener_and_mapped_to_the_ipv4_one() {
 fn an_absent_service_refuses_if_closed_and_is_passed_if_open() {
     let target = listener4().local_addr().unwrap();
     let mut lab = Lab::new("absent", Limits::default());
-    let gone = lab.endpoint(1, &listener4());
+    let gone = lab.endpoint(1, [&listener4()]);
     lab.install(&one_service(FailurePolicy::Closed), vec![gone]);
     assert_eq!(lab.dial("app", &[target]), [Dialled::Refused(ECONNREFUSED)]);
     assert_eq!(lab.refusals(), [Refusal::ServiceAbsent { service: ServiceId(1) }]);
 
     let server = listener4();
     let mut open = Lab::new("absent-open", Limits::default());
-    let gone = open.endpoint(1, &listener4());
+    let gone = open.endpoint(1, [&listener4()]);
     open.install(&one_service(FailurePolicy::Open), vec![gone]);
     let address = server.local_addr().unwrap();
     assert_eq!(open.dial("app", &[address]), [Dialled::Connected(address)]);
@@ -195,7 +86,7 @@ fn an_absent_service_refuses_if_closed_and_is_passed_if_open() {
 fn a_service_marked_dead_is_absent_although_it_listens() {
     let mut lab = Lab::new("dead", Limits::default());
     let listener = listener4();
-    lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, &listener)]);
+    lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, [&listener])]);
     lab.engine.set_liveness(ServiceId(1), Liveness::Dead).unwrap();
     assert_eq!(lab.dial("app", &[anywhere()]), [Dialled::Refused(ECONNREFUSED)]);
 }
@@ -207,7 +98,7 @@ fn a_full_backlog_refuses_even_under_open() {
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
     socket.listen(1).unwrap();
     let listener = TcpListener::from(socket);
-    lab.install(&one_service(FailurePolicy::Open), vec![lab.endpoint(1, &listener)]);
+    lab.install(&one_service(FailurePolicy::Open), vec![lab.endpoint(1, [&listener])]);
     // A backlog of one holds two; from then on there is no room.
     let answers = lab.dial("app", &[anywhere(); 4]);
     let (connected, refused) = (Dialled::Connected(anywhere()), Dialled::Refused(ECONNREFUSED));
@@ -219,7 +110,7 @@ fn a_full_backlog_refuses_even_under_open() {
 fn without_room_for_a_flow_nothing_leaves() {
     let mut lab = Lab::new("flows", Limits { flows: 1, flows_per_cgroup: 1 });
     let (listener, server) = (listener4(), listener4());
-    lab.install(&one_service(FailurePolicy::Open), vec![lab.endpoint(1, &listener)]);
+    lab.install(&one_service(FailurePolicy::Open), vec![lab.endpoint(1, [&listener])]);
     let destination = server.local_addr().unwrap();
     let answers = lab.dial("app", &[destination, destination]);
     assert_eq!(answers, [Dialled::Connected(destination), Dialled::Refused(ENOBUFS)]);
@@ -234,7 +125,7 @@ fn without_room_for_a_flow_nothing_leaves() {
 fn one_cgroup_cannot_take_the_flows_of_another() {
     let mut lab = Lab::new("share", Limits { flows: 8, flows_per_cgroup: 1 });
     let listener = listener4();
-    lab.install(&one_service(FailurePolicy::Open), vec![lab.endpoint(1, &listener)]);
+    lab.install(&one_service(FailurePolicy::Open), vec![lab.endpoint(1, [&listener])]);
     let answers = lab.dial("app", &[anywhere(), anywhere()]);
     assert_eq!(answers, [Dialled::Connected(anywhere()), Dialled::Refused(ENOBUFS)]);
 }
@@ -243,7 +134,7 @@ fn one_cgroup_cannot_take_the_flows_of_another() {
 fn a_listener_is_reached_through_the_engine_only() {
     let mut lab = Lab::new("dialled", Limits::default());
     let listener = listener4();
-    lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, &listener)]);
+    lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, [&listener])]);
     let port = listener.local_addr().unwrap().port();
     let mapped = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), port));
     let answers = lab.dial("app", &[listener.local_addr().unwrap(), mapped]);
@@ -257,7 +148,7 @@ fn a_leg_that_leaves_a_service_without_records_goes_past_it_and_those_before() {
     let (first, second, server) = (listener4(), listener4(), listener4());
     let services = vec![service(1, FailurePolicy::Closed), service(2, FailurePolicy::Closed)];
     let policy = Policy::new(services, Vec::new(), vec![redirect(1, 1), redirect(2, 2)]).unwrap();
-    lab.install(&policy, vec![lab.endpoint(1, &first), lab.endpoint(2, &second)]);
+    lab.install(&policy, vec![lab.endpoint(1, [&first]), lab.endpoint(2, [&second])]);
     let destination = server.local_addr().unwrap();
     lab.dial("svc-1", &[destination]);
     second.accept().unwrap();
@@ -292,7 +183,7 @@ fn the_auth_layer_blocks_with_the_errno_the_filter_names() {
     ];
     let sublayer = Sublayer { id: SublayerId(1), name: "auth".into(), weight: 1 };
     let policy = Policy::new(vec![service(1, FailurePolicy::Closed)], vec![sublayer], filters).unwrap();
-    lab.install(&policy, vec![lab.endpoint(1, &listener)]);
+    lab.install(&policy, vec![lab.endpoint(1, [&listener])]);
     let at = |ip: [u8; 4], port| SocketAddr::from((ip, port));
     let asked = [
         at([192, 0, 2, 1], 25),
@@ -316,7 +207,7 @@ fn a_reload_takes_the_next_connect() {
     let mut lab = Lab::new("reload", Limits::default());
     let (listener, server) = (listener4(), listener4());
     let destination = server.local_addr().unwrap();
-    lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, &listener)]);
+    lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, [&listener])]);
     lab.dial("app", &[destination]);
     listener.accept().unwrap();
     let nothing = Tables::compile(&Policy::new(Vec::new(), Vec::new(), Vec::new()).unwrap()).unwrap();
@@ -329,8 +220,8 @@ fn a_reload_takes_the_next_connect() {
 fn another_network_namespace_is_left_alone() {
     let mut lab = Lab::new("netns", Limits::default());
     let listener = listener4();
-    lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, &listener)]);
-    let procs = lab.place.cgroup.child("app").path().join("cgroup.procs");
+    lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, [&listener])]);
+    let procs = lab.procs("app");
     let output = Command::new("sh")
         .args(["-c", "echo $$ > \"$0\"; exec unshare --net -- \"$@\""])
         .arg(procs)

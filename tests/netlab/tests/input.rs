@@ -36,7 +36,7 @@ mod arguments {
     fn an_unknown_service_lists_the_known_ones() {
         let finished = waylay().args(["--through", "lgo"]).watch(["true"]);
         assert_eq!(finished.code(), 2);
-        let wanted = ["'lgo'", "known services: log, exec:COMMAND"];
+        let wanted = ["'lgo'", "is log meant?", "known services: log, scan, exec:COMMAND"];
         assert!(wanted.iter().all(|part| finished.stderr.contains(part)), "{finished:?}");
     }
 
@@ -59,6 +59,25 @@ mod arguments {
         let line = finished.refused_in_a_line();
         assert!(line.contains("missing/connections.json") && line.contains("No such file"), "{line}");
         assert!(!finished.directory().join("ran").exists());
+    }
+
+    #[test]
+    fn patterns_that_cannot_be_looked_for_are_named_and_nothing_runs() {
+        let long = format!("--pattern={}", "a".repeat(65_537));
+        for (arguments, words) in [
+            (&["--pattern", "x"][..], "add --through scan"),
+            (&["--through", "scan", "--pattern", ""], "an empty pattern matches everything"),
+            (
+                &["--through", "scan", "--pattern", "@missing"],
+                "--pattern @missing: cannot read it: No such file",
+            ),
+            (&["--through", "scan", &long], "at most 65536"),
+        ] {
+            let finished = waylay().args(arguments).watch(["touch", "ran"]);
+            let line = finished.refused_in_a_line();
+            assert!(line.contains(words), "{line}");
+            assert!(!finished.directory().join("ran").exists());
+        }
     }
 
     #[test]
@@ -150,6 +169,8 @@ mod missing {
 
     #[test]
     fn capabilities_are_asked_for_and_nothing_stays() {
+        // It mounts the BPF file system where nobody has yet, which those without a privilege cannot.
+        waylay().watch(["true"]).well();
         for missing in ["-bpf,-sys_admin", "-net_admin,-sys_admin", "-perfmon,-sys_admin"] {
             let fence = Fence::new();
             let script = format!(
@@ -191,6 +212,22 @@ mod programs {
         is_absent("exec:sh -c 'exit 5'", "sh", "exit status 5");
     }
 
+    #[test]
+    fn may_have_names_of_any_characters() {
+        for name in ["my.service", "mein Dienst", "ä-1_(2)"] {
+            let directory = tempfile::Builder::new().permissions(everyone()).tempdir().unwrap();
+            let program = directory.path().join(name);
+            std::fs::write(&program, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+            std::fs::set_permissions(&program, everyone()).unwrap();
+            let spec = format!("exec:\"{}\"", program.display());
+            waylay().args(["--through", &spec]).watch(["true"]).well();
+        }
+    }
+
+    fn everyone() -> std::fs::Permissions {
+        std::os::unix::fs::PermissionsExt::from_mode(0o755)
+    }
+
     const SILENT: &str = "exec:sh -c 'echo listening on $WAYLAY_LISTEN; exec sleep 1000'";
 
     /// Where a service listens that says so.
@@ -204,9 +241,11 @@ mod programs {
     fn that_do_not_accept_hold_connections_up_but_let_none_past() {
         let server = greeter();
         let mut run = through(SILENT);
-        let listener = listeners(&run)[0];
+        let listeners = listeners(&run);
         run.tell(&dial(&server));
-        patiently("a connection in the backlog", || (waiting_for(listener) > 0).then_some(()));
+        patiently("a connection in the backlog", || {
+            listeners.iter().any(|&listener| waiting_for(listener) > 0).then_some(())
+        });
         assert_eq!(server.accepted(), 0);
         kill(run.service("sh"), Signal::KILL);
         // connect() itself says so if the reset is faster than the application wakes.
@@ -219,9 +258,7 @@ mod programs {
     #[test]
     fn cannot_be_dialled_past_the_engine() {
         let mut run = through(SILENT);
-        let listeners = listeners(&run);
-        assert_eq!(listeners.len(), 2, "one for IPv4 and one for IPv6");
-        for listener in listeners {
+        for listener in one_a_family(&listeners(&run)) {
             refused(&mut run, &listener.ip().to_string(), listener.port());
             if listener.is_ipv4() {
                 refused(&mut run, &format!("::ffff:{}", listener.ip()), listener.port());
@@ -229,6 +266,11 @@ mod programs {
         }
         let finished = run.finish().well();
         assert_eq!(finished.stderr.matches("was dialled past the engine").count(), 3, "{finished:?}");
+    }
+
+    fn one_a_family(listeners: &[SocketAddr]) -> [SocketAddr; 2] {
+        let of = |family: fn(&SocketAddr) -> bool| *listeners.iter().find(|address| family(address)).unwrap();
+        [of(SocketAddr::is_ipv4), of(SocketAddr::is_ipv6)]
     }
 
     fn refused(run: &mut Running, host: &str, port: u16) {

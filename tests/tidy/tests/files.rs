@@ -65,6 +65,16 @@ fn every_guard_that_the_guarantees_name_exists() {
     }
 }
 
+/// The string that scanners are tried with, whole, would get the file that has it taken away.
+#[test]
+fn no_file_is_taken_for_infected() {
+    let (start, end) = (r"X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR", "-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*");
+    let documents = ["README.md", "CHANGELOG.md", "GUARANTEES.md", "ARCHITECTURE.md", "scripts/demo"];
+    let documents = documents.map(|file| fs::read_to_string(root().join(file)).unwrap());
+    let sources = sources(&["rs", "c", "h", "py"]).into_iter().map(|source| source.text);
+    assert!(documents.into_iter().chain(sources).all(|text| !text.contains(&format!("{start}{end}"))));
+}
+
 #[test]
 fn the_readme_shows_the_example_as_it_is() {
     let [readme, example] =

@@ -209,9 +209,17 @@ fn the_last_hop_that_fits_is_taken() {
 }
 
 #[test]
-fn without_a_route_nothing_is_redirected_or_refused_for_a_service_yet_blocks_hold() {
-    let world = World { route: Route::Missing, ..World::default() };
-    assert_eq!(verdict(&services_for_all(&[CLOSED]), &world), Verdict::Direct);
+fn without_a_route_the_kernels_error_answers_for_every_service_yet_blocks_hold() {
+    let missing = Route::Missing(Errno::ENETUNREACH);
+    let no_route = Verdict::Refuse(Refusal::NoRoute { errno: Errno::ENETUNREACH });
+    let absent = World { route: missing, ..World::default() };
+    for policy in [services_for_all(&[CLOSED]), services_for_all(&[OPEN])] {
+        assert_eq!(verdict(&policy, &World { route: missing, ..all_available(&policy) }), no_route);
+    }
+    assert_eq!(verdict(&services_for_all(&[CLOSED]), &absent), no_route);
+    // Nobody would have had the connection, so the kernel can say it by itself.
+    assert_eq!(verdict(&services_for_all(&[OPEN]), &absent), Verdict::Direct);
+    let world = absent;
     let blocked_by = Refusal::Blocked { filter: FilterId(7), errno: Errno::EACCES };
     assert_eq!(verdict(&blocked(), &world), Verdict::Refuse(blocked_by));
 }

@@ -82,8 +82,18 @@ fn tables_answer_what_decide_answers() {
     }
 }
 
-const KINDS: [&str; 9] =
-    ["direct", "redirect", "blocked", "absent", "backlog", "hop limit", "listener", "namespace", "shortage"];
+const KINDS: [&str; 10] = [
+    "direct",
+    "redirect",
+    "blocked",
+    "absent",
+    "backlog",
+    "hop limit",
+    "listener",
+    "namespace",
+    "no route",
+    "shortage",
+];
 
 fn kind(verdict: &Verdict) -> &'static str {
     match verdict {
@@ -95,6 +105,7 @@ fn kind(verdict: &Verdict) -> &'static str {
         Verdict::Refuse(Refusal::HopLimit { .. }) => "hop limit",
         Verdict::Refuse(Refusal::ListenerDialled { .. }) => "listener",
         Verdict::Refuse(Refusal::ForeignNamespace) => "namespace",
+        Verdict::Refuse(Refusal::NoRoute { .. }) => "no route",
         Verdict::Refuse(Refusal::Shortage(_)) => "shortage",
     }
 }
@@ -258,7 +269,7 @@ fn worlds() -> impl Strategy<Value = World> {
         vec(option::weighted(0.9, select(states.to_vec())), 5),
         prop_oneof![15 => Just(SocketOwner::Process), 1 => Just(SocketOwner::Kernel)],
         prop_oneof![9 => Just(Namespace::Own), 1 => Just(Namespace::Foreign)],
-        prop_oneof![9 => Just(Route::Exists), 1 => Just(Route::Missing)],
+        prop_oneof![9 => Just(Route::Exists), 1 => Just(Route::Missing(Errno::ENETUNREACH))],
         prop_oneof![4 => Just(Room::Granted), 1 => Just(Room::Exhausted(Resource::Flows))],
         option::weighted(0.1, listener),
     )

@@ -1,5 +1,7 @@
 //! A report as a line for people.
 
+use waylay_relay::Direction;
+
 use super::{Outcome, Report};
 
 const SEPARATOR: &str = "  ";
@@ -37,11 +39,26 @@ fn chain(services: &[String]) -> Option<String> {
 
 fn ending(report: &Report) -> Option<String> {
     let verdict = report.verdict.name();
-    match (report.verdict, &report.error) {
+    match (report.verdict, stopped_for(report).or(report.error.as_deref().map(printable))) {
         (Outcome::Forwarded, None) => None,
-        (_, Some(error)) => Some(format!("{verdict}: {}", printable(error))),
+        (_, Some(reason)) => Some(format!("{verdict}: {reason}")),
         (_, None) => Some(verdict.to_owned()),
     }
+}
+
+fn stopped_for(report: &Report) -> Option<String> {
+    let pattern = report.pattern.as_ref()?;
+    let way = match report.direction {
+        Some(Direction::ToDestination) => " on its way to the destination",
+        Some(Direction::ToApplication) => " on its way to the application",
+        None => "",
+    };
+    Some(format!("\"{}\"{way} (flow {})", printable_quoted(pattern), report.flow))
+}
+
+/// Inside of quotation marks the backslash stands for itself and for what could not be shown.
+fn printable_quoted(text: &str) -> String {
+    text.split('\\').map(printable).collect::<Vec<_>>().join("\\")
 }
 
 /// Escapes what could steer a terminal or hide text: control and format characters, and the backslash that
@@ -107,6 +124,7 @@ mod tests {
 
     #[test]
     fn nothing_steers_the_terminal() {
+        assert_eq!(printable_quoted("\\xff\x1b"), r"\xff\u{1b}");
         assert_eq!(printable("a\x1b[2J\n\u{202e}\\'é日"), "a\\u{1b}[2J\\n\\u{202e}\\\\'é日");
     }
 }

@@ -7,6 +7,7 @@ fn report() -> Report {
     Report {
         time: (SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456)).into(),
         service: "log".into(),
+        flow: 3,
         application: "/usr/bin/curl".into(),
         pid: 4711,
         original_destination: SocketAddr::from(([127, 0, 0, 1], 8080)),
@@ -17,6 +18,8 @@ fn report() -> Report {
         duration_us: 3400,
         chain: vec!["log".into(), "log-2".into()],
         verdict: Outcome::Forwarded,
+        pattern: None,
+        direction: None,
         error: None,
     }
 }
@@ -36,6 +39,16 @@ fn failed() -> Report {
     }
 }
 
+fn stopped() -> Report {
+    Report {
+        service: "scan".into(),
+        verdict: Outcome::Stopped,
+        pattern: Some("top\u{202e} \\xff \x1bsecret".into()),
+        direction: Some(Direction::ToApplication),
+        ..report()
+    }
+}
+
 fn line(report: &Report) -> String {
     let mut line = Vec::new();
     report.write_line(&mut line).unwrap();
@@ -47,7 +60,7 @@ fn a_line_of_json() {
     assert_eq!(
         line(&report()),
         concat!(
-            r#"{"time":"2023-11-14T22:13:20.123456Z","service":"log","application":"/usr/bin/curl","pid":4711,"#,
+            r#"{"time":"2023-11-14T22:13:20.123456Z","service":"log","flow":3,"application":"/usr/bin/curl","pid":4711,"#,
             r#""original_destination":"127.0.0.1:8080","protocol":"http","host":"example.test","#,
             r#""bytes_to_destination":78,"bytes_to_application":1256,"duration_us":3400,"#,
             r#""chain":["log","log-2"],"verdict":"forwarded"}"#,
@@ -61,7 +74,7 @@ fn a_line_of_json_with_an_error_and_without_a_host() {
     assert_eq!(
         line(&failed()),
         concat!(
-            r#"{"time":"2023-11-14T22:13:20.123456Z","service":"log","application":"/tmp/\u001b[2Jevil\nname","#,
+            r#"{"time":"2023-11-14T22:13:20.123456Z","service":"log","flow":3,"application":"/tmp/\u001b[2Jevil\nname","#,
             r#""pid":4711,"original_destination":"[::1]:80","protocol":"silent","host":null,"#,
             r#""bytes_to_destination":0,"bytes_to_application":0,"duration_us":3400,"chain":[],"#,
             r#""verdict":"unreachable","error":"ECONNREFUSED: Connection refused (os error 111)"}"#,
@@ -71,8 +84,16 @@ fn a_line_of_json_with_an_error_and_without_a_host() {
 }
 
 #[test]
+fn a_line_of_json_of_a_stopped_connection() {
+    let line = line(&stopped());
+    let end = r#""verdict":"stopped","pattern":"top? \\xff \u001bsecret","direction":"to-application"}"#;
+    assert!(line.trim_end().replace('\u{202e}', "?").ends_with(end), "{line}");
+    assert!(Report::from_line(&line.replace("to-application", "sideways")).is_err());
+}
+
+#[test]
 fn lines_are_read_back() {
-    for report in [report(), failed()] {
+    for report in [report(), failed(), stopped()] {
         assert_eq!(Report::from_line(&line(&report)).unwrap(), report);
     }
     for line in ["", "{}", "[]", r#"{"time":"yesterday"}"#] {
@@ -104,5 +125,9 @@ fn a_line_for_people() {
             r"log  \u{1b}[2Jevil\nname[4711] → [::1]:80  silent  ↑ 0 B  ↓ 0 B  3.4 ms",
             "  unreachable: ECONNREFUSED: Connection refused (os error 111)"
         )
+    );
+    assert_eq!(
+        stopped().human().split_once("stopped: ").unwrap().1,
+        r#""top\u{202e} \xff \u{1b}secret" on its way to the application (flow 3)"#
     );
 }

@@ -1,7 +1,8 @@
 //! An application that opens many connections at once and checks what the
 //! service at the other end was told about each:
 //! `netlab-load CONNECTIONS THREADS`; or one that tries what else can be done:
-//! `netlab-load own-options`, `netlab-load dial ADDRESS…`.
+//! `netlab-load own-options`, `netlab-load dial ADDRESS…`,
+//! `netlab-load children COUNT ADDRESS`.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test program: a failed step must show")]
 
 use std::{
@@ -19,6 +20,8 @@ fn main() {
     match argument(1).as_str() {
         "own-options" => return own_options(),
         "dial" => return dial(),
+        "children" => return children(argument(2).parse().unwrap(), &argument(3)),
+        "child" => return child(&argument(2)),
         _ => {}
     }
     let (connections, threads): (u32, u32) = (argument(1).parse().unwrap(), argument(2).parse().unwrap());
@@ -110,4 +113,26 @@ fn dial() {
         }
         open.push(socket);
     }
+}
+
+/// So many processes, all of which are there before the first connects.
+fn children(count: usize, address: &str) {
+    let (gate, opener) = std::io::pipe().unwrap();
+    let spawn = |gate: &std::io::PipeReader| {
+        let mut command = process::Command::new(env::current_exe().unwrap());
+        command.args(["child", address]).stdin(gate.try_clone().unwrap()).spawn().unwrap()
+    };
+    let children: Vec<_> = (0..count).map(|_| spawn(&gate)).collect();
+    drop(opener);
+    let ends = children.into_iter().map(|mut child| child.wait().unwrap().success());
+    println!("{} of {count} greeted", ends.filter(|greeted| *greeted).count());
+}
+
+/// Waits for the gate to be opened, then connects for a greeting of five bytes.
+fn child(address: &str) {
+    let mut rest = Vec::new();
+    std::io::stdin().read_to_end(&mut rest).unwrap();
+    let mut greeting = [0; 5];
+    std::net::TcpStream::connect(address).unwrap().read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"hello");
 }

@@ -1,0 +1,37 @@
+//! `waylay doctor`: what was found, in words or as JSON.
+
+mod human;
+mod json;
+mod words;
+
+use std::{
+    error::Error,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use waylay_host::doctor::{Diagnosis, examine};
+
+use crate::{
+    args::{DoctorArgs, Format},
+    terminal,
+};
+
+/// Something that `waylay run` needs is missing.
+const NOT_READY: u8 = 1;
+
+pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Box<dyn Error>> {
+    let diagnosis = examine();
+    let text = match args.output {
+        Format::Human => human::text(&diagnosis, terminal::stdout()),
+        Format::Json => json::text(&diagnosis)?,
+    };
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(status(&diagnosis))
+}
+
+fn status(diagnosis: &Diagnosis) -> ExitCode {
+    if diagnosis.is_ready() { ExitCode::SUCCESS } else { ExitCode::from(NOT_READY) }
+}

@@ -1,0 +1,87 @@
+//! Which destinations can be reached, and from which address: what a host publishes of its routing tables to its engine.
+//!
+//! ```
+//! use waylay_core::{Errno, Prefix, Reach, Route, Routes};
+//!
+//! let mut routes = Routes::default();
+//! let source = Some("10.0.0.1".parse()?);
+//! routes.set(Prefix::new("10.0.0.0".parse()?, 24)?, Reach::From(source));
+//! routes.set(Prefix::new("0.0.0.0".parse()?, 0)?, Reach::Never(Errno::ENETUNREACH));
+//!
+//! assert_eq!(routes.to("10.0.0.7".parse()?), Reach::From(source));
+//! assert_eq!(routes.to("192.0.2.1".parse()?).route(), Route::Missing(Errno::ENETUNREACH));
+//! // Of what nothing was published nothing is known, and it is treated as reachable.
+//! assert_eq!(routes.to("2001:db8::1".parse()?), Reach::From(None));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::conditions::{Prefix, normal_form};
+use crate::model::Errno;
+use crate::world::Route;
+
+/// How far the host gets towards a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// There is a route; connections start from this address, if it is known.
+    From(Option<IpAddr>),
+    /// There is none, and connect() fails with this error.
+    Never(Errno),
+}
+
+impl Reach {
+    /// The half of it that a decision depends on.
+    #[must_use]
+    pub const fn route(self) -> Route {
+        match self {
+            Self::From(_) => Route::Exists,
+            Self::Never(errno) => Route::Missing(errno),
+        }
+    }
+}
+
+/// The reach of every destination, by prefix; the longest that covers an address speaks for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routes {
+    prefixes: BTreeMap<Prefix, Reach>,
+}
+
+impl Routes {
+    /// Says how far the host gets towards all of a prefix that no longer one covers.
+    pub fn set(&mut self, prefix: Prefix, reach: Reach) {
+        self.prefixes.insert(prefix, reach);
+    }
+
+    /// How far it gets towards an address.
+    #[must_use]
+    pub fn to(&self, address: IpAddr) -> Reach {
+        self.longest(address).map_or(Reach::From(None), |(_, reach)| reach)
+    }
+
+    /// The longest prefix that covers an address.
+    #[must_use]
+    pub fn longest(&self, address: IpAddr) -> Option<(Prefix, Reach)> {
+        let address = normal_form(address);
+        let candidates = (0..=128).rev().map(|length| Prefix::covering(address, length));
+        candidates.filter_map(|prefix| Some((prefix, *self.prefixes.get(&prefix)?))).next()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (Prefix, Reach)> + '_ {
+        self.prefixes.iter().map(|(&prefix, &reach)| (prefix, reach))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.prefixes.len()
+    }
+
+    /// Whether nothing is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.prefixes.is_empty()
+    }
+}

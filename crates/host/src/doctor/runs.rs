@@ -1,0 +1,190 @@
+//! Runs that live, and what is left of those that were killed.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::FlockOperation;
+
+use crate::{
+    cgroup::Cgroup,
+    instance::{Record, STATE, id_of},
+};
+
+const PREFIX: &str = "waylay-";
+const PINS: &str = "/sys/fs/bpf/waylay";
+
+/// A run, as its record tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Its number in hexadecimal, as its cgroup and record are called.
+    pub id: String,
+    /// How it is.
+    pub state: RunState,
+    /// The process that owns it.
+    pub owner: Option<u32>,
+    /// Its cgroup.
+    pub cgroup: Option<PathBuf>,
+    /// Its services.
+    pub services: Vec<String>,
+    /// The command's processes, and all they started.
+    pub processes: Vec<u32>,
+}
+
+/// How a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// Its owner lives.
+    Alive,
+    /// Its owner was killed, and its rules stay in force for processes that live on.
+    LeftBehind,
+    /// Nothing of it lives; the next run removes it.
+    Removable,
+    /// Its pins are there and no record of it: it is that of another mount namespace, alive or not.
+    Unrecorded,
+    /// This process may not look.
+    Unknown,
+}
+
+/// `root` is where to look for the cgroups of those without a record.
+pub(super) fn runs(root: Option<&Path>) -> Vec<Run> {
+    let mut runs: Vec<Run> = entries(Path::new(STATE)).filter_map(|record| run(&record)).collect();
+    let unrecorded: Vec<Run> = entries(Path::new(PINS))
+        .filter_map(|pins| id_of_directory(&pins).map(str::to_owned))
+        .filter(|id| runs.iter().all(|run| run.id != *id))
+        .map(|id| unrecorded(id, root))
+        .collect();
+    runs.extend(unrecorded);
+    runs.sort_by(|one, other| one.id.cmp(&other.id));
+    runs
+}
+
+/// Whether a directory is called as the cgroup of a run is.
+pub(super) fn is_of_a_run(path: &Path) -> bool {
+    id_of_directory(path).is_some()
+}
+
+fn unrecorded(id: String, root: Option<&Path>) -> Run {
+    let path = root.and_then(|root| find(root, &format!("{PREFIX}{id}")));
+    let cgroup = path.clone().map(|path| Cgroup::from((path, 0)));
+    Run {
+        state: RunState::Unrecorded,
+        services: path.as_deref().map(services).unwrap_or_default(),
+        processes: cgroup.map(|cgroup| cgroup.child("app").processes()).unwrap_or_default(),
+        cgroup: path,
+        ..Run::unknown(id)
+    }
+}
+
+/// The directory of that name, however deep.
+fn find(below: &Path, name: &str) -> Option<PathBuf> {
+    let here = below.join(name);
+    if here.is_dir() {
+        return Some(here);
+    }
+    entries(below).filter(|entry| entry.is_dir()).find_map(|entry| find(&entry, name))
+}
+
+fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
+}
+
+fn id_of_directory(path: &Path) -> Option<&str> {
+    let id = path.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+    (id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
+}
+
+impl Run {
+    fn unknown(id: String) -> Self {
+        Self {
+            id,
+            state: RunState::Unknown,
+            owner: None,
+            cgroup: None,
+            services: Vec::new(),
+            processes: Vec::new(),
+        }
+    }
+}
+
+fn run(path: &Path) -> Option<Run> {
+    let mut run = Run::unknown(format!("{:016x}", id_of(path)?));
+    run.owner = owner(path);
+    let text = fs::read_to_string(path);
+    let record = text.as_ref().ok().and_then(|text| serde_json::from_str::<Record>(text).ok());
+    if let Some(record) = &record {
+        let cgroup = Cgroup::from((record.cgroup.clone(), record.level));
+        run.services = services(cgroup.path());
+        run.processes = cgroup.child("app").processes();
+        run.cgroup = Some(record.cgroup.clone());
+        run.state = if cgroup.is_populated() { RunState::LeftBehind } else { RunState::Removable };
+    } else if text.is_ok() {
+        // Its owner died before it wrote the record, or has not written it yet.
+        run.state = RunState::Removable;
+    }
+    if run.owner.is_some() || record.is_some() && is_locked(path) {
+        run.state = RunState::Alive;
+    }
+    Some(run)
+}
+
+fn services(cgroup: &Path) -> Vec<String> {
+    let name = |path: PathBuf| Some(path.file_name()?.to_str()?.strip_prefix("svc-")?.to_owned());
+    let mut services: Vec<String> = entries(cgroup).filter_map(name).collect();
+    services.sort();
+    services
+}
+
+/// The process that holds the lock on a record, by `/proc/locks` (proc(5)). It does not list those of
+/// processes outside of the reader's pid namespace.
+fn owner(record: &Path) -> Option<u32> {
+    let metadata = fs::metadata(record).ok()?;
+    holder(&fs::read_to_string("/proc/locks").ok()?, metadata.dev(), metadata.ino())
+}
+
+/// Lines are `1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF`, device numbers in hexadecimal.
+fn holder(locks: &str, device: u64, inode: u64) -> Option<u32> {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let file = format!("{major:02x}:{minor:02x}:{inode}");
+    let fields = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let found = fields.filter(|fields| fields.get(1) == Some(&"FLOCK"));
+    found.filter(|fields| fields.get(5) == Some(&file.as_str())).find_map(|fields| fields[4].parse().ok())
+}
+
+/// Tried on written records only: those are locked already if they ever will be, so it is in nobody's way.
+fn is_locked(record: &Path) -> bool {
+    let lock = || -> io::Result<()> {
+        let file = File::open(record)?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)?;
+        Ok(())
+    };
+    lock().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_of_a_lock_is_found_by_the_file() {
+        let locks = "\
+1: POSIX  ADVISORY  WRITE 77 00:1a:42 0 EOF
+2: FLOCK  ADVISORY  WRITE 4711 00:1a:42 0 EOF
+2: -> FLOCK  ADVISORY  WRITE 12 00:1a:43 0 EOF
+";
+        assert_eq!(holder(locks, 0x1a, 42), Some(4711));
+        assert_eq!(holder(locks, 0x1a, 43), None);
+        assert_eq!(holder(locks, 0x1b, 42), None);
+    }
+
+    #[test]
+    fn directories_of_runs_are_told_from_others() {
+        assert!(is_of_a_run(Path::new("/sys/fs/cgroup/waylay-00000000000000ff")));
+        for other in ["/", "/sys/fs/cgroup/waylay-lab-1", "/sys/fs/cgroup/00000000000000ff", "waylay-"] {
+            assert!(!is_of_a_run(Path::new(other)), "{other}");
+        }
+    }
+}

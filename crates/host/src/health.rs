@@ -1,0 +1,177 @@
+//! Services that live but do not serve: nobody waits in a backlog for ever.
+//!
+//! The kernel's programs count, listener by listener, the connections that have
+//! arrived for a service and those it has asked about. Where some wait and none
+//! is taken for as long as the run has patience, the service is ended: that
+//! resets whoever waits, and from then on its failure policy answers.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError, Sender},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use waylay_core::ServiceId;
+use waylay_engine_ebpf::{EbpfEngine, EbpfError, Progress, ProgressReader};
+
+use crate::{
+    cgroup::Cgroup,
+    service::Waiting,
+    spec::{Observer, RunSpec},
+};
+
+/// How often services are looked at, in each span of patience.
+const LOOKS: u32 = 20;
+
+/// Watches the services of a run.
+pub(crate) struct HealthWatch {
+    reader: ProgressReader,
+    services: Vec<Watched>,
+    patience: Duration,
+    observer: Arc<dyn Observer>,
+}
+
+struct Watched {
+    id: ServiceId,
+    name: String,
+    cgroup: Cgroup,
+    patience: Patience,
+}
+
+impl HealthWatch {
+    pub(crate) fn new(
+        engine: &EbpfEngine,
+        spec: &RunSpec,
+        waiting: &[Waiting],
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Self, EbpfError> {
+        let watched = (1..).zip(waiting).map(|(id, service)| Watched {
+            id: ServiceId(id),
+            name: service.name.clone(),
+            cgroup: service.cgroup.clone(),
+            patience: Patience::new(spec.patience),
+        });
+        Ok(Self {
+            reader: engine.progress_reader()?,
+            services: watched.collect(),
+            patience: spec.patience,
+            observer: Arc::clone(observer),
+        })
+    }
+
+    pub(crate) fn start(mut self) -> RunningWatch {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let pause = self.patience / LOOKS;
+        let thread = thread::spawn(move || {
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                self.look(Instant::now());
+            }
+        });
+        RunningWatch { stop, thread }
+    }
+
+    fn look(&mut self, now: Instant) {
+        let Self { reader, services, patience, observer } = self;
+        services.retain_mut(|service| {
+            // What cannot be read now is read at the next look.
+            let Ok(progress) = reader.of(service.id) else { return true };
+            let hung = service.patience.is_over(now, &progress);
+            if hung {
+                observer.service_hung(&service.name, *patience);
+                service.cgroup.kill();
+            }
+            !hung
+        });
+    }
+}
+
+pub(crate) struct RunningWatch {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl RunningWatch {
+    pub(crate) fn stop(self) {
+        drop(self.stop);
+        // A watch that panicked has ended too.
+        let _ended = self.thread.join();
+    }
+}
+
+/// Since when each listener has kept connections waiting without taking one.
+struct Patience {
+    limit: Duration,
+    stuck: BTreeMap<usize, (u64, Instant)>,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self { limit, stuck: BTreeMap::new() }
+    }
+
+    fn is_over(&mut self, now: Instant, listeners: &[Progress]) -> bool {
+        for (index, listener) in listeners.iter().enumerate() {
+            let since = match self.stuck.get(&index) {
+                Some(&(taken, since)) if taken == listener.taken => since,
+                Some(_) | None => now,
+            };
+            if listener.waiting == 0 {
+                self.stuck.remove(&index);
+            } else {
+                self.stuck.insert(index, (listener.taken, since));
+            }
+        }
+        self.stuck.values().any(|&(_, since)| now.duration_since(since) >= self.limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn progress(waiting: u64, taken: u64) -> Progress {
+        Progress { waiting, taken }
+    }
+
+    /// Looks once a second; the second in which patience was over.
+    fn over_at(seconds: impl IntoIterator<Item = [Progress; 2]>) -> Option<usize> {
+        let mut patience = Patience::new(LIMIT);
+        let start = Instant::now();
+        let mut looks = seconds.into_iter().enumerate();
+        let over = looks.find(|(second, listeners)| {
+            patience.is_over(start + Duration::from_secs(*second as u64), listeners)
+        });
+        over.map(|(second, _)| second)
+    }
+
+    #[test]
+    fn a_service_that_takes_nothing_of_what_waits_is_hung() {
+        assert_eq!(over_at([[progress(3, 7), progress(0, 0)]; 20]), Some(10));
+    }
+
+    #[test]
+    fn a_service_for_which_nothing_waits_is_not() {
+        assert_eq!(over_at([[progress(0, 7), progress(0, 0)]; 60]), None);
+    }
+
+    #[test]
+    fn a_slow_service_is_not_hung() {
+        assert_eq!(over_at((0..60).map(|second| [progress(5, second / 9), progress(0, 0)])), None);
+    }
+
+    #[test]
+    fn a_listener_nobody_accepts_from_is_noticed_beside_one_that_is_served() {
+        assert_eq!(over_at((0..60).map(|second| [progress(5, second), progress(1, 4)])), Some(10));
+    }
+
+    #[test]
+    fn clients_that_give_up_and_come_again_do_not_hide_it() {
+        assert_eq!(over_at((0..60).map(|second| [progress(1 + second % 2, 4), progress(0, 0)])), Some(10));
+    }
+}

@@ -1,0 +1,118 @@
+//! The host's routes, for the engine: what has none is refused with the
+//! kernel's own error instead of being redirected, and `getsockname` tells the
+//! address a connection would have started from.
+//!
+//! A thread watches rtnetlink(7). Whatever changes, all of it is looked at
+//! again (`survey`): which prefixes there are is read from the kernel's tables,
+//! and what becomes of each the kernel is asked itself, so that no rule or
+//! source selection is done over again here.
+
+mod dump;
+mod survey;
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags},
+    io::Errno,
+    net::{AddressFamily, RecvFlags, SocketFlags, SocketType, netlink},
+};
+use waylay_core::Routes;
+use waylay_engine_ebpf::RoutePublisher;
+
+/// Links, addresses, routes and rules of both families (linux/rtnetlink.h): a
+/// bit for each group, numbered from 1.
+const GROUPS: u32 = group(1) | group(5) | group(7) | group(8) | group(9) | group(11) | group(19);
+
+const fn group(number: u32) -> u32 {
+    1 << (number - 1)
+}
+
+/// The routes as they stand.
+pub(crate) fn current() -> io::Result<Routes> {
+    Ok(survey::survey(&dump::dump()?, survey::ask_kernel))
+}
+
+/// Publishes the routes whenever they change, until it is stopped.
+pub(crate) struct RouteWatcher {
+    stop: OwnedFd,
+    thread: JoinHandle<()>,
+}
+
+impl RouteWatcher {
+    /// Publishes the routes as they stand, and watches from there on.
+    pub(crate) fn start(publisher: RoutePublisher) -> io::Result<Self> {
+        // Subscribed first: what changes from here on is not missed.
+        let changes = subscribe()?;
+        let published = publish(&publisher, None);
+        let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
+        let stopped = rustix::io::fcntl_dupfd_cloexec(&stop, 0)?;
+        let thread = thread::spawn(move || watch(&changes, &stopped, &publisher, published));
+        Ok(Self { stop, thread })
+    }
+
+    pub(crate) fn stop(self) {
+        // Both fail only if the thread has ended.
+        let _told = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
+        let _ended = self.thread.join();
+    }
+}
+
+/// The protocol is NETLINK_ROUTE, which is 0 and the default.
+fn subscribe() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+    rustix::net::bind(&socket, &netlink::SocketAddrNetlink::new(0, GROUPS))?;
+    Ok(socket)
+}
+
+fn watch(changes: &OwnedFd, stopped: &OwnedFd, publisher: &RoutePublisher, mut published: Option<Routes>) {
+    while wait(changes, stopped) {
+        let started = Instant::now();
+        drain(changes);
+        published = publish(publisher, published);
+        // A host whose routes never rest gets no more than half of a processor.
+        thread::sleep(started.elapsed());
+    }
+}
+
+/// Until something has changed; false once it is to stop.
+fn wait(changes: &OwnedFd, stopped: &OwnedFd) -> bool {
+    loop {
+        let mut fds = [PollFd::new(stopped, PollFlags::IN), PollFd::new(changes, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, None) {
+            Ok(_) => return fds[0].revents().is_empty(),
+            Err(Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// That something has changed is all there is to know; ENOBUFS says so too.
+fn drain(changes: &OwnedFd) {
+    let mut buffer = [0; 8192];
+    loop {
+        match rustix::net::recv(changes, &mut buffer, RecvFlags::DONTWAIT) {
+            Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// What the engine knows afterwards. Routes that cannot be read leave it with
+/// what it knew; the next change is another occasion.
+fn publish(publisher: &RoutePublisher, published: Option<Routes>) -> Option<Routes> {
+    let Ok(routes) = current() else { return published };
+    if published.as_ref() == Some(&routes) {
+        return published;
+    }
+    match publisher.publish(&routes) {
+        Ok(()) => Some(routes),
+        Err(_) => published,
+    }
+}

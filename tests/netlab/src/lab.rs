@@ -1,0 +1,145 @@
+//! The engine by itself: policies and listeners of a test's own, on real connects.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
+
+use waylay_core::{Event, Policy, Refusal, ServiceId, Tables};
+use waylay_engine::{Endpoint, Engine, Installation, Liveness};
+use waylay_engine_ebpf::{EbpfEngine, Limits, Scope, bpf_file_system};
+use waylay_host::cgroup::Cgroup;
+
+use crate::run::Waylay;
+
+/// An engine on a cgroup of its own, with a policy of the test's.
+#[derive(Debug)]
+pub struct Lab {
+    /// The engine.
+    pub engine: EbpfEngine,
+    place: Place,
+}
+
+/// Removed when dropped, also when the engine does not load.
+#[derive(Debug)]
+struct Place {
+    cgroup: Cgroup,
+    scope: Scope,
+}
+
+impl Place {
+    fn new(name: &str, limits: Limits) -> Self {
+        let number = u64::from(std::process::id());
+        let cgroup = Cgroup::for_runs().unwrap().child(&format!("waylay-lab-{name}-{number}"));
+        let pin_root = bpf_file_system().unwrap();
+        let scope = Scope {
+            cgroup: cgroup.path().into(),
+            service_level: cgroup.level() + 1,
+            instance: number << 16 | name.len() as u64,
+            pins: pin_root.join(format!("waylay-lab-{name}-{number}")),
+            pin_root,
+            limits,
+        };
+        let place = Self { cgroup, scope };
+        place.cgroup.create().unwrap();
+        for child in ["app", "svc-1", "svc-2"] {
+            place.cgroup.child(child).create().unwrap();
+        }
+        place
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.cgroup.kill();
+        // What is not there need not be removed, and a failure here must not hide that of the test.
+        let _unpinned = std::fs::remove_dir_all(&self.scope.pins);
+        let _forgotten = waylay_engine_ebpf::forget_instance(&self.scope.pin_root, self.scope.instance);
+        let _removed = self.cgroup.remove();
+    }
+}
+
+impl Lab {
+    /// Loads it; nothing is attached yet.
+    pub fn new(name: &str, limits: Limits) -> Self {
+        let place = Place::new(name, limits);
+        let engine = EbpfEngine::load(place.scope.clone()).unwrap();
+        Self { engine, place }
+    }
+
+    /// Installs a policy with its services alive, and attaches the programs.
+    pub fn install(&mut self, policy: &Policy, endpoints: Vec<Endpoint>) {
+        let tables = Tables::compile(policy).unwrap();
+        let services: Vec<ServiceId> = endpoints.iter().map(|endpoint| endpoint.service).collect();
+        self.engine.install(&Installation { tables, endpoints }).unwrap();
+        for service in services {
+            self.engine.set_liveness(service, Liveness::Alive).unwrap();
+        }
+        self.engine.attach().unwrap();
+    }
+
+    /// A service behind listeners of the test's own, each of any family.
+    pub fn endpoint<'l>(
+        &self,
+        service: u32,
+        listeners: impl IntoIterator<Item = &'l TcpListener>,
+    ) -> Endpoint {
+        let (mut tcp4, mut tcp6) = (Vec::new(), Vec::new());
+        for listener in listeners {
+            match listener.local_addr().unwrap() {
+                SocketAddr::V4(address) => tcp4.push(address),
+                SocketAddr::V6(address) => tcp6.push(address),
+            }
+        }
+        let cgroup = self.place.cgroup.child(&format!("svc-{service}")).id().unwrap();
+        Endpoint { service: ServiceId(service), cgroup, tcp4, tcp6 }
+    }
+
+    /// The file by which a process enters `app` or `svc-ID`.
+    pub fn procs(&self, cgroup: &str) -> PathBuf {
+        self.place.cgroup.child(cgroup).path().join("cgroup.procs")
+    }
+
+    /// What connecting to each address comes to, for a process in `cgroup`.
+    pub fn dial(&self, cgroup: &str, addresses: &[SocketAddr]) -> Vec<Dialled> {
+        let output = Command::new("sh")
+            .args(["-c", "echo $$ > \"$0\"; exec \"$@\""])
+            .arg(self.procs(cgroup))
+            .arg(Waylay::binary().with_file_name("netlab-load"))
+            .arg("dial")
+            .args(addresses.iter().map(ToString::to_string))
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap().lines().map(Dialled::read).collect()
+    }
+
+    /// What the engine has reported since the last call.
+    pub fn refusals(&mut self) -> Vec<Refusal> {
+        let refused = |event| match event {
+            Event::Refused { refusal, .. } => Some(refusal),
+            Event::Redirected { .. } | Event::Ended { .. } | Event::Lost { .. } => None,
+        };
+        self.engine.events(Duration::from_millis(20)).unwrap().into_iter().filter_map(refused).collect()
+    }
+}
+
+/// What a connect() came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dialled {
+    /// It succeeded; this address getpeername shows.
+    Connected(SocketAddr),
+    /// It failed with this errno.
+    Refused(i32),
+}
+
+impl Dialled {
+    fn read(line: &str) -> Self {
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            [_, "connected", peer] => Self::Connected(peer.parse().unwrap()),
+            [_, "errno", errno] => Self::Refused(errno.parse().unwrap()),
+            _ => panic!("{line}"),
+        }
+    }
+}

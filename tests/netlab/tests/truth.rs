@@ -1,0 +1,275 @@
+//! What an application is told about its connections is what it would be told
+//! without waylay, or names what went wrong.
+
+#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
+
+use std::{io::Write, net::Ipv4Addr, process::Command};
+
+use tempfile::TempDir;
+use waylay_netlab::{Family, Ground, Place, TcpServer, WebServer, patiently, python};
+
+/// What each address answers to a connect(): an error, or the names of both ends.
+const CONNECT: &str = "
+import errno, socket, sys
+def outcome(host, port, bind=None):
+    s = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET)
+    s.settimeout(20)
+    try:
+        if bind: s.bind((bind, 0))
+        s.connect((host, int(port)))
+        return f'from {s.getsockname()[0]} to {s.getpeername()[0]}'
+    except OSError as error:
+        return errno.errorcode.get(error.errno, error)
+for word in sys.argv[1:]:
+    host, port, *bind = word.split(',')
+    print(word, outcome(host, port, *bind))
+";
+
+/// Runs python once without waylay and once through two services; both must print the same.
+fn same(ground: &Ground, program: &str, args: &[String]) -> String {
+    let command =
+        || [python().to_owned(), "-c".into(), program.into()].into_iter().chain(args.iter().cloned());
+    let mut plain = match ground.client_namespace() {
+        Some(namespace) => namespace.command(python()),
+        None => Command::new(python()),
+    };
+    let plain = plain.args(command().skip(1)).output().unwrap();
+    let watched = ground.waylay().through_logs(2).watch(command()).well();
+    let plain = String::from_utf8(plain.stdout).unwrap();
+    assert_eq!(watched.stdout, plain);
+    plain
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().copied().map(str::to_owned).collect()
+}
+
+mod without_a_route {
+    use super::*;
+
+    /// A host that knows one network, and says of some others why it does not.
+    fn island() -> Ground {
+        let ground = Ground::new(Family::V4, Place::Veth);
+        let client = ground.client_namespace().unwrap();
+        for (kind, network) in [
+            ("unreachable", "198.51.100.0/25"),
+            ("prohibit", "198.51.100.128/26"),
+            ("blackhole", "198.51.100.192/26"),
+            ("unreachable", "2001:db8:1::/48"),
+            ("prohibit", "2001:db8:2::/48"),
+        ] {
+            client.ip(&["route", "add", kind, network]);
+        }
+        ground
+    }
+
+    #[test]
+    fn the_application_gets_the_kernels_error() {
+        let asked = [
+            "192.0.2.1,80",
+            "198.51.100.1,80",
+            "198.51.100.129,80",
+            "198.51.100.193,80",
+            "224.0.0.251,80",
+            "255.255.255.255,80",
+            "10.77.0.255,80",
+            "2001:db8:1::1,80",
+            "2001:db8:2::1,80",
+            "2001:db8:3::1,80",
+            "ff02::fb,80",
+            "::ffff:192.0.2.1,80",
+            "::ffff:198.51.100.129,80",
+        ];
+        let told = same(&island(), CONNECT, &words(&asked));
+        for (line, expected) in told.lines().zip([
+            "ENETUNREACH",
+            "EHOSTUNREACH",
+            "EACCES",
+            "EINVAL",
+            "ENETUNREACH",
+            "ENETUNREACH",
+            "ENETUNREACH",
+            "EHOSTUNREACH",
+            "EACCES",
+            "ENETUNREACH",
+            "ENETUNREACH",
+            "ENETUNREACH",
+            "EACCES",
+        ]) {
+            assert!(line.ends_with(expected), "{line}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn the_refusal_is_reported_and_no_service_sees_the_connection() {
+        let dial = [python(), "-c", CONNECT, "192.0.2.1,80"];
+        let finished = island().waylay().reporting().watch(dial).well();
+        assert!(finished.stderr.contains("the destination has no route (ENETUNREACH)"), "{finished:?}");
+        assert_eq!(finished.reports(), []);
+    }
+
+    #[test]
+    fn a_route_that_comes_and_goes_is_noticed() {
+        let ground = Ground::new(Family::V4, Place::Veth);
+        let (client, server) = (ground.client_namespace().unwrap(), ground.server_namespace().unwrap());
+        server.ip(&["addr", "add", "203.0.113.7/32", "dev", "lo"]);
+        let directory = TempDir::new().unwrap();
+        let web = WebServer::start_on(&ground, "203.0.113.7".parse().unwrap(), directory.path());
+        let mut run = ground.waylay().spawn_dialler();
+        let get = format!("get 203.0.113.7 {}", web.address().port());
+        assert_eq!(run.ask(&get), "ENETUNREACH");
+        client.ip(&["route", "add", "203.0.113.0/24", "via", "10.77.0.2"]);
+        patiently("the new route", || (run.ask(&get) == "HTTP/").then_some(()));
+        client.ip(&["route", "del", "203.0.113.0/24"]);
+        patiently("the end of the route", || (run.ask(&get) == "ENETUNREACH").then_some(()));
+        run.finish().well();
+    }
+
+    #[test]
+    fn a_second_address_changes_what_is_shown_as_the_source() {
+        let ground = Ground::new(Family::V4, Place::Veth);
+        let client = ground.client_namespace().unwrap();
+        let directory = TempDir::new().unwrap();
+        let web = WebServer::start(&ground, directory.path());
+        let mut run = ground.waylay().spawn_dialler();
+        let source = format!("source 10.77.0.2 {}", web.address().port());
+        assert_eq!(run.ask(&source), "10.77.0.1");
+        client.ip(&["addr", "add", "10.77.0.9/24", "dev", "wire"]);
+        client.ip(&["route", "change", "10.77.0.0/24", "dev", "wire", "src", "10.77.0.9"]);
+        patiently("the other source", || (run.ask(&source) == "10.77.0.9").then_some(()));
+        run.finish().well();
+    }
+}
+
+mod getsockname {
+    use super::*;
+
+    #[test]
+    fn shows_what_the_route_gives_over_a_network() {
+        for family in [Family::V4, Family::V6] {
+            let ground = Ground::new(family, Place::Veth);
+            let directory = TempDir::new().unwrap();
+            let web = WebServer::start(&ground, directory.path());
+            let port = web.address().port();
+            let own = match family {
+                Family::V4 => "10.77.0.1",
+                Family::V6 => "fd00:77::1",
+            };
+            let server = ground.server();
+            let mut asked = vec![format!("{server},{port}"), format!("{server},{port},{own}")];
+            if family == Family::V4 {
+                asked.push(format!("::ffff:{server},{port}"));
+            }
+            let told = same(&ground, CONNECT, &asked);
+            assert_eq!(told.matches(&format!("from {own} to {server}")).count(), 2, "{told}");
+        }
+    }
+
+    #[test]
+    fn shows_what_the_route_gives_on_the_loopback() {
+        let server = TcpServer::start(Ipv4Addr::UNSPECIFIED.into(), |mut stream| stream.write_all(b"x"));
+        let port = server.address().port();
+        let hosts = ["127.0.0.1", "127.0.0.2", "0.0.0.0", "::ffff:127.0.0.1", "::ffff:0.0.0.0"];
+        let mut asked: Vec<_> = hosts.iter().map(|host| format!("{host},{port}")).collect();
+        asked.push(format!("127.0.0.1,{port},127.0.0.5"));
+        same(&Ground::loopback(), CONNECT, &asked);
+    }
+
+    const ANOTHER_LIFE: &str = "
+import socket, sys
+s = socket.socket()
+print(s.getsockname()[0])
+s.connect((sys.argv[1], int(sys.argv[2])))
+print(s.getsockname()[0])
+sys.stdout.flush()
+import ctypes, struct
+ctypes.CDLL(None).connect(s.fileno(), struct.pack('H14x', socket.AF_UNSPEC), 16)
+print(s.getsockname()[0])
+";
+
+    #[test]
+    fn shows_nothing_of_a_socket_that_is_not_connected() {
+        let server = TcpServer::start(Ipv4Addr::LOCALHOST.into(), |_| Ok(()));
+        same(&Ground::loopback(), ANOTHER_LIFE, &words(&["127.0.0.1", &server.address().port().to_string()]));
+    }
+}
+
+mod a_destination_that {
+    use super::*;
+
+    const READ: &str = "
+import errno, socket, sys
+s = socket.socket()
+try:
+    s.connect((sys.argv[1], int(sys.argv[2])))
+    s.recv(1)
+    print('an orderly end')
+except OSError as error:
+    print(errno.errorcode[error.errno])
+";
+
+    /// The application is reset, and each service of the chain says why.
+    fn fails(ground: &Ground, host: &str, errno: &str) {
+        let finished =
+            ground.waylay().through_logs(2).reporting().watch([python(), "-c", READ, host, "9"]).well();
+        assert_eq!(finished.stdout, "ECONNRESET\n");
+        let last = finished.report_of("log-2");
+        assert_eq!(last.verdict, "unreachable");
+        assert!(last.error.as_ref().is_some_and(|error| error.contains(errno)), "{last:?}");
+        let first = finished.report_of("log");
+        assert!(["reset", "unreachable"].contains(&first.verdict.as_str()), "{first:?}");
+    }
+
+    #[test]
+    fn refuses_resets_the_application_and_is_named() {
+        fails(&Ground::new(Family::V4, Place::Veth), "10.77.0.2", "ECONNREFUSED");
+    }
+
+    #[test]
+    fn is_not_there_resets_the_application_and_is_named() {
+        fails(&Ground::new(Family::V4, Place::Veth), "10.77.0.77", "EHOSTUNREACH");
+    }
+
+    #[test]
+    fn never_answers_resets_the_application_and_is_named() {
+        let ground = Ground::new(Family::V4, Place::Veth);
+        ground.client_namespace().unwrap().sysctl("net/ipv4/tcp_syn_retries", "1");
+        ground.server_namespace().unwrap().ip(&["route", "add", "blackhole", "10.77.0.1/32"]);
+        fails(&ground, "10.77.0.2", "ETIMEDOUT");
+    }
+}
+
+mod name_resolution {
+    use super::*;
+
+    const HOSTS: &str = "\
+10.77.0.2 many.test
+192.0.2.80 many.test
+127.0.0.1 many.test
+fd00:77::2 many.test
+2001:db8::80 many.test
+::1 many.test
+";
+    const RESOLVE: &str = "
+import socket
+for found in socket.getaddrinfo('many.test', 80, type=socket.SOCK_STREAM):
+    print(found[4][0])
+";
+
+    /// getaddrinfo sorts by what it learns from sockets of its own (RFC 6724).
+    #[test]
+    fn gives_addresses_in_the_same_order() {
+        let ground = Ground::new(Family::V4, Place::Veth);
+        let directory = TempDir::new().unwrap();
+        let hosts = directory.path().join("hosts");
+        std::fs::write(&hosts, HOSTS).unwrap();
+        let resolve = "mount --bind \"$1\" /etc/hosts && exec \"$2\" -c \"$3\"";
+        let command =
+            ["unshare", "--mount", "sh", "-c", resolve, "sh", hosts.to_str().unwrap(), python(), RESOLVE];
+        let plain = ground.client_namespace().unwrap().command("env").args(command).output().unwrap();
+        let plain = String::from_utf8(plain.stdout).unwrap();
+        let watched = ground.waylay().through_logs(2).watch(command).well();
+        assert_eq!(watched.stdout, plain);
+        assert_eq!(plain.lines().count(), 6, "{plain}");
+    }
+}
