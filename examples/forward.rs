@@ -34,7 +34,7 @@ async fn report(inbound: Inbound) {
         Ok(Transfer { to_destination: up, to_application: down }) => {
             println!("{leg}: {up} B up, {down} B down");
         }
-        Err(error) => println!("{leg}: {error}"),
+        Err(error) => println!("{leg}: {}", in_full(error.as_ref())),
     }
 }
 
@@ -42,4 +42,12 @@ async fn forward(inbound: Inbound) -> Result<Transfer, Box<dyn Error>> {
     let outbound = inbound.connect().await?; // Sets the redirect records, then dials.
     let transfer = waylay_relay::relay(inbound, outbound).await?;
     Ok(transfer)
+}
+
+/// An error with its reasons, down to what the kernel said.
+fn in_full(error: &dyn Error) -> String {
+    match error.source() {
+        Some(reason) => format!("{error}: {}", in_full(reason)),
+        None => error.to_string(),
+    }
 }

@@ -1,4 +1,4 @@
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -14,8 +14,8 @@ pub struct Address {
     pub port: u16,
     /// Of the socket: `AF_INET6` with a mapped address is a v4-mapped connect.
     pub family: u16,
-    /// Zero.
-    pub reserved: u32,
+    /// Index of the link that a link-local address is on; else 0.
+    pub scope: u32,
 }
 
 const AF_INET: u16 = 2;
@@ -27,14 +27,21 @@ impl From<SocketAddr> for Address {
             IpAddr::V4(ip) => (ip.to_ipv6_mapped(), AF_INET),
             IpAddr::V6(ip) => (ip, AF_INET6),
         };
-        Self { ip: ip.octets(), port: addr.port(), family, reserved: 0 }
+        let scope = match addr {
+            SocketAddr::V4(_) => 0,
+            SocketAddr::V6(addr) => addr.scope_id(),
+        };
+        Self { ip: ip.octets(), port: addr.port(), family, scope }
     }
 }
 
 impl From<Address> for SocketAddr {
     /// The destination in its shortest form: a mapped address as IPv4.
     fn from(addr: Address) -> Self {
-        Self::new(Ipv6Addr::from(addr.ip).to_canonical(), addr.port)
+        match Ipv6Addr::from(addr.ip).to_canonical() {
+            IpAddr::V4(ip) => Self::new(ip.into(), addr.port),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, addr.port, 0, addr.scope).into(),
+        }
     }
 }
 
@@ -81,7 +88,7 @@ mod tests {
 
     #[test]
     fn addresses_survive_the_round_trip() {
-        for text in ["127.0.0.1:80", "[2001:db8::1]:443", "0.0.0.0:0"] {
+        for text in ["127.0.0.1:80", "[2001:db8::1]:443", "[fe80::1%3]:80", "0.0.0.0:0"] {
             let addr: SocketAddr = text.parse().unwrap();
             assert_eq!(SocketAddr::from(Address::from(addr)), addr);
         }

@@ -16,7 +16,7 @@ use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 use clap::Parser;
 use waylay_host::{
     Observer, RunError, RunSpec,
-    launch::{Launch, SUBCOMMAND},
+    launch::{Launch, LaunchError, SUBCOMMAND},
     user::Identity,
 };
 
@@ -87,6 +87,8 @@ fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
 fn launch(args: &LaunchArgs) -> Result<ExitCode, Box<dyn Error>> {
     let launch: Launch = args.spec.parse()?;
     let error = launch.exec(&args.command);
-    complain(&error);
+    if !matches!(error, LaunchError::Dismissed) {
+        complain(&error);
+    }
     Ok(ExitCode::from(error.exit_code()))
 }

@@ -30,7 +30,7 @@ struct wl_address {
 	__u8 ip[16];
 	__u16 port;
 	__u16 family; /* of the socket: AF_INET6 with a mapped ip is "v4-mapped" */
-	__u32 reserved;
+	__u32 scope;  /* index of the link a link-local address is on; else 0 */
 };
 
 struct wl_process {

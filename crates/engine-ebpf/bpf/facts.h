@@ -98,11 +98,29 @@ static __always_inline void wl_resolve_unspecified(__u8 *ip)
 		words[3] = bpf_htonl(1);
 }
 
-static __always_inline void wl_remote(const volatile struct bpf_sock_addr *ctx, int family,
-				      struct wl_address *a)
+static __always_inline bool wl_is_link_local(const __u8 *ip)
 {
+	return ip[0] == 0xfe && (ip[1] & 0xc0) == 0x80;
+}
+
+/* Which link an address is on, if the application said so: the context that
+ * programs are given leaves it out. 0 where the kernel has no way to it. */
+static __always_inline __u32 wl_scope(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock_addr_kern *kern;
+
+	if (!bpf_cast_to_kern_ctx)
+		return 0;
+	kern = bpf_cast_to_kern_ctx(ctx);
+	return BPF_CORE_READ(kern, uaddr, sin6_scope_id);
+}
+
+static __always_inline void wl_remote(struct bpf_sock_addr *context, int family, struct wl_address *a)
+{
+	const volatile struct bpf_sock_addr *ctx = context;
 	__u32 *words = (__u32 *)a->ip;
 
+	a->scope = 0;
 	if (family == AF_INET) {
 		wl_map_ip4(a->ip, ctx->user_ip4);
 	} else {
@@ -110,11 +128,12 @@ static __always_inline void wl_remote(const volatile struct bpf_sock_addr *ctx, 
 		words[1] = ctx->user_ip6[1];
 		words[2] = ctx->user_ip6[2];
 		words[3] = ctx->user_ip6[3];
+		if (wl_is_link_local(a->ip))
+			a->scope = wl_scope(context);
 	}
 	wl_resolve_unspecified(a->ip);
 	a->port = bpf_ntohs((__u16)ctx->user_port);
 	a->family = family;
-	a->reserved = 0;
 }
 
 /* An MPTCP application's socket is not the one that connects: the kernel

@@ -112,7 +112,18 @@ struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 };
 
+struct sockaddr_in6 {
+	__u32 sin6_scope_id;
+};
+
+struct bpf_sock_addr_kern {
+	struct sockaddr_in6 *uaddr;
+};
+
 #pragma clang attribute pop
+
+/* Linux 6.2. */
+extern void *bpf_cast_to_kern_ctx(void *ctx) __weak __ksym;
 
 /* The C library's socket addresses, as SO_ORIGINAL_DST answers them. */
 struct wl_sockaddr_in {

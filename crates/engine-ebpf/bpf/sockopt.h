@@ -135,7 +135,7 @@ static __always_inline int wl_answer_in6(struct bpf_sockopt *ctx, const struct w
 	out->port = bpf_htons(a->port);
 	out->flowinfo = 0;
 	__builtin_memcpy(out->ip, a->ip, sizeof(out->ip));
-	out->scope = 0;
+	out->scope = a->scope;
 	return wl_opt_done(ctx, sizeof(*out));
 }
 

@@ -99,6 +99,10 @@ pub enum LaunchError {
     /// No listening socket.
     #[error("cannot listen")]
     Listen(#[source] io::Error),
+    /// The supervisor gave the run up before the service was let go, and has
+    /// said why itself.
+    #[error("dismissed by the supervisor")]
+    Dismissed,
     /// The supervisor is gone or speaks another language.
     #[error("lost the supervisor")]
     Supervisor(#[source] io::Error),
@@ -138,6 +142,7 @@ impl LaunchError {
             Self::NotExecutable { .. } => 126,
             Self::Cgroup { .. }
             | Self::Listen(_)
+            | Self::Dismissed
             | Self::Supervisor(_)
             | Self::Identity { .. }
             | Self::OwnBinary(_) => 125,
@@ -245,7 +250,7 @@ fn listen_for_supervisor() -> Result<Vec<Passed>, LaunchError> {
         tcp4: at("tcp4").filter_map(only_v4).collect(),
         tcp6: at("tcp6").filter_map(only_v6).collect(),
     };
-    shake_hands(&listening).map_err(LaunchError::Supervisor)?;
+    shake_hands(&listening)?;
     Ok(sockets)
 }
 
@@ -310,22 +315,25 @@ fn raise_descriptor_limit() {
     let _fewer = setrlimit(Resource::Nofile, limit);
 }
 
-fn shake_hands(listening: &Listening) -> io::Result<()> {
+fn shake_hands(listening: &Listening) -> Result<(), LaunchError> {
+    let mut line = serde_json::to_vec(listening).map_err(|error| LaunchError::Supervisor(error.into()))?;
+    line.push(b'\n');
     let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, listening)?;
-    out.write_all(b"\n")?;
-    out.flush()?;
-    wait_for_line(io::stdin().as_fd())?;
-    Ok(())
+    out.write_all(&line).and_then(|()| out.flush()).map_err(LaunchError::Supervisor)?;
+    match wait_for_line(io::stdin().as_fd()).map_err(LaunchError::Supervisor)? {
+        Some(()) => Ok(()),
+        None => Err(LaunchError::Dismissed),
+    }
 }
 
-/// Reads a line and not a byte more: what follows is for the program.
-fn wait_for_line(from: BorrowedFd<'_>) -> io::Result<()> {
+/// Reads a line and not a byte more: what follows is for the program. `None` if
+/// there is none.
+fn wait_for_line(from: BorrowedFd<'_>) -> io::Result<Option<()>> {
     let mut byte = [0];
     loop {
         match rustix::io::read(from, &mut byte) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) if byte == *b"\n" => return Ok(()),
+            Ok(0) => return Ok(None),
+            Ok(_) if byte == *b"\n" => return Ok(Some(())),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }

@@ -309,6 +309,76 @@ mod tests {
         });
     }
 
+    /// Relays so many bytes and returns what the server has received of them.
+    fn relay_bytes<O: Observer>(
+        connection: &mut Connection,
+        observer: &mut O,
+        [client, server]: [&mut net::TcpStream; 2],
+        count: usize,
+    ) -> Vec<u8> {
+        let mut received = vec![0; count];
+        std::thread::scope(|scope| {
+            scope.spawn(|| client.write_all(&vec![7; count]).unwrap());
+            let reader = scope.spawn(|| server.read_exact(&mut received).unwrap());
+            while !reader.is_finished() {
+                connection.look().unwrap();
+                connection.advance(observer).unwrap();
+            }
+        });
+        received
+    }
+
+    #[test]
+    fn a_large_direction_is_spliced_and_copied_again_when_it_becomes_small() {
+        on_a_runtime(async {
+            let (application, mut client) = pair();
+            let (destination, mut server) = pair();
+            let mut connection = connection(application, destination);
+            connection.prepare().unwrap();
+
+            let ends = [&mut client, &mut server];
+            let received = relay_bytes(&mut connection, &mut (), ends, 64 << 20);
+            assert!(received.iter().all(|byte| *byte == 7));
+            assert!(connection.to_destination.is_spliced());
+            assert!(!connection.to_application.is_spliced());
+
+            for _ in 0..100 {
+                relay_bytes(&mut connection, &mut (), [&mut client, &mut server], 1);
+            }
+            assert!(!connection.to_destination.is_spliced());
+        });
+    }
+
+    #[test]
+    fn a_direction_is_not_spliced_while_an_observer_looks() {
+        on_a_runtime(async {
+            let (application, mut client) = pair();
+            let (destination, mut server) = pair();
+            let mut connection = connection(application, destination);
+            connection.prepare().unwrap();
+
+            let mut seen = 0;
+            let mut count = |_: Direction, bytes: &[u8]| {
+                seen += bytes.len();
+                crate::Verdict::Forward
+            };
+            relay_bytes(&mut connection, &mut count, [&mut client, &mut server], 64 << 20);
+            assert!(!connection.to_destination.is_spliced());
+            assert_eq!(seen, 64 << 20);
+
+            // It looks away, and at what comes later again.
+            relay_bytes(&mut connection, &mut (), [&mut client, &mut server], 64 << 20);
+            assert!(connection.to_destination.is_spliced());
+            let mut latest = Vec::new();
+            let mut keep = |_: Direction, bytes: &[u8]| {
+                latest.extend_from_slice(bytes);
+                crate::Verdict::Forward
+            };
+            relay_bytes(&mut connection, &mut keep, [&mut client, &mut server], 1000);
+            assert_eq!(latest, [7; 1000]);
+        });
+    }
+
     #[test]
     fn a_reset_whose_error_was_taken_elsewhere_is_still_a_reset() {
         on_a_runtime(async {

@@ -59,6 +59,11 @@ impl Flow {
         self.ended
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_spliced(&self) -> bool {
+        self.pipe.is_some()
+    }
+
     /// Bytes the sink's kernel has taken.
     pub(crate) fn forwarded(&self) -> u64 {
         self.forwarded

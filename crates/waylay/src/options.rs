@@ -1,6 +1,6 @@
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{SocketAddr, SocketAddrV6},
     os::fd::{AsFd, BorrowedFd},
 };
 
@@ -97,12 +97,18 @@ const SOCKADDR_IN6: usize = 28;
 fn read_sockaddr(bytes: &[u8]) -> Option<SocketAddr> {
     let family = u16::from_ne_bytes(*bytes.first_chunk()?);
     let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
-    let ip: IpAddr = match i32::from(family) {
-        libc::AF_INET => (*bytes.get(4..)?.first_chunk::<4>()?).into(),
-        libc::AF_INET6 => (*bytes.get(8..)?.first_chunk::<16>()?).into(),
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, port))
+    match i32::from(family) {
+        libc::AF_INET => {
+            let ip = *bytes.get(4..)?.first_chunk::<4>()?;
+            Some(SocketAddr::new(ip.into(), port))
+        }
+        libc::AF_INET6 => {
+            let ip = *bytes.get(8..)?.first_chunk::<16>()?;
+            let scope = u32::from_ne_bytes(*bytes.get(24..)?.first_chunk()?);
+            Some(SocketAddrV6::new(ip.into(), port, 0, scope).into())
+        }
+        _ => None,
+    }
 }
 
 /// Sets redirect records on a socket that will connect on.

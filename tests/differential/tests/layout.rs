@@ -51,7 +51,7 @@ fn rust_and_the_object_agree() {
 /// What services are answered.
 fn answers() -> Vec<(&'static str, Layout)> {
     vec![
-        ("wl_address", layout!(abi::Address { ip, port, family, reserved })),
+        ("wl_address", layout!(abi::Address { ip, port, family, scope })),
         (
             "wl_process",
             layout!(abi::Process { start_time_ns, cgroup, exe_device, exe_inode, pid, uid, comm }),

@@ -5,13 +5,13 @@
 use std::{
     fs,
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     path::Path,
     sync::{Arc, Mutex},
 };
 
 use tempfile::TempDir;
-use waylay_netlab::{Certificate, Ground, Report, TcpServer, WebServer, dialler_of, python};
+use waylay_netlab::{Certificate, Family, Ground, Place, Report, TcpServer, WebServer, dialler_of, python};
 
 const MIB: u64 = 1 << 20;
 const FILE_SIZE: u64 = 3 * MIB;
@@ -57,6 +57,38 @@ fn a_program_sees_the_ipv6_address_it_asked_for() {
 #[test]
 fn a_program_sees_the_v4_mapped_address_it_asked_for() {
     names_of("::ffff:127.0.0.1", Ipv4Addr::LOCALHOST.into(), "::ffff:127.0.0.1");
+}
+
+const ON_A_LINK: &str = "
+import socket, sys
+s = socket.socket(socket.AF_INET6)
+s.connect(('fe80::77:2', int(sys.argv[1]), 0, socket.if_nametoindex('wire')))
+s.sendall(b'GET /file HTTP/1.0\\r\\n\\r\\n')
+sys.stdout.write(s.makefile('rb').read().split(b'\\r\\n\\r\\n')[1].decode())
+";
+
+/// Such an address is nothing without the link it is on.
+#[test]
+fn a_link_local_address_is_reached_on_its_link() {
+    let ground = Ground::new(Family::V6, Place::Veth);
+    let (client, server) = (ground.client_namespace().unwrap(), ground.server_namespace().unwrap());
+    for (namespace, address) in [(client, "fe80::77:1/64"), (server, "fe80::77:2/64")] {
+        namespace.ip(&["addr", "add", address, "dev", "wire", "nodad"]);
+    }
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("file"), "on the link\n").unwrap();
+    let web = WebServer::start_on(&ground, Ipv6Addr::UNSPECIFIED.into(), directory.path());
+    let port = web.address().port().to_string();
+    let command = [python(), "-c", ON_A_LINK, &port];
+    let finished = ground.waylay().through_logs(2).reporting().watch(command).well();
+    assert_eq!(finished.stdout, "on the link\n");
+    for name in ["log", "log-2"] {
+        let SocketAddr::V6(destination) = finished.report_of(name).original_destination else {
+            panic!("{name}")
+        };
+        assert_eq!(destination.ip().to_string(), "fe80::77:2");
+        assert!(destination.scope_id() > 0, "{destination}");
+    }
 }
 
 const WAYS_TO_CONNECT: &str = include_str!("../scripts/ways_to_connect.py");

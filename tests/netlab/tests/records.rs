@@ -100,6 +100,8 @@ fn every_refusal_has_its_errno() {
         ("ipv6", "Ok"),
         ("connected", "Connected"),
         ("query-listener", "NotRedirected"),
+        ("bind", "Ok"),
+        ("taken", "TakenAlready"),
         ("ended", "FlowEnded"),
     ];
     for (name, errno) in expected {

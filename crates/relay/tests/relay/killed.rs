@@ -1,13 +1,16 @@
 //! A relay process that is killed is an error to both peers, never a clean end of a short stream.
 
-use std::env;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{scope, spawn, yield_now};
+use std::{env, fs};
 
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pipe::fcntl_getpipe_size;
 use socket2::{Domain, Socket, Type};
 use waylay_relay::{arm, relay};
 
@@ -22,8 +25,9 @@ const KIND: &str = "WAYLAY_RELAY_TEST_KIND";
 /// Sent by the receiver of a stream once it has all of it, so that the sender, too, can tell complete from
 /// short.
 const RECEIPT: &[u8] = b"complete";
-const STREAM_BYTES: u64 = 4 * 1024 * 1024;
-const ROUNDS: u64 = 50;
+/// A few chunks, and enough to be spliced for most of the way.
+const STREAM_BYTES: [u64; 2] = [4 * 1024 * 1024, 64 * 1024 * 1024];
+const ROUNDS: u64 = 100;
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -99,12 +103,28 @@ impl Process {
         Self { child, address, destination }
     }
 
+    /// Whether a direction is being spliced. What the process was born with is of another size.
+    fn has_a_pipe(&self) -> bool {
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        descriptors.filter_map(Result::ok).any(|entry| {
+            let target = fs::read_link(entry.path());
+            let is_pipe = target.is_ok_and(|target| target.to_string_lossy().starts_with("pipe:"));
+            is_pipe && size_of_pipe(&entry.path()).is_some_and(|size| size > 64 * 1024)
+        })
+    }
+
     fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         // Whoever still waits for the relay to connect is given a connection that was reset.
         reset(TcpStream::connect(self.destination.local_addr().unwrap()).unwrap());
     }
+}
+
+/// `None` if it has gone meanwhile.
+fn size_of_pipe(path: &Path) -> Option<usize> {
+    let pipe = open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    fcntl_getpipe_size(pipe).ok()
 }
 
 impl Drop for Process {
@@ -133,19 +153,18 @@ impl Ending {
 }
 
 /// Each peer uses its socket from one thread only: an error is reported once, to whoever comes first.
-fn send_stream(socket: &TcpStream, seed: u64) -> Ending {
-    let sent =
-        pattern::send(socket, seed, STREAM_BYTES, |_| ()).and_then(|()| socket.shutdown(Shutdown::Write));
+fn send_stream(socket: &TcpStream, seed: u64, total: u64) -> Ending {
+    let sent = pattern::send(socket, seed, total, |_| ()).and_then(|()| socket.shutdown(Shutdown::Write));
     match sent {
         Ok(()) => Ending::of(read_to_end(socket), RECEIPT.len() as u64),
         Err(_) => Ending::Error,
     }
 }
 
-fn receive_stream(mut socket: &TcpStream, seed: u64, progress: &AtomicU64) -> Ending {
+fn receive_stream(mut socket: &TcpStream, seed: u64, total: u64, progress: &AtomicU64) -> Ending {
     let received = pattern::receive(socket, seed, |count| progress.store(count, Ordering::Relaxed));
     progress.store(u64::MAX, Ordering::Relaxed);
-    let ending = Ending::of(received, STREAM_BYTES);
+    let ending = Ending::of(received, total);
     match ending {
         // The relay may be killed before it takes the receipt, after the stream was complete: an error to the
         // sender alone.
@@ -160,39 +179,54 @@ fn read_to_end(mut socket: &TcpStream) -> io::Result<u64> {
     socket.read_to_end(&mut Vec::new()).map(|count| count as u64)
 }
 
-/// One stream through a relay process which is killed when `mark` bytes have come out, or none are left to
-/// come.
-fn round(seed: u64, upwards: bool, mark: u64) -> [Ending; 2] {
+/// How one stream through a killed relay process ended.
+struct Round {
+    endings: [Ending; 2],
+    /// Whether it was under way in a pipe at the end.
+    spliced: bool,
+}
+
+/// Kills the relay process when `mark` bytes have come out, or none are left to come.
+fn round(seed: u64, upwards: bool, total: u64, mark: u64) -> Round {
     let mut process = Process::start(Kind::Armed);
     let destination = process.destination.try_clone().unwrap();
     let client = TcpStream::connect(process.address).unwrap();
     let progress = AtomicU64::new(0);
     scope(|scope| {
         let play = |socket: &TcpStream, sends: bool| {
-            if sends { send_stream(socket, seed) } else { receive_stream(socket, seed, &progress) }
+            if sends {
+                send_stream(socket, seed, total)
+            } else {
+                receive_stream(socket, seed, total, &progress)
+            }
         };
         let client = scope.spawn(move || play(&client, upwards));
         let server = scope.spawn(move || play(&destination.accept().unwrap().0, !upwards));
         while progress.load(Ordering::Relaxed) < mark {
             yield_now();
         }
+        let spliced = process.has_a_pipe();
         process.kill();
-        [client.join().unwrap(), server.join().unwrap()]
+        Round { endings: [client.join().unwrap(), server.join().unwrap()], spliced }
     })
 }
 
 #[test]
 fn at_any_moment_it_is_an_error_to_both_peers() {
-    let mut interrupted = 0;
+    let (mut interrupted, mut while_spliced) = (0, 0);
     for number in 0..ROUNDS {
+        let total = STREAM_BYTES[number as usize / 2 % 2];
         // The first rounds end before the relay has connected, the last byte is out in some of the others.
-        let mark = if number < 4 { 0 } else { pattern::mix(number) % (STREAM_BYTES + STREAM_BYTES / 8) };
-        let endings = round(number, number.is_multiple_of(2), mark);
+        let mark = if number < 4 { 0 } else { pattern::mix(number) % (total + total / 8) };
+        let Round { endings, spliced } = round(number, number.is_multiple_of(2), total, mark);
         let short = endings.iter().any(|ending| matches!(ending, Ending::Short(_)));
-        assert!(!short, "round {number}, killed after {mark} bytes: {endings:?}");
-        interrupted += usize::from(endings.contains(&Ending::Error));
+        assert!(!short, "round {number}, killed after {mark} of {total} bytes: {endings:?}");
+        let failed = endings.contains(&Ending::Error);
+        interrupted += usize::from(failed);
+        while_spliced += usize::from(failed && spliced);
     }
-    assert!(interrupted > 0, "no round was interrupted, so nothing was tested");
+    assert!(interrupted > while_spliced, "no round was interrupted while it was copied");
+    assert!(while_spliced > 0, "no round was interrupted while it was spliced");
 }
 
 /// Half a stream has passed and every queue is empty: the moment in which a kernel closes most politely.

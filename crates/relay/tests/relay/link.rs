@@ -63,9 +63,13 @@ pub(crate) fn outcome(relay: Relay) -> Result<Transfer, RelayError> {
 
 /// The dialling and the accepted end of a connection.
 pub(crate) fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let dialled = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    (dialled, listener.accept().unwrap().0)
+    thread_local! {
+        static LISTENER: TcpListener = TcpListener::bind("127.0.0.1:0").unwrap();
+    }
+    LISTENER.with(|listener| {
+        let dialled = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (dialled, listener.accept().unwrap().0)
+    })
 }
 
 /// Closes a socket by a reset.

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
+mod clients;
 mod killed;
 mod link;
+mod media;
 mod observed;
 mod pattern;
 mod resets;

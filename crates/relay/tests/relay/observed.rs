@@ -45,9 +45,7 @@ fn it_sees_exactly_the_bytes_in_order() {
         }
     }
     for (seen, seed) in [(up, 1), (down, 2)] {
-        let mut expected = vec![0; TOTAL];
-        pattern::fill(seed, 0, &mut expected);
-        assert!(seen == expected);
+        assert!(seen == pattern::stream(seed, TOTAL));
     }
 }
 

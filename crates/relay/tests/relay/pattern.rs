@@ -1,9 +1,10 @@
-//! Streams whose every word depends on its position, so that a lost, repeated or moved byte is noticed.
+//! Streams whose bytes depend on their position, so that a lost, repeated or moved one is noticed.
 
 use std::io::{Read, Result, Write};
 use std::net::TcpStream;
+use std::sync::OnceLock;
 
-/// A multiple of the word size, so that only the end of a stream can cut a word.
+/// A multiple of the block size, so that only the end of a stream can cut a block.
 const CHUNK: usize = 64 * 1024;
 
 /// Any bijective mixing will do; these are SplitMix64's constants.
@@ -14,12 +15,30 @@ pub(crate) fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// Fills a chunk that begins at `position`, a multiple of 8.
+/// Bytes that are what they are by their place in the stream as a whole.
+const BLOCK: usize = 4096;
+
+/// Fills a chunk that begins at `position`, a multiple of [`BLOCK`]: each block is a piece of a random text,
+/// which piece depends on its number.
 pub(crate) fn fill(seed: u64, position: u64, chunk: &mut [u8]) {
-    for (index, word) in chunk.chunks_mut(8).enumerate() {
-        let value = mix(seed ^ (position / 8 + index as u64)).to_le_bytes();
-        word.copy_from_slice(&value[..word.len()]);
+    let text = text();
+    for (index, block) in chunk.chunks_mut(BLOCK).enumerate() {
+        let number = position / BLOCK as u64 + index as u64;
+        let start = mix(seed.rotate_left(32) ^ number) as usize % (text.len() - BLOCK);
+        block.copy_from_slice(&text[start..start + block.len()]);
     }
+}
+
+/// The first `total` bytes of a stream.
+pub(crate) fn stream(seed: u64, total: usize) -> Vec<u8> {
+    let mut bytes = vec![0; total];
+    fill(seed, 0, &mut bytes);
+    bytes
+}
+
+fn text() -> &'static [u8] {
+    static TEXT: OnceLock<Vec<u8>> = OnceLock::new();
+    TEXT.get_or_init(|| (0..1 << 17).flat_map(|word| mix(word).to_le_bytes()).collect())
 }
 
 /// Writes the first `total` bytes of a stream, counting them by `progress`.

@@ -69,30 +69,67 @@ fn an_empty_connection_ends_in_order() {
 }
 
 #[test]
-fn two_thousand_short_connections_lose_nothing() {
+fn a_gibibyte_each_way_arrives_byte_for_byte() {
+    let Link { client, server, relay } = Link::new();
     scope(|scope| {
-        for worker in 0..4 {
-            scope.spawn(move || (0..500).for_each(|round| short_connection(worker * 500 + round)));
+        scope.spawn(|| send_and_finish(&client, 7, 1024 * MIB));
+        scope.spawn(|| send_and_finish(&server, 8, 1024 * MIB));
+        scope.spawn(|| assert_eq!(receive(&server, 7), 1024 * MIB));
+        scope.spawn(|| assert_eq!(receive(&client, 8), 1024 * MIB));
+    });
+    let expected = Transfer { to_destination: 1024 * MIB, to_application: 1024 * MIB };
+    assert_eq!(outcome(relay).unwrap(), expected);
+}
+
+#[test]
+fn ten_thousand_short_connections_lose_nothing() {
+    scope(|scope| {
+        for worker in 0..4u64 {
+            scope.spawn(move || {
+                for number in worker * 2500..(worker + 1) * 2500 {
+                    if number.is_multiple_of(2) { closed_at_once(number) } else { exchange(number) }
+                }
+            });
         }
     });
 }
 
-/// A request and an answer; every second server closes as soon as its answer is written.
-fn short_connection(number: u64) {
+/// A server that sends and closes at once, to a client that says nothing.
+fn closed_at_once(number: u64) {
     let Link { client, server, relay } = Link::new();
-    let (request, answer) = (pattern::mix(number) % 3000, pattern::mix(!number) % 100_000);
+    let answer = pattern::mix(number) % 50_000;
+    pattern::send(&server, number, answer, |_| ()).unwrap();
+    drop(server);
+    assert_eq!(receive(&client, number), answer);
+    drop(client);
+    assert_eq!(outcome(relay).unwrap(), Transfer { to_destination: 0, to_application: answer });
+}
+
+/// A request and an answer, neither of which waits for the other.
+fn exchange(number: u64) {
+    let Link { client, server, relay } = Link::new();
+    let (request, answer) = (pattern::mix(number) % 3000, pattern::mix(!number) % 50_000);
     let server = spawn(move || {
-        if number.is_multiple_of(2) {
-            assert_eq!(receive(&server, number), request);
-        }
         send_and_finish(&server, !number, answer);
-        assert_eq!(receive(&server, number), if number.is_multiple_of(2) { 0 } else { request });
+        assert_eq!(receive(&server, number), request);
     });
     send_and_finish(&client, number, request);
     assert_eq!(receive(&client, !number), answer);
     drop(client);
     server.join().unwrap();
     assert_eq!(outcome(relay).unwrap(), Transfer { to_destination: request, to_application: answer });
+}
+
+#[test]
+fn what_was_sent_before_the_relay_starts_arrives() {
+    let ((client, application), (destination, server)) = (pair(), pair());
+    pattern::send(&client, 1, 100_000, |_| ()).unwrap();
+    send_and_finish(&server, 2, 200_000);
+    let relay = relay(application, destination, ());
+    assert_eq!(receive(&client, 2), 200_000);
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(receive(&server, 1), 100_000);
+    assert_eq!(outcome(relay).unwrap(), Transfer { to_destination: 100_000, to_application: 200_000 });
 }
 
 #[test]

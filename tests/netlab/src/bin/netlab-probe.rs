@@ -4,6 +4,7 @@
 
 use std::{
     env,
+    fmt::Debug,
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     thread,
@@ -186,11 +187,13 @@ fn refusals(inbound: Inbound) {
     report("connected", set_redirect_records(&connection, &genuine));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     println!("query-listener {:?}", query_redirect_records(&listener).unwrap_err());
+    report("bind", RedirectService::bind((Ipv4Addr::LOCALHOST, 0).into()).map(drop));
+    report("taken", RedirectService::from_env().map(drop));
     drop(inbound);
     report("ended", set_redirect_records(&tcp4(), &genuine));
 }
 
-fn report(name: &str, outcome: Result<(), SetError>) {
+fn report(name: &str, outcome: Result<(), impl Debug>) {
     match outcome {
         Ok(()) => println!("{name} Ok"),
         Err(error) => println!("{name} {error:?}"),
