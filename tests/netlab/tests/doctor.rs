@@ -6,6 +6,8 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::Write,
+    net::Ipv4Addr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
@@ -13,7 +15,7 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
-use waylay_netlab::{Fence, Finished, Ground, Waylay, patiently, python};
+use waylay_netlab::{Fence, Finished, Ground, TcpServer, Waylay, patiently, python};
 
 const ATTACH: &str = include_str!("../scripts/attach_program.py");
 /// `enum bpf_prog_type` and `enum bpf_attach_type`, linux/bpf.h.
@@ -65,11 +67,22 @@ fn binary_for_everybody() -> (TempDir, PathBuf) {
     (directory, binary)
 }
 
-fn attach(fence: &Fence, name: &str, (program, hook): (&str, &str), flags: &str) -> u64 {
+fn attach(fence: &Fence, name: &str, kind: (&str, &str), flags: &str) -> u64 {
+    attach_dropping(fence, name, kind, flags, &[])
+}
+
+fn attach_dropping(
+    fence: &Fence,
+    name: &str,
+    (program, hook): (&str, &str),
+    flags: &str,
+    ports: &[&str],
+) -> u64 {
     let output = Command::new(python())
         .args(["-c", ATTACH])
         .arg(fence.path())
         .args([name, program, hook, flags])
+        .args(ports)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -301,7 +314,26 @@ mod others {
     fn that_let_others_attach_keep_nothing_from_running() {
         let fence = Fence::new();
         attach(&fence, "steer", CONNECT4, BESIDE);
-        run_in(&fence).well();
+        run_in(&fence, "true").well();
+    }
+
+    /// What doctor says of a sandbox: it holds for the services, too.
+    #[test]
+    fn that_drop_packets_drop_those_of_the_services() {
+        let server = TcpServer::start(Ipv4Addr::LOCALHOST.into(), |mut stream| stream.write_all(b"hello"));
+        let other = TcpServer::start(Ipv4Addr::LOCALHOST.into(), |mut stream| stream.write_all(b"hello"));
+        let fence = Fence::new();
+        let port = server.address().port().to_string();
+        attach_dropping(&fence, "sandbox", CGROUP_SKB, BESIDE, &[&port]);
+        let dial = |server: &TcpServer| {
+            let port = server.address().port();
+            format!("timeout 3 bash -c 'read -n 5 word < /dev/tcp/127.0.0.1/{port}; echo $word'")
+        };
+        // The command's own packets go to the service, which the sandbox lets pass.
+        let finished = run_in(&fence, &dial(&other)).well();
+        assert_eq!((finished.stdout.as_str(), other.accepted()), ("hello\n", 1), "{finished:?}");
+        let finished = run_in(&fence, &dial(&server));
+        assert_eq!((finished.stdout.as_str(), server.accepted()), ("", 0), "{finished:?}");
     }
 
     #[test]
@@ -316,7 +348,7 @@ mod others {
         let found = format!("cgroup_inet4_connect at {}", fence.path().display());
         assert_eq!(need["found"], found.as_str());
         // And so it is.
-        let run = run_in(&fence);
+        let run = run_in(&fence, "true");
         assert!(run.refused_in_a_line().contains("cannot attach wl_connect4"), "{run:?}");
     }
 
@@ -345,8 +377,9 @@ mod others {
         }
     }
 
-    fn run_in(fence: &Fence) -> Finished {
-        let enter = format!("echo 0 > {}/cgroup.procs && exec \"$0\" run -- true", fence.path().display());
+    fn run_in(fence: &Fence, command: &str) -> Finished {
+        let enter =
+            format!("echo 0 > {}/cgroup.procs && exec \"$0\" run -- {command}", fence.path().display());
         let mut command = Command::new("sh");
         command.args(["-c", &enter]).arg(Waylay::binary());
         Waylay::within(command).finish()
