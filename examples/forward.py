@@ -93,8 +93,10 @@ def original_destination(inbound):
     raw = inbound.getsockopt(SOL_WAYLAY, QUERY_ORIGINAL_DST, 28)
     family = struct.unpack_from("=H", raw)[0]
     port = struct.unpack_from("!H", raw, 2)[0]
-    address = raw[4:8] if family == socket.AF_INET else raw[8:24]
-    return family, (socket.inet_ntop(family, address), port)
+    if family == socket.AF_INET:
+        return family, (socket.inet_ntop(family, raw[4:8]), port)
+    flow_info, scope = 0, struct.unpack_from("=I", raw, 24)[0]
+    return family, (socket.inet_ntop(family, raw[8:24]), port, flow_info, scope)
 
 
 class Direction:
