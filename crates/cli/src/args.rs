@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use waylay_core::FailurePolicy;
 
 use crate::{
-    chain::{Builtin, Spec},
+    spec::{Builtin, Spec},
     terminal::When,
 };
 
@@ -72,6 +72,8 @@ Examples:
       Two independent services, one after the other; each line shows the chain.
   sudo waylay run --through log --through scan --pattern '-----BEGIN PRIVATE KEY' -- ./upload
       End a connection before a private key has passed, whichever way it goes.
+  sudo waylay run --through guard=exec:'python3 guard.py' --through log -- ./build.sh
+      A service of your own, called guard, before one that reports.
   sudo waylay run -o json --log connections.json -- wget -q http://example.test/
       One JSON object a line, in a file only you can read.
   sudo waylay run --through log --through log --forget log -- curl http://example.test/
@@ -92,6 +94,8 @@ pub(crate) struct RunArgs {
     ///
     /// exec:COMMAND: a program that cooperates, in any language; it finds its listening sockets as
     /// sd_listen_fds(3) says, and what it prints goes to standard error
+    ///
+    /// NAME= in front of any of them calls the service NAME in reports and chains
     #[arg(long, value_name = "SPEC", value_parser = Spec::parse)]
     pub(crate) through: Vec<Spec>,
     /// What `scan` looks for, in bytes; repeat it for several [default: the EICAR test string]

@@ -1,85 +1,18 @@
 //! From the SPECs that were typed to the services of a run.
 
-use std::{collections::BTreeMap, ffi::OsString};
+use std::{collections::BTreeSet, ffi::OsString};
 
-use clap::ValueEnum;
 use thiserror::Error;
 use waylay_host::ServiceSpec;
 use waylay_inspect::scan::Patterns;
 
-use crate::{meant::meant, patterns::PatternsError};
+use crate::{
+    patterns::PatternsError,
+    spec::{Builtin, LONGEST_NAME, Service, Spec},
+};
 
 /// The hidden subcommand of a built-in service's process.
 pub(crate) const SERVE_SUBCOMMAND: &str = "__serve";
-/// The kernel keeps names of at most this many bytes.
-const LONGEST_NAME: usize = 31;
-
-/// A service as it was typed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Spec {
-    /// One that comes with waylay.
-    Builtin(Builtin),
-    /// A program that cooperates, started by the shell.
-    Exec(String),
-}
-
-/// A service that comes with waylay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Builtin {
-    /// Lets everything pass and reports it
-    Log,
-    /// Ends a connection in which a pattern passes
-    Scan,
-}
-
-const KNOWN: &str = "log, scan, exec:COMMAND";
-/// What a SPEC can begin with.
-const BEGINNINGS: [&str; 3] = ["log", "scan", "exec:"];
-
-impl Spec {
-    pub(crate) fn parse(spec: &str) -> Result<Self, String> {
-        if let Some(builtin) = Builtin::named(spec) {
-            return Ok(Self::Builtin(builtin));
-        }
-        match spec.split_once(':') {
-            Some(("exec", command)) if !command.trim().is_empty() => {
-                Ok(Self::Exec(command.trim().to_owned()))
-            }
-            Some(("exec", _)) => Err("exec: needs a command, as in exec:./my-service".to_owned()),
-            Some(("adopt", _)) => Err(format!("adopt: is not there yet; known services: {KNOWN}")),
-            Some(_) | None => {
-                let beginning = spec.split_inclusive(':').next().unwrap_or(spec);
-                let meant = meant(beginning, BEGINNINGS)
-                    .map_or_else(String::new, |name| format!(" (is {name} meant?)"));
-                Err(format!("no such service{meant}; known services: {KNOWN}"))
-            }
-        }
-    }
-
-    /// What its name in chains starts with.
-    fn stem(&self) -> &str {
-        match self {
-            Self::Builtin(builtin) => builtin.name(),
-            Self::Exec(command) => {
-                let program = command.split_whitespace().next().unwrap_or("exec");
-                program.rsplit('/').next().unwrap_or(program)
-            }
-        }
-    }
-}
-
-impl Builtin {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Log => "log",
-            Self::Scan => "scan",
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        [Self::Log, Self::Scan].into_iter().find(|builtin| builtin.name() == name)
-    }
-}
 
 /// Why the SPECs make no chain.
 #[derive(Debug, Error)]
@@ -93,6 +26,9 @@ pub(crate) enum ChainError {
     /// What `scan` is to look for.
     #[error(transparent)]
     Patterns(#[from] PatternsError),
+    /// One name for two services.
+    #[error("two services are called {name}")]
+    NameTaken { name: String },
     /// The name outgrew what the kernel side holds.
     #[error("the name {name:?} is longer than {LONGEST_NAME} bytes")]
     NameTooLong { name: String },
@@ -104,8 +40,8 @@ pub(crate) fn services(
     forget: &[String],
     pattern: &[OsString],
 ) -> Result<Vec<ServiceSpec>, ChainError> {
-    let through = if through.is_empty() { &[Spec::Builtin(Builtin::Log)] } else { through };
-    let names = names(through);
+    let through = if through.is_empty() { &[Spec::from(Builtin::Log)] } else { through };
+    let names = names(through)?;
     if let Some(name) = names.iter().find(|name| name.len() > LONGEST_NAME) {
         return Err(ChainError::NameTooLong { name: name.clone() });
     }
@@ -119,7 +55,7 @@ fn check_forgotten(through: &[Spec], names: &[String], forget: &[String]) -> Res
     let builtins: Vec<&String> = through
         .iter()
         .zip(names)
-        .filter_map(|(spec, name)| matches!(spec, Spec::Builtin(_)).then_some(name))
+        .filter_map(|(spec, name)| matches!(spec.service, Service::Builtin(_)).then_some(name))
         .collect();
     match forget.iter().find(|name| !builtins.contains(name)) {
         Some(name) => {
@@ -131,34 +67,42 @@ fn check_forgotten(through: &[Spec], names: &[String], forget: &[String]) -> Res
 }
 
 fn patterns(through: &[Spec], pattern: &[OsString]) -> Result<Patterns, ChainError> {
-    if !pattern.is_empty() && !through.contains(&Spec::Builtin(Builtin::Scan)) {
+    if !pattern.is_empty() && !through.iter().any(|spec| spec.service == Service::Builtin(Builtin::Scan)) {
         return Err(ChainError::NothingScans);
     }
     let patterns = crate::patterns::read(pattern)?;
     Ok(patterns)
 }
 
-fn names(through: &[Spec]) -> Vec<String> {
-    let mut seen = BTreeMap::new();
-    let number = |spec: &Spec| {
-        let stem = spec.stem();
-        let count = seen.entry(stem.to_owned()).and_modify(|count| *count += 1).or_insert(1);
-        match *count {
-            1 => stem.to_owned(),
-            count => format!("{stem}-{count}"),
+/// Those that were given, and for the others the first that is free of log, log-2, log-3, …
+fn names(through: &[Spec]) -> Result<Vec<String>, ChainError> {
+    let mut taken = BTreeSet::new();
+    for name in through.iter().filter_map(|spec| spec.name.clone()) {
+        if !taken.insert(name.clone()) {
+            return Err(ChainError::NameTaken { name });
         }
+    }
+    let mut choose = |spec: &Spec| {
+        let stem = spec.stem();
+        let numbered = (2..).map(|number| format!("{stem}-{number}"));
+        let free = std::iter::once(stem.clone()).chain(numbered).find(|name| !taken.contains(name));
+        let name = free.unwrap_or(stem);
+        taken.insert(name.clone());
+        name
     };
-    through.iter().map(number).collect()
+    Ok(through.iter().map(|spec| spec.name.clone().unwrap_or_else(|| choose(spec))).collect())
 }
 
 fn service(spec: &Spec, forgets: bool, patterns: &Patterns, name: String) -> ServiceSpec {
-    let input = match spec {
-        Spec::Builtin(Builtin::Scan) => patterns.encode(),
-        Spec::Builtin(Builtin::Log) | Spec::Exec(_) => Vec::new(),
+    let input = match spec.service {
+        Service::Builtin(Builtin::Scan) => patterns.encode(),
+        Service::Builtin(Builtin::Log) | Service::Exec(_) => Vec::new(),
     };
-    let (builtin, command) = match spec {
-        Spec::Builtin(builtin) => (true, builtin_command(*builtin, forgets, &name)),
-        Spec::Exec(command) => (false, vec!["/bin/sh".into(), "-c".into(), format!("exec {command}").into()]),
+    let (builtin, command) = match &spec.service {
+        Service::Builtin(builtin) => (true, builtin_command(*builtin, forgets, &name)),
+        Service::Exec(command) => {
+            (false, vec!["/bin/sh".into(), "-c".into(), format!("exec {command}").into()])
+        }
     };
     ServiceSpec { name, builtin, command, input }
 }
@@ -206,6 +150,17 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_was_given_is_kept_and_no_other_gets_it() {
+        let services =
+            services(&parse(&["log", "guard=exec:python3 guard.py", "log-2=scan", "log"]), &[]).unwrap();
+        let names: Vec<_> = services.iter().map(|service| service.name.as_str()).collect();
+        assert_eq!(names, ["log", "guard", "log-2", "log-3"]);
+        assert_eq!(services[1].command, ["/bin/sh", "-c", "exec python3 guard.py"]);
+        let error = super::services(&parse(&["a=log", "a=scan"]), &[], &[]).unwrap_err();
+        assert_eq!(error.to_string(), "two services are called a");
+    }
+
+    #[test]
     fn only_a_built_in_service_of_the_chain_can_be_made_to_forget() {
         let error = services(&parse(&["log", "exec:guard"]), &["guard"]).unwrap_err();
         assert_eq!(
@@ -224,16 +179,5 @@ mod tests {
         assert!(services.iter().flat_map(|service| &service.command).all(|argument| argument != "secret"));
         let error = super::services(&parse(&["log"]), &[], &["secret".into()]).unwrap_err();
         assert_eq!(error.to_string(), "--pattern: no scan in this chain; add --through scan");
-    }
-
-    #[test]
-    fn an_unknown_spec_lists_the_known_ones_and_the_one_that_may_be_meant() {
-        let known = "known services: log, scan, exec:COMMAND";
-        assert_eq!(Spec::parse("proxy").unwrap_err(), format!("no such service; {known}"));
-        for (spec, meant) in [("lgo", "log"), ("scna", "scan"), ("exce:./guard", "exec:")] {
-            let error = Spec::parse(spec).unwrap_err();
-            assert_eq!(error, format!("no such service (is {meant} meant?); {known}"));
-        }
-        assert_eq!(Spec::parse("exec: ").unwrap_err(), "exec: needs a command, as in exec:./my-service");
     }
 }

@@ -9,11 +9,12 @@ mod output;
 mod patterns;
 mod serve;
 mod shell;
+mod spec;
 mod terminal;
 
 use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use waylay_host::{
     Observer, RunError, RunSpec,
     launch::{Launch, LaunchError, SUBCOMMAND},
@@ -53,7 +54,7 @@ fn stage() -> Option<StageCommand> {
 }
 
 fn command() -> Result<ExitCode, Box<dyn Error>> {
-    let cli = Cli::try_parse().unwrap_or_else(|error| with_suggestion(error).exit());
+    let cli = Cli::try_parse().unwrap_or_else(|error| with_suggestion(error, &Cli::command()).exit());
     terminal::use_colours(cli.color);
     match cli.command {
         Command::Run(args) => run(args),

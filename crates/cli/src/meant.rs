@@ -1,11 +1,9 @@
 //! What somebody who mistyped may have meant.
 
 use clap::{
-    CommandFactory, Error,
+    Command, Error,
     error::{ContextKind, ContextValue, ErrorKind},
 };
-
-use crate::args::Cli;
 
 /// The name that is nearest to what was typed, if it is near enough for a slip.
 pub(crate) fn meant<'n>(typed: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
@@ -19,12 +17,11 @@ fn allowed(name: &str) -> usize {
 }
 
 /// Adds the command that may have been meant, where the parser finds none: it takes `rn` for unlike `run`.
-pub(crate) fn with_suggestion(mut error: Error) -> Error {
+pub(crate) fn with_suggestion(mut error: Error, cli: &Command) -> Error {
     if error.kind() != ErrorKind::InvalidSubcommand || error.get(ContextKind::SuggestedSubcommand).is_some() {
         return error;
     }
-    let cli = Cli::command();
-    let names = cli.get_subcommands().map(clap::Command::get_name);
+    let names = cli.get_subcommands().map(Command::get_name);
     let suggestion = match error.get(ContextKind::InvalidSubcommand) {
         Some(ContextValue::String(typed)) => meant(typed, names).map(str::to_owned),
         _ => None,
@@ -37,9 +34,15 @@ pub(crate) fn with_suggestion(mut error: Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
+    use crate::args::Cli;
+
+    fn suggest(typed: &str) -> String {
+        let error = Cli::try_parse_from(["waylay", typed]).unwrap_err();
+        with_suggestion(error, &Cli::command()).to_string()
+    }
 
     #[test]
     fn slips_are_told_from_other_words() {
@@ -57,10 +60,10 @@ mod tests {
     #[test]
     fn a_mistyped_command_is_answered_with_the_one_that_may_be_meant() {
         for (typed, tip) in [("rn", "'run'"), ("runn", "'run'"), ("docter", "'doctor'")] {
-            let error = with_suggestion(Cli::try_parse_from(["waylay", typed]).unwrap_err()).to_string();
+            let error = suggest(typed);
             assert!(error.contains(&format!("tip: a similar subcommand exists: {tip}")), "{error}");
         }
-        let error = with_suggestion(Cli::try_parse_from(["waylay", "install"]).unwrap_err()).to_string();
+        let error = suggest("install");
         assert!(!error.contains("tip:"), "{error}");
     }
 }

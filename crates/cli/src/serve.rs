@@ -16,7 +16,7 @@ use waylay_inspect::{
     scan::{Patterns, Scan},
 };
 
-use crate::{args::ServeArgs, chain::Builtin};
+use crate::{args::ServeArgs, spec::Builtin};
 
 pub(crate) fn serve(args: ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
     // With a thread for each processor: the connections of a service have nothing to do with each other.

@@ -107,10 +107,15 @@ pub(crate) fn say(line: &str) {
 /// Shows what is going on, until there is something else to show or `None`: on terminals that can erase it
 /// again, and nowhere else.
 pub(crate) fn status(text: Option<&str>) {
-    let mut status = STATUS.lock().unwrap_or_else(PoisonError::into_inner);
-    if status.as_deref() == text || text.is_some() && !can_erase() {
+    if !can_erase() {
         return;
     }
+    let status = match text {
+        // While somebody writes there may be nobody who reads: no reason to wait.
+        Some(_) => STATUS.try_lock().ok(),
+        None => Some(STATUS.lock().unwrap_or_else(PoisonError::into_inner)),
+    };
+    let Some(mut status) = status.filter(|status| status.as_deref() != text) else { return };
     put(&format!("{ERASE}{}", text.unwrap_or_default()));
     *status = text.map(str::to_owned);
 }

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::leg::Process;
-use crate::model::{FilterId, ServiceId};
+use crate::ids::{FilterId, ServiceId};
+use crate::process::Process;
 
 /// Redirects one chain may hold. It bounds what a record occupies in the kernel.
 pub const MAX_HOPS: usize = 16;

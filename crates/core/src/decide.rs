@@ -15,15 +15,15 @@
 //!    the application sees the errno of the filter that blocks it.
 //! 6. If a service was chosen there must be room for a flow. No shortage becomes a direct connection.
 
-use std::fmt;
-
 use crate::chain::{Chain, Hop, Records, ServiceSet, state};
+use crate::ids::{FilterId, SublayerId};
 use crate::leg::{Facts, Flags, Leg};
-use crate::model::{Action, Errno, FailurePolicy, Filter, FilterId, Right, Service, ServiceId, SublayerId};
+use crate::model::{Action, FailurePolicy, Filter, Right, Service};
 use crate::policy::Policy;
 use crate::trace::{AuthEffect, SkipReason, Trace, TraceStep};
+use crate::verdict::{Refusal, Verdict};
 use crate::world::{
-    Availability, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route, SocketOwner, World,
+    Availability, ForeignNamespace, ListenerOwner, Namespace, Room, Route, SocketOwner, World,
 };
 
 /// What becomes of a leg, and how that came about.
@@ -33,65 +33,6 @@ pub struct Decision {
     pub verdict: Verdict,
     /// How that came about.
     pub trace: Trace,
-}
-
-/// What becomes of a leg.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It goes to the destination the caller asked for.
-    Direct,
-    /// It goes to a service.
-    Redirect {
-        /// The service.
-        service: ServiceId,
-        /// The filter of it that matched.
-        filter: FilterId,
-        /// The chain of the new flow, this hop included.
-        chain: Chain,
-    },
-    /// The caller's connect() fails.
-    Refuse(Refusal),
-}
-
-/// Why a connection is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Refusal {
-    /// An auth filter blocks the original destination.
-    Blocked {
-        /// The filter.
-        filter: FilterId,
-        /// The error it gives.
-        errno: Errno,
-    },
-    /// The service is absent and fails closed.
-    ServiceAbsent {
-        /// The service.
-        service: ServiceId,
-    },
-    /// The service has no room for another connection.
-    BacklogFull {
-        /// The service.
-        service: ServiceId,
-    },
-    /// The chain is full and this service, which fails closed, would stay unvisited.
-    HopLimit {
-        /// The service.
-        service: ServiceId,
-    },
-    /// A listener of the service was dialled past the engine.
-    ListenerDialled {
-        /// The service.
-        service: ServiceId,
-    },
-    /// The policy blocks legs of foreign network namespaces.
-    ForeignNamespace,
-    /// The destination has no route; the application sees the kernel's own error.
-    NoRoute {
-        /// That error.
-        errno: Errno,
-    },
-    /// Another flow cannot be taken on.
-    Shortage(Resource),
 }
 
 /// What becomes of a leg under a policy, in the world as it stands.
@@ -350,52 +291,5 @@ fn conclude(choice: Choice, chain: Chain, leg: &Leg, world: &World, trace: &mut 
             Verdict::Refuse(Refusal::Shortage(resource))
         }
         (Choice::Redirect(hop), Room::Granted) => Verdict::redirect(hop, chain, leg),
-    }
-}
-
-impl Verdict {
-    pub(crate) fn redirect(hop: Hop, chain: Chain, leg: &Leg) -> Self {
-        Self::Redirect { service: hop.service, filter: hop.filter, chain: chain.extended(hop, leg.caller) }
-    }
-}
-
-impl Refusal {
-    /// What the caller's connect() returns.
-    #[must_use]
-    pub const fn errno(self) -> Errno {
-        match self {
-            Self::Blocked { errno, .. } | Self::NoRoute { errno } => errno,
-            Self::ServiceAbsent { .. } | Self::BacklogFull { .. } => Errno::ECONNREFUSED,
-            Self::HopLimit { .. } | Self::ListenerDialled { .. } => Errno::ECONNREFUSED,
-            Self::ForeignNamespace => Errno::EACCES,
-            Self::Shortage(_) => Errno::ENOBUFS,
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Blocked { filter, errno } => write!(f, "blocked by {filter} with {errno}"),
-            Self::ServiceAbsent { service } => write!(f, "{service} is absent and fails closed"),
-            Self::BacklogFull { service } => write!(f, "{service} has a full backlog"),
-            Self::HopLimit { service } => write!(f, "the chain is full before {service}, which fails closed"),
-            Self::ListenerDialled { service } => {
-                write!(f, "a listener of {service} was dialled past the engine")
-            }
-            Self::ForeignNamespace => f.write_str("another network namespace"),
-            Self::NoRoute { errno } => write!(f, "the destination has no route ({errno})"),
-            Self::Shortage(resource) => write!(f, "no {resource} left"),
-        }
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Direct => f.write_str("direct"),
-            Self::Redirect { service, filter, .. } => write!(f, "redirected to {service} by {filter}"),
-            Self::Refuse(refusal) => write!(f, "refused with {}: {refusal}", refusal.errno()),
-        }
     }
 }

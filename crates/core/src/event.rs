@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::chain::Hop;
-use crate::decide::Refusal;
 use crate::leg::Protocol;
+use crate::verdict::Refusal;
 
 /// Something an engine did.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,11 +1,11 @@
-//! A leg, one socket-to-socket connection, and the process that dials it.
+//! A leg: one socket-to-socket connection.
 
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 
+use crate::address::normal_form;
 use crate::chain::Chain;
-use crate::conditions::{FileId, normal_form};
-use crate::model::ServiceId;
+use crate::process::{FileId, Process};
 
 /// The transport protocol of a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,23 +27,6 @@ pub struct Leg {
     pub remote: SocketAddr,
     /// Who dials.
     pub caller: Process,
-}
-
-/// A process as it was when it dialled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Process {
-    /// Its id, reused by the system: together with the start time it is not.
-    pub pid: u32,
-    /// When it started, in nanoseconds of the monotonic clock since boot.
-    pub start_time_ns: u64,
-    /// Its user.
-    pub uid: u32,
-    /// Its executable.
-    pub exe: FileId,
-    /// Its cgroup.
-    pub cgroup: u64,
-    /// The registered service it is part of.
-    pub service: Option<ServiceId>,
 }
 
 /// What conditions are asked of: a leg and its original application, flat and in normal form, as engines have it at hand.

@@ -9,39 +9,43 @@
 //! ```
 //!
 //! Reading order: [`model`] and [`conditions`] (what people write), [`leg`] and [`chain`] (what a connection brings with it),
-//! [`world`] and [`routes`] (how things stand), [`mod@decide`] (what follows), [`tables`] (the same in flat form), [`event`] (what engines report).
+//! [`world`] and [`routes`] (how things stand), [`mod@decide`] and [`verdict`] (what follows), [`tables`] (the same in flat form),
+//! [`event`] (what engines report). The small nouns are in [`ids`], [`address`] and [`process`].
 
+pub mod address;
 pub mod chain;
 pub mod conditions;
 pub mod decide;
 pub mod event;
+pub mod ids;
 pub mod leg;
 pub mod model;
 pub mod order;
 pub mod policy;
+pub mod process;
 pub mod routes;
 pub mod slots;
 pub mod tables;
 pub mod trace;
+pub mod verdict;
 pub mod world;
 
+pub use address::{PortRange, PortRangeError, Prefix, PrefixError, normal_form};
 pub use chain::{Chain, ChainError, Hop, MAX_HOPS, Records, RedirectState, ServiceSet, state};
-pub use conditions::{
-    Conditions, FileId, FlagConditions, PortRange, PortRangeError, Prefix, PrefixError, normal_form,
-};
-pub use decide::{Decision, Refusal, Verdict, decide};
+pub use conditions::{Conditions, FlagConditions};
+pub use decide::{Decision, decide};
 pub use event::{Event, LegSummary};
-pub use leg::{Facts, Flags, Leg, Process, Protocol};
-pub use model::{
-    Action, AuthRule, Errno, FailurePolicy, Filter, FilterId, Layer, Right, Service, ServiceId, Sublayer,
-    SublayerId,
-};
+pub use ids::{FilterId, ServiceId, SublayerId};
+pub use leg::{Facts, Flags, Leg, Protocol};
+pub use model::{Action, AuthRule, Errno, FailurePolicy, Filter, Layer, Right, Service, Sublayer};
 pub use order::{OrderError, solve};
 pub use policy::{Limit, LimitError, MAX_SERVICES, Policy, PolicyError};
+pub use process::{FileId, Process};
 pub use routes::{Reach, Routes};
 pub use slots::{SlotError, Slots};
 pub use tables::{AuthOutcome, MAX_FILTERS, TableAuthFilter, TableFilter, TableService, Tables};
 pub use trace::{AuthEffect, SkipReason, Trace, TraceStep};
+pub use verdict::{Refusal, Verdict};
 pub use world::{
     Availability, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route, SocketOwner, World,
 };

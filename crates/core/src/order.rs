@@ -100,7 +100,8 @@ fn name_cycle(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{FailurePolicy, ServiceId};
+    use crate::ids::ServiceId;
+    use crate::model::FailurePolicy;
 
     fn service(name: &str, before: &[&str], after: &[&str]) -> Service {
         let own = |names: &[&str]| names.iter().map(ToString::to_string).collect();

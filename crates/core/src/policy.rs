@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::chain::ServiceSet;
-use crate::model::{AuthRule, Filter, FilterId, Layer, Service, ServiceId, Sublayer, SublayerId};
+use crate::ids::{FilterId, ServiceId, SublayerId};
+use crate::model::{AuthRule, Filter, Layer, Service, Sublayer};
 use crate::order::{OrderError, solve};
 use crate::world::ForeignNamespace;
 

@@ -18,7 +18,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::conditions::{Prefix, normal_form};
+use crate::address::{Prefix, normal_form};
 use crate::model::Errno;
 use crate::world::Route;
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::ServiceId;
+use crate::ids::ServiceId;
 use crate::policy::{Limit, LimitError, MAX_SERVICES};
 
 /// The slots that are taken.

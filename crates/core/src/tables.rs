@@ -5,12 +5,14 @@
 
 use crate::chain::{Chain, Hop, Records, ServiceSet};
 use crate::conditions::{Conditions, FlagConditions};
-use crate::decide::{Refusal, Verdict, settle_outside_policy};
+use crate::decide::settle_outside_policy;
+use crate::ids::{FilterId, ServiceId};
 use crate::leg::{Facts, Flags, Leg};
-use crate::model::{Action, Errno, FailurePolicy, FilterId, Right, ServiceId};
+use crate::model::{Action, Errno, FailurePolicy, Right};
 use crate::policy::{Limit, LimitError, Policy};
 use crate::slots::Slots;
 use crate::trace::Trace;
+use crate::verdict::{Refusal, Verdict};
 use crate::world::{Availability, ForeignNamespace, Room, Route, World};
 
 /// Filters that tables hold, both layers together.

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use crate::chain::{Hop, RedirectState};
-use crate::decide::Refusal;
-use crate::model::{Action, FilterId, ServiceId, SublayerId};
+use crate::ids::{FilterId, ServiceId, SublayerId};
+use crate::model::Action;
 use crate::policy::Policy;
+use crate::verdict::Refusal;
 use crate::world::{ForeignNamespace, Resource};
 
 /// The steps of one decision, in the order they were taken.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::model::{Errno, ServiceId};
+use crate::ids::ServiceId;
+use crate::model::Errno;
 
 /// Everything outside policy, leg and chain that a decision depends on.
 ///

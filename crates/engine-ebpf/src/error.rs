@@ -71,12 +71,6 @@ pub enum EbpfError {
         /// The service.
         service: waylay_core::ServiceId,
     },
-    /// A listener is registered by another instance.
-    #[error("the listener {address} belongs to another instance")]
-    ListenerTaken {
-        /// The listener.
-        address: std::net::SocketAddr,
-    },
     /// The network namespace has no cookie (Linux 5.14 or later has them).
     #[error("cannot identify this network namespace")]
     Namespace(#[source] io::Error),

@@ -31,20 +31,12 @@ impl Registry {
         Self { map, netns, instance }
     }
 
-    /// Enters a listener, unless another instance has it.
+    /// Enters a listener. Who listens on an address now is its only owner: an
+    /// older entry is of a service that has died while its instance lives.
     pub(crate) fn register(&self, address: SocketAddr, service: u32) -> Result<(), EbpfError> {
         let key = self.key(address);
         let owner = abi::ListenerOwner { instance: self.instance, service, reserved: 0 };
-        let taken = self.owner(&key)?.is_some_and(|known| known.instance != self.instance);
-        if taken {
-            return Err(EbpfError::ListenerTaken { address });
-        }
         self.map.update(key.as_bytes(), owner.as_bytes(), MapFlags::ANY).map_err(error)
-    }
-
-    fn owner(&self, key: &abi::Listener) -> Result<Option<abi::ListenerOwner>, EbpfError> {
-        let value = self.map.lookup(key.as_bytes(), MapFlags::ANY).map_err(error)?;
-        Ok(value.and_then(|bytes| abi::ListenerOwner::read_from_bytes(&bytes).ok()))
     }
 
     fn key(&self, address: SocketAddr) -> abi::Listener {

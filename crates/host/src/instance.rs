@@ -2,13 +2,16 @@
 //! up after one that was killed.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{self, DirBuilder, File},
+    io::{self, Write},
+    os::{fd::AsRawFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
 };
 
-use rustix::{fs::FlockOperation, rand::GetRandomFlags};
+use rustix::{
+    fs::{AtFlags, CWD, FlockOperation, Mode, OFlags},
+    rand::GetRandomFlags,
+};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use waylay_engine_ebpf::forget_instance;
@@ -17,11 +20,14 @@ use crate::cgroup::Cgroup;
 
 pub(crate) const STATE: &str = "/run/waylay";
 
+/// Names a run, and its cgroup and pins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InstanceId(u64);
+
 /// A run's place on the host. The lock on its record says that its owner
 /// lives, and goes with the owner however that ends.
 #[derive(Debug)]
 pub struct Instance {
-    id: u64,
     record: PathBuf,
     _lock: File,
 }
@@ -49,44 +55,45 @@ pub enum InstanceError {
     Random(#[source] io::Error),
 }
 
-impl Instance {
-    /// A new place, with a number that no other run has.
+impl InstanceId {
+    /// A number that no other run has.
     ///
     /// # Errors
-    /// [`InstanceError`].
+    /// [`InstanceError::Random`].
     pub fn new() -> Result<Self, InstanceError> {
         let mut bytes = [0; 8];
         rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty())
             .map_err(|errno| InstanceError::Random(errno.into()))?;
         // 0 stands for "no instance" in the kernel's tables.
-        let id = u64::from_ne_bytes(bytes).max(1);
-        let record = Path::new(STATE).join(format!("{id:016x}.json"));
-        let lock = locked_record(&record)
-            .map_err(|source| InstanceError::Record { path: record.clone(), source })?;
-        Ok(Self { id, record, _lock: lock })
+        Ok(Self(u64::from_ne_bytes(bytes).max(1)))
     }
 
-    /// Its number.
+    /// The number.
     #[must_use]
-    pub fn id(&self) -> u64 {
-        self.id
+    pub fn number(self) -> u64 {
+        self.0
     }
 
     /// A name for its cgroup and pins.
     #[must_use]
-    pub fn name(&self) -> String {
-        format!("waylay-{:016x}", self.id)
+    pub fn name(self) -> String {
+        format!("waylay-{:016x}", self.0)
     }
+}
 
+impl Instance {
     /// Writes down what there will be to clean up, before it is made.
     ///
     /// # Errors
     /// [`InstanceError::Record`].
-    pub fn record(&self, cgroup: &Cgroup, pins: &Path) -> Result<(), InstanceError> {
+    pub fn record(id: InstanceId, cgroup: &Cgroup, pins: &Path) -> Result<Self, InstanceError> {
         let record = Record { cgroup: cgroup.path().into(), level: cgroup.level(), pins: pins.into() };
-        let failed = |source| InstanceError::Record { path: self.record.clone(), source };
+        let path = Path::new(STATE).join(format!("{:016x}.json", id.0));
+        let failed = |source| InstanceError::Record { path: path.clone(), source };
         let text = serde_json::to_vec(&record).map_err(|error| failed(error.into()))?;
-        fs::write(&self.record, text).map_err(failed)
+        DirBuilder::new().recursive(true).mode(0o755).create(STATE).map_err(failed)?;
+        let lock = locked_record(&path, &text).map_err(failed)?;
+        Ok(Self { record: path, _lock: lock })
     }
 
     /// Forgets the record, once everything in it is gone.
@@ -113,9 +120,7 @@ fn clean_up_one(path: &Path, pin_root: &Path) -> bool {
     let Ok(record) = io::read_to_string(&file).map(|text| serde_json::from_str::<Record>(&text)) else {
         return false;
     };
-    // An owner that died before it wrote the record has made nothing.
-    let removed = record.is_err() || record.is_ok_and(|record| remove(&record, id, pin_root));
-    removed && fs::remove_file(path).is_ok()
+    record.is_ok_and(|record| remove(&record, id, pin_root)) && fs::remove_file(path).is_ok()
 }
 
 fn remove(record: &Record, id: u64, pin_root: &Path) -> bool {
@@ -137,10 +142,16 @@ pub(crate) fn id_of(path: &Path) -> Option<u64> {
     u64::from_str_radix(path.file_stem()?.to_str()?, 16).ok()
 }
 
-fn locked_record(path: &Path) -> io::Result<File> {
-    DirBuilder::new().recursive(true).mode(0o755).create(STATE)?;
-    let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+/// Written and locked before it has a name: whoever sees it sees it whole and taken.
+fn locked_record(path: &Path, text: &[u8]) -> io::Result<File> {
+    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let mut file =
+        File::from(rustix::fs::open(directory, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode)?);
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    file.write_all(text)?;
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW)?;
     Ok(file)
 }
 
@@ -153,5 +164,36 @@ mod tests {
         assert_eq!(id_of(Path::new("/run/waylay/00000000000000ff.json")), Some(255));
         assert_eq!(id_of(Path::new("/run/waylay/00000000000000ff.txt")), None);
         assert_eq!(id_of(Path::new("/run/waylay/notes.json")), None);
+    }
+
+    /// Whoever cleans up takes a record that is not locked for a dead run's.
+    #[test]
+    fn a_record_is_whole_and_locked_from_the_moment_it_is_there() {
+        const RECORDS: usize = 2000;
+        let directory = tempfile::tempdir().unwrap();
+        let path = |number| directory.path().join(format!("{number:016x}.json"));
+        let looks = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for number in 0..RECORDS {
+                    let lock = locked_record(&path(number), b"{}").unwrap();
+                    fs::remove_file(path(number)).unwrap();
+                    drop(lock);
+                }
+            });
+            let mut looks = 0;
+            while !writer.is_finished() {
+                let entries = fs::read_dir(directory.path()).unwrap().flatten();
+                for file in entries.filter_map(|entry| File::open(entry.path()).ok()) {
+                    let free = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok();
+                    // One that was removed meanwhile is nobody's.
+                    let removed = rustix::fs::fstat(&file).unwrap().st_nlink == 0;
+                    assert!(removed || !free, "it is not locked");
+                    assert!(removed || io::read_to_string(&file).unwrap() == "{}", "it is not whole");
+                    looks += 1;
+                }
+            }
+            looks
+        });
+        assert!(looks > 0);
     }
 }

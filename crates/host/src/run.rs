@@ -21,7 +21,7 @@ use crate::{
     cgroup::{Cgroup, CgroupError},
     error::RunError,
     health::HealthWatch,
-    instance::{Instance, clean_up},
+    instance::{Instance, InstanceId, clean_up},
     launch::{Launch, Role},
     routes::RouteWatcher,
     service::{Running, Waiting, launcher},
@@ -97,17 +97,17 @@ struct Place {
 
 impl Place {
     fn new(parent: &Cgroup, pin_root: &Path) -> Result<Self, RunError> {
-        let instance = Instance::new()?;
-        let cgroup = parent.child(&instance.name());
+        let id = InstanceId::new()?;
+        let cgroup = parent.child(&id.name());
         let scope = Scope {
             cgroup: cgroup.path().into(),
             service_level: cgroup.level() + 1,
-            instance: instance.id(),
+            instance: id.number(),
             pin_root: pin_root.into(),
-            pins: pin_root.join(instance.name()),
+            pins: pin_root.join(id.name()),
             limits: Limits::default(),
         };
-        instance.record(&cgroup, &scope.pins)?;
+        let instance = Instance::record(id, &cgroup, &scope.pins)?;
         let place = Self { instance, cgroup, scope };
         match place.make_cgroups() {
             Ok(()) => Ok(place),
@@ -167,7 +167,7 @@ impl Place {
             let cgroup = self.cgroup.child(&format!("svc-{}", service.name));
             cgroup.create()?;
             engine.serve_cgroup(ServiceId(index + 1), cgroup.path())?;
-            let identity = Identity::of_a_service(self.instance.id(), index);
+            let identity = Identity::of_a_service(self.scope.instance, index);
             waiting.push(Waiting::start(service, cgroup, identity)?);
         }
         Ok(waiting)

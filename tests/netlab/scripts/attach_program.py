@@ -1,7 +1,8 @@
-# Attaches a program of two instructions that lets everything pass to a cgroup, where it stays.
-# Arguments: CGROUP NAME PROGRAM_TYPE ATTACH_TYPE ATTACH_FLAGS; prints the program's id.
+# Attaches a program to a cgroup, where it stays. It lets everything pass, except what goes to DROPPED_PORT.
+# Arguments: CGROUP NAME PROGRAM_TYPE ATTACH_TYPE ATTACH_FLAGS [DROPPED_PORT]; prints the program's id.
 import ctypes
 import os
+import socket
 import struct
 import sys
 
@@ -19,13 +20,26 @@ def bpf(command, attributes):
 
 
 cgroup, name = sys.argv[1], sys.argv[2].encode()
-program_type, attach_type, flags = map(int, sys.argv[3:])
-# r0 = 1; exit
-instructions = ctypes.create_string_buffer(struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0))
+program_type, attach_type, flags = map(int, sys.argv[3:6])
+
+
+def instruction(code, registers, offset, number):
+    return struct.pack("=BBhi", code, registers, offset, number)
+
+
+code = instruction(0xB7, 0, 0, 1)  # r0 = 1
+for port in sys.argv[6:]:
+    # struct __sk_buff has the remote port in network order, in the upper half.
+    (wanted,) = struct.unpack("=i", struct.pack("=HH", 0, socket.htons(int(port))))
+    code += instruction(0x61, 0x12, 132, 0)  # r2 = r1->remote_port
+    code += instruction(0x56, 2, 1, wanted)  # if r2 != wanted goto +1
+    code += instruction(0xB7, 0, 0, 0)  # r0 = 0
+code += instruction(0x95, 0, 0, 0)  # exit
+instructions = ctypes.create_string_buffer(code, len(code))
 licence = ctypes.create_string_buffer(b"GPL")
 load = struct.pack(
     "=IIQQIIQII16sII",
-    program_type, 2, ctypes.addressof(instructions), ctypes.addressof(licence),
+    program_type, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(licence),
     0, 0, 0, 0, 0, name, 0, attach_type,
 )
 program = bpf(PROG_LOAD, load)

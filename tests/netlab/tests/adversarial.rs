@@ -248,22 +248,23 @@ import os, socket, struct, threading
 def listeners():
     names = os.environ['LISTEN_FDNAMES'].split(':')
     return [socket.socket(fileno=3 + n) for n, name in enumerate(names) if name.startswith('tcp')]
-def serve(listener):
+def accept(listener):
     while True:
-        stream = listener.accept()[0]
-        records = stream.getsockopt(0x5759, 220, 48)
-        gift = socket.socket()
-        gift.setsockopt(0x5759, 222, records)
-        post = socket.socket(socket.AF_UNIX)
-        try:
-            post.connect('\\0' + 'waylay-netlab-gift-' + str(stream.getpeername()[1]))
-            socket.send_fds(post, [b'x'], [gift.fileno()])
-        except OSError:
-            pass
-        stream.sendall(b'stop!')
-        stream.recv(1)
+        threading.Thread(target=serve, args=(listener.accept()[0],)).start()
+def serve(stream):
+    records = stream.getsockopt(0x5759, 220, 48)
+    gift = socket.socket()
+    gift.setsockopt(0x5759, 222, records)
+    post = socket.socket(socket.AF_UNIX)
+    try:
+        post.connect('\\0' + 'waylay-netlab-gift-' + str(stream.getpeername()[1]))
+        socket.send_fds(post, [b'x'], [gift.fileno()])
+    except OSError:
+        pass
+    stream.sendall(b'stop!')
+    stream.recv(1)
 for listener in listeners():
-    threading.Thread(target=serve, args=(listener,)).start()
+    threading.Thread(target=accept, args=(listener,)).start()
 ";
 
 const TAKE_THE_GIFT: &str = "

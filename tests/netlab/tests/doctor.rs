@@ -6,6 +6,8 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::Write,
+    net::Ipv4Addr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
@@ -13,7 +15,7 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
-use waylay_netlab::{Fence, Finished, Ground, Waylay, patiently, python};
+use waylay_netlab::{Fence, Finished, Ground, TcpServer, Waylay, patiently, python};
 
 const ATTACH: &str = include_str!("../scripts/attach_program.py");
 /// `enum bpf_prog_type` and `enum bpf_attach_type`, linux/bpf.h.
@@ -65,11 +67,22 @@ fn binary_for_everybody() -> (TempDir, PathBuf) {
     (directory, binary)
 }
 
-fn attach(fence: &Fence, name: &str, (program, hook): (&str, &str), flags: &str) -> u64 {
+fn attach(fence: &Fence, name: &str, kind: (&str, &str), flags: &str) -> u64 {
+    attach_dropping(fence, name, kind, flags, &[])
+}
+
+fn attach_dropping(
+    fence: &Fence,
+    name: &str,
+    (program, hook): (&str, &str),
+    flags: &str,
+    ports: &[&str],
+) -> u64 {
     let output = Command::new(python())
         .args(["-c", ATTACH])
         .arg(fence.path())
         .args([name, program, hook, flags])
+        .args(ports)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -112,16 +125,18 @@ fn the_keys_are_those_that_scripts_know() {
 #[test]
 fn it_changes_nothing() {
     let fence = Fence::new();
-    let listing = |path: &str| -> BTreeSet<PathBuf> {
-        fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
-    };
-    doctor_in(&fence);
+    // A BPF file system and a `/run` of its own, in which nobody leaves anything but the kernel.
+    let script = format!(
+        "echo 0 > {}/cgroup.procs && mount -t bpf none /sys/fs/bpf && mount -t tmpfs none /run && \
+         \"$0\" doctor >/dev/null && find /sys/fs/bpf /run -mindepth 1 ! -name '*.debug'",
+        fence.path().display()
+    );
+    let finished = in_a_private_place(&script).well();
+    assert_eq!(finished.stdout, "", "left behind");
     assert!(fence.is_empty());
-    // Other tests' runs come and go there, but none of this process.
-    let pins = || listing("/sys/fs/bpf").len();
-    let before = pins();
-    doctor(&[]).well();
-    assert_eq!(pins(), before);
+    let findings = json(&doctor_in(&fence).well());
+    let programs = findings["programs"].as_array().unwrap().iter();
+    assert_eq!(programs.filter(|program| program["cgroup"] == fence.path().to_str().unwrap()).count(), 0);
 }
 
 #[test]
@@ -237,6 +252,35 @@ fn a_bpf_file_system_that_is_not_mounted_is_left_so() {
     assert_eq!(needs_in_state(&findings, "missing"), ["bpf-file-system"].into());
 }
 
+#[test]
+fn what_is_worth_knowing_is_said_and_changes_no_status() {
+    let finished = in_a_private_place(
+        "mount -t proc -o hidepid=invisible proc /proc && \
+         exec unshare --net sh -c 'echo 0 > /proc/sys/net/mptcp/enabled; exec \"$0\" doctor -o json' \"$0\"",
+    );
+    let findings = json(&finished.well());
+    let facts = &findings["facts"];
+    assert_eq!((&facts["ipv6"], &facts["mptcp"]), (&false.into(), &false.into()));
+    assert!(facts["hidepid"] == "invisible" || facts["hidepid"] == "2", "{facts:#}");
+    let ends = findings["open_ends"].as_array().unwrap();
+    let has = |name: &str| ends.iter().any(|end| end["name"] == name);
+    assert!(has("ipv6") && has("udp") && !has("mptcp"), "{ends:#?}");
+}
+
+#[test]
+fn a_command_of_root_is_an_open_end() {
+    let of = |variables: &[(&str, &str)]| {
+        let mut command = Command::new("env");
+        command.args(variables.iter().map(|(name, value)| format!("{name}={value}")));
+        command.arg(Waylay::binary()).args(["doctor", "-o", "json"]);
+        let findings = json(&Waylay::within(command).finish().well());
+        let ends = findings["open_ends"].as_array().unwrap();
+        ends.iter().any(|end| end["name"] == "root-command")
+    };
+    assert!(of(&[]));
+    assert!(!of(&[("SUDO_UID", "65534")]));
+}
+
 mod others {
     use super::*;
 
@@ -270,7 +314,26 @@ mod others {
     fn that_let_others_attach_keep_nothing_from_running() {
         let fence = Fence::new();
         attach(&fence, "steer", CONNECT4, BESIDE);
-        assert_eq!(run_in(&fence).code(), 0);
+        run_in(&fence, "true").well();
+    }
+
+    /// What doctor says of a sandbox: it holds for the services, too.
+    #[test]
+    fn that_drop_packets_drop_those_of_the_services() {
+        let server = TcpServer::start(Ipv4Addr::LOCALHOST.into(), |mut stream| stream.write_all(b"hello"));
+        let other = TcpServer::start(Ipv4Addr::LOCALHOST.into(), |mut stream| stream.write_all(b"hello"));
+        let fence = Fence::new();
+        let port = server.address().port().to_string();
+        attach_dropping(&fence, "sandbox", CGROUP_SKB, BESIDE, &[&port]);
+        let dial = |server: &TcpServer| {
+            let port = server.address().port();
+            format!("timeout 3 bash -c 'read -n 5 word < /dev/tcp/127.0.0.1/{port}; echo $word'")
+        };
+        // The command's own packets go to the service, which the sandbox lets pass.
+        let finished = run_in(&fence, &dial(&other)).well();
+        assert_eq!((finished.stdout.as_str(), other.accepted()), ("hello\n", 1), "{finished:?}");
+        let finished = run_in(&fence, &dial(&server));
+        assert_eq!((finished.stdout.as_str(), server.accepted()), ("", 0), "{finished:?}");
     }
 
     #[test]
@@ -285,7 +348,7 @@ mod others {
         let found = format!("cgroup_inet4_connect at {}", fence.path().display());
         assert_eq!(need["found"], found.as_str());
         // And so it is.
-        let run = run_in(&fence);
+        let run = run_in(&fence, "true");
         assert!(run.refused_in_a_line().contains("cannot attach wl_connect4"), "{run:?}");
     }
 
@@ -308,11 +371,15 @@ mod others {
         let findings = json(&finished);
         let connect = entry(&findings["programs"], "wl_connect4");
         assert_eq!((&connect["waylay"], &connect["sandbox"]), (&true.into(), &false.into()));
-        assert!(findings["programs"].as_array().unwrap().iter().all(|program| program["waylay"] == true));
+        for program in findings["programs"].as_array().unwrap() {
+            let is_ours = program["name"].as_str().unwrap().starts_with("wl_");
+            assert_eq!(program["waylay"], is_ours, "{program:#}");
+        }
     }
 
-    fn run_in(fence: &Fence) -> Finished {
-        let enter = format!("echo 0 > {}/cgroup.procs && exec \"$0\" run -- true", fence.path().display());
+    fn run_in(fence: &Fence, command: &str) -> Finished {
+        let enter =
+            format!("echo 0 > {}/cgroup.procs && exec \"$0\" run -- {command}", fence.path().display());
         let mut command = Command::new("sh");
         command.args(["-c", &enter]).arg(Waylay::binary());
         Waylay::within(command).finish()

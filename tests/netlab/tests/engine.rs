@@ -142,6 +142,23 @@ fn a_listener_is_reached_through_the_engine_only() {
     assert_eq!(lab.refusals(), [Refusal::ListenerDialled { service: ServiceId(1) }; 2]);
 }
 
+/// A service that died leaves its entry in the registry until its run ends, and its port to anybody.
+#[test]
+fn a_port_is_whose_listener_it_is_now() {
+    let (mut before, mut now) =
+        (Lab::new("port-before", Limits::default()), Lab::new("port-now", Limits::default()));
+    let listener = listener4();
+    let address = listener.local_addr().unwrap();
+    before.install(&one_service(FailurePolicy::Open), vec![before.endpoint(1, [&listener])]);
+    drop(listener);
+    let listener = TcpListener::bind(address).unwrap();
+    now.install(&one_service(FailurePolicy::Open), vec![now.endpoint(1, [&listener])]);
+    assert_eq!(now.dial("app", &[address]), [Dialled::Refused(ECONNREFUSED)]);
+    assert_eq!(now.dial("app", &[anywhere()]), [Dialled::Connected(anywhere())]);
+    drop(before);
+    assert_eq!(now.dial("app", &[address]), [Dialled::Refused(ECONNREFUSED)]);
+}
+
 #[test]
 fn a_leg_that_leaves_a_service_without_records_goes_past_it_and_those_before() {
     let mut lab = Lab::new("forgetful", Limits::default());

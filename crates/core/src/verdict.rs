@@ -1,0 +1,115 @@
+//! What becomes of a leg.
+
+use std::fmt;
+
+use crate::chain::{Chain, Hop};
+use crate::ids::{FilterId, ServiceId};
+use crate::leg::Leg;
+use crate::model::Errno;
+use crate::world::Resource;
+
+/// What becomes of a leg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes to the destination the caller asked for.
+    Direct,
+    /// It goes to a service.
+    Redirect {
+        /// The service.
+        service: ServiceId,
+        /// The filter of it that matched.
+        filter: FilterId,
+        /// The chain of the new flow, this hop included.
+        chain: Chain,
+    },
+    /// The caller's connect() fails.
+    Refuse(Refusal),
+}
+
+/// Why a connection is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// An auth filter blocks the original destination.
+    Blocked {
+        /// The filter.
+        filter: FilterId,
+        /// The error it gives.
+        errno: Errno,
+    },
+    /// The service is absent and fails closed.
+    ServiceAbsent {
+        /// The service.
+        service: ServiceId,
+    },
+    /// The service has no room for another connection.
+    BacklogFull {
+        /// The service.
+        service: ServiceId,
+    },
+    /// The chain is full and this service, which fails closed, would stay unvisited.
+    HopLimit {
+        /// The service.
+        service: ServiceId,
+    },
+    /// A listener of the service was dialled past the engine.
+    ListenerDialled {
+        /// The service.
+        service: ServiceId,
+    },
+    /// The policy blocks legs of foreign network namespaces.
+    ForeignNamespace,
+    /// The destination has no route; the application sees the kernel's own error.
+    NoRoute {
+        /// That error.
+        errno: Errno,
+    },
+    /// Another flow cannot be taken on.
+    Shortage(Resource),
+}
+
+impl Verdict {
+    pub(crate) fn redirect(hop: Hop, chain: Chain, leg: &Leg) -> Self {
+        Self::Redirect { service: hop.service, filter: hop.filter, chain: chain.extended(hop, leg.caller) }
+    }
+}
+
+impl Refusal {
+    /// What the caller's connect() returns.
+    #[must_use]
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::Blocked { errno, .. } | Self::NoRoute { errno } => errno,
+            Self::ServiceAbsent { .. } | Self::BacklogFull { .. } => Errno::ECONNREFUSED,
+            Self::HopLimit { .. } | Self::ListenerDialled { .. } => Errno::ECONNREFUSED,
+            Self::ForeignNamespace => Errno::EACCES,
+            Self::Shortage(_) => Errno::ENOBUFS,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Blocked { filter, errno } => write!(f, "blocked by {filter} with {errno}"),
+            Self::ServiceAbsent { service } => write!(f, "{service} is absent and fails closed"),
+            Self::BacklogFull { service } => write!(f, "{service} has a full backlog"),
+            Self::HopLimit { service } => write!(f, "the chain is full before {service}, which fails closed"),
+            Self::ListenerDialled { service } => {
+                write!(f, "a listener of {service} was dialled past the engine")
+            }
+            Self::ForeignNamespace => f.write_str("another network namespace"),
+            Self::NoRoute { errno } => write!(f, "the destination has no route ({errno})"),
+            Self::Shortage(resource) => write!(f, "no {resource} left"),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct => f.write_str("direct"),
+            Self::Redirect { service, filter, .. } => write!(f, "redirected to {service} by {filter}"),
+            Self::Refuse(refusal) => write!(f, "refused with {}: {refusal}", refusal.errno()),
+        }
+    }
+}
