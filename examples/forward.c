@@ -247,20 +247,28 @@ static void start_serving(int inbound)
 	pthread_attr_destroy(&attributes);
 }
 
-/* Until the listener is shut down. */
+/* Its read end hangs up when the service is to end. */
+static int stop[2];
+
+/* Serves until the service is to end, then those that wait already. */
 static void *accept_thread(void *fd)
 {
 	int listener = (int)(intptr_t)fd;
 
 	for (;;) {
-		int inbound = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+		struct pollfd fds[] = { { .fd = listener, .events = POLLIN }, { .fd = stop[0] } };
+		int ready = poll(fds, 2, -1), inbound = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 
-		if (inbound >= 0)
+		if (inbound >= 0) {
 			start_serving(inbound);
-		else if (errno == EINVAL)
-			return NULL;
-		else
+		} else if (errno == EAGAIN) {
+			if (ready > 0 && fds[1].revents) {
+				close(listener);
+				return NULL;
+			}
+		} else {
 			usleep(SHORTAGE_PAUSE_US); /* No descriptor or memory left, or the client gave up. */
+		}
 	}
 }
 
@@ -292,21 +300,24 @@ int main(void)
 		return 1;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (pipe2(stop, O_CLOEXEC)) {
+		perror("forward");
+		return 1;
+	}
 	/* Every thread inherits this, so that the signal waits until it is asked for. */
 	sigemptyset(&terminate);
 	sigaddset(&terminate, SIGTERM);
 	pthread_sigmask(SIG_BLOCK, &terminate, NULL);
 	for (int i = 0; i < count; i++) {
-		/* What it accepts inherits it. */
-		if (reset_on_close(listeners[i], true) ||
+		/* What it accepts inherits the first, not the second. */
+		if (reset_on_close(listeners[i], true) || set_nonblocking(listeners[i]) ||
 		    pthread_create(&accepting[i], NULL, accept_thread, (void *)(intptr_t)listeners[i])) {
 			perror("forward");
 			return 1;
 		}
 	}
 	sigwait(&terminate, &signal);
-	for (int i = 0; i < count; i++)
-		shutdown(listeners[i], SHUT_RDWR);
+	close(stop[1]);
 	for (int i = 0; i < count; i++)
 		pthread_join(accepting[i], NULL);
 	pthread_mutex_lock(&running_lock);

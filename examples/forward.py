@@ -38,14 +38,20 @@ def passed_listeners():
     return listeners
 
 
-def accept(listener):
-    """Serves until the listener is shut down."""
+def accept(listener, stop):
+    """Serves until the other end of the pipe `stop` is closed, then those that wait already."""
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    poll.register(stop, 0)
     while True:
+        stopped = any(fd == stop for fd, _ in poll.poll())
         try:
             inbound, _ = listener.accept()
-        except OSError as error:
-            if error.errno == errno.EINVAL:
-                return
+        except BlockingIOError:
+            if stopped:
+                return listener.close()
+            continue
+        except OSError:
             time.sleep(0.01)  # No descriptor or memory left, or the client gave up.
             continue
         try:
@@ -150,16 +156,16 @@ def relay(inbound, outbound):
 
 
 def main():
-    threading.stack_size(256 * 1024)
     # Every thread inherits this, so that the signal waits until it is asked for.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    listeners = passed_listeners()
-    for listener in listeners:
+    threading.stack_size(256 * 1024)
+    stop, stop_by_closing = os.pipe()
+    for listener in passed_listeners():
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)  # What it accepts inherits it.
-        threading.Thread(target=accept, args=(listener,)).start()
+        listener.setblocking(False)
+        threading.Thread(target=accept, args=(listener, stop)).start()
     signal.sigwait({signal.SIGTERM})
-    for listener in listeners:
-        listener.shutdown(socket.SHUT_RDWR)
+    os.close(stop_by_closing)
     # Python ends when the last connection has.
 
 

@@ -148,8 +148,11 @@ impl Place {
         health.stop();
         routes.stop();
         observer.step(Step::StoppingServices);
-        running.iter().for_each(Running::tell_to_stop);
-        running.into_iter().for_each(Running::wait);
+        // In the chain's order: what one service has accepted it carries on to the next.
+        for service in running {
+            service.tell_to_stop();
+            service.wait();
+        }
         refusals.stop();
         engine.remove()?;
         outcome

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
@@ -17,6 +18,9 @@ use crate::{
     shutdown::{Phase, Shutdown},
 };
 
+/// Connections that are still accepted when the service is to end: as many as the queue of a listener of
+/// waylay holds. Their applications may have sent all they had to, and be gone.
+const MOST_WAITING: usize = 4096;
 /// How long to leave a listener alone when descriptors or memory run out.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
 
@@ -40,32 +44,44 @@ where
         accepting.spawn(accept_all(listener, Arc::clone(&dispatch)));
     }
     drop(dispatch);
-    match first(ending(phase.clone()), accepting.join_next()).await {
-        First::Left(()) => {}
-        First::Right(Some(Ok(error))) => return Err(ServeError::Listener(error)),
-        First::Right(Some(Err(error))) => resume_unwind(error.into_panic()),
-        First::Right(None) => {}
+    while let Some(ended) = accepting.join_next().await {
+        match ended {
+            Ok(outcome) => outcome.map_err(ServeError::Listener)?,
+            Err(error) => resume_unwind(error.into_panic()),
+        }
     }
-    accepting.shutdown().await;
     wait_for_handlers(running, phase, shutdown).await;
     Ok(())
 }
 
-/// Accepts until the listener fails, which it does for good.
-async fn accept_all<F, H>(listener: TcpListener, dispatch: Arc<Dispatch<F>>) -> io::Error
+async fn accept_all<F, H>(listener: TcpListener, dispatch: Arc<Dispatch<F>>) -> io::Result<()>
 where
     F: Fn(TcpStream) -> H + Send + Sync + 'static,
     H: Future<Output = ()> + Send + 'static,
 {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => dispatch.start(stream),
-            Err(error) => match Trouble::of(&error) {
-                Trouble::Connection => {}
-                Trouble::Shortage => sleep(SHORTAGE_PAUSE).await,
-                Trouble::Listener => return error,
-            },
+    let mut phase = dispatch.phase.clone();
+    // The end has the first word, or a flood would put it off for ever.
+    while let First::Right(accepted) = first(ending(&mut phase), listener.accept()).await {
+        dispatch.take(accepted.map(|(stream, _)| stream)).await?;
+    }
+    for _ in 0..MOST_WAITING {
+        match accept_waiting(&listener).transpose() {
+            Some(accepted) => dispatch.take(accepted).await?,
+            None => break,
         }
+    }
+    Ok(())
+}
+
+/// What is in the listener's queue now: the runtime may not have heard of it yet.
+fn accept_waiting(listener: &TcpListener) -> io::Result<Option<TcpStream>> {
+    match SockRef::from(listener).accept() {
+        Ok((socket, _)) => {
+            socket.set_nonblocking(true)?;
+            TcpStream::from_std(socket.into()).map(Some)
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -113,6 +129,23 @@ struct Dispatch<F> {
 }
 
 impl<F> Dispatch<F> {
+    /// Fails for good with the listener alone.
+    async fn take<H>(&self, accepted: io::Result<TcpStream>) -> io::Result<()>
+    where
+        F: Fn(TcpStream) -> H,
+        H: Future<Output = ()> + Send + 'static,
+    {
+        match accepted {
+            Ok(stream) => self.start(stream),
+            Err(error) => match Trouble::of(&error) {
+                Trouble::Connection => {}
+                Trouble::Shortage => sleep(SHORTAGE_PAUSE).await,
+                Trouble::Listener => return Err(error),
+            },
+        }
+        Ok(())
+    }
+
     fn start<H>(&self, stream: TcpStream)
     where
         F: Fn(TcpStream) -> H,
@@ -156,8 +189,8 @@ async fn wait_for_handlers(
     }
 }
 
-async fn ending(mut phase: watch::Receiver<Phase>) {
-    until(&mut phase, |phase| *phase != Phase::Serving).await;
+async fn ending(phase: &mut watch::Receiver<Phase>) {
+    until(phase, |phase| *phase != Phase::Serving).await;
 }
 
 async fn over(mut phase: watch::Receiver<Phase>) {
@@ -203,7 +236,7 @@ mod tests {
     };
 
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    use socket2::{Domain, SockRef, Socket, Type};
+    use socket2::{Domain, Socket, Type};
     use tokio::{runtime::Runtime, task::JoinHandle};
 
     use super::*;
@@ -318,6 +351,31 @@ mod tests {
         assert!(!service.serving.is_finished());
         assert_eq!(ask(&mut early).unwrap(), b'x');
         service.end();
+    }
+
+    #[test]
+    fn a_shutdown_still_serves_those_that_wait_already() {
+        let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        // They have sent what they had to and left before anybody accepts.
+        for _ in 0..100 {
+            net::TcpStream::connect(address).unwrap().write_all(b"x").unwrap();
+        }
+        let served = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&served);
+        let handler = move |stream| {
+            let count = Arc::clone(&count);
+            async move {
+                echo(stream).await;
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let shutdown = Shutdown::new();
+        shutdown.trigger();
+        Runtime::new().unwrap().block_on(serve_streams(vec![listener], &shutdown, handler)).unwrap();
+        assert_eq!(served.load(Ordering::Relaxed), 100);
+        assert!(net::TcpStream::connect(address).is_err());
     }
 
     #[test]

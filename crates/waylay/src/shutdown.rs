@@ -39,7 +39,8 @@ impl Shutdown {
         Self(Arc::new(watch::Sender::new(Phase::Serving)))
     }
 
-    /// Stops accepting; connections being served go on to their end.
+    /// Stops accepting; connections being served go on to their end, and so do
+    /// those that wait to be accepted.
     pub fn trigger(&self) {
         self.end(None);
     }

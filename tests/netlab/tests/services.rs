@@ -282,6 +282,39 @@ fn listens(pid: u32) -> bool {
         .any(|target| listening.iter().any(|socket| Path::new(socket) == target))
 }
 
+/// Sends what it has to on many connections and is gone, before anybody has accepted one.
+const SEND_AND_LEAVE: &str = "\
+import socket, sys
+for number in range(200):
+    with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as stream:
+        stream.sendall(b'gone soon')
+";
+
+fn what_is_sent_right_before_the_end_arrives(through: &[&str]) {
+    let (sender, arrived) = std::sync::mpsc::channel();
+    let server = TcpServer::start(Ipv4Addr::LOCALHOST.into(), move |mut stream| {
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all)?;
+        sender.send(all).map_err(io::Error::other)
+    });
+    let through: Vec<_> = through.iter().flat_map(|spec| ["--through", spec]).collect();
+    let run = Ground::loopback().waylay().args(through).reporting();
+    let finished = run.watch(client(SEND_AND_LEAVE, server.address(), &[])).well();
+    for number in 0..200 {
+        let all = arrived.recv_timeout(Duration::from_secs(10));
+        assert_eq!(all.as_deref().unwrap_or_default(), b"gone soon", "{number}: {finished:#?}");
+    }
+}
+
+#[test]
+fn what_is_sent_right_before_the_end_arrives_through_logs() {
+    what_is_sent_right_before_the_end_arrives(&["log", "log", "log"]);
+}
+
+fn it_sends_what_came_right_before_the_end(example: &Example) {
+    what_is_sent_right_before_the_end_arrives(&["log", &example.spec(), "log"]);
+}
+
 /// Opens so many connections, has an echo from each, and keeps them until told to close them.
 const KEEP: &str = "\
 import resource, socket, sys
@@ -386,7 +419,8 @@ examples! {
         in_rust_many_connections_are_served_at_once = many_connections_at_once,
         in_rust_being_killed_is_an_error = a_killed_service_is_an_error,
         in_rust_what_carries_no_record_is_reset = what_carries_no_record_is_reset,
-        in_rust_the_end_is_in_order = it_ends_in_order;
+        in_rust_the_end_is_in_order = it_ends_in_order,
+        in_rust_what_came_right_before_the_end_is_sent = it_sends_what_came_right_before_the_end;
     python:
         in_python_a_body_arrives = a_body_arrives,
         in_python_a_half_close_is_passed_on = a_half_close_is_passed_on,
@@ -395,7 +429,8 @@ examples! {
         in_python_many_connections_are_served_at_once = many_connections_at_once,
         in_python_being_killed_is_an_error = a_killed_service_is_an_error,
         in_python_what_carries_no_record_is_reset = what_carries_no_record_is_reset,
-        in_python_the_end_is_in_order = it_ends_in_order;
+        in_python_the_end_is_in_order = it_ends_in_order,
+        in_python_what_came_right_before_the_end_is_sent = it_sends_what_came_right_before_the_end;
     c:
         in_c_a_body_arrives = a_body_arrives,
         in_c_a_half_close_is_passed_on = a_half_close_is_passed_on,
@@ -404,5 +439,6 @@ examples! {
         in_c_many_connections_are_served_at_once = many_connections_at_once,
         in_c_being_killed_is_an_error = a_killed_service_is_an_error,
         in_c_what_carries_no_record_is_reset = what_carries_no_record_is_reset,
-        in_c_the_end_is_in_order = it_ends_in_order;
+        in_c_the_end_is_in_order = it_ends_in_order,
+        in_c_what_came_right_before_the_end_is_sent = it_sends_what_came_right_before_the_end;
 }
