@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{
-    runtime::Runtime,
+    runtime::Builder,
     signal::unix::{SignalKind, signal},
 };
 use waylay::RedirectService;
@@ -19,8 +19,10 @@ use waylay_inspect::{
 use crate::{args::ServeArgs, spec::Builtin};
 
 pub(crate) fn serve(args: ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
-    // With a thread for each processor: the connections of a service have nothing to do with each other.
-    Runtime::new()?.block_on(run(args))?;
+    // With a thread for each processor: the connections of a service have nothing to do with each other. What
+    // the kernel reports of a thread has its name.
+    let runtime = Builder::new_multi_thread().thread_name(&args.name).enable_all().build()?;
+    runtime.block_on(run(args))?;
     Ok(ExitCode::SUCCESS)
 }
 

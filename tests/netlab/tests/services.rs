@@ -315,6 +315,19 @@ fn it_sends_what_came_right_before_the_end(example: &Example) {
     what_is_sent_right_before_the_end_arrives(&["log", &example.spec(), "log"]);
 }
 
+#[test]
+fn what_a_service_is_refused_is_told_by_its_name() {
+    let server = TcpServer::start(Ipv4Addr::LOCALHOST.into(), |mut stream| stream.write_all(b"hello"));
+    let mut run = Ground::loopback().waylay().through_logs(2).spawn_dialler();
+    let dial = format!("dial 127.0.0.1 {}", server.address().port());
+    assert_eq!(run.ask(&dial), "ok");
+    kill(run.service("log-2"), Signal::KILL);
+    run.stderr().wait_for("log-2");
+    assert!(run.ask(&dial).ends_with("ECONNRESET"));
+    let line = run.stderr().wait_for("ECONNREFUSED");
+    assert!(line.contains(" log["), "{line}");
+}
+
 /// Opens so many connections, has an echo from each, and keeps them until told to close them.
 const KEEP: &str = "\
 import resource, socket, sys
