@@ -417,6 +417,16 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_at_rest_is_small() {
+        on_a_runtime(async {
+            let ((application, _client), (destination, _server)) = (pair(), pair());
+            let mut observer = ();
+            let relaying = crate::relay_observed(ours(application), ours(destination), &mut observer);
+            assert!(size_of_val(&relaying) <= 1024, "{} bytes", size_of_val(&relaying));
+        });
+    }
+
+    #[test]
     fn an_end_that_cannot_be_passed_on_is_a_failure() {
         on_a_runtime(async {
             let (destination, server) = pair();

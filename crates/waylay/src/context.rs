@@ -6,6 +6,19 @@ use std::{
 use waylay_abi as abi;
 
 /// The process at the head of the chain: who called `connect` first.
+///
+/// # Example
+/// ```
+/// let application = waylay::Application {
+///     path: "/usr/bin/curl".into(),
+///     command: "curl".into(),
+///     pid: 4711,
+///     start_time_ns: 81_000_000_000,
+///     uid: 1000,
+///     cgroup: 42,
+/// };
+/// assert_eq!(application.to_string(), "/usr/bin/curl[4711]");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Application {
     /// Its executable, as its own mount namespace names it. Empty if the path
@@ -61,6 +74,14 @@ impl From<abi::SocketWishes> for Wishes {
 }
 
 /// What is known about a redirected connection.
+///
+/// # Example
+/// ```
+/// /// A service that lets nobody but root use the plain protocol.
+/// fn may_pass(context: &waylay::RedirectContext) -> bool {
+///     context.original_destination().port() != 80 || context.application().uid == 0
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedirectContext {
     application: Application,
@@ -150,6 +171,14 @@ impl From<abi::Context> for RedirectContext {
 }
 
 /// One hop of the chain behind a connection.
+///
+/// # Example
+/// ```
+/// /// Whether the virus scanner has had the connection already.
+/// fn was_scanned(chain: &[waylay::ChainHop]) -> bool {
+///     chain.iter().any(|hop| hop.service == "scan")
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainHop {
     /// The service's id.

@@ -89,6 +89,19 @@ impl From<io::Error> for SetError {
 }
 
 /// Why a connection could not be carried on.
+///
+/// # Example
+/// ```
+/// use std::io;
+///
+/// let error = waylay::ConnectError::Connect {
+///     destination: "192.0.2.1:80".parse()?,
+///     source: io::Error::from_raw_os_error(111),
+/// };
+/// assert_eq!(error.to_string(), "cannot connect to 192.0.2.1:80");
+/// assert_eq!(error.io_error().map(io::Error::kind), Some(io::ErrorKind::ConnectionRefused));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Debug, Error)]
 pub enum ConnectError {
     /// No socket could be made for it.

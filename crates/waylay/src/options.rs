@@ -17,6 +17,14 @@ use crate::{
 ///
 /// They name a chain that stays in the kernel and are worthless to any process
 /// but the service they were given to, and once the inbound connection ends.
+///
+/// # Example
+/// ```
+/// use waylay::RedirectRecords;
+///
+/// let records = RedirectRecords::from_bytes(&[0; 48]);
+/// assert_eq!(records.as_bytes().len(), 48);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedirectRecords(Vec<u8>);
 
@@ -60,6 +68,15 @@ pub fn query_redirect_records(socket: &impl AsFd) -> Result<RedirectRecords, Que
 ///
 /// # Errors
 /// See [`QueryError`].
+///
+/// # Example
+/// ```no_run
+/// # fn look(accepted: std::net::TcpStream) -> Result<(), waylay::QueryError> {
+/// let context = waylay::query_redirect_context(&accepted)?;
+/// println!("{} -> {}", context.application(), context.original_destination());
+/// # Ok(())
+/// # }
+/// ```
 pub fn query_redirect_context(socket: &impl AsFd) -> Result<RedirectContext, QueryError> {
     let mut context = abi::Context::new_zeroed();
     query(socket.as_fd(), abi::QUERY_CONTEXT, context.as_mut_bytes())?;
@@ -71,6 +88,16 @@ pub fn query_redirect_context(socket: &impl AsFd) -> Result<RedirectContext, Que
 ///
 /// # Errors
 /// See [`QueryError`].
+///
+/// # Example
+/// ```no_run
+/// # fn look(accepted: std::net::TcpStream) -> Result<(), waylay::QueryError> {
+/// let chain = waylay::query_redirect_chain(&accepted)?;
+/// let names: Vec<&str> = chain.iter().map(|hop| hop.service.as_str()).collect();
+/// println!("via {}", names.join(" › "));
+/// # Ok(())
+/// # }
+/// ```
 pub fn query_redirect_chain(socket: &impl AsFd) -> Result<Vec<ChainHop>, QueryError> {
     let mut chain = abi::NamedChain::new_zeroed();
     query(socket.as_fd(), abi::QUERY_CHAIN, chain.as_mut_bytes())?;
@@ -84,6 +111,16 @@ pub fn query_redirect_chain(socket: &impl AsFd) -> Result<Vec<ChainHop>, QueryEr
 ///
 /// # Errors
 /// See [`QueryError`].
+///
+/// # Example
+/// ```
+/// use waylay::{QueryError, query_original_destination};
+///
+/// // On the sockets of a process that is no service the option does not exist.
+/// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// assert!(matches!(query_original_destination(&listener), Err(QueryError::NotRegistered)));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn query_original_destination(socket: &impl AsFd) -> Result<SocketAddr, QueryError> {
     let mut answer = [0; SOCKADDR_IN6];
     let len = sys::get_option(socket.as_fd(), abi::SOL_WAYLAY, abi::QUERY_ORIGINAL_DST, &mut answer)?;
@@ -115,6 +152,20 @@ fn read_sockaddr(bytes: &[u8]) -> Option<SocketAddr> {
 ///
 /// # Errors
 /// See [`SetError`]. After an error the socket carries no records: do not dial.
+///
+/// # Example
+/// ```no_run
+/// # use std::{error::Error, net::{SocketAddr, TcpStream}};
+/// # use socket2::{Domain, Socket, Type};
+/// /// What `Inbound::connect_to` does, on any socket.
+/// fn carry_on(accepted: &TcpStream, to: SocketAddr) -> Result<TcpStream, Box<dyn Error>> {
+///     let records = waylay::query_redirect_records(accepted)?;
+///     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+///     waylay::set_redirect_records(&socket, &records)?;
+///     socket.connect(&to.into())?;
+///     Ok(socket.into())
+/// }
+/// ```
 pub fn set_redirect_records(socket: &impl AsFd, records: &RedirectRecords) -> Result<(), SetError> {
     sys::set_option(socket.as_fd(), abi::SOL_WAYLAY, abi::SET_RECORDS, records.as_bytes())?;
     Ok(())

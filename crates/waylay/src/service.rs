@@ -109,6 +109,13 @@ impl RedirectService {
     /// # Errors
     /// [`StartError::NoListeners`] if there is none,
     /// [`StartError::NotAListener`] if an option cannot be set on one.
+    ///
+    /// # Example
+    /// ```
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let service = waylay::RedirectService::with_listeners(vec![listener])?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn with_listeners(listeners: Vec<TcpListener>) -> Result<Self, StartError> {
         if listeners.is_empty() {
             return Err(StartError::NoListeners);
@@ -124,6 +131,14 @@ impl RedirectService {
 
     /// Which connections may share an upstream connection: what
     /// [`Inbound::pool_key`] answers. [`Pooling::Never`] unless said otherwise.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use waylay::{Pooling, RedirectService};
+    ///
+    /// let service = RedirectService::from_env()?.pooling(Pooling::SameApplication);
+    /// # Ok::<(), waylay::StartError>(())
+    /// ```
     #[must_use]
     pub fn pooling(self, pooling: Pooling) -> Self {
         Self { pooling, ..self }

@@ -1,7 +1,9 @@
 //! What an application asked of its socket is asked of the service's too.
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-use waylay_netlab::{Family, Ground, Place, WebServer, python};
+use std::process::Command;
+
+use waylay_netlab::{Family, Ground, Place, Process, WebServer, python};
 
 const CLIENT: &str = "
 import socket, sys
@@ -41,4 +43,59 @@ fn a_device_is_carried_through_every_service() {
     let rule = ["oif", "wire"];
     assert_eq!(reached_by(&rule, "s.setsockopt(socket.SOL_SOCKET, 25, b'wire')"), "answered");
     assert_eq!(reached_by(&rule, "pass"), "failed 104");
+}
+
+/// Says of each connection who it is from, and with which TOS or traffic class it came.
+const WITNESS: &str = "
+import socket, struct, sys
+host = sys.argv[1]
+v6 = ':' in host
+level, receive, options, wanted = (41, 66, 6, 67) if v6 else (0, 13, 9, 1)
+listener = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET)
+listener.setsockopt(level, receive, 1)
+listener.bind((host, 0))
+listener.listen()
+print(listener.getsockname()[1], flush=True)
+while True:
+    stream, peer = listener.accept()
+    stream.recv(4)
+    rest, found = stream.getsockopt(level, options, 256), None
+    while len(rest) >= 16:
+        length, at, name = struct.unpack_from('NiI', rest)
+        if (at, name) == (level, wanted):
+            found = rest[16]
+        rest = rest[(length + 7) // 8 * 8:]
+    print(peer[0], found, flush=True)
+    stream.sendall(b'HTTP')
+    stream.close()
+";
+
+/// What a server learns of a connection that came through two services.
+fn seen_by_the_server(family: Family, wish: &str) -> String {
+    let ground = Ground::new(family, Place::Loopback);
+    let ip = ground.server().to_string();
+    let (_server, lines) = Process::spawn_read(Command::new(python()).args(["-u", "-c", WITNESS, &ip]));
+    let port = lines.wait_for_line(0);
+    let client =
+        CLIENT.replace("socket.socket()", "socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else 2)");
+    let finished = ground.waylay().through_logs(2).watch([python(), "-c", &client, &ip, &port, wish]);
+    assert_eq!(finished.stdout.trim(), "answered", "{finished:?}");
+    lines.wait_for_line(1)
+}
+
+#[test]
+fn a_source_address_is_carried_through_every_service() {
+    assert_eq!(seen_by_the_server(Family::V4, "s.bind(('127.0.0.77', 0))"), "127.0.0.77 0");
+    assert_eq!(seen_by_the_server(Family::V4, "pass"), "127.0.0.1 0");
+}
+
+#[test]
+fn a_type_of_service_is_carried_through_every_service() {
+    assert_eq!(seen_by_the_server(Family::V4, "s.setsockopt(0, 1, 0x48)"), "127.0.0.1 72");
+}
+
+#[test]
+fn a_traffic_class_is_carried_through_every_service() {
+    assert_eq!(seen_by_the_server(Family::V6, "s.setsockopt(41, 67, 0x48)"), "::1 72");
+    assert_eq!(seen_by_the_server(Family::V6, "pass"), "::1 0");
 }
