@@ -98,12 +98,11 @@ def application(inbound):
 def original_destination(inbound):
     """A sockaddr_in or sockaddr_in6: see ip(7) and ipv6(7)."""
     raw = inbound.getsockopt(SOL_WAYLAY, QUERY_ORIGINAL_DST, 28)
-    family = struct.unpack_from("=H", raw)[0]
-    port = struct.unpack_from("!H", raw, 2)[0]
+    family, port = struct.unpack_from("=H", raw)[0], struct.unpack_from("!H", raw, 2)[0]
     if family == socket.AF_INET:
         return family, (socket.inet_ntop(family, raw[4:8]), port)
-    flow_info, scope = 0, struct.unpack_from("=I", raw, 24)[0]
-    return family, (socket.inet_ntop(family, raw[8:24]), port, flow_info, scope)
+    scope = struct.unpack_from("=I", raw, 24)[0]
+    return family, (socket.inet_ntop(family, raw[8:24]), port, 0, scope)
 
 
 class Direction:

@@ -322,9 +322,9 @@ fn what_a_service_is_refused_is_told_by_its_name() {
     let dial = format!("dial 127.0.0.1 {}", server.address().port());
     assert_eq!(run.ask(&dial), "ok");
     kill(run.service("log-2"), Signal::KILL);
-    run.stderr().wait_for("log-2");
+    run.stderr().wait_for("ended with signal 9");
     assert!(run.ask(&dial).ends_with("ECONNRESET"));
-    let line = run.stderr().wait_for("ECONNREFUSED");
+    let line = run.stderr().wait_for("refused with ECONNREFUSED");
     assert!(line.contains(" log["), "{line}");
 }
 
