@@ -189,7 +189,8 @@ mod a_hung_service {
         assert!(answer.ends_with("ECONNRESET"), "{answer}");
         ended(&run);
         // The service before it is told, and resets the application.
-        assert!(run.ask(&dial(&server)).ends_with("ECONNRESET"));
+        let answer = run.ask(&dial(&server));
+        assert!(answer.ends_with("ECONNRESET"), "{answer}");
         assert_eq!(server.accepted(), 0);
         run.finish().well();
     }
@@ -210,10 +211,21 @@ mod a_hung_service {
         let server = greeter();
         let mut run = through("log", "closed");
         assert_eq!(run.ask(&dial(&server)), "ok");
-        kill(run.service("log-2"), Signal::STOP);
-        assert!(run.ask(&dial(&server)).ends_with("ECONNRESET"));
+        stop(run.service("log-2"));
+        let answer = run.ask(&dial(&server));
+        assert!(answer.ends_with("ECONNRESET"), "{answer}");
         ended(&run);
         run.finish().well();
+    }
+
+    /// Returns when every thread of it stands still.
+    fn stop(pid: u32) {
+        kill(pid, Signal::STOP);
+        patiently("a process that stands still", || {
+            let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+            let status = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("status"));
+            threads.map(status).all(|status| status.unwrap().contains("State:\tT")).then_some(())
+        });
     }
 
     /// Takes what comes by its first listener only, and answers by itself.
@@ -243,7 +255,7 @@ while True:
         let server = greeter();
         let mut run = through("log", "closed");
         let service = run.service("log-2");
-        kill(service, Signal::STOP);
+        stop(service);
         thread::sleep(Duration::from_millis(2500));
         kill(service, Signal::CONT);
         assert_eq!(run.ask(&dial(&server)), "ok");
