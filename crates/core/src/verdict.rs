@@ -98,7 +98,7 @@ impl fmt::Display for Refusal {
                 write!(f, "a listener of {service} was dialled past the engine")
             }
             Self::ForeignNamespace => f.write_str("another network namespace"),
-            Self::NoRoute { errno } => write!(f, "the destination has no route ({errno})"),
+            Self::NoRoute { .. } => f.write_str("the destination has no route"),
             Self::Shortage(resource) => write!(f, "no {resource} left"),
         }
     }
