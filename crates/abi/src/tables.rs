@@ -38,6 +38,8 @@ pub struct Config {
 pub struct Service {
     /// Slots up to and including this one in the solved order.
     pub prefix_mask: u64,
+    /// In which its sockets are made.
+    pub cgroup: u64,
     /// Never reused.
     pub id: u32,
     /// 0 open, 1 closed.
@@ -279,8 +281,8 @@ pub struct Event {
 }
 
 const _: () = {
-    assert!(size_of::<Service>() == 152);
+    assert!(size_of::<Service>() == 160);
     assert!(size_of::<Filter>() == 80);
-    assert!(size_of::<Tables>() == 16 + 152 * MAX_SERVICES + 2 * 80 * MAX_FILTERS);
+    assert!(size_of::<Tables>() == 16 + 160 * MAX_SERVICES + 2 * 80 * MAX_FILTERS);
     assert!(size_of::<Event>() == 16 + 24 + 56);
 };

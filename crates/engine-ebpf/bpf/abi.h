@@ -147,6 +147,7 @@ enum wl_failure_policy {
 
 struct wl_service {
 	__u64 prefix_mask; /* slots up to and including this one in the solved order */
+	__u64 cgroup;	   /* in which its sockets are made */
 	__u32 id;
 	__u32 on_failure;
 	__u8 listen4[16];

@@ -75,11 +75,15 @@ enum wl_availability {
 	WL_AVAILABLE = 1, /* and up: the listener's number and one */
 };
 
-static __always_inline int wl_room(struct bpf_sock *sk)
+/* Whoever listens there is the service only if it has made the socket: once the
+ * service has died its port is anybody's. */
+static __always_inline int wl_room(struct bpf_sock *sk, const struct wl_service *service)
 {
 	struct sock *full = (struct sock *)bpf_skc_to_tcp_sock(sk);
 
 	if (sk->state != TCP_LISTEN || !full)
+		return WL_ABSENT;
+	if (BPF_CORE_READ(full, sk_cgrp_data.cgroup, kn, id) != service->cgroup)
 		return WL_ABSENT;
 	return BPF_CORE_READ(full, sk_ack_backlog) > BPF_CORE_READ(full, sk_max_ack_backlog) ? WL_BACKLOG_FULL :
 											     WL_AVAILABLE;
@@ -107,7 +111,7 @@ WL_GLOBAL int wl_listener_room(struct bpf_sock_addr *ctx, const struct wl_servic
 	}
 	if (!sk)
 		return WL_ABSENT;
-	answer = wl_room(sk);
+	answer = wl_room(sk, service);
 	bpf_sk_release(sk);
 	return answer;
 }

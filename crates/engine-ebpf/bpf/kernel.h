@@ -88,7 +88,20 @@ struct task_struct {
 	char comm[16];
 };
 
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+};
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
+
 struct sock {
+	struct sock_cgroup_data sk_cgrp_data;
 	__u8 sk_kern_sock : 1;
 	__u32 sk_ack_backlog;
 	__u32 sk_max_ack_backlog;

@@ -43,6 +43,7 @@ fn encode_service(service: &TableService, endpoint: Option<&Endpoint>) -> abi::S
     }
     abi::Service {
         prefix_mask: service.prefix_mask,
+        cgroup: endpoint.map_or(0, |endpoint| endpoint.cgroup),
         id: service.id.0,
         on_failure: match service.on_failure {
             FailurePolicy::Open => 0,

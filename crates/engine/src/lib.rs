@@ -75,7 +75,8 @@ pub const MAX_LISTENERS: usize = 16;
 pub struct Endpoint {
     /// The service.
     pub service: ServiceId,
-    /// The cgroup that its sockets are created in, by which it is known.
+    /// The cgroup that its sockets are created in, by which it is known. Whoever listens on its addresses with a socket created
+    /// elsewhere is somebody else.
     pub cgroup: u64,
     /// Where it takes redirected TCP over IPv4: at most [`MAX_LISTENERS`], of one address.
     pub tcp4: Vec<SocketAddrV4>,

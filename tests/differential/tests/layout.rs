@@ -92,6 +92,7 @@ fn tables() -> Vec<(&'static str, Layout)> {
             "wl_service",
             layout!(abi::Service {
                 prefix_mask,
+                cgroup,
                 id,
                 on_failure,
                 listen4,

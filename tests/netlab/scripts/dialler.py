@@ -4,6 +4,7 @@
 #   storm HOST PORT  dial without a pause until a refusal, and see whether it lasts
 #   get HOST PORT    connect, send a request, read five bytes, close
 #   source HOST PORT connect, say the own address, close
+#   listen HOST PORT listen there from now on
 #   ping             send a byte on it and read the echo
 #   drain            read it to its end
 import errno
@@ -62,6 +63,14 @@ def source(host, port):
         return name(error)
 
 
+listeners = []
+
+
+def listen(host, port):
+    listeners.append(socket.create_server((host, int(port))))
+    return "listening"
+
+
 def storm(host, port):
     while dial(host, port) != "ECONNREFUSED":
         # Without it the ephemeral ports would run out.
@@ -95,6 +104,8 @@ for line in sys.stdin:
         answer = get(*words[1:])
     elif words[0] == "source":
         answer = source(*words[1:])
+    elif words[0] == "listen":
+        answer = listen(*words[1:])
     elif words[0] == "storm":
         answer = storm(*words[1:])
     elif words[0] == "open":

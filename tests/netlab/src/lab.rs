@@ -1,9 +1,11 @@
 //! The engine by itself: policies and listeners of a test's own, on real connects.
 
 use std::{
+    fs,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::Command,
+    sync::Mutex,
     time::Duration,
 };
 
@@ -12,7 +14,7 @@ use waylay_engine::{Endpoint, Engine, Installation, Liveness};
 use waylay_engine_ebpf::{EbpfEngine, Limits, Scope, bpf_file_system};
 use waylay_host::cgroup::Cgroup;
 
-use crate::run::Waylay;
+use crate::{instance::cgroup_file_system, run::Waylay};
 
 /// An engine on a cgroup of its own, with a policy of the test's.
 #[derive(Debug)]
@@ -78,6 +80,20 @@ impl Lab {
             self.engine.set_liveness(service, Liveness::Alive).unwrap();
         }
         self.engine.attach().unwrap();
+    }
+
+    /// Does something as a process of the service, such as making its listeners:
+    /// what counts is where `socket()` is called.
+    pub fn as_service<T>(&self, service: u32, act: impl FnOnce() -> T) -> T {
+        // It is the whole process that moves.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _moving = ONE_AT_A_TIME.lock().unwrap();
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
+        fs::write(self.procs(&format!("svc-{service}")), "0").unwrap();
+        let done = act();
+        fs::write(cgroup_file_system().join(own).join("cgroup.procs"), "0").unwrap();
+        done
     }
 
     /// A service behind listeners of the test's own, each of any family.

@@ -6,14 +6,14 @@
 use std::{
     collections::BTreeSet,
     io::{self, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::fs::chown,
     process::Command,
     sync::{Arc, Mutex},
 };
 
 use waylay_netlab::{
-    Fence, Finished, Ground, Running, TcpServer, Waylay, dialler_of, listeners_of, system_python,
+    Fence, Finished, Ground, Running, TcpServer, Waylay, dialler_of, listeners_of, patiently, system_python,
     world_readable_file,
 };
 
@@ -131,6 +131,47 @@ mod a_listener_of_a_service {
         }
         let finished = run.finish().well();
         assert_eq!(finished.stderr.matches("was dialled past the engine").count(), 2, "{finished:?}");
+    }
+}
+
+/// A service's port is free again when it has died; its connections are still nobody else's.
+mod the_port_of_a_dead_service {
+    use super::*;
+
+    /// What the rules of a run do whose waylay was killed, once others listen on the ports of its service.
+    fn is_taken_by(take: impl FnOnce(&mut Running, &[SocketAddr]) -> Vec<TcpListener>) {
+        let target = Target::new(b"hello");
+        let mut run = waylay().spawn_dialler();
+        let dial = format!("dial 127.0.0.1 {}", target.port());
+        assert_eq!(run.ask(&dial), "ok");
+        let (service, instance) = (run.service("log"), run.instance());
+        let ports = listeners_of(service);
+        assert_eq!(ports.len(), 4);
+        run.kill();
+        patiently("the end of the service", || instance.pids("svc-log").is_empty().then_some(()));
+        let fakes = take(&mut run, &ports);
+        for _ in 0..8 {
+            assert_eq!(run.ask(&dial), "ECONNREFUSED");
+        }
+        for fake in fakes {
+            fake.set_nonblocking(true).unwrap();
+            assert_eq!(fake.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
+    }
+
+    #[test]
+    fn is_no_use_to_another_process_of_the_host() {
+        is_taken_by(|_, ports| ports.iter().map(|port| TcpListener::bind(port).unwrap()).collect());
+    }
+
+    #[test]
+    fn is_no_use_to_the_command_itself() {
+        is_taken_by(|run, ports| {
+            for port in ports {
+                assert_eq!(run.ask(&format!("listen 127.0.0.1 {}", port.port())), "listening");
+            }
+            Vec::new()
+        });
     }
 }
 

@@ -35,6 +35,11 @@ fn policy(on_failure: FailurePolicy) -> Policy {
     Policy::new(vec![service], Vec::new(), vec![everything]).unwrap()
 }
 
+/// So many of them.
+fn listeners(count: usize, backlog: i32) -> Vec<TcpListener> {
+    (0..count).map(|_| listener(backlog)).collect()
+}
+
 /// A listener whose backlog holds one connection more than `backlog`.
 fn listener(backlog: i32) -> TcpListener {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -58,7 +63,7 @@ mod a_set_of_listeners {
     #[test]
     fn shares_the_connections() {
         let mut lab = Lab::new("set-shares", Limits::default());
-        let listeners: Vec<_> = (0..4).map(|_| listener(128)).collect();
+        let listeners = lab.as_service(1, || listeners(4, 128));
         lab.install(&policy(FailurePolicy::Closed), vec![lab.endpoint(1, &listeners)]);
         assert_eq!(lab.dial("app", &[anywhere(); 100]), vec![Dialled::Connected(anywhere()); 100]);
         let shares: Vec<usize> = listeners.iter().map(accepted).collect();
@@ -69,7 +74,7 @@ mod a_set_of_listeners {
     #[test]
     fn refuses_only_once_all_are_full() {
         let mut lab = Lab::new("set-full", Limits::default());
-        let listeners: Vec<_> = (0..3).map(|_| listener(1)).collect();
+        let listeners = lab.as_service(1, || listeners(3, 1));
         lab.install(&policy(FailurePolicy::Open), vec![lab.endpoint(1, &listeners)]);
         let answers = lab.dial("app", &[anywhere(); 8]);
         // A backlog of one holds two.
@@ -81,7 +86,7 @@ mod a_set_of_listeners {
     #[test]
     fn is_there_as_long_as_one_listens() {
         let mut lab = Lab::new("set-one", Limits::default());
-        let mut listeners: Vec<_> = (0..4).map(|_| listener(128)).collect();
+        let mut listeners = lab.as_service(1, || listeners(4, 128));
         lab.install(&policy(FailurePolicy::Closed), vec![lab.endpoint(1, &listeners)]);
         listeners.truncate(1);
         assert_eq!(lab.dial("app", &[anywhere(); 20]), vec![Dialled::Connected(anywhere()); 20]);
@@ -99,7 +104,7 @@ mod a_set_of_listeners {
     #[test]
     fn has_sixteen_listeners_of_one_address_at_most() {
         let mut lab = Lab::new("set-limits", Limits::default());
-        let listeners: Vec<_> = (0..=MAX_LISTENERS).map(|_| listener(1)).collect();
+        let listeners = lab.as_service(1, || listeners(MAX_LISTENERS + 1, 1));
         let too_many = lab.endpoint(1, &listeners);
         let EbpfError::Limit(error) = install(&mut lab, too_many) else { panic!("it holds no more") };
         assert_eq!((error.limit, error.need, error.allowed), (Limit::Listeners, 17, 16));

@@ -45,7 +45,7 @@ fn one_service(on_failure: FailurePolicy) -> Policy {
 #[test]
 fn a_leg_goes_to_the_service_and_the_application_sees_what_it_asked_for() {
     let mut lab = Lab::new("redirect", Limits::default());
-    let listener = listener4();
+    let listener = lab.as_service(1, listener4);
     lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, [&listener])]);
     assert_eq!(lab.dial("app", &[anywhere()]), [Dialled::Connected(anywhere())]);
     listener.accept().unwrap();
@@ -54,7 +54,8 @@ fn a_leg_goes_to_the_service_and_the_application_sees_what_it_asked_for() {
 #[test]
 fn ipv6_goes_to_the_ipv6_listener_and_mapped_to_the_ipv4_one() {
     let mut lab = Lab::new("families", Limits::default());
-    let (four, six) = (listener4(), TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap());
+    let six = || TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+    let (four, six) = lab.as_service(1, || (listener4(), six()));
     let endpoint = Endpoint { tcp6: lab.endpoint(1, [&six]).tcp6, ..lab.endpoint(1, [&four]) };
     lab.install(&one_service(FailurePolicy::Closed), vec![endpoint]);
     let mapped = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped(), 80));
@@ -68,14 +69,14 @@ fn ipv6_goes_to_the_ipv6_listener_and_mapped_to_the_ipv4_one() {
 fn an_absent_service_refuses_if_closed_and_is_passed_if_open() {
     let target = listener4().local_addr().unwrap();
     let mut lab = Lab::new("absent", Limits::default());
-    let gone = lab.endpoint(1, [&listener4()]);
+    let gone = lab.endpoint(1, [&lab.as_service(1, listener4)]);
     lab.install(&one_service(FailurePolicy::Closed), vec![gone]);
     assert_eq!(lab.dial("app", &[target]), [Dialled::Refused(ECONNREFUSED)]);
     assert_eq!(lab.refusals(), [Refusal::ServiceAbsent { service: ServiceId(1) }]);
 
     let server = listener4();
     let mut open = Lab::new("absent-open", Limits::default());
-    let gone = open.endpoint(1, [&listener4()]);
+    let gone = open.endpoint(1, [&open.as_service(1, listener4)]);
     open.install(&one_service(FailurePolicy::Open), vec![gone]);
     let address = server.local_addr().unwrap();
     assert_eq!(open.dial("app", &[address]), [Dialled::Connected(address)]);
@@ -85,7 +86,7 @@ fn an_absent_service_refuses_if_closed_and_is_passed_if_open() {
 #[test]
 fn a_service_marked_dead_is_absent_although_it_listens() {
     let mut lab = Lab::new("dead", Limits::default());
-    let listener = listener4();
+    let listener = lab.as_service(1, listener4);
     lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, [&listener])]);
     lab.engine.set_liveness(ServiceId(1), Liveness::Dead).unwrap();
     assert_eq!(lab.dial("app", &[anywhere()]), [Dialled::Refused(ECONNREFUSED)]);
@@ -94,10 +95,12 @@ fn a_service_marked_dead_is_absent_although_it_listens() {
 #[test]
 fn a_full_backlog_refuses_even_under_open() {
     let mut lab = Lab::new("backlog", Limits::default());
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-    socket.listen(1).unwrap();
-    let listener = TcpListener::from(socket);
+    let listener = lab.as_service(1, || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        socket.listen(1).unwrap();
+        TcpListener::from(socket)
+    });
     lab.install(&one_service(FailurePolicy::Open), vec![lab.endpoint(1, [&listener])]);
     // A backlog of one holds two; from then on there is no room.
     let answers = lab.dial("app", &[anywhere(); 4]);
@@ -109,13 +112,15 @@ fn a_full_backlog_refuses_even_under_open() {
 #[test]
 fn without_room_for_a_flow_nothing_leaves() {
     let mut lab = Lab::new("flows", Limits { flows: 1, flows_per_cgroup: 1 });
-    let (listener, server) = (listener4(), listener4());
+    let (listener, server) = (lab.as_service(1, listener4), listener4());
     lab.install(&one_service(FailurePolicy::Open), vec![lab.endpoint(1, [&listener])]);
     let destination = server.local_addr().unwrap();
     let answers = lab.dial("app", &[destination, destination]);
     assert_eq!(answers, [Dialled::Connected(destination), Dialled::Refused(ENOBUFS)]);
-    // The first has ended with its process and given its place back.
+    // The first ends when the service has closed it too, and gives its place back.
+    drop(listener.accept().unwrap());
     assert_eq!(lab.dial("app", &[destination]), [Dialled::Connected(destination)]);
+    drop(listener.accept().unwrap());
     server.set_nonblocking(true).unwrap();
     assert!(server.accept().is_err(), "a connection reached the destination uninspected");
     assert_eq!(lab.engine.flow_count().unwrap(), 0);
@@ -124,7 +129,7 @@ fn without_room_for_a_flow_nothing_leaves() {
 #[test]
 fn one_cgroup_cannot_take_the_flows_of_another() {
     let mut lab = Lab::new("share", Limits { flows: 8, flows_per_cgroup: 1 });
-    let listener = listener4();
+    let listener = lab.as_service(1, listener4);
     lab.install(&one_service(FailurePolicy::Open), vec![lab.endpoint(1, [&listener])]);
     let answers = lab.dial("app", &[anywhere(), anywhere()]);
     assert_eq!(answers, [Dialled::Connected(anywhere()), Dialled::Refused(ENOBUFS)]);
@@ -133,7 +138,7 @@ fn one_cgroup_cannot_take_the_flows_of_another() {
 #[test]
 fn a_listener_is_reached_through_the_engine_only() {
     let mut lab = Lab::new("dialled", Limits::default());
-    let listener = listener4();
+    let listener = lab.as_service(1, listener4);
     lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, [&listener])]);
     let port = listener.local_addr().unwrap().port();
     let mapped = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), port));
@@ -147,11 +152,11 @@ fn a_listener_is_reached_through_the_engine_only() {
 fn a_port_is_whose_listener_it_is_now() {
     let (mut before, mut now) =
         (Lab::new("port-before", Limits::default()), Lab::new("port-now", Limits::default()));
-    let listener = listener4();
+    let listener = before.as_service(1, listener4);
     let address = listener.local_addr().unwrap();
     before.install(&one_service(FailurePolicy::Open), vec![before.endpoint(1, [&listener])]);
     drop(listener);
-    let listener = TcpListener::bind(address).unwrap();
+    let listener = now.as_service(1, || TcpListener::bind(address).unwrap());
     now.install(&one_service(FailurePolicy::Open), vec![now.endpoint(1, [&listener])]);
     assert_eq!(now.dial("app", &[address]), [Dialled::Refused(ECONNREFUSED)]);
     assert_eq!(now.dial("app", &[anywhere()]), [Dialled::Connected(anywhere())]);
@@ -162,7 +167,8 @@ fn a_port_is_whose_listener_it_is_now() {
 #[test]
 fn a_leg_that_leaves_a_service_without_records_goes_past_it_and_those_before() {
     let mut lab = Lab::new("forgetful", Limits::default());
-    let (first, second, server) = (listener4(), listener4(), listener4());
+    let (first, second) = (lab.as_service(1, listener4), lab.as_service(2, listener4));
+    let server = listener4();
     let services = vec![service(1, FailurePolicy::Closed), service(2, FailurePolicy::Closed)];
     let policy = Policy::new(services, Vec::new(), vec![redirect(1, 1), redirect(2, 2)]).unwrap();
     lab.install(&policy, vec![lab.endpoint(1, [&first]), lab.endpoint(2, [&second])]);
@@ -181,7 +187,7 @@ fn auth(id: u32, conditions: Conditions, flags: FlagConditions, action: Action) 
 #[test]
 fn the_auth_layer_blocks_with_the_errno_the_filter_names() {
     let mut lab = Lab::new("auth", Limits::default());
-    let listener = listener4();
+    let listener = lab.as_service(1, listener4);
     let port = |port| Conditions { remote_ports: Some(PortRange::single(port)), ..Conditions::default() };
     let net = Prefix::new(Ipv4Addr::new(198, 51, 100, 0).into(), 24).unwrap();
     let redirected = FlagConditions { redirected: Some(true), proxied: None };
@@ -222,7 +228,7 @@ fn the_auth_layer_blocks_with_the_errno_the_filter_names() {
 #[test]
 fn a_reload_takes_the_next_connect() {
     let mut lab = Lab::new("reload", Limits::default());
-    let (listener, server) = (listener4(), listener4());
+    let (listener, server) = (lab.as_service(1, listener4), listener4());
     let destination = server.local_addr().unwrap();
     lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, [&listener])]);
     lab.dial("app", &[destination]);
@@ -236,7 +242,7 @@ fn a_reload_takes_the_next_connect() {
 #[test]
 fn another_network_namespace_is_left_alone() {
     let mut lab = Lab::new("netns", Limits::default());
-    let listener = listener4();
+    let listener = lab.as_service(1, listener4);
     lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, [&listener])]);
     let procs = lab.procs("app");
     let output = Command::new("sh")

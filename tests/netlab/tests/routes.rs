@@ -89,8 +89,8 @@ fn accept_all(listener: &TcpListener) -> usize {
 #[test]
 fn the_longest_prefix_speaks_for_a_destination() {
     let mut lab = Lab::new("routes", Limits::default());
-    let listeners = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()]
-        .map(|ip| TcpListener::bind((ip, 0)).unwrap());
+    let loopbacks = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+    let listeners = lab.as_service(1, || loopbacks.map(|ip| TcpListener::bind((ip, 0)).unwrap()));
     lab.install(&policy(), vec![lab.endpoint(1, &listeners)]);
     let mut random = Xorshift(0x9e37_79b9_7f4a_7c15);
     let (mut connected, mut refused) = (0, 0);
