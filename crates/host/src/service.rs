@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     os::unix::process::ExitStatusExt,
     process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     sync::{
@@ -25,6 +25,8 @@ use crate::{
 
 /// How long a service may take to finish what it has accepted, once told to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of a line that a service prints; no report is as long.
+const LONGEST_LINE: u64 = 64 * 1024;
 const STOP_STEP: Duration = Duration::from_millis(2);
 
 /// A service that listens but does not accept yet.
@@ -132,10 +134,25 @@ fn feed(mut stdin: ChildStdin, input: Vec<u8>) {
 
 fn read_reports(name: String, stdout: BufReader<ChildStdout>, observer: Arc<dyn Observer>) -> JoinHandle<()> {
     thread::spawn(move || {
-        for line in stdout.split(b'\n').map_while(Result::ok) {
+        let mut lines = Lines(stdout);
+        while let Some(line) = lines.next() {
             observer.report(&name, &String::from_utf8_lossy(&line));
         }
     })
+}
+
+/// The lines of something that may be hostile: one that does not end is cut.
+struct Lines<R>(R);
+
+impl<R: BufRead> Lines<R> {
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let mut line = Vec::new();
+        let read = self.0.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line);
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        }
+        read.is_ok_and(|count| count > 0).then_some(line)
+    }
 }
 
 fn watch(
@@ -152,4 +169,18 @@ fn watch(
         // A reader that panicked has read all it will.
         let _read = reader.join();
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_as_they_are_and_those_without_an_end_in_pieces() {
+        let endless = vec![b'x'; 2 * LONGEST_LINE as usize + 1];
+        let text = [b"one\n\n\xff three\n".as_slice(), &endless, b"\nlast"].concat();
+        let mut lines = Lines(text.as_slice());
+        let lengths: Vec<usize> = std::iter::from_fn(|| lines.next()).map(|line| line.len()).collect();
+        assert_eq!(lengths, [3, 0, 7, LONGEST_LINE as usize, LONGEST_LINE as usize, 1, 4]);
+    }
 }
