@@ -135,10 +135,6 @@ printf '%s\\n' \"${COMPREPLY[@]}\"
     #[test]
     fn are_scripts_that_the_shells_take() {
         for (shell, check) in [("bash", "-n"), ("zsh", "-n"), ("fish", "--no-execute")] {
-            if Command::new(shell).arg("--version").output().is_err() {
-                eprintln!("{shell} is not here, so its script is not checked");
-                continue;
-            }
             let mut file = tempfile::NamedTempFile::new().unwrap();
             file.write_all(stdout(&["completions", shell]).as_bytes()).unwrap();
             let checked = Command::new(shell).arg(check).arg(file.path()).output().unwrap();
