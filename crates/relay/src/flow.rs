@@ -7,13 +7,10 @@
 use std::cell::RefCell;
 
 use crate::error::{Direction, Halt};
-use crate::observer::{Observer, Verdict};
+use crate::observer::{BUFFER_BYTES, Observer, Verdict};
 use crate::pace::Pace;
 use crate::pipe::Pipe;
 use crate::socket::Socket;
-
-/// Bytes that are read, and shown to the observer, at once: 64 KiB at most.
-pub const BUFFER_BYTES: usize = 64 * 1024;
 
 thread_local! {
     /// What is being read right now. A direction keeps only what its sink did not take, so a connection at

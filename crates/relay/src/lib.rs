@@ -44,8 +44,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 pub use error::{Direction, Operation, RelayError, Side, Transfer};
-pub use flow::BUFFER_BYTES;
-pub use observer::{Observer, Verdict};
+pub use observer::{BUFFER_BYTES, Observer, Verdict};
 use tokio::net::TcpStream;
 
 /// Moves bytes between two connected TCP sockets until both directions have ended, and returns how many there

@@ -2,6 +2,9 @@
 
 use crate::Direction;
 
+/// Bytes that are read, and shown to the observer, at once: 64 KiB at most.
+pub const BUFFER_BYTES: usize = 64 * 1024;
+
 /// What becomes of the connection after a chunk was observed.
 ///
 /// # Example

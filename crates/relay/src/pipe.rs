@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
 
-use crate::flow::BUFFER_BYTES;
+use crate::observer::BUFFER_BYTES;
 
 /// Bytes of a pipe: 512 KiB. With it the thread that relays was measured to take 0.25 s of processor time for
 /// a gigabyte over loopback, and 0.40 s when copying; with the kernel's 64 KiB there are eight times the calls.
