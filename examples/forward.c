@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -293,6 +294,7 @@ int main(void)
 {
 	int listeners[MOST_LISTENERS], count = passed_listeners(listeners), signal;
 	pthread_t accepting[MOST_LISTENERS];
+	struct rlimit descriptors;
 	sigset_t terminate;
 
 	if (!count) {
@@ -300,6 +302,11 @@ int main(void)
 		return 1;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	/* Two are needed for each connection. With fewer it serves fewer at a time. */
+	if (!getrlimit(RLIMIT_NOFILE, &descriptors)) {
+		descriptors.rlim_cur = descriptors.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &descriptors);
+	}
 	if (pipe2(stop, O_CLOEXEC)) {
 		perror("forward");
 		return 1;

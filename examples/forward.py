@@ -9,6 +9,7 @@ listening sockets that were passed, and each connection has a thread of its own.
 
 import errno
 import os
+import resource
 import select
 import signal
 import socket
@@ -158,6 +159,8 @@ def main():
     # Every thread inherits this, so that the signal waits until it is asked for.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.stack_size(256 * 1024)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # Two are needed for each connection.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     stop, stop_by_closing = os.pipe()
     for listener in passed_listeners():
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)  # What it accepts inherits it.

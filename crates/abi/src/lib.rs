@@ -4,7 +4,7 @@
 //! everybody needs: addresses and names. It never interprets what it carries;
 //! meaning is in `waylay-core`, installation in `waylay-engine-ebpf`, and the
 //! service's side of the socket options in `waylay`. A test in
-//! `waylay-engine-ebpf` compares every offset with the object's BTF.
+//! `tests/differential` compares every offset with the object's BTF.
 //!
 //! Addresses are 16 bytes in network order, IPv4 as `::ffff:a.b.c.d`; every
 //! integer, ports too, is in host order.

@@ -60,6 +60,8 @@ fn encode_service(service: &TableService, endpoint: Option<&Endpoint>) -> abi::S
     }
 }
 
+const _: () = assert!(abi::MAX_LISTENERS == waylay_engine::MAX_LISTENERS);
+
 /// One family's listeners of a service.
 #[derive(Default)]
 struct Listeners {

@@ -19,7 +19,7 @@ use std::{
     process::Command,
 };
 
-use rustix::process::{Pid, Resource, Signal, getrlimit, setrlimit};
+use rustix::process::{Pid, Signal};
 use rustix::thread::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -173,7 +173,6 @@ impl Launch {
             Role::Service => {
                 let supervisor = rustix::process::getppid();
                 let sockets = listen_for_supervisor()?;
-                raise_descriptor_limit();
                 self.assume_identity()?;
                 rustix::thread::set_no_new_privs(true)
                     .map_err(|errno| LaunchError::Supervisor(errno.into()))?;
@@ -305,14 +304,6 @@ fn bind_udp(name: &'static str, ip: IpAddr) -> io::Result<Passed> {
     let socket = UdpSocket::bind((ip, 0))?;
     let address = socket.local_addr()?;
     Ok(Passed { name, address, socket: socket.into() })
-}
-
-/// A service has two descriptors or more for each connection.
-fn raise_descriptor_limit() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    // With fewer it serves fewer connections at a time.
-    let _fewer = setrlimit(Resource::Nofile, limit);
 }
 
 fn shake_hands(listening: &Listening) -> Result<(), LaunchError> {
