@@ -61,6 +61,16 @@ impl Instance {
         pids.lines().map(|pid| pid.parse().unwrap()).collect()
     }
 
+    /// Whether `app` or `svc-NAME` has no process left that holds a descriptor.
+    ///
+    /// A dying process leaves `cgroup.procs` before it closes its sockets, and
+    /// counts as populating its cgroup until after that (cgroups(7)).
+    pub fn has_ended(&self, part: &str) -> bool {
+        let events = fs::read_to_string(self.cgroup.join(part).join("cgroup.events"));
+        // Another run may have removed it meanwhile.
+        events.map_or(true, |events| events.lines().any(|line| line == "populated 0"))
+    }
+
     /// Whether its rules are in force: they are pinned.
     pub fn is_in_force(&self) -> bool {
         self.cgroup.is_dir() && self.pins().is_dir() && self.record().is_file()

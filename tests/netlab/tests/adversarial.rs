@@ -148,7 +148,7 @@ mod the_port_of_a_dead_service {
         let ports = listeners_of(service);
         assert_eq!(ports.len(), 4);
         run.kill();
-        patiently("the end of the service", || instance.pids("svc-log").is_empty().then_some(()));
+        patiently("the end of the service", || instance.has_ended("svc-log").then_some(()));
         let fakes = take(&mut run, &ports);
         for _ in 0..8 {
             assert_eq!(run.ask(&dial), "ECONNREFUSED");

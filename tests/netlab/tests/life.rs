@@ -263,7 +263,7 @@ mod killed_waylay {
     fn kill_waylay(run: &mut Running) -> Instance {
         let instance = run.instance();
         run.kill();
-        patiently("the end of the service", || instance.pids("svc-log").is_empty().then_some(()));
+        patiently("the end of the service", || instance.has_ended("svc-log").then_some(()));
         assert!(instance.is_in_force(), "{instance:?}");
         instance
     }
@@ -271,7 +271,7 @@ mod killed_waylay {
     /// Once the command has ended, another run removes what is left.
     fn next_run_cleans_up(mut run: Running, instance: &Instance) {
         run.close_input();
-        patiently("the end of the command", || instance.pids("app").is_empty().then_some(()));
+        patiently("the end of the command", || instance.has_ended("app").then_some(()));
         waylay().watch(["true"]).well();
         // It may be a run of another test that does so.
         patiently("the clean-up", || instance.is_gone().then_some(()));
