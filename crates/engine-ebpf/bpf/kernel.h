@@ -18,6 +18,7 @@
 #define SOCK_PROTO_TCP 6
 #define TCP_CLOSE 7
 #define TCP_LISTEN 10
+#define SOCK_STREAM 1
 #define SOL_IP 0
 #define SOL_SOCKET 1
 #define SOL_IPV6 41
@@ -29,6 +30,7 @@
 #define ENOENT 2
 #define EACCES 13
 #define EINVAL 22
+#define EOPNOTSUPP 95
 #define ENOBUFS 105
 #define EISCONN 106
 #define ECONNREFUSED 111

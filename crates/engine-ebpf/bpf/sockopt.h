@@ -163,7 +163,7 @@ SEC("cgroup/getsockopt")
 int wl_getsockopt(struct bpf_sockopt *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
-	struct wl_flow *flow = NULL;
+	struct wl_flow *flow = NULL, *carries = NULL;
 	__u64 *id;
 
 	/* Another instance's program on this cgroup may have answered already. */
@@ -172,6 +172,10 @@ int wl_getsockopt(struct bpf_sockopt *ctx)
 	id = sk ? bpf_sk_storage_get(&inbound, sk, NULL, 0) : NULL;
 	if (id)
 		flow = wl_live_flow(*id);
+	else if (sk && ctx->level == SOL_WAYLAY && ctx->optname == WL_QUERY_CHAIN)
+		carries = bpf_sk_storage_get(&carried, sk, NULL, 0);
+	if (carries)
+		return wl_query_chain(ctx, carries);
 	if (!flow) {
 		if (ctx->level != SOL_WAYLAY)
 			return 1;
@@ -217,6 +221,9 @@ static __always_inline int wl_set_records(struct bpf_sock *sk, const struct wl_h
 
 	if (error)
 		return error;
+	/* Nothing but TCP is redirected yet: records on another socket would be lost. */
+	if (sk->type != SOCK_STREAM)
+		return EOPNOTSUPP;
 	flow = wl_live_flow(handle->flow);
 	if (!flow)
 		return ESTALE;

@@ -4,6 +4,7 @@ use std::{
 };
 
 use waylay_abi as abi;
+use waylay_core::{FilterId, Hop, ServiceId};
 
 /// The process at the head of the chain: who called `connect` first.
 ///
@@ -187,6 +188,12 @@ pub struct ChainHop {
     pub filter_id: u32,
     /// The service's name; empty if it has left the policy since.
     pub service: String,
+}
+
+impl ChainHop {
+    pub(crate) fn id(&self) -> Hop {
+        Hop { service: ServiceId(self.service_id), filter: FilterId(self.filter_id) }
+    }
 }
 
 impl From<&abi::NamedHop> for ChainHop {

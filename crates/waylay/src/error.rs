@@ -1,92 +1,14 @@
+//! Why something did not work, as vocabulary.
+
+mod query;
+mod set;
+
 use std::{io, net::SocketAddr, path::PathBuf};
 
 use thiserror::Error;
 
-/// Why a query about an accepted socket has no answer.
-#[derive(Debug, Error)]
-pub enum QueryError {
-    /// `ENOENT`: somebody connected straight to the listener, or this is not
-    /// an accepted socket. Drop such a connection.
-    #[error("the connection was not redirected to this service")]
-    NotRedirected,
-    /// `ESTALE`: the application has gone, or both directions are closed.
-    #[error("the redirected connection has ended")]
-    FlowEnded,
-    /// `ENOPROTOOPT` or `EOPNOTSUPP`: the socket was created outside every
-    /// registered service, where the option does not exist.
-    #[error("the socket does not belong to a registered redirect service")]
-    NotRegistered,
-    /// The answer has another shape than this version of the library knows.
-    #[error("the kernel side speaks another version: expected {expected} bytes, got {got}")]
-    OtherVersion {
-        /// Bytes this version knows.
-        expected: usize,
-        /// Bytes that came.
-        got: usize,
-    },
-    /// Anything else the kernel said.
-    #[error("getsockopt failed")]
-    Os(#[source] io::Error),
-}
-
-impl From<io::Error> for QueryError {
-    fn from(error: io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::ENOENT) => Self::NotRedirected,
-            Some(libc::ESTALE) => Self::FlowEnded,
-            Some(libc::ENOPROTOOPT | libc::EOPNOTSUPP) => Self::NotRegistered,
-            Some(_) | None => Self::Os(error),
-        }
-    }
-}
-
-/// Why records could not be set on an outbound socket.
-#[derive(Debug, Error)]
-pub enum SetError {
-    /// `EINVAL`: not the size or shape of records.
-    #[error("these bytes are not redirect records")]
-    Malformed,
-    /// `EKEYREJECTED`: the right shape, but not what the kernel gave out.
-    #[error("the redirect records were altered")]
-    Tampered,
-    /// `EKEYEXPIRED`: from before a reboot, or from another instance.
-    #[error("the redirect records belong to another boot or instance")]
-    Expired,
-    /// `ESTALE`: the inbound connection they came from has ended.
-    #[error("the redirected connection has ended")]
-    FlowEnded,
-    /// `EACCES`: they were given to another service.
-    #[error("this process is not the service the redirect records were given to")]
-    NotEntitled,
-    /// `EISCONN`: records are set before the socket connects.
-    #[error("the socket is connected or connecting already")]
-    Connected,
-    /// `ENOPROTOOPT`: the socket was created outside every registered service.
-    #[error("the socket does not belong to a registered redirect service")]
-    NotRegistered,
-    /// `ENOBUFS`: the kernel gave the socket no storage.
-    #[error("the kernel has no room for the records")]
-    NoRoom,
-    /// Anything else the kernel said.
-    #[error("setsockopt failed")]
-    Os(#[source] io::Error),
-}
-
-impl From<io::Error> for SetError {
-    fn from(error: io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::EINVAL) => Self::Malformed,
-            Some(libc::EKEYREJECTED) => Self::Tampered,
-            Some(libc::EKEYEXPIRED) => Self::Expired,
-            Some(libc::ESTALE) => Self::FlowEnded,
-            Some(libc::EACCES) => Self::NotEntitled,
-            Some(libc::EISCONN) => Self::Connected,
-            Some(libc::ENOPROTOOPT) => Self::NotRegistered,
-            Some(libc::ENOBUFS) => Self::NoRoom,
-            Some(_) | None => Self::Os(error),
-        }
-    }
-}
+pub use query::QueryError;
+pub use set::SetError;
 
 /// Why a connection could not be carried on.
 ///

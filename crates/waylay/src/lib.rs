@@ -33,6 +33,7 @@ compile_error!("the Windows backend is not there yet; this version runs on Linux
 
 mod accept;
 mod context;
+pub mod control;
 mod error;
 mod handover;
 mod inbound;
@@ -41,14 +42,18 @@ mod pool;
 mod service;
 mod shutdown;
 mod sys;
+pub mod winsock;
 
 pub use context::{Application, ChainHop, RedirectContext};
 pub use error::{ConnectError, QueryError, ServeError, SetError, StartError};
 pub use inbound::{Inbound, Outbound};
 pub use options::{
     RedirectRecords, query_original_destination, query_redirect_chain, query_redirect_context,
-    query_redirect_records, set_redirect_records,
+    query_redirect_records, redirect_state, set_redirect_records,
 };
 pub use pool::{PoolKey, Pooling};
 pub use service::RedirectService;
 pub use shutdown::Shutdown;
+/// What a socket is asked about: whatever has a descriptor.
+pub use std::os::fd::AsFd as AsSocket;
+pub use waylay_core::RedirectState;

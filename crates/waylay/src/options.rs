@@ -4,7 +4,10 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::{Protocol, SockRef, Socket};
 use waylay_abi as abi;
+use waylay_core::{Chain, ChainError, MAX_HOPS, RedirectState, ServiceId, ServiceSet, state};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::{
@@ -84,7 +87,8 @@ pub fn query_redirect_context(socket: &impl AsFd) -> Result<RedirectContext, Que
 }
 
 /// Asks an accepted socket which services have had the connection, oldest
-/// first; the last is the one asking.
+/// first; the last is the one asking. A socket that redirect records were set
+/// on answers with the chain they stand for.
 ///
 /// # Errors
 /// See [`QueryError`].
@@ -102,6 +106,38 @@ pub fn query_redirect_chain(socket: &impl AsFd) -> Result<Vec<ChainHop>, QueryEr
     let mut chain = abi::NamedChain::new_zeroed();
     query(socket.as_fd(), abi::QUERY_CHAIN, chain.as_mut_bytes())?;
     Ok(chain.hops().iter().map(ChainHop::from).collect())
+}
+
+/// How a service stands to the connection behind a socket: an accepted one, or
+/// one that redirect records were set on. It is what the kernel goes by when the
+/// latter connects.
+///
+/// # Errors
+/// See [`QueryError`]. A socket without records is no error, but
+/// [`RedirectState::NotRedirected`].
+///
+/// # Example
+/// ```no_run
+/// use waylay::RedirectState;
+///
+/// # fn look(accepted: std::net::TcpStream) -> Result<(), waylay::QueryError> {
+/// let me = waylay::query_redirect_context(&accepted)?.service_id();
+/// assert_eq!(waylay::redirect_state(&accepted, me)?, RedirectState::RedirectedBySelf);
+/// # Ok(())
+/// # }
+/// ```
+pub fn redirect_state(socket: &impl AsFd, service_id: u32) -> Result<RedirectState, QueryError> {
+    let hops = match query_redirect_chain(socket) {
+        Ok(hops) => hops,
+        Err(QueryError::NotRedirected | QueryError::NotConnected) => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let hops = hops.iter().map(ChainHop::id).collect();
+    let chain =
+        Chain::new(hops, ServiceSet::default(), None).map_err(|ChainError::TooManyHops { hops }| {
+            QueryError::OtherVersion { expected: MAX_HOPS, got: hops }
+        })?;
+    Ok(state(ServiceId(service_id), &chain))
 }
 
 /// Asks an accepted socket where the connection was going.
@@ -123,7 +159,9 @@ pub fn query_redirect_chain(socket: &impl AsFd) -> Result<Vec<ChainHop>, QueryEr
 /// ```
 pub fn query_original_destination(socket: &impl AsFd) -> Result<SocketAddr, QueryError> {
     let mut answer = [0; SOCKADDR_IN6];
-    let len = sys::get_option(socket.as_fd(), abi::SOL_WAYLAY, abi::QUERY_ORIGINAL_DST, &mut answer)?;
+    let (fd, name) = (socket.as_fd(), abi::QUERY_ORIGINAL_DST);
+    let len =
+        sys::get_option(fd, abi::SOL_WAYLAY, name, &mut answer).map_err(|error| explain(fd, name, error))?;
     read_sockaddr(&answer[..len]).ok_or(QueryError::OtherVersion { expected: SOCKADDR_IN6, got: len })
 }
 
@@ -173,17 +211,56 @@ pub fn set_redirect_records(socket: &impl AsFd, records: &RedirectRecords) -> Re
 
 fn query(fd: BorrowedFd<'_>, name: i32, answer: &mut [u8]) -> Result<(), QueryError> {
     let expected = answer.len();
-    let got =
-        sys::get_option(fd, abi::SOL_WAYLAY, name, answer).map_err(|error| too_short(error, expected))?;
-    if got != expected {
-        return Err(QueryError::OtherVersion { expected, got });
+    match sys::get_option(fd, abi::SOL_WAYLAY, name, answer).map_err(|error| explain(fd, name, error)) {
+        Ok(got) if got == expected => Ok(()),
+        Ok(got) | Err(QueryError::ShortBuffer { needed: got }) => {
+            Err(QueryError::OtherVersion { expected, got })
+        }
+        Err(error) => Err(error),
     }
-    Ok(())
 }
 
-fn too_short(error: io::Error, expected: usize) -> QueryError {
+/// The cause behind an errno, as far as the socket itself tells.
+pub(crate) fn explain(fd: BorrowedFd<'_>, name: i32, error: io::Error) -> QueryError {
     match error.raw_os_error() {
-        Some(libc::ENOBUFS) => QueryError::OtherVersion { expected, got: 0 },
+        Some(libc::ENOBUFS) => match sys::option_size(fd, abi::SOL_WAYLAY, name) {
+            Ok(needed) => QueryError::ShortBuffer { needed },
+            Err(error) => error.into(),
+        },
+        Some(libc::ENOENT) => without_record(fd),
+        // Which of the two depends on how far the kernel looked for the level.
+        Some(libc::ENOPROTOOPT | libc::EOPNOTSUPP) => {
+            never_or_not_yet(SockRef::from(&fd)).unwrap_or(QueryError::NotRegistered)
+        }
         Some(_) | None => error.into(),
     }
+}
+
+fn without_record(fd: BorrowedFd<'_>) -> QueryError {
+    let socket = SockRef::from(&fd);
+    if let Some(error) = never_or_not_yet(SockRef::from(&fd)) {
+        return error;
+    }
+    if socket.is_listener().unwrap_or(false) {
+        return QueryError::Listening;
+    }
+    if socket.peer_addr().is_ok() { QueryError::NotRedirected } else { QueryError::NotConnected }
+}
+
+/// What is wrong with the socket whichever service it belongs to.
+fn never_or_not_yet(socket: SockRef<'_>) -> Option<QueryError> {
+    let streams = [Some(Protocol::TCP), Some(Protocol::MPTCP)];
+    if !socket.protocol().is_ok_and(|protocol| streams.contains(&protocol)) {
+        return Some(QueryError::NotSupported);
+    }
+    is_connecting(&socket).then_some(QueryError::Connecting)
+}
+
+/// Whether connect(2) has been called, with no result yet. A socket that was
+/// never connected polls as hung up (poll(2), tcp(7)); one that is connecting
+/// polls as nothing.
+fn is_connecting(socket: &Socket) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::OUT)];
+    let no_peer = socket.peer_addr().is_err() && !socket.is_listener().unwrap_or(false);
+    no_peer && poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready == 0)
 }

@@ -195,11 +195,16 @@ impl RedirectService {
 /// there the query has an answer, if only that there is no record.
 fn check_registration(socket: &impl AsFd) -> Result<(), StartError> {
     match query_redirect_records(socket) {
-        Ok(_) | Err(QueryError::NotRedirected | QueryError::FlowEnded) => Ok(()),
+        Ok(_)
+        | Err(
+            QueryError::NotRedirected
+            | QueryError::FlowEnded
+            | QueryError::NotConnected
+            | QueryError::Connecting
+            | QueryError::Listening,
+        ) => Ok(()),
         Err(QueryError::NotRegistered) => Err(StartError::NotRegistered { cgroup: own_cgroup() }),
-        Err(error @ (QueryError::OtherVersion { .. } | QueryError::Os(_))) => {
-            Err(StartError::Registration(error))
-        }
+        Err(error) => Err(StartError::Registration(error)),
     }
 }
 

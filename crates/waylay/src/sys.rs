@@ -1,34 +1,101 @@
 //! What no safe library offers: socket options of a level of our own, and
 //! taking over descriptors that were passed by exec.
 //!
-//! Every socket option call here passes a pointer and the length of the same live
-//! buffer to the kernel, which writes or reads at most that many bytes.
+//! The kernel checks every pointer it is given: one that leads nowhere is
+//! `EFAULT` and not a fault of this process.
 #![expect(unsafe_code, reason = "socket options at a level no library knows, and passed descriptors")]
 
 use std::{
     io,
     net::TcpListener,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd},
+    ptr,
 };
+
+use waylay_abi as abi;
+
+use crate::{
+    control::Query,
+    error::{QueryError, SetError},
+    options::explain,
+};
+
+/// No answer and no records are longer: what is beyond is of no use to the kernel.
+const MOST_BYTES: usize = 4096;
+
+/// [`control::query`](crate::control::query).
+///
+/// # Safety
+/// If the `len` bytes at `answer` are memory of this process at all, nothing
+/// else uses them during the call.
+pub unsafe fn query(
+    socket: BorrowedFd<'_>,
+    query: Query,
+    answer: *mut u8,
+    len: usize,
+) -> Result<usize, QueryError> {
+    if answer.is_null() && len > 0 {
+        return Err(QueryError::Fault);
+    }
+    // SAFETY: what is asked of the caller; the kernel sees to it that this process may write there.
+    unsafe { get_option_at(socket, abi::SOL_WAYLAY, query.option(), answer, len) }
+        .map_err(|error| explain(socket, query.option(), error))
+}
+
+/// [`control::set_records`](crate::control::set_records).
+///
+/// # Safety
+/// If the `len` bytes at `records` are memory of this process at all, nothing
+/// changes them during the call.
+pub unsafe fn set_records(socket: BorrowedFd<'_>, records: *const u8, len: usize) -> Result<(), SetError> {
+    // SAFETY: what is asked of the caller; the kernel sees to it that this process may read there.
+    unsafe { set_option_at(socket, abi::SOL_WAYLAY, abi::SET_RECORDS, records, len) }?;
+    Ok(())
+}
 
 /// `getsockopt(2)` into `answer`; the number of bytes written.
 pub(crate) fn get_option(fd: BorrowedFd<'_>, level: i32, name: i32, answer: &mut [u8]) -> io::Result<usize> {
-    let mut len = libc::socklen_t::try_from(answer.len()).unwrap_or(libc::socklen_t::MAX);
-    // SAFETY: `answer` is writable for `len` bytes and outlives the call.
-    let result =
-        unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, answer.as_mut_ptr().cast(), &raw mut len) };
-    if result != 0 {
+    // SAFETY: `answer` is ours alone, writable for its length, and outlives the call.
+    unsafe { get_option_at(fd, level, name, answer.as_mut_ptr(), answer.len()) }
+}
+
+/// `setsockopt(2)` from `value`.
+pub(crate) fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+    // SAFETY: `value` is readable for its length and outlives the call.
+    unsafe { set_option_at(fd, level, name, value.as_ptr(), value.len()) }
+}
+
+/// Asks how long the answer would be.
+pub(crate) fn option_size(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<usize> {
+    // SAFETY: the kernel is given no memory to write to.
+    unsafe { get_option_at(fd, level, name, ptr::null_mut(), 0) }
+}
+
+unsafe fn get_option_at(
+    fd: BorrowedFd<'_>,
+    level: i32,
+    name: i32,
+    answer: *mut u8,
+    len: usize,
+) -> io::Result<usize> {
+    let mut len = len.min(MOST_BYTES) as libc::socklen_t;
+    // SAFETY: the kernel writes nowhere but to the `len` bytes that the caller gives it.
+    if unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, answer.cast(), &raw mut len) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(len as usize)
 }
 
-/// `setsockopt(2)` from `value`.
-pub(crate) fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
-    let len = libc::socklen_t::try_from(value.len()).unwrap_or(libc::socklen_t::MAX);
-    // SAFETY: `value` is readable for `len` bytes and outlives the call.
-    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), len) };
-    if result != 0 {
+unsafe fn set_option_at(
+    fd: BorrowedFd<'_>,
+    level: i32,
+    name: i32,
+    value: *const u8,
+    len: usize,
+) -> io::Result<()> {
+    let len = len.min(MOST_BYTES) as libc::socklen_t;
+    // SAFETY: the kernel reads nothing but the `len` bytes that the caller gives it.
+    if unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.cast(), len) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())

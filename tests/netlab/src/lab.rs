@@ -77,6 +77,8 @@ impl Lab {
         let services: Vec<ServiceId> = endpoints.iter().map(|endpoint| endpoint.service).collect();
         self.engine.install(&Installation { tables, endpoints }).unwrap();
         for service in services {
+            let cgroup = self.place.cgroup.child(&format!("svc-{}", service.0));
+            self.engine.serve_cgroup(service, cgroup.path()).unwrap();
             self.engine.set_liveness(service, Liveness::Alive).unwrap();
         }
         self.engine.attach().unwrap();
@@ -85,12 +87,21 @@ impl Lab {
     /// Does something as a process of the service, such as making its listeners:
     /// what counts is where `socket()` is called.
     pub fn as_service<T>(&self, service: u32, act: impl FnOnce() -> T) -> T {
+        self.inside(&format!("svc-{service}"), act)
+    }
+
+    /// Does something as the application, such as connecting.
+    pub fn as_application<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.inside("app", act)
+    }
+
+    fn inside<T>(&self, cgroup: &str, act: impl FnOnce() -> T) -> T {
         // It is the whole process that moves.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _moving = ONE_AT_A_TIME.lock().unwrap();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap();
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
-        fs::write(self.procs(&format!("svc-{service}")), "0").unwrap();
+        fs::write(self.procs(cgroup), "0").unwrap();
         let done = act();
         fs::write(cgroup_file_system().join(own).join("cgroup.procs"), "0").unwrap();
         done

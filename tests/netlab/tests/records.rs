@@ -99,7 +99,7 @@ fn every_refusal_has_its_errno() {
         ("genuine", "Ok"),
         ("ipv6", "Ok"),
         ("connected", "Connected"),
-        ("query-listener", "NotRedirected"),
+        ("query-listener", "Listening"),
         ("bind", "Ok"),
         ("taken", "TakenAlready"),
         ("ended", "FlowEnded"),

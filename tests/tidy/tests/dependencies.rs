@@ -13,7 +13,7 @@ const RULES: [(&str, &[&str]); 8] = [
     ("waylay-engine", &["waylay-core"]),
     ("waylay-engine-ebpf", &["waylay-abi", "waylay-core", "waylay-engine"]),
     ("waylay-host", &["waylay-core", "waylay-engine", "waylay-engine-ebpf"]),
-    ("waylay", &["waylay-abi"]),
+    ("waylay", &["waylay-abi", "waylay-core"]),
     ("waylay-relay", &[]),
     ("waylay-inspect", &["waylay", "waylay-relay"]),
 ];

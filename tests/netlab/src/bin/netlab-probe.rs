@@ -118,14 +118,7 @@ impl Counts {
             Err(SetError::Malformed) => self.malformed += 1,
             Err(SetError::Tampered) => self.tampered += 1,
             Err(SetError::Expired) => self.expired += 1,
-            Err(
-                SetError::FlowEnded
-                | SetError::NotEntitled
-                | SetError::Connected
-                | SetError::NotRegistered
-                | SetError::NoRoom
-                | SetError::Os(_),
-            ) => self.other += 1,
+            Err(_) => self.other += 1,
         }
     }
 }
