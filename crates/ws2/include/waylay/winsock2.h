@@ -12,6 +12,9 @@
 #ifndef WAYLAY_WINSOCK2_H
 #define WAYLAY_WINSOCK2_H
 
+/* First, because it says so if this is not Linux. */
+#include "waylay_types.h"
+
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -24,7 +27,6 @@
 #include <unistd.h>
 
 #include "waylay_errors.h"
-#include "waylay_types.h"
 
 #ifdef __cplusplus
 extern "C" {
