@@ -19,8 +19,14 @@ const RULES: [(&str, &[&str]); 9] = [
     ("waylay-inspect", &["waylay", "waylay-relay"]),
 ];
 /// What may use any: nobody may use it in turn.
-const TOPS: [&str; 5] =
-    ["waylay-cli", "waylay-differential", "waylay-examples", "waylay-netlab", "waylay-tidy"];
+const TOPS: [&str; 6] = [
+    "waylay-cli",
+    "waylay-differential",
+    "waylay-examples",
+    "waylay-headers",
+    "waylay-netlab",
+    "waylay-tidy",
+];
 
 fn packages() -> Vec<Value> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
