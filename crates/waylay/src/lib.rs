@@ -28,20 +28,18 @@
 //!
 //! The library never inspects or forwards a byte: `waylay-relay` moves them.
 
-#[cfg(not(target_os = "linux"))]
-compile_error!("the Windows backend is not there yet; this version runs on Linux");
+#[cfg(not(any(target_os = "linux", windows)))]
+compile_error!("there is a backend for Linux and one for Windows, and none for this system");
 
 mod accept;
 mod context;
-pub mod control;
 mod error;
-mod handover;
 mod inbound;
 mod options;
+mod platform;
 mod pool;
 mod service;
 mod shutdown;
-mod sys;
 pub mod winsock;
 
 pub use context::{Application, ChainHop, RedirectContext};
@@ -51,9 +49,10 @@ pub use options::{
     RedirectRecords, query_original_destination, query_redirect_chain, query_redirect_context,
     query_redirect_records, redirect_state, set_redirect_records,
 };
+#[cfg(target_os = "linux")]
+pub use platform::control;
+pub use platform::{AsSocket, RawSocket};
 pub use pool::{PoolKey, Pooling};
 pub use service::RedirectService;
 pub use shutdown::Shutdown;
-/// What a socket is asked about: whatever has a descriptor.
-pub use std::os::fd::AsFd as AsSocket;
 pub use waylay_core::RedirectState;

@@ -2,7 +2,7 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::winsock;
+use crate::{platform, winsock};
 
 /// Why a query about an accepted socket has no answer: a variant for each cause
 /// that the documentation of the control codes knows, and for those that only
@@ -95,25 +95,7 @@ impl QueryError {
             Self::Interrupted => winsock::WSAEINTR,
             Self::AccessDenied => winsock::WSAEACCES,
             Self::NetworkDown | Self::OtherVersion { .. } => winsock::WSAENETDOWN,
-            Self::Os(error) => winsock::code_of(error),
-        }
-    }
-}
-
-impl From<io::Error> for QueryError {
-    fn from(error: io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::ENOENT) => Self::NotRedirected,
-            Some(libc::ESTALE) => Self::FlowEnded,
-            Some(libc::ENOTCONN) => Self::NotConnected,
-            Some(libc::ENOPROTOOPT) => Self::NotRegistered,
-            Some(libc::EOPNOTSUPP) => Self::NotSupported,
-            Some(libc::ENOTSOCK | libc::EBADF) => Self::NotASocket,
-            Some(libc::EFAULT) => Self::Fault,
-            Some(libc::EINTR) => Self::Interrupted,
-            Some(libc::EACCES | libc::EPERM) => Self::AccessDenied,
-            Some(libc::ENETDOWN) => Self::NetworkDown,
-            Some(_) | None => Self::Os(error),
+            Self::Os(error) => platform::code_of(error),
         }
     }
 }

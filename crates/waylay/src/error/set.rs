@@ -2,7 +2,7 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::winsock;
+use crate::{platform, winsock};
 
 /// Why records could not be set on an outbound socket.
 ///
@@ -79,28 +79,7 @@ impl SetError {
             Self::Interrupted => winsock::WSAEINTR,
             Self::NetworkDown => winsock::WSAENETDOWN,
             Self::NoRoom => winsock::WSAENOBUFS,
-            Self::Os(error) => winsock::code_of(error),
-        }
-    }
-}
-
-impl From<io::Error> for SetError {
-    fn from(error: io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::EINVAL) => Self::Malformed,
-            Some(libc::EKEYREJECTED) => Self::Tampered,
-            Some(libc::EKEYEXPIRED) => Self::Expired,
-            Some(libc::ESTALE) => Self::FlowEnded,
-            Some(libc::EACCES | libc::EPERM) => Self::NotEntitled,
-            Some(libc::EISCONN) => Self::Connected,
-            Some(libc::ENOPROTOOPT) => Self::NotRegistered,
-            Some(libc::EOPNOTSUPP) => Self::NotSupported,
-            Some(libc::ENOTSOCK | libc::EBADF) => Self::NotASocket,
-            Some(libc::EFAULT) => Self::Fault,
-            Some(libc::EINTR) => Self::Interrupted,
-            Some(libc::ENETDOWN) => Self::NetworkDown,
-            Some(libc::ENOBUFS | libc::ENOMEM) => Self::NoRoom,
-            Some(_) | None => Self::Os(error),
+            Self::Os(error) => platform::code_of(error),
         }
     }
 }

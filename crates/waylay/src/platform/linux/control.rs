@@ -4,7 +4,7 @@
 
 use waylay_abi as abi;
 
-pub use crate::sys::{query, set_records};
+pub use super::sys::{query, set_records};
 
 /// What an accepted socket can be asked for as bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
