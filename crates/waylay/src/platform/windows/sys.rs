@@ -113,22 +113,9 @@ fn last_error() -> io::Error {
     io::Error::from_raw_os_error(unsafe { WSAGetLastError() })
 }
 
+/// A number that is no open socket, nor any other handle: those are given out from the lowest on.
 #[cfg(test)]
-pub(crate) mod not_sockets {
-    use std::{
-        fs::File,
-        os::windows::io::{AsRawHandle, BorrowedSocket, RawSocket},
-    };
-
-    /// What is open and no socket.
-    pub(crate) fn file(file: &File) -> BorrowedSocket<'_> {
-        // SAFETY: the handle is open for as long as it is borrowed; that it is no socket is what is tested.
-        unsafe { BorrowedSocket::borrow_raw(file.as_raw_handle() as RawSocket) }
-    }
-
-    /// What is not open: handles are given out from the lowest on.
-    pub(crate) fn closed() -> BorrowedSocket<'static> {
-        // SAFETY: nobody owns the number, so nothing is taken from anybody; that it is not open is what is tested.
-        unsafe { BorrowedSocket::borrow_raw(0x00FF_FFFC) }
-    }
+pub(crate) fn closed() -> BorrowedSocket<'static> {
+    // SAFETY: nobody owns the number, so nothing is taken from anybody; that it is not open is what is tested.
+    unsafe { BorrowedSocket::borrow_raw(0x00FF_FFFC) }
 }
