@@ -40,6 +40,8 @@ mod platform;
 mod pool;
 mod service;
 mod shutdown;
+#[cfg(test)]
+mod testing;
 pub mod winsock;
 
 pub use context::{Application, ChainHop, RedirectContext};

@@ -107,7 +107,44 @@ impl AsSocket for Outbound {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
+    use tokio::{net::TcpListener, runtime::Runtime};
+
     use super::*;
+    use crate::{
+        service::RedirectService,
+        testing::{is_wine, was_reset},
+    };
+
+    /// Under Wine; Windows knows the codes, and then it is a service.
+    #[test]
+    fn where_the_control_codes_are_not_known_no_service_starts() {
+        match RedirectService::bind("127.0.0.1:0".parse().unwrap()) {
+            Err(StartError::NotSupported) => {}
+            other => assert!(!is_wine() && other.is_ok(), "{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_connection_that_nobody_redirected_is_reset() {
+        Runtime::new().unwrap().block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            assert!(Inbound::identify(listener.accept().await.unwrap().0).is_err());
+            assert!(was_reset(&mut connected));
+        });
+    }
+
+    #[test]
+    fn an_address_that_is_claimed_is_nobody_elses() {
+        let socket = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        let (first, second) = (socket(), socket());
+        claim_address(&first).unwrap();
+        first.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        second.set_reuse_address(true).unwrap();
+        assert!(second.bind(&first.local_addr().unwrap()).is_err());
+    }
 
     #[test]
     fn trouble_is_told_apart_by_whose_it_is() {

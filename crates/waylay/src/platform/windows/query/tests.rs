@@ -4,7 +4,6 @@
 //! a redirected connection is answered as documented is proved by none of them.
 
 use std::{
-    env,
     fmt::Debug,
     net::{TcpListener, TcpStream, UdpSocket},
 };
@@ -20,6 +19,7 @@ use windows_sys::Win32::{
 };
 
 use super::*;
+use crate::testing::is_wine;
 
 #[test]
 fn the_codes_and_options_are_those_that_microsoft_documents() {
@@ -102,11 +102,6 @@ fn connection(address: &str) -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind(address).unwrap();
     let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     (connected, listener.accept().unwrap().0)
-}
-
-/// Whether this is Wine, whose provider has none of the codes.
-fn is_wine() -> bool {
-    env::var_os("WINEPREFIX").is_some()
 }
 
 /// That a socket nobody redirected is refused: by Wine because it does not know

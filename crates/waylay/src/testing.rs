@@ -1,0 +1,23 @@
+//! What the tests of several modules need to know about the system they run on.
+
+use std::{
+    env,
+    io::{ErrorKind, Read},
+    net::TcpStream,
+};
+
+/// Whether this is Wine, which shows its programs the variable. Its Winsock has none of the control codes.
+pub(crate) fn is_wine() -> bool {
+    cfg!(windows) && env::var_os("WINEPREFIX").is_some()
+}
+
+/// Whether the peer reset the connection.
+///
+/// Wine shuts every socket down before it closes it, so that the end may be
+/// seen before the reset that follows it: there it proves less.
+pub(crate) fn was_reset(stream: &mut TcpStream) -> bool {
+    match stream.read(&mut [0]) {
+        Ok(read) => read == 0 && is_wine(),
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
+}
