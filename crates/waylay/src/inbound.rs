@@ -216,3 +216,32 @@ impl From<Outbound> for TcpStream {
         outbound.into_stream()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{net::TcpListener, runtime::Runtime};
+
+    use super::*;
+    use crate::testing;
+
+    /// This process is no service, so it is refused, on Linux and under Wine.
+    #[test]
+    fn nothing_is_dialled_if_the_records_are_refused() {
+        Runtime::new().unwrap().block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let inbound = Inbound {
+                stream: TcpStream::connect(address).await.unwrap(),
+                records: RedirectRecords::from_bytes(&[0x5a; 48]),
+                context: testing::context(|context| context.original_destination = address),
+                chain: Vec::new(),
+                pooling: Pooling::Never,
+            };
+            let (_accepted, _) = listener.accept().await.unwrap();
+            let error = inbound.connect().await.unwrap_err();
+            assert!(matches!(error, ConnectError::Records(_)), "{error:?}");
+            let another = SockRef::from(&listener).accept().unwrap_err();
+            assert_eq!(another.kind(), std::io::ErrorKind::WouldBlock);
+        });
+    }
+}

@@ -10,8 +10,10 @@ use crate::{
 
 /// The opaque bytes that take a chain from an accepted socket to an outbound one.
 ///
-/// They name a chain that stays in the kernel and are worthless to any process
-/// but the service they were given to, and once the inbound connection ends.
+/// They name a chain that stays in the kernel. On Linux they are worthless to
+/// any process but the service they were given to, and once the inbound
+/// connection ends; Windows does not say for how long they hold. There their
+/// size grows with the chain.
 ///
 /// # Example
 /// ```
@@ -60,6 +62,8 @@ pub fn query_redirect_records(socket: &impl AsSocket) -> Result<RedirectRecords,
 
 /// Asks an accepted socket who is behind it and where it was going.
 ///
+/// A connection to which nothing was attached has a context all the same.
+///
 /// # Errors
 /// See [`QueryError`].
 ///
@@ -77,7 +81,8 @@ pub fn query_redirect_context(socket: &impl AsSocket) -> Result<RedirectContext,
 
 /// Asks an accepted socket which services have had the connection, oldest
 /// first; the last is the one asking. A socket that redirect records were set
-/// on answers with the chain they stand for.
+/// on answers with the chain they stand for. On Windows the chain is empty:
+/// there the records are opaque.
 ///
 /// # Errors
 /// See [`QueryError`].
@@ -101,7 +106,8 @@ pub fn query_redirect_chain(socket: &impl AsSocket) -> Result<Vec<ChainHop>, Que
 ///
 /// # Errors
 /// See [`QueryError`]. A socket without records is no error, but
-/// [`RedirectState::NotRedirected`].
+/// [`RedirectState::NotRedirected`]. On Windows that is the only answer: with
+/// records it is [`QueryError::NotSupported`], as the state is for drivers alone.
 ///
 /// # Example
 /// ```no_run

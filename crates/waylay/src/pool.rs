@@ -81,21 +81,7 @@ mod tests {
     use std::{collections::HashSet, net::Ipv6Addr};
 
     use super::*;
-
-    fn context(change: impl FnOnce(&mut RedirectContext)) -> RedirectContext {
-        let mut context = RedirectContext {
-            application: Application { pid: 100, uid: 0, ..Application::UNKNOWN },
-            executable: FileId::default(),
-            original_destination: SocketAddr::from((Ipv6Addr::LOCALHOST, 80)),
-            wishes: Wishes::default(),
-            flow: 0,
-            service_id: 0,
-            filter_id: 0,
-            attached: Vec::new(),
-        };
-        change(&mut context);
-        context
-    }
+    use crate::testing::context;
 
     fn hop(service_id: u32, filter_id: u32) -> ChainHop {
         ChainHop { service_id, filter_id, service: "log".into() }

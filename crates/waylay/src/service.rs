@@ -57,10 +57,14 @@ impl RedirectService {
     ///
     /// `LISTEN_PID` must name this process if it is set.
     ///
+    /// Windows passes no sockets. There it listens on the addresses in
+    /// `WAYLAY_LISTEN`, with commas between them, as [`bind`](Self::bind) does.
+    ///
     /// # Errors
     /// [`StartError`] says what was not passed, was passed before or to somebody
     /// else, or is not a listener; and [`StartError::NotRegistered`] if the
-    /// listeners are not those of a registered service.
+    /// listeners are not those of a registered service. On Windows those of
+    /// [`bind`](Self::bind), or [`StartError::NotAnAddress`].
     pub fn from_env() -> Result<Self, StartError> {
         let listeners = platform::listeners_from_env(listen)?;
         Self::with_listeners(listeners)
@@ -72,7 +76,8 @@ impl RedirectService {
     ///
     /// # Errors
     /// [`StartError::NotRegistered`] if this process is outside every
-    /// registered service, [`StartError::Listen`] if the address cannot be had.
+    /// registered service, [`StartError::NotSupported`] on a Windows that knows
+    /// nothing of redirection, [`StartError::Listen`] if the address cannot be had.
     ///
     /// # Example
     /// ```
@@ -153,9 +158,9 @@ impl RedirectService {
     /// on for as long as the runtime does.
     ///
     /// For many connections the process's soft limit of open descriptors is
-    /// raised to the hard one here. Programs that this one starts inherit it;
-    /// should one of them use select(2), which is undefined from descriptor
-    /// 1024 on, give it a lower limit.
+    /// raised to the hard one here; Windows has no such limit. Programs that
+    /// this one starts inherit it; should one of them use select(2), which is
+    /// undefined from descriptor 1024 on, give it a lower limit.
     ///
     /// # Errors
     /// Only a failing listener ends it; see [`ServeError`].

@@ -3,8 +3,10 @@
 use std::{
     env,
     io::{ErrorKind, Read},
-    net::TcpStream,
+    net::{Ipv6Addr, SocketAddr, TcpStream},
 };
+
+use crate::context::{Application, FileId, RedirectContext, Wishes};
 
 /// Whether this is Wine, which shows its programs the variable. Its Winsock has none of the control codes.
 pub(crate) fn is_wine() -> bool {
@@ -20,4 +22,20 @@ pub(crate) fn was_reset(stream: &mut TcpStream) -> bool {
         Ok(read) => read == 0 && is_wine(),
         Err(error) => error.kind() == ErrorKind::ConnectionReset,
     }
+}
+
+/// A context that differs from others in what is said.
+pub(crate) fn context(change: impl FnOnce(&mut RedirectContext)) -> RedirectContext {
+    let mut context = RedirectContext {
+        application: Application { pid: 100, uid: 0, ..Application::UNKNOWN },
+        executable: FileId::default(),
+        original_destination: SocketAddr::from((Ipv6Addr::LOCALHOST, 80)),
+        wishes: Wishes::default(),
+        flow: 0,
+        service_id: 0,
+        filter_id: 0,
+        attached: Vec::new(),
+    };
+    change(&mut context);
+    context
 }

@@ -35,14 +35,19 @@ pub enum QueryError {
     #[error("the socket's connection is still being established")]
     Connecting,
     /// `ENOENT` on a listening socket: ask those it accepts.
-    #[error("the socket listens; only the sockets it accepts can be asked")]
+    #[cfg_attr(not(windows), error("the socket listens; only the sockets it accepts can be asked"))]
+    #[cfg_attr(windows, error("the socket listens, or is of a kind that cannot be asked"))]
     Listening,
     /// `ENOPROTOOPT` or `EOPNOTSUPP` on a socket of TCP: it was created outside
-    /// every registered service, where the option does not exist.
-    #[error("the socket does not belong to a registered redirect service")]
+    /// every registered service, where the option does not exist. On Windows:
+    /// the protocol or the system has no such option.
+    #[cfg_attr(not(windows), error("the socket does not belong to a registered redirect service"))]
+    #[cfg_attr(windows, error("the socket's protocol, or this version of Windows, does not have the option"))]
     NotRegistered,
-    /// Not a socket of TCP over IPv4 or IPv6.
-    #[error("this kind of socket is never redirected")]
+    /// Not a socket of TCP over IPv4 or IPv6. On Windows: the provider does not
+    /// know the control code, or user mode is not told.
+    #[cfg_attr(not(windows), error("this kind of socket is never redirected"))]
+    #[cfg_attr(windows, error("this system does not answer that about the socket"))]
     NotSupported,
     /// `ENOTSOCK` or `EBADF`.
     #[error("the descriptor is not an open socket")]
