@@ -8,7 +8,7 @@
 mod errno;
 
 #[cfg(target_os = "linux")]
-pub use errno::code_of_errno;
+pub use errno::{code_of_errno, errno_of_code};
 
 /// The output buffer is shorter than the answer.
 pub const ERROR_INSUFFICIENT_BUFFER: i32 = 122;

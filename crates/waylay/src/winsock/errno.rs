@@ -62,6 +62,20 @@ pub fn code_of_errno(errno: i32) -> i32 {
     SAME.iter().find(|(same, _)| *same == errno).map_or(WSASYSCALLFAILURE, |(_, code)| *code)
 }
 
+/// The errno for a code, if one stands for it: the way back from [`code_of_errno`].
+///
+/// # Example
+/// ```
+/// use waylay::winsock;
+///
+/// assert_eq!(winsock::errno_of_code(winsock::WSAEINVAL), Some(22));
+/// assert_eq!(winsock::errno_of_code(winsock::WSA_IO_PENDING), None);
+/// ```
+#[must_use]
+pub fn errno_of_code(code: i32) -> Option<i32> {
+    SAME.iter().find(|(_, same)| *same == code).map(|(errno, _)| *errno)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

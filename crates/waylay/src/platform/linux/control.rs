@@ -5,6 +5,7 @@
 use waylay_abi as abi;
 
 pub use super::sys::{query, set_records};
+use crate::error::QueryError;
 
 /// What an accepted socket can be asked for as bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,6 +21,24 @@ impl Query {
         match self {
             Self::Records => abi::QUERY_RECORDS,
             Self::Context => abi::QUERY_CONTEXT,
+        }
+    }
+
+    /// Bytes of an answer of the version that this library knows.
+    fn size(self) -> usize {
+        match self {
+            Self::Records => size_of::<abi::Handle>(),
+            Self::Context => size_of::<abi::Context>(),
+        }
+    }
+
+    /// Takes an answer, or a want, of another size for one of another version.
+    pub(crate) fn checked(self, result: Result<usize, QueryError>) -> Result<usize, QueryError> {
+        match result {
+            Ok(got) | Err(QueryError::ShortBuffer { needed: got }) if got != self.size() => {
+                Err(QueryError::OtherVersion { expected: self.size(), got })
+            }
+            Ok(_) | Err(_) => result,
         }
     }
 }

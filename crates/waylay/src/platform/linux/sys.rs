@@ -20,7 +20,13 @@ use crate::error::{QueryError, SetError};
 /// No answer and no records are longer: what is beyond is of no use to the kernel.
 const MOST_BYTES: usize = 4096;
 
-/// [`control::query`](crate::control::query).
+/// Asks a socket, and leaves the answer in `len` bytes at `answer`; how many it has.
+///
+/// The pointer may lead nowhere: that is an error, as is a buffer that is too
+/// short, an empty one included. [`QueryError::ShortBuffer`] tells the size.
+///
+/// # Errors
+/// See [`QueryError`].
 ///
 /// # Safety
 /// If the `len` bytes at `answer` are memory of this process at all, nothing
@@ -34,12 +40,21 @@ pub unsafe fn query(
     if answer.is_null() && len > 0 {
         return Err(QueryError::Fault);
     }
-    // SAFETY: what is asked of the caller; the kernel sees to it that this process may write there.
-    unsafe { get_option_at(socket, abi::SOL_WAYLAY, query.option(), answer, len) }
-        .map_err(|error| explain(socket, query.option(), error))
+    let (level, option) = (abi::SOL_WAYLAY, query.option());
+    let answered = if len == 0 {
+        option_size(socket, level, option).and_then(|_size| Err(io::Error::from_raw_os_error(libc::ENOBUFS)))
+    } else {
+        // SAFETY: what is asked of the caller; the kernel sees to it that this process may write there.
+        unsafe { get_option_at(socket, level, option, answer, len) }
+    };
+    query.checked(answered.map_err(|error| explain(socket, option, error)))
 }
 
-/// [`control::set_records`](crate::control::set_records).
+/// Sets the `len` bytes at `records` on a socket that will connect on. The
+/// pointer may lead nowhere: that is an error.
+///
+/// # Errors
+/// See [`SetError`].
 ///
 /// # Safety
 /// If the `len` bytes at `records` are memory of this process at all, nothing

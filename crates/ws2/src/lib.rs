@@ -1,0 +1,28 @@
+//! Windows Sockets' shape of the redirect records, as a library for C and C++:
+//! `WSAIoctl` with `SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS`, `…_CONTEXT` and
+//! `SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS`, and what belongs to it: events,
+//! completion routines, last errors. The headers are in `include/waylay`, and
+//! `docs/control-codes.md` says parameter by parameter what holds.
+//!
+//! It never decides anything about records or connections, nor dereferences a
+//! pointer it is given: `waylay` asks the kernel, and the kernel reads and
+//! writes the caller's memory.
+//!
+//! A SOCKET is a file descriptor. What is not here (`bind`, `accept`, `recv`…)
+//! is the C library's.
+
+pub mod abi;
+mod code;
+mod completion;
+mod event;
+mod ioctl;
+mod last_error;
+mod message;
+mod pending;
+mod socket;
+mod startup;
+mod sys;
+mod thread;
+mod wait;
+
+pub use sys::exports::*;

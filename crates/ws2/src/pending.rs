@@ -1,0 +1,235 @@
+//! Operations that wait until their socket's connection is established, and
+//! the thread that finishes them.
+
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
+    sync::{
+        Arc, Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use rustix::{
+    buffer::spare_capacity,
+    event::{PollFd, PollFlags, epoll, poll},
+    io::fcntl_dupfd_cloexec,
+};
+
+use crate::{
+    abi::Overlapped,
+    code::{ABORTED, Code, INTERRUPTED, INVALID},
+    completion::{Completion, Outcome},
+    event::Event,
+    ioctl::Question,
+    sys::{caller::Place, signals},
+    thread::Thread,
+};
+
+/// An operation that waits.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    socket: RawFd,
+    issuer: usize,
+    /// The same connection, so that it stays one whatever becomes of the number.
+    connection: OwnedFd,
+    task: Task,
+}
+
+#[derive(Debug)]
+enum Task {
+    /// To ask again, and to say so.
+    Finish(Question, Completion),
+    /// Somebody waits inside a call.
+    Wake(Arc<Waiter>),
+}
+
+#[derive(Debug)]
+struct Waiter {
+    event: Event,
+    aborted: AtomicBool,
+}
+
+impl Operation {
+    /// The thread that began it.
+    pub(crate) fn issuer(&self) -> usize {
+        self.issuer
+    }
+
+    pub(crate) fn socket(&self) -> RawFd {
+        self.socket
+    }
+
+    fn is_at(&self, place: Place<Overlapped>) -> bool {
+        match &self.task {
+            Task::Finish(_, completion) => completion.operation().address() == place.address(),
+            Task::Wake(_) => false,
+        }
+    }
+
+    fn abort(self) {
+        match self.task {
+            Task::Finish(_, completion) => completion.finish(Outcome { code: Some(ABORTED), bytes: 0 }),
+            Task::Wake(waiter) => {
+                waiter.aborted.store(true, Ordering::Release);
+                waiter.event.set();
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    operations: HashMap<u64, Operation>,
+    next: u64,
+}
+
+static TABLE: LazyLock<Mutex<Table>> = LazyLock::new(Mutex::default);
+/// Some operation is done.
+static DONE: Condvar = Condvar::new();
+
+impl Table {
+    fn add(&mut self, operation: Operation) -> Result<(), Code> {
+        let id = self.next;
+        self.next += 1;
+        let flags = epoll::EventFlags::OUT | epoll::EventFlags::ONESHOT;
+        epoll::add(poller()?, &operation.connection, epoll::EventData::new_u64(id), flags)?;
+        self.operations.insert(id, operation);
+        Ok(())
+    }
+
+    fn take(&mut self, id: u64) -> Option<Operation> {
+        let operation = self.operations.remove(&id)?;
+        if let Ok(poller) = poller() {
+            // Closing its descriptor is not enough as long as the socket has another.
+            let _not_there = epoll::delete(poller, &operation.connection);
+        }
+        Some(operation)
+    }
+
+    fn take_all(&mut self, which: impl Fn(&Operation) -> bool) -> Vec<Operation> {
+        let ids: Vec<u64> =
+            self.operations.iter().filter(|(_, operation)| which(operation)).map(|(id, _)| *id).collect();
+        ids.into_iter().filter_map(|id| self.take(id)).collect()
+    }
+}
+
+/// Leaves the question to be answered once the connection is there.
+pub(crate) fn leave(socket: BorrowedFd<'_>, question: Question, completion: Completion) -> Result<(), Code> {
+    let issuer = Thread::current()?.id();
+    let (number, connection) = (number(socket), fcntl_dupfd_cloexec(socket, 0)?);
+    let mut table = lock();
+    if table.operations.values().any(|operation| operation.is_at(completion.operation())) {
+        return Err(INVALID);
+    }
+    completion.begin()?;
+    table.add(Operation { socket: number, issuer, connection, task: Task::Finish(question, completion) })
+}
+
+/// Waits in this call until the connection is there, or will not be.
+pub(crate) fn wait_for_connection(socket: BorrowedFd<'_>) -> Result<(), Code> {
+    let waiter = Arc::new(Waiter { event: Event::new()?, aborted: AtomicBool::new(false) });
+    let (number, connection) = (number(socket), fcntl_dupfd_cloexec(socket, 0)?);
+    let issuer = Thread::current()?.id();
+    let operation = Operation { socket: number, issuer, connection, task: Task::Wake(Arc::clone(&waiter)) };
+    lock().add(operation)?;
+    let waited = poll(&mut [PollFd::new(&waiter.event, PollFlags::IN)], None);
+    let is_mine = |operation: &Operation| match &operation.task {
+        Task::Wake(other) => Arc::ptr_eq(other, &waiter),
+        Task::Finish(..) => false,
+    };
+    drop(lock().take_all(is_mine));
+    if waiter.aborted.load(Ordering::Acquire) {
+        return Err(INTERRUPTED);
+    }
+    waited?;
+    Ok(())
+}
+
+/// Whether an operation with this structure is under way.
+pub(crate) fn is_pending(place: Place<Overlapped>) -> bool {
+    lock().operations.values().any(|operation| operation.is_at(place))
+}
+
+/// Waits until no operation with this structure is under way; fails with `INVALID` if a routine is to tell.
+pub(crate) fn wait_until_done(place: Place<Overlapped>) -> Result<(), Code> {
+    let mut table = lock();
+    loop {
+        match table
+            .operations
+            .values()
+            .find(|operation| operation.is_at(place))
+            .map(|operation| &operation.task)
+        {
+            None => return Ok(()),
+            Some(Task::Finish(_, completion)) if completion.has_routine() => return Err(INVALID),
+            Some(Task::Finish(..) | Task::Wake(_)) => {}
+        }
+        table = DONE.wait(table).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+/// Ends operations before they are done.
+pub(crate) fn abort(which: impl Fn(&Operation) -> bool) {
+    let mut table = lock();
+    table.take_all(which).into_iter().for_each(Operation::abort);
+    DONE.notify_all();
+}
+
+fn lock() -> MutexGuard<'static, Table> {
+    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn number(socket: BorrowedFd<'_>) -> RawFd {
+    use std::os::fd::AsRawFd;
+    socket.as_raw_fd()
+}
+
+/// What hears of connections, with a thread of its own that no signal reaches.
+fn poller() -> Result<BorrowedFd<'static>, Code> {
+    static POLLER: OnceLock<Result<OwnedFd, Code>> = OnceLock::new();
+    let poller = POLLER.get_or_init(|| {
+        let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let events = poller.try_clone()?;
+        let work = move || finish_for_ever(&events);
+        signals::blocked(|| thread::Builder::new().name("waylay-ws2".into()).spawn(work))?;
+        Ok(poller)
+    });
+    poller.as_ref().map(AsFd::as_fd).map_err(|code| *code)
+}
+
+fn finish_for_ever(poller: &OwnedFd) {
+    let mut events = Vec::with_capacity(64);
+    loop {
+        // Interrupted, at worst.
+        let _again = epoll::wait(poller, spare_capacity(&mut events), None);
+        for event in events.drain(..) {
+            let mut table = lock();
+            let data: epoll::Event = event;
+            if let Some(operation) = table.take(data.data.u64()) {
+                finish(&mut table, operation);
+            }
+            DONE.notify_all();
+        }
+    }
+}
+
+fn finish(table: &mut Table, operation: Operation) {
+    let Operation { socket, issuer, connection, task } = operation;
+    match task {
+        Task::Wake(waiter) => waiter.event.set(),
+        Task::Finish(question, completion) => match question.ask(connection.as_fd()) {
+            Ok(bytes) => completion.finish(Outcome { code: None, bytes }),
+            Err(failure) if failure.connecting => {
+                let task = Task::Finish(question, completion);
+                // Only memory that runs out keeps it from being watched, as it was a moment ago.
+                let _unwatched = table.add(Operation { socket, issuer, connection, task });
+            }
+            Err(failure) => {
+                let bytes = failure.needed.unwrap_or(0);
+                completion.finish(Outcome { code: Some(failure.code), bytes });
+            }
+        },
+    }
+}

@@ -1,0 +1,18 @@
+//! Descriptors that callers name by number.
+#![expect(unsafe_code, reason = "a number is taken for a descriptor")]
+
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// The descriptor of that number, if it can be one. Whether it is open the
+/// kernel will say.
+pub(crate) fn named(number: RawFd) -> Option<BorrowedFd<'static>> {
+    // SAFETY: it is used for system calls within one call of the program, whose part it is not to close it
+    // meanwhile; one that is closed all the same is a wrong number, which the kernel refuses.
+    (number >= 0).then(|| unsafe { BorrowedFd::borrow_raw(number) })
+}
+
+/// Takes the descriptor, to close it.
+pub(crate) fn take(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: the program has handed it over by closing it.
+    (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
+}
