@@ -29,8 +29,7 @@ const EXPECTED: [&str; 14] = [
     "lib/pkgconfig/waylay-ws2.pc",
 ];
 /// What a program meets that is no redirect service: WSAENOPROTOOPT, WSAENOTSOCK.
-const SAYS: &str =
-    "version 2.2\nsocket made\nquery 10042\nquery of no socket 10038\nclose 0\ncleanup 0\n";
+const SAYS: &str = "version 2.2\nsocket made\nquery 10042\nquery of no socket 10038\nclose 0\ncleanup 0\n";
 
 /// An installation below a directory of its own, of what this build has made.
 struct Installed {
@@ -84,7 +83,8 @@ impl Installed {
     /// Builds the program with these, and returns it.
     fn compile(&self, source: &Path, flags: &[String]) -> PathBuf {
         let to = self.directory.path().join("program");
-        let compiler = if source.extension().is_some_and(|extension| extension == "cpp") { "g++" } else { "cc" };
+        let compiler =
+            if source.extension().is_some_and(|extension| extension == "cpp") { "g++" } else { "cc" };
         let output = Command::new(compiler).arg("-o").arg(&to).arg(source).args(flags).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         to
