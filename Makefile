@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test test-windows lint build
+.PHONY: help demo test test-windows lint build install uninstall
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -31,6 +31,12 @@ lint: ## check format, clippy, dependencies and documentation
 	cargo deny --workspace check bans licenses sources
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-build: ## build the waylay command for use
+build: ## build the waylay command, and the library for C and C++, for use
 	@scripts/setup build
-	cargo build --release -p waylay-cli
+	cargo build --release -p waylay-cli -p waylay-ws2
+
+install: ## install what make build has built, below PREFIX (/usr/local)
+	@scripts/install
+
+uninstall: ## remove what make install has installed
+	@scripts/install --remove

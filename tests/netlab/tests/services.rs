@@ -41,9 +41,7 @@ impl Example {
     }
 
     fn built(name: &str) -> Self {
-        let tests = std::env::current_exe().unwrap();
-        let built = tests.ancestors().nth(2).unwrap().join(name);
-        assert!(built.is_file(), "build it first: cargo build -p waylay-examples");
+        let built = built(name, "waylay-examples");
         Self::made_by(|path| copy(&built, path))
     }
 
@@ -55,8 +53,19 @@ impl Example {
         Self::made_by(|path| {
             let mut compiler = Command::new("cc");
             compiler.args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"]);
-            let output = compiler.arg(path).arg(source("forward.c")).output().unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            compile(compiler.arg(path).arg(source("forward.c")));
+        })
+    }
+
+    /// The one for Windows, with the library beside it under the name by which it is asked for.
+    fn cpp() -> Self {
+        let library = built("libwaylay_ws2.so", "waylay-ws2");
+        Self::made_by(|path| {
+            copy(&library, &path.with_file_name("libwaylay_ws2.so.0"));
+            let mut compiler = Command::new("g++");
+            compiler.args(["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-I"]);
+            compiler.arg(source("../crates/ws2/include/waylay")).arg("-o").arg(path);
+            compile(compiler.arg(source("redirect-service.cpp")).arg(&library).arg("-Wl,-rpath,$ORIGIN"));
         })
     }
 
@@ -87,6 +96,19 @@ impl Example {
         let through = ["--through", "log", "--through", &spec, "--through", "log"];
         ground.waylay().args(through).reporting().watch(watched)
     }
+}
+
+/// A file that this build has made.
+fn built(name: &str, package: &str) -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let built = tests.ancestors().nth(2).unwrap().join(name);
+    assert!(built.is_file(), "build it first: cargo build -p {package}");
+    built
+}
+
+fn compile(compiler: &mut Command) {
+    let output = compiler.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -475,4 +497,14 @@ examples! {
         in_c_what_carries_no_record_is_reset = what_carries_no_record_is_reset,
         in_c_the_end_is_in_order = it_ends_in_order,
         in_c_what_came_right_before_the_end_is_sent = it_sends_what_came_right_before_the_end;
+    cpp:
+        in_cpp_a_body_arrives = a_body_arrives,
+        in_cpp_a_half_close_is_passed_on = a_half_close_is_passed_on,
+        in_cpp_a_reset_is_passed_on = a_reset_is_passed_on,
+        in_cpp_a_refusal_is_a_reset = a_refusal_is_a_reset,
+        in_cpp_many_connections_are_served_at_once = many_connections_at_once,
+        in_cpp_being_killed_is_an_error = a_killed_service_is_an_error,
+        in_cpp_what_carries_no_record_is_reset = what_carries_no_record_is_reset,
+        in_cpp_the_end_is_in_order = it_ends_in_order,
+        in_cpp_what_came_right_before_the_end_is_sent = it_sends_what_came_right_before_the_end;
 }

@@ -19,8 +19,9 @@ const RULES: [(&str, &[&str]); 9] = [
     ("waylay-inspect", &["waylay", "waylay-relay"]),
 ];
 /// What may use any: nobody may use it in turn.
-const TOPS: [&str; 6] = [
+const TOPS: [&str; 7] = [
     "waylay-cli",
+    "waylay-conformance",
     "waylay-differential",
     "waylay-examples",
     "waylay-headers",
