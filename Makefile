@@ -5,11 +5,11 @@ SHELL := /bin/bash
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test lint build install uninstall
+.PHONY: help demo test test-windows lint build install uninstall
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\): .*## /make \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\): .*## /make \1\t/p' Makefile | expand -t 19
 
 demo: ## run curl and Python through chains of services on this machine (needs root or sudo)
 	@scripts/setup demo
@@ -19,6 +19,10 @@ demo: ## run curl and Python through chains of services on this machine (needs r
 test: ## run every test; those that load eBPF programs need root
 	@scripts/setup test
 	@scripts/test
+
+test-windows: ## build the library for Windows and run its tests under Wine
+	@scripts/setup windows
+	@scripts/test-windows
 
 lint: ## check format, clippy, dependencies and documentation
 	@scripts/setup lint

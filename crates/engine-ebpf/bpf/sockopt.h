@@ -222,7 +222,7 @@ static __always_inline int wl_set_records(struct bpf_sock *sk, const struct wl_h
 	if (error)
 		return error;
 	/* Nothing but TCP is redirected yet: records on another socket would be lost. */
-	if (sk->type != SOCK_STREAM)
+	if (sk->type != SOCK_STREAM || (sk->family != AF_INET && sk->family != AF_INET6))
 		return EOPNOTSUPP;
 	flow = wl_live_flow(handle->flow);
 	if (!flow)

@@ -2,6 +2,9 @@
 //! It never dials, never decides what may pass and never turns a failure into a clean end.
 //! `waylay` completes it with an accepted and a dialled socket, `waylay-inspect` with observers.
 //!
+//! It is for Linux: it splices, and polls what tokio does not tell. A service for Windows uses
+//! `tokio::io::copy_bidirectional`; `examples/portable.rs` shows how.
+//!
 //! # A truncated stream never looks complete
 //!
 //! When a process is killed, the kernel closes its sockets, and an ordinary close sends a FIN: whoever reads

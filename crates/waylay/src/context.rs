@@ -3,10 +3,11 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
-use waylay_abi as abi;
-use waylay_core::{FilterId, Hop, ServiceId};
-
 /// The process at the head of the chain: who called `connect` first.
+///
+/// Windows does not tell a service which one that is. It is
+/// [`UNKNOWN`](Self::UNKNOWN) there, unless the callout has
+/// [attached](RedirectContext::attached) what it knows.
 ///
 /// # Example
 /// ```
@@ -37,40 +38,55 @@ pub struct Application {
     pub cgroup: u64,
 }
 
+impl Application {
+    /// One that the system says nothing about. Its user id is nobody's.
+    pub const UNKNOWN: Self = Self {
+        path: String::new(),
+        command: String::new(),
+        pid: 0,
+        start_time_ns: 0,
+        uid: u32::MAX,
+        cgroup: 0,
+    };
+
+    /// Whether the system said which process it is: no process has the id 0.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.pid != 0
+    }
+}
+
 impl fmt::Display for Application {
     /// `path[pid]`, or the command name where the path is not known.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_known() {
+            return f.write_str("(unknown application)");
+        }
         let name = if self.path.is_empty() { &self.command } else { &self.path };
         write!(f, "{}[{}]", name.escape_debug(), self.pid)
     }
 }
 
 /// A file by device and inode, whatever its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct FileId {
-    device: u64,
-    inode: u64,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
 }
 
 /// What an application gave its socket; zero where it gave nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Wishes {
-    source: Ipv6Addr,
-    mark: u32,
-    bound_device: u32,
-    type_of_service: u8,
-    traffic_class: u8,
+    pub(crate) source: Ipv6Addr,
+    pub(crate) mark: u32,
+    pub(crate) bound_device: u32,
+    pub(crate) type_of_service: u8,
+    pub(crate) traffic_class: u8,
 }
 
-impl From<abi::SocketWishes> for Wishes {
-    fn from(wishes: abi::SocketWishes) -> Self {
-        Self {
-            source: wishes.source.into(),
-            mark: wishes.mark,
-            bound_device: wishes.bound_device,
-            type_of_service: wishes.tos,
-            traffic_class: wishes.tclass,
-        }
+impl Default for Wishes {
+    fn default() -> Self {
+        Self { source: Ipv6Addr::UNSPECIFIED, mark: 0, bound_device: 0, type_of_service: 0, traffic_class: 0 }
     }
 }
 
@@ -85,17 +101,18 @@ impl From<abi::SocketWishes> for Wishes {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedirectContext {
-    application: Application,
-    executable: FileId,
-    original_destination: SocketAddr,
-    wishes: Wishes,
-    flow: u64,
-    service_id: u32,
-    filter_id: u32,
+    pub(crate) application: Application,
+    pub(crate) executable: FileId,
+    pub(crate) original_destination: SocketAddr,
+    pub(crate) wishes: Wishes,
+    pub(crate) flow: u64,
+    pub(crate) service_id: u32,
+    pub(crate) filter_id: u32,
+    pub(crate) attached: Vec<u8>,
 }
 
 impl RedirectContext {
-    /// The application at the head of the chain.
+    /// The application at the head of the chain; on Windows [`Application::UNKNOWN`].
     #[must_use]
     pub fn application(&self) -> &Application {
         &self.application
@@ -107,29 +124,42 @@ impl RedirectContext {
         self.original_destination
     }
 
-    /// The source address the application bound its socket to, if it did.
+    /// The source address the application bound its socket to, if it did and
+    /// the system tells: Windows does not.
     #[must_use]
     pub fn source(&self) -> Option<IpAddr> {
         let source = self.wishes.source;
         (!source.is_unspecified()).then(|| source.to_canonical())
     }
 
-    /// The flow's number, unique within a run.
+    /// The flow's number, unique within a run. On Windows, where flows have
+    /// none, the library gives a new one with each context it is asked for,
+    /// unique within the process.
     #[must_use]
     pub fn flow(&self) -> u64 {
         self.flow
     }
 
-    /// The id of the service the leg was redirected to: this one.
+    /// The id of the service the leg was redirected to: this one. On Windows
+    /// it is not known, and 0.
     #[must_use]
     pub fn service_id(&self) -> u32 {
         self.service_id
     }
 
-    /// The id of the filter that redirected it.
+    /// The id of the filter that redirected it. On Windows it is not known, and 0.
     #[must_use]
     pub fn filter_id(&self) -> u32 {
         self.filter_id
+    }
+
+    /// The bytes that whoever redirected the leg attached to it, in a shape
+    /// that those two agree on. They may be none. On Linux they always are:
+    /// nothing attaches any yet. On Windows this is the redirect context of
+    /// the callout driver (`localRedirectContext` of `FWPS_CONNECT_REQUEST0`).
+    #[must_use]
+    pub fn attached(&self) -> &[u8] {
+        &self.attached
     }
 
     pub(crate) fn executable(&self) -> FileId {
@@ -138,36 +168,6 @@ impl RedirectContext {
 
     pub(crate) fn wishes(&self) -> Wishes {
         self.wishes
-    }
-
-    pub(crate) fn type_of_service(&self) -> u8 {
-        self.wishes.type_of_service
-    }
-
-    pub(crate) fn traffic_class(&self) -> u8 {
-        self.wishes.traffic_class
-    }
-}
-
-impl From<abi::Context> for RedirectContext {
-    fn from(context: abi::Context) -> Self {
-        let process = context.application;
-        Self {
-            application: Application {
-                path: abi::path_to_string(&context.exe_path),
-                command: abi::comm_to_string(&process.comm),
-                pid: process.pid,
-                start_time_ns: process.start_time_ns,
-                uid: process.uid,
-                cgroup: process.cgroup,
-            },
-            executable: FileId { device: process.exe_device, inode: process.exe_inode },
-            original_destination: context.destination.into(),
-            wishes: context.wishes.into(),
-            flow: context.flow,
-            service_id: context.service,
-            filter_id: context.filter,
-        }
     }
 }
 
@@ -190,14 +190,15 @@ pub struct ChainHop {
     pub service: String,
 }
 
-impl ChainHop {
-    pub(crate) fn id(&self) -> Hop {
-        Hop { service: ServiceId(self.service_id), filter: FilterId(self.filter_id) }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl From<&abi::NamedHop> for ChainHop {
-    fn from(hop: &abi::NamedHop) -> Self {
-        Self { service_id: hop.hop.service, filter_id: hop.hop.filter, service: hop.service_name() }
+    #[test]
+    fn an_unknown_application_says_so_and_is_nobody_in_particular() {
+        let unknown = Application::UNKNOWN;
+        assert!(!unknown.is_known());
+        assert_eq!(unknown.to_string(), "(unknown application)");
+        assert_ne!(unknown.uid, 0, "root's");
     }
 }

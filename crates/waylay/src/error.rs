@@ -7,6 +7,8 @@ use std::{io, net::SocketAddr, path::PathBuf};
 
 use thiserror::Error;
 
+use crate::platform::RawSocket;
+
 pub use query::QueryError;
 pub use set::SetError;
 
@@ -66,9 +68,25 @@ impl ConnectError {
 #[derive(Debug, Error)]
 pub enum StartError {
     /// Nobody handed listening sockets over: `LISTEN_FDS` is missing or zero,
-    /// or none of them is named `tcp4` or `tcp6`.
-    #[error("no listening sockets were passed; start this program by `waylay run --through …`")]
+    /// or none of them is named `tcp4` or `tcp6`. On Windows, where none can be
+    /// handed over, `WAYLAY_LISTEN` is missing or empty.
+    #[cfg_attr(
+        not(windows),
+        error("no listening sockets were passed; start this program by `waylay run --through …`")
+    )]
+    #[cfg_attr(
+        windows,
+        error(
+            "WAYLAY_LISTEN names no address; set it to those that connections are redirected to, such as 127.0.0.1:8080"
+        )
+    )]
     NoListeners,
+    /// Windows: a part of `WAYLAY_LISTEN` is no address with a port.
+    #[error("WAYLAY_LISTEN: {text:?} is not an address with a port")]
+    NotAnAddress {
+        /// The part.
+        text: String,
+    },
     /// `LISTEN_PID` names another process: the sockets are for one that did not
     /// remove the variable before it started this one.
     #[error("the sockets were passed to process {meant}, and this is {pid}")]
@@ -93,7 +111,7 @@ pub enum StartError {
     #[error("descriptor {fd} is not a listening TCP socket")]
     NotAListener {
         /// The descriptor.
-        fd: i32,
+        fd: RawSocket,
         /// What the kernel said.
         source: io::Error,
     },
@@ -112,6 +130,11 @@ pub enum StartError {
         /// This process's cgroup, as `/proc/self/cgroup` has it.
         cgroup: PathBuf,
     },
+    /// Windows: its provider of sockets does not know the control codes, so
+    /// that no connection will ever be redirected. Those before Windows 8 do
+    /// not, and Wine's does not.
+    #[error("this system does not know the control codes of connection redirection")]
+    NotSupported,
     /// The kernel did not say whether this is a registered service.
     #[error("cannot find out whether this is a registered redirect service")]
     Registration(#[source] QueryError),

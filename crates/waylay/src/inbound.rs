@@ -1,11 +1,6 @@
-use std::{
-    io,
-    net::SocketAddr,
-    os::fd::{AsFd, BorrowedFd},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Socket};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
@@ -15,8 +10,8 @@ use crate::{
         RedirectRecords, query_redirect_chain, query_redirect_context, query_redirect_records,
         set_redirect_records,
     },
+    platform,
     pool::{PoolKey, Pooling},
-    sys,
 };
 
 /// An accepted connection, with all that the kernel knows about it.
@@ -152,39 +147,19 @@ impl Inbound {
         self.stream
     }
 
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// A socket with everything but a connection.
     fn prepare(&self, destination: SocketAddr) -> Result<Socket, ConnectError> {
-        let kind = Type::STREAM.nonblocking();
-        let socket = Socket::new(Domain::for_address(destination), kind, Some(Protocol::TCP))
+        let socket = platform::stream_socket(Domain::for_address(destination))
             .map_err(|source| ConnectError::Socket { destination, source })?;
-        self.apply_wishes(&socket, destination).map_err(ConnectError::Wishes)?;
+        // Windows wants them before the socket is bound, which a wish may do.
         set_redirect_records(&socket, &self.records)?;
+        platform::apply_wishes(&socket, destination, &self.context).map_err(ConnectError::Wishes)?;
         socket.set_linger(Some(Duration::ZERO)).map_err(ConnectError::Wishes)?;
         Ok(socket)
-    }
-
-    /// What the application gave its socket; mark and device the kernel re-applies.
-    fn apply_wishes(&self, socket: &Socket, destination: SocketAddr) -> io::Result<()> {
-        if destination.is_ipv4() && self.context.type_of_service() != 0 {
-            socket.set_tos_v4(self.context.type_of_service().into())?;
-        }
-        if destination.is_ipv6() && self.context.traffic_class() != 0 {
-            socket.set_tclass_v6(self.context.traffic_class().into())?;
-        }
-        match self.context.source() {
-            Some(source) if source.is_ipv4() == destination.is_ipv4() => {
-                sys::choose_port_at_connect(socket.as_fd())?;
-                socket.bind(&SocketAddr::new(source, 0).into())?;
-                Ok(())
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-}
-
-impl AsFd for Inbound {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
     }
 }
 
@@ -230,16 +205,43 @@ impl Outbound {
     pub fn into_stream(self) -> TcpStream {
         self.stream
     }
-}
 
-impl AsFd for Outbound {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
     }
 }
 
 impl From<Outbound> for TcpStream {
     fn from(outbound: Outbound) -> Self {
         outbound.into_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{net::TcpListener, runtime::Runtime};
+
+    use super::*;
+    use crate::testing;
+
+    /// This process is no service, so it is refused, on Linux and under Wine.
+    #[test]
+    fn nothing_is_dialled_if_the_records_are_refused() {
+        Runtime::new().unwrap().block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let inbound = Inbound {
+                stream: TcpStream::connect(address).await.unwrap(),
+                records: RedirectRecords::from_bytes(&[0x5a; 48]),
+                context: testing::context(|context| context.original_destination = address),
+                chain: Vec::new(),
+                pooling: Pooling::Never,
+            };
+            let (_accepted, _) = listener.accept().await.unwrap();
+            let error = inbound.connect().await.unwrap_err();
+            assert!(matches!(error, ConnectError::Records(_)), "{error:?}");
+            let another = SockRef::from(&listener).accept().unwrap_err();
+            assert_eq!(another.kind(), std::io::ErrorKind::WouldBlock);
+        });
     }
 }

@@ -17,7 +17,8 @@ pub enum Pooling {
     /// same application (process, start time, user, executable, cgroup),
     /// original destination, services so far with the filters that chose
     /// them, and wishes for the socket (source, mark, device, TOS, traffic
-    /// class). Threads and tasks of one process are not told apart.
+    /// class). Threads and tasks of one process are not told apart, and none
+    /// shares with an application that is not known, as on Windows.
     SameApplication,
 }
 
@@ -62,6 +63,8 @@ impl PoolKey {
     pub(crate) fn new(pooling: Pooling, context: &RedirectContext, chain: &[ChainHop]) -> Self {
         Self(match pooling {
             Pooling::Never => Key::Flow(context.flow()),
+            // All that are not known would look the same.
+            Pooling::SameApplication if !context.application().is_known() => Key::Flow(context.flow()),
             Pooling::SameApplication => Key::Application(Box::new(SameApplication {
                 application: context.application().clone(),
                 executable: context.executable(),
@@ -75,20 +78,10 @@ impl PoolKey {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
-    use waylay_abi as abi;
-    use zerocopy::FromZeros;
+    use std::{collections::HashSet, net::Ipv6Addr};
 
     use super::*;
-
-    fn context(change: impl FnOnce(&mut abi::Context)) -> RedirectContext {
-        let mut context = abi::Context::new_zeroed();
-        context.application.pid = 100;
-        context.destination.port = 80;
-        change(&mut context);
-        context.into()
-    }
+    use crate::testing::context;
 
     fn hop(service_id: u32, filter_id: u32) -> ChainHop {
         ChainHop { service_id, filter_id, service: "log".into() }
@@ -113,24 +106,36 @@ mod tests {
     }
 
     #[test]
+    fn applications_that_are_not_known_never_share() {
+        let keys = [1, 2].map(|flow| {
+            let unknown = context(|context| {
+                context.application = Application::UNKNOWN;
+                context.flow = flow;
+            });
+            PoolKey::new(Pooling::SameApplication, &unknown, &[])
+        });
+        assert_ne!(keys[0], keys[1]);
+    }
+
+    #[test]
     fn flows_that_differ_in_anything_else_never_share() {
-        let changes: [fn(&mut abi::Context); 16] = [
+        let changes: [fn(&mut RedirectContext); 16] = [
             |_| {},
             |context| context.application.pid = 101,
             |context| context.application.start_time_ns = 1,
             |context| context.application.uid = 1,
             |context| context.application.cgroup = 1,
-            |context| context.application.comm[0] = b'x',
-            |context| context.application.exe_device = 1,
-            |context| context.application.exe_inode = 1,
-            |context| context.exe_path[0] = b'x',
-            |context| context.destination.port = 81,
-            |context| context.destination.ip[15] = 1,
-            |context| context.wishes.source[15] = 1,
+            |context| context.application.command.push('x'),
+            |context| context.executable.device = 1,
+            |context| context.executable.inode = 1,
+            |context| context.application.path.push('x'),
+            |context| context.original_destination.set_port(81),
+            |context| context.original_destination.set_ip(Ipv6Addr::UNSPECIFIED.into()),
+            |context| context.wishes.source = Ipv6Addr::LOCALHOST,
             |context| context.wishes.mark = 1,
             |context| context.wishes.bound_device = 1,
-            |context| context.wishes.tos = 1,
-            |context| context.wishes.tclass = 1,
+            |context| context.wishes.type_of_service = 1,
+            |context| context.wishes.traffic_class = 1,
         ];
         let chains = [vec![hop(1, 1)], vec![hop(2, 1)], vec![hop(1, 2)], vec![hop(3, 3), hop(1, 1)]];
         let keys: HashSet<PoolKey> = changes

@@ -1,21 +1,17 @@
 use std::{
-    fs,
+    io,
     net::{SocketAddr, TcpListener},
-    os::fd::{AsFd, AsRawFd},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{
     accept::serve_streams,
-    error::{QueryError, ServeError, StartError},
-    handover,
+    error::{ServeError, StartError},
     inbound::Inbound,
-    options::query_redirect_records,
+    platform,
     pool::Pooling,
     shutdown::Shutdown,
 };
@@ -61,15 +57,16 @@ impl RedirectService {
     ///
     /// `LISTEN_PID` must name this process if it is set.
     ///
+    /// Windows passes no sockets. There it listens on the addresses in
+    /// `WAYLAY_LISTEN`, with commas between them, as [`bind`](Self::bind) does.
+    ///
     /// # Errors
     /// [`StartError`] says what was not passed, was passed before or to somebody
     /// else, or is not a listener; and [`StartError::NotRegistered`] if the
-    /// listeners are not those of a registered service.
+    /// listeners are not those of a registered service. On Windows those of
+    /// [`bind`](Self::bind), or [`StartError::NotAnAddress`].
     pub fn from_env() -> Result<Self, StartError> {
-        let listeners = handover::take_listeners()?;
-        for listener in &listeners {
-            check_registration(listener)?;
-        }
+        let listeners = platform::listeners_from_env(listen)?;
         Self::with_listeners(listeners)
     }
 
@@ -79,7 +76,8 @@ impl RedirectService {
     ///
     /// # Errors
     /// [`StartError::NotRegistered`] if this process is outside every
-    /// registered service, [`StartError::Listen`] if the address cannot be had.
+    /// registered service, [`StartError::NotSupported`] on a Windows that knows
+    /// nothing of redirection, [`StartError::Listen`] if the address cannot be had.
     ///
     /// # Example
     /// ```
@@ -91,12 +89,8 @@ impl RedirectService {
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
     pub fn bind(address: SocketAddr) -> Result<Self, StartError> {
-        let failed = |source| StartError::Listen { address, source };
-        let socket =
-            Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).map_err(failed)?;
-        check_registration(&socket)?;
-        listen(&socket, address).map_err(failed)?;
-        Self::with_listeners(vec![socket.into()])
+        let listener = listen(address)?;
+        Self::with_listeners(vec![listener])
     }
 
     /// A service on sockets that are listening already. They must have been
@@ -124,7 +118,7 @@ impl RedirectService {
             SockRef::from(listener)
                 .set_linger(Some(Duration::ZERO))
                 .and_then(|()| listener.set_nonblocking(true))
-                .map_err(|source| StartError::NotAListener { fd: listener.as_raw_fd(), source })?;
+                .map_err(|source| StartError::NotAListener { fd: platform::number(listener), source })?;
         }
         Ok(Self { listeners, pooling: Pooling::Never, shutdown: Shutdown::new() })
     }
@@ -164,9 +158,9 @@ impl RedirectService {
     /// on for as long as the runtime does.
     ///
     /// For many connections the process's soft limit of open descriptors is
-    /// raised to the hard one here. Programs that this one starts inherit it;
-    /// should one of them use select(2), which is undefined from descriptor
-    /// 1024 on, give it a lower limit.
+    /// raised to the hard one here; Windows has no such limit. Programs that
+    /// this one starts inherit it; should one of them use select(2), which is
+    /// undefined from descriptor 1024 on, give it a lower limit.
     ///
     /// # Errors
     /// Only a failing listener ends it; see [`ServeError`].
@@ -175,7 +169,7 @@ impl RedirectService {
         F: Fn(Inbound) -> H + Send + Sync + 'static,
         H: Future<Output = ()> + Send + 'static,
     {
-        raise_descriptor_limit();
+        platform::raise_descriptor_limit();
         let Self { listeners, pooling, shutdown } = self;
         let handler = Arc::new(handler);
         let identify_and_handle = move |stream| {
@@ -191,44 +185,23 @@ impl RedirectService {
     }
 }
 
-/// Asks the kernel whether the socket was created by a registered service:
-/// there the query has an answer, if only that there is no record.
-fn check_registration(socket: &impl AsFd) -> Result<(), StartError> {
-    match query_redirect_records(socket) {
-        Ok(_)
-        | Err(
-            QueryError::NotRedirected
-            | QueryError::FlowEnded
-            | QueryError::NotConnected
-            | QueryError::Connecting
-            | QueryError::Listening,
-        ) => Ok(()),
-        Err(QueryError::NotRegistered) => Err(StartError::NotRegistered { cgroup: own_cgroup() }),
-        Err(error) => Err(StartError::Registration(error)),
-    }
+fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let socket =
+        Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).map_err(failed)?;
+    platform::check_registration(&socket)?;
+    start_listening(&socket, address).map_err(failed)?;
+    Ok(socket.into())
 }
 
-/// This process's place in the unified hierarchy (cgroups(7)): the line `0::PATH`.
-fn own_cgroup() -> PathBuf {
-    let lines = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    lines.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("(unknown)").into()
-}
-
-fn listen(socket: &Socket, address: SocketAddr) -> std::io::Result<()> {
+fn start_listening(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    socket.set_reuse_address(true)?;
+    platform::claim_address(socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(())
-}
-
-/// A service needs two descriptors for a connection, and 1024 is the usual soft limit.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    // To be allowed fewer is no reason not to serve.
-    let _as_it_was = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 #[cfg(test)]
@@ -236,26 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outside_of_a_service_it_says_so_and_names_the_cgroup() {
-        let error = RedirectService::bind("127.0.0.1:0".parse().unwrap()).unwrap_err();
-        let StartError::NotRegistered { cgroup } = error else { panic!("{error:?}") };
-        assert!(cgroup.starts_with("/"), "{}", cgroup.display());
-    }
-
-    #[test]
     fn without_listeners_there_is_no_service() {
         assert!(matches!(RedirectService::with_listeners(Vec::new()), Err(StartError::NoListeners)));
-    }
-
-    #[test]
-    fn serving_raises_the_limit_of_descriptors_as_far_as_it_may() {
-        let before = getrlimit(Resource::Nofile);
-        setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: before.maximum }).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let service = RedirectService::with_listeners(vec![listener]).unwrap();
-        service.shutdown().trigger();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(service.serve(|_| async {})).unwrap();
-        assert_eq!(getrlimit(Resource::Nofile).current, before.maximum);
     }
 }

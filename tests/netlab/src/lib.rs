@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
+mod c;
 mod fence;
 mod ground;
 mod instance;
@@ -14,6 +15,7 @@ mod report;
 mod run;
 mod servers;
 
+pub use c::{CheckedBy, program};
 pub use fence::Fence;
 pub use ground::{Family, Ground, Namespace, Place};
 pub use instance::{Instance, cgroup_file_system};

@@ -32,7 +32,16 @@ struct Example {
 
 impl Example {
     fn rust() -> Self {
-        let built = built("forward", "waylay-examples");
+        Self::built("forward")
+    }
+
+    /// The one that is for Windows as well.
+    fn portable() -> Self {
+        Self::built("portable")
+    }
+
+    fn built(name: &str) -> Self {
+        let built = built(name, "waylay-examples");
         Self::made_by(|path| copy(&built, path))
     }
 
@@ -458,6 +467,16 @@ examples! {
         in_rust_what_carries_no_record_is_reset = what_carries_no_record_is_reset,
         in_rust_the_end_is_in_order = it_ends_in_order,
         in_rust_what_came_right_before_the_end_is_sent = it_sends_what_came_right_before_the_end;
+    portable:
+        in_portable_rust_a_body_arrives = a_body_arrives,
+        in_portable_rust_a_half_close_is_passed_on = a_half_close_is_passed_on,
+        in_portable_rust_a_reset_is_passed_on = a_reset_is_passed_on,
+        in_portable_rust_a_refusal_is_a_reset = a_refusal_is_a_reset,
+        in_portable_rust_many_connections_are_served_at_once = many_connections_at_once,
+        in_portable_rust_being_killed_is_an_error = a_killed_service_is_an_error,
+        in_portable_rust_what_carries_no_record_is_reset = what_carries_no_record_is_reset,
+        in_portable_rust_the_end_is_in_order = it_ends_in_order,
+        in_portable_rust_what_came_right_before_the_end_is_sent = it_sends_what_came_right_before_the_end;
     python:
         in_python_a_body_arrives = a_body_arrives,
         in_python_a_half_close_is_passed_on = a_half_close_is_passed_on,

@@ -2,7 +2,7 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::winsock;
+use crate::{platform, winsock};
 
 /// Why a query about an accepted socket has no answer: a variant for each cause
 /// that the documentation of the control codes knows, and for those that only
@@ -35,14 +35,19 @@ pub enum QueryError {
     #[error("the socket's connection is still being established")]
     Connecting,
     /// `ENOENT` on a listening socket: ask those it accepts.
-    #[error("the socket listens; only the sockets it accepts can be asked")]
+    #[cfg_attr(not(windows), error("the socket listens; only the sockets it accepts can be asked"))]
+    #[cfg_attr(windows, error("the socket listens, or is of a kind that cannot be asked"))]
     Listening,
     /// `ENOPROTOOPT` or `EOPNOTSUPP` on a socket of TCP: it was created outside
-    /// every registered service, where the option does not exist.
-    #[error("the socket does not belong to a registered redirect service")]
+    /// every registered service, where the option does not exist. On Windows:
+    /// the protocol or the system has no such option.
+    #[cfg_attr(not(windows), error("the socket does not belong to a registered redirect service"))]
+    #[cfg_attr(windows, error("the socket's protocol, or this version of Windows, does not have the option"))]
     NotRegistered,
-    /// Not a socket of TCP over IPv4 or IPv6.
-    #[error("this kind of socket is never redirected")]
+    /// Not a socket of TCP over IPv4 or IPv6. On Windows: the provider does not
+    /// know the control code, or user mode is not told.
+    #[cfg_attr(not(windows), error("this kind of socket is never redirected"))]
+    #[cfg_attr(windows, error("this system does not answer that about the socket"))]
     NotSupported,
     /// `ENOTSOCK` or `EBADF`.
     #[error("the descriptor is not an open socket")]
@@ -95,25 +100,7 @@ impl QueryError {
             Self::Interrupted => winsock::WSAEINTR,
             Self::AccessDenied => winsock::WSAEACCES,
             Self::NetworkDown | Self::OtherVersion { .. } => winsock::WSAENETDOWN,
-            Self::Os(error) => winsock::code_of(error),
-        }
-    }
-}
-
-impl From<io::Error> for QueryError {
-    fn from(error: io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::ENOENT) => Self::NotRedirected,
-            Some(libc::ESTALE) => Self::FlowEnded,
-            Some(libc::ENOTCONN) => Self::NotConnected,
-            Some(libc::ENOPROTOOPT) => Self::NotRegistered,
-            Some(libc::EOPNOTSUPP) => Self::NotSupported,
-            Some(libc::ENOTSOCK | libc::EBADF) => Self::NotASocket,
-            Some(libc::EFAULT) => Self::Fault,
-            Some(libc::EINTR) => Self::Interrupted,
-            Some(libc::EACCES | libc::EPERM) => Self::AccessDenied,
-            Some(libc::ENETDOWN) => Self::NetworkDown,
-            Some(_) | None => Self::Os(error),
+            Self::Os(error) => platform::code_of(error),
         }
     }
 }

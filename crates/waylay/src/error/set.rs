@@ -2,7 +2,7 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::winsock;
+use crate::{platform, winsock};
 
 /// Why records could not be set on an outbound socket.
 ///
@@ -32,8 +32,10 @@ pub enum SetError {
     /// `ESTALE`: the inbound connection they came from has ended.
     #[error("the redirected connection has ended")]
     FlowEnded,
-    /// `EACCES`: they were given to another service.
-    #[error("this process is not the service the redirect records were given to")]
+    /// `EACCES`: they were given to another service. On Windows: the process is
+    /// not that of an elevated administrator.
+    #[cfg_attr(not(windows), error("this process is not the service the redirect records were given to"))]
+    #[cfg_attr(windows, error("only an elevated administrator may set redirect records"))]
     NotEntitled,
     /// `EISCONN`: records are set before the socket connects.
     #[error("the socket is connected or connecting already")]
@@ -41,8 +43,10 @@ pub enum SetError {
     /// `ENOPROTOOPT`: the socket was created outside every registered service.
     #[error("the socket does not belong to a registered redirect service")]
     NotRegistered,
-    /// `EOPNOTSUPP`: not a socket of IPv4 or IPv6.
-    #[error("this kind of socket carries no redirect records")]
+    /// `EOPNOTSUPP`: not a socket of IPv4 or IPv6. On Windows: the provider does
+    /// not know the control code.
+    #[cfg_attr(not(windows), error("this kind of socket carries no redirect records"))]
+    #[cfg_attr(windows, error("this system puts no redirect records on the socket"))]
     NotSupported,
     /// `ENOTSOCK` or `EBADF`.
     #[error("the descriptor is not an open socket")]
@@ -79,28 +83,7 @@ impl SetError {
             Self::Interrupted => winsock::WSAEINTR,
             Self::NetworkDown => winsock::WSAENETDOWN,
             Self::NoRoom => winsock::WSAENOBUFS,
-            Self::Os(error) => winsock::code_of(error),
-        }
-    }
-}
-
-impl From<io::Error> for SetError {
-    fn from(error: io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::EINVAL) => Self::Malformed,
-            Some(libc::EKEYREJECTED) => Self::Tampered,
-            Some(libc::EKEYEXPIRED) => Self::Expired,
-            Some(libc::ESTALE) => Self::FlowEnded,
-            Some(libc::EACCES | libc::EPERM) => Self::NotEntitled,
-            Some(libc::EISCONN) => Self::Connected,
-            Some(libc::ENOPROTOOPT) => Self::NotRegistered,
-            Some(libc::EOPNOTSUPP) => Self::NotSupported,
-            Some(libc::ENOTSOCK | libc::EBADF) => Self::NotASocket,
-            Some(libc::EFAULT) => Self::Fault,
-            Some(libc::EINTR) => Self::Interrupted,
-            Some(libc::ENETDOWN) => Self::NetworkDown,
-            Some(libc::ENOBUFS | libc::ENOMEM) => Self::NoRoom,
-            Some(_) | None => Self::Os(error),
+            Self::Os(error) => platform::code_of(error),
         }
     }
 }

@@ -10,3 +10,11 @@ pub(crate) fn set(errno: i32) {
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };
 }
+
+/// Does something that is not to be seen in `errno`.
+pub(crate) fn kept<T>(act: impl FnOnce() -> T) -> T {
+    let before = get();
+    let done = act();
+    set(before);
+    done
+}

@@ -16,6 +16,7 @@ use std::ffi::{c_int, c_long, c_void};
 pub use super::routine::CompletionRoutine;
 use super::{
     caller::{Place, Region},
+    errno,
     routine::Routine,
 };
 use crate::{
@@ -31,20 +32,34 @@ use crate::{
     wait,
 };
 
+/// What the call returns; or what stands for a failure, with the last error set. A success leaves that alone.
+fn told<T>(failed: T, call: impl FnOnce() -> Result<T, Code>) -> T {
+    errno::kept(call).unwrap_or_else(|code| {
+        last_error::set(code);
+        failed
+    })
+}
+
 /// 0, or −1 with the last error set.
-fn outcome(result: Result<(), Code>) -> c_int {
-    match result {
-        Ok(()) => 0,
-        Err(code) => {
-            last_error::set(code);
-            SOCKET_ERROR
-        }
-    }
+fn outcome(call: impl FnOnce() -> Result<(), Code>) -> c_int {
+    told(SOCKET_ERROR, || call().map(|()| 0))
 }
 
 /// 1, or 0 with the last error set.
-fn success(result: Result<(), Code>) -> c_int {
-    outcome(result) + 1
+fn success(call: impl FnOnce() -> Result<(), Code>) -> c_int {
+    told(0, || call().map(|()| 1))
+}
+
+/// 0, or −1 with the code where the caller wants it: the last error is not a provider's to set.
+fn provider_outcome(error: Place<c_int>, call: impl FnOnce() -> Result<(), Code>) -> c_int {
+    errno::kept(|| match call() {
+        Ok(()) => 0,
+        Err(code) => {
+            // A caller that gives no place for the code does not want it.
+            let _nowhere = error.write(&code.0);
+            SOCKET_ERROR
+        }
+    })
 }
 
 /// Begins the use of Windows Sockets, of version 2.2 or lower; the code itself on failure.
@@ -58,7 +73,7 @@ pub unsafe extern "C" fn WSAStartup(version: u16, data: *mut StartupData) -> c_i
 /// Ends it; the last call ends what is pending.
 #[unsafe(no_mangle)]
 pub extern "C" fn WSACleanup() -> c_int {
-    outcome(startup::clean_up())
+    outcome(startup::clean_up)
 }
 
 /// Why the calling thread's last call failed.
@@ -84,8 +99,7 @@ pub extern "C" fn WSASocketA(
     flags: u32,
 ) -> c_int {
     let has_more = !info.is_null() || group != 0;
-    let opened = socket::open(socket::Wanted { family, kind, protocol, has_more, flags });
-    opened.unwrap_or_else(|code| outcome(Err(code)))
+    told(SOCKET_ERROR, || socket::open(socket::Wanted { family, kind, protocol, has_more, flags }))
 }
 
 /// As [`WSASocketA`]: they differ by the structure that neither takes.
@@ -104,7 +118,7 @@ pub extern "C" fn WSASocketW(
 /// Ends what is pending on the socket, and closes it.
 #[unsafe(no_mangle)]
 pub extern "C" fn closesocket(socket: c_int) -> c_int {
-    outcome(socket::close(socket))
+    outcome(|| socket::close(socket))
 }
 
 /// `FIONBIO` and `FIONREAD`.
@@ -112,7 +126,7 @@ pub extern "C" fn closesocket(socket: c_int) -> c_int {
 pub unsafe extern "C" fn ioctlsocket(socket: c_int, command: c_long, argument: *mut u64) -> c_int {
     // SAFETY: as the module's page asks.
     let argument = unsafe { Place::vouched_for(argument) };
-    outcome(socket::control(socket, command, argument))
+    outcome(|| socket::control(socket, command, argument))
 }
 
 /// Asks a socket about its redirect records or context, or sets records on it.
@@ -141,7 +155,7 @@ pub unsafe extern "C" fn WSAIoctl(
             runs_in: RoutineThread::Calling,
         }
     };
-    outcome(ioctl::control(&request))
+    outcome(|| ioctl::control(&request))
 }
 
 /// [`WSAIoctl`] as service providers have it: with the thread that the routine
@@ -174,14 +188,7 @@ pub unsafe extern "C" fn WSPIoctl(
         };
         (request, Place::vouched_for(error))
     };
-    match ioctl::control(&request) {
-        Ok(()) => 0,
-        Err(code) => {
-            // A caller that gives no place for the code does not want it.
-            let _nowhere = error.write(&code.0);
-            SOCKET_ERROR
-        }
-    }
+    provider_outcome(error, || ioctl::control(&request))
 }
 
 /// The calling thread, for [`WSPIoctl`].
@@ -189,10 +196,10 @@ pub unsafe extern "C" fn WSPIoctl(
 pub unsafe extern "C" fn WPUOpenCurrentThread(thread: *mut ThreadId, error: *mut c_int) -> c_int {
     // SAFETY: as the module's page asks.
     let (place, error) = unsafe { (Place::vouched_for(thread), Place::vouched_for(error)) };
-    let opened = Thread::current().and_then(|thread| {
-        place.write(&ThreadId { handle: thread.id(), reserved: 0 }).map_err(|_fault| FAULT)
-    });
-    provider_outcome(opened, error)
+    provider_outcome(error, || {
+        let handle = Thread::current()?.id();
+        place.write(&ThreadId { handle, reserved: 0 }).map_err(|_fault| FAULT)
+    })
 }
 
 /// Gives back what [`WPUOpenCurrentThread`] gave. The thread is known until it ends all the same.
@@ -200,19 +207,10 @@ pub unsafe extern "C" fn WPUOpenCurrentThread(thread: *mut ThreadId, error: *mut
 pub unsafe extern "C" fn WPUCloseThread(thread: *mut ThreadId, error: *mut c_int) -> c_int {
     // SAFETY: as the module's page asks.
     let (place, error) = unsafe { (Place::vouched_for(thread), Place::vouched_for(error)) };
-    let known = place.read().map_err(|_fault| FAULT).and_then(|id| Thread::named(id.handle));
-    provider_outcome(known.map(drop), error)
-}
-
-fn provider_outcome(result: Result<(), Code>, error: Place<c_int>) -> c_int {
-    match result {
-        Ok(()) => 0,
-        Err(code) => {
-            // A caller that gives no place for the code does not want it.
-            let _nowhere = error.write(&code.0);
-            SOCKET_ERROR
-        }
-    }
+    provider_outcome(error, || {
+        let id = place.read().map_err(|_fault| FAULT)?;
+        Thread::named(id.handle).map(drop)
+    })
 }
 
 /// The outcome of an overlapped operation.
@@ -228,34 +226,31 @@ pub unsafe extern "C" fn WSAGetOverlappedResult(
     let (overlapped, transferred, flags) = unsafe {
         (Place::vouched_for(overlapped), Place::vouched_for(transferred), Place::vouched_for(flags))
     };
-    success(wait::result(socket, overlapped, transferred, wait != 0, flags))
+    success(|| wait::result(socket, overlapped, transferred, wait != 0, flags))
 }
 
 /// Makes an event that is not set, to be reset by hand; 0 on failure.
 #[unsafe(no_mangle)]
 pub extern "C" fn WSACreateEvent() -> usize {
-    startup::check().and_then(|()| event::create()).unwrap_or_else(|code| {
-        last_error::set(code);
-        0
-    })
+    told(0, || startup::check().and_then(|()| event::create()))
 }
 
 /// Closes an event.
 #[unsafe(no_mangle)]
 pub extern "C" fn WSACloseEvent(event: usize) -> c_int {
-    success(startup::check().and_then(|()| event::close(event)))
+    success(|| startup::check().and_then(|()| event::close(event)))
 }
 
 /// Sets an event.
 #[unsafe(no_mangle)]
 pub extern "C" fn WSASetEvent(event: usize) -> c_int {
-    success(startup::check().and_then(|()| event::find(event)).map(|event| event.set()))
+    success(|| startup::check().and_then(|()| event::find(event)).map(|event| event.set()))
 }
 
 /// Resets an event.
 #[unsafe(no_mangle)]
 pub extern "C" fn WSAResetEvent(event: usize) -> c_int {
-    success(startup::check().and_then(|()| event::find(event)).map(|event| event.reset()))
+    success(|| startup::check().and_then(|()| event::find(event)).map(|event| event.reset()))
 }
 
 /// Waits for one event, or all, at most so many milliseconds.
@@ -269,6 +264,7 @@ pub unsafe extern "C" fn WSAWaitForMultipleEvents(
 ) -> u32 {
     // SAFETY: as the module's page asks; the handles are only read.
     let events = unsafe { Place::vouched_for(events.cast_mut()) };
+    // Not by `told`: what completion routines leave as the last error is the program's.
     let wait = wait::Wait::new(count, events, all != 0, milliseconds, alertable != 0);
     wait.and_then(|wait| wait.wait()).unwrap_or_else(|code| {
         last_error::set(code);
@@ -293,7 +289,7 @@ pub unsafe extern "C" fn WSARecvMsg(
 ) -> c_int {
     // SAFETY: as the module's page asks.
     let message = unsafe { Place::vouched_for(message) };
-    outcome(message::transfer(socket, message))
+    outcome(|| message::transfer(socket, message))
 }
 
 /// Would send a datagram with its records; datagrams are not redirected yet.
@@ -308,7 +304,7 @@ pub unsafe extern "C" fn WSASendMsg(
 ) -> c_int {
     // SAFETY: as the module's page asks.
     let message = unsafe { Place::vouched_for(message) };
-    outcome(message::transfer(socket, message))
+    outcome(|| message::transfer(socket, message))
 }
 
 /// The function of an extension, by its id.

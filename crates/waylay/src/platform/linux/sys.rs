@@ -14,11 +14,8 @@ use std::{
 
 use waylay_abi as abi;
 
-use crate::{
-    control::Query,
-    error::{QueryError, SetError},
-    options::explain,
-};
+use super::{control::Query, options::explain};
+use crate::error::{QueryError, SetError};
 
 /// No answer and no records are longer: what is beyond is of no use to the kernel.
 const MOST_BYTES: usize = 4096;

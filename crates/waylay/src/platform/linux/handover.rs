@@ -2,7 +2,7 @@
 
 use std::{
     env, io,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     os::fd::RawFd,
     process,
     sync::atomic::{AtomicBool, Ordering},
@@ -10,7 +10,8 @@ use std::{
 
 use socket2::{SockRef, Type};
 
-use crate::{error::StartError, sys};
+use super::{registration::check_registration, sys};
+use crate::error::StartError;
 
 /// The first descriptor of `sd_listen_fds(3)`.
 const FIRST: RawFd = 3;
@@ -20,8 +21,18 @@ const TCP_NAMES: [&str; 2] = ["tcp4", "tcp6"];
 /// Set once this process has been given its sockets: descriptors have one owner.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Every TCP listener that was passed.
-pub(crate) fn take_listeners() -> Result<Vec<TcpListener>, StartError> {
+/// Every TCP listener that was passed. None has to be made.
+pub(crate) fn listeners_from_env(
+    _listen: impl Fn(SocketAddr) -> Result<TcpListener, StartError>,
+) -> Result<Vec<TcpListener>, StartError> {
+    let listeners = take_listeners()?;
+    for listener in &listeners {
+        check_registration(listener)?;
+    }
+    Ok(listeners)
+}
+
+fn take_listeners() -> Result<Vec<TcpListener>, StartError> {
     let handover = Handover::from_env();
     let descriptors = handover.tcp_listeners(process::id())?;
     if TAKEN.swap(true, Ordering::AcqRel) {

@@ -4,8 +4,8 @@
 
 use waylay_abi as abi;
 
+pub use super::sys::{query, set_records};
 use crate::error::QueryError;
-pub use crate::sys::{query, set_records};
 
 /// What an accepted socket can be asked for as bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
