@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test test-windows lint build install uninstall
+.PHONY: help demo test test-windows bench lint build install uninstall
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -23,6 +23,10 @@ test: ## run every test; those that load eBPF programs need root
 test-windows: ## build the library for Windows and run its tests under Wine
 	@scripts/setup windows
 	@scripts/test-windows
+
+bench: ## measure what waylay costs, against what it is built on (needs root)
+	@scripts/setup build
+	cargo bench -p waylay-benches --benches
 
 lint: ## check format, clippy, dependencies and documentation
 	@scripts/setup lint

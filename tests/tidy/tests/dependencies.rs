@@ -19,7 +19,8 @@ const RULES: [(&str, &[&str]); 9] = [
     ("waylay-inspect", &["waylay", "waylay-relay"]),
 ];
 /// What may use any: nobody may use it in turn.
-const TOPS: [&str; 7] = [
+const TOPS: [&str; 8] = [
+    "waylay-benches",
     "waylay-cli",
     "waylay-conformance",
     "waylay-differential",
