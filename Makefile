@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test test-windows test-sanitizers bench lint build install uninstall
+.PHONY: help demo test test-windows test-sanitizers fuzz bench lint build install uninstall
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -27,6 +27,11 @@ test-windows: ## build the library for Windows and run its tests under Wine
 test-sanitizers: ## try the control codes under valgrind and with sanitizers (needs root)
 	@scripts/setup sanitizers
 	@scripts/test-sanitizers
+
+fuzz: ## fuzz the arguments of the control codes for a minute (needs a nightly toolchain)
+	@scripts/setup fuzz
+	mkdir -p fuzz/target/found
+	cargo +nightly fuzz run arguments fuzz/target/found fuzz/corpus/arguments -- -max_total_time=60 -max_len=512
 
 bench: ## measure what waylay costs, against what it is built on (needs root)
 	@scripts/setup build

@@ -62,7 +62,8 @@ impl Stage {
     fn new() -> Self {
         // SAFETY: a fresh mapping, of which nobody else knows.
         let arena = unsafe {
-            assert_eq!(WSAStartup(0x0202, &raw mut *Box::leak(Box::new(std::mem::zeroed()))), 0);
+            let mut data = std::mem::zeroed();
+            assert_eq!(WSAStartup(0x0202, &raw mut data), 0);
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
             let arena = libc::mmap(null_mut(), ARENA, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
             assert_ne!(arena, libc::MAP_FAILED);
