@@ -5,11 +5,11 @@ SHELL := /bin/bash
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test test-windows bench lint build install uninstall
+.PHONY: help demo test test-windows test-sanitizers bench lint build install uninstall
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\): .*## /make \1\t/p' Makefile | expand -t 19
+	@sed -n 's/^\([a-z-]*\): .*## /make \1\t/p' Makefile | expand -t 22
 
 demo: ## run curl and Python through chains of services on this machine (needs root or sudo)
 	@scripts/setup demo
@@ -23,6 +23,10 @@ test: ## run every test; those that load eBPF programs need root
 test-windows: ## build the library for Windows and run its tests under Wine
 	@scripts/setup windows
 	@scripts/test-windows
+
+test-sanitizers: ## try the control codes under valgrind and with sanitizers (needs root)
+	@scripts/setup sanitizers
+	@scripts/test-sanitizers
 
 bench: ## measure what waylay costs, against what it is built on (needs root)
 	@scripts/setup build

@@ -10,9 +10,8 @@
  *     g++ -O2 -o redirect-service redirect-service.cpp $(pkg-config --cflags --libs waylay-ws2)
  *     waylay run --through exec:./redirect-service -- curl http://example.test/
  *
- * One thread waits for all sockets at once. Every socket lingers for no time from its
- * first moment on, so that whatever goes wrong, also the death of this process, is a
- * reset to both sides: half a file never looks like a whole one.
+ * One thread waits for all sockets. Each lingers for no time from its first moment on:
+ * whatever goes wrong is a reset then, and half a file never looks like a whole one.
  */
 #include <winsock2.h>
 #include <ws2tcpip.h>
@@ -27,8 +26,7 @@
 #include <string>
 #include <vector>
 
-/* What is in the context is the redirector's affair: a driver's author includes the
- * driver's header here. Where waylay redirects, this one says it. */
+/* What waylay's context holds; that of a driver is in the driver's own header. */
 #if __has_include(<waylay_context.h>)
 #include <waylay_context.h>
 #endif
@@ -44,9 +42,8 @@
 #define IP6T_SO_ORIGINAL_DST SO_ORIGINAL_DST
 #endif
 
+static const int STOP_CHECK_MS = 250; /* A signal may come right before the wait that it is to end. */
 static const DWORD SHORTAGE_PAUSE_MS = 10;
-/* A signal may come right before the wait that it was to interrupt. */
-static const int STOP_CHECK_MS = 250;
 static volatile std::sig_atomic_t stopping = 0;
 
 /* One of Winsock's codes, thrown. */
@@ -78,8 +75,7 @@ static void set_nonblocking(SOCKET s)
 
 static void reset_on_close(SOCKET s, bool reset)
 {
-	struct linger none = {};
-	none.l_onoff = reset;
+	struct linger none = { (unsigned short)reset, 0 };
 	check(setsockopt(s, SOL_SOCKET, SO_LINGER, (const char *)&none, sizeof(none)));
 }
 
@@ -195,8 +191,7 @@ void Connection::name(const sockaddr_storage &to, int length)
 	}
 }
 
-/* The first error ends both directions: it is reported once, and whoever reads on sees
- * an orderly end. */
+/* The first error ends both directions: whoever reads on after it sees an orderly end. */
 void Connection::advance()
 {
 	try {
@@ -258,10 +253,9 @@ static void turn(const std::vector<SOCKET> &listeners, Connections &connections)
 	std::vector<WSAPOLLFD> polled;
 	size_t served = connections.size();
 	for (const std::unique_ptr<Connection> &c : connections) {
-		const Direction &up = c->up, &down = c->down;
-		polled.push_back(waiting_for(c->inbound, c->connected && up.wants_input(), down.wants_output()));
-		polled.push_back(waiting_for(c->outbound, c->connected && down.wants_input(),
-					     !c->connected || up.wants_output()));
+		polled.push_back(waiting_for(c->inbound, c->connected && c->up.wants_input(), c->down.wants_output()));
+		polled.push_back(waiting_for(c->outbound, c->connected && c->down.wants_input(),
+					     !c->connected || c->up.wants_output()));
 	}
 	for (SOCKET listener : listeners)
 		polled.push_back(waiting_for(listener, true, false));
@@ -293,6 +287,7 @@ static std::vector<SOCKET> listening(int count, char **words)
 	return { s };
 }
 #else
+#include <sys/resource.h>
 /* The listening sockets: waylay has made them, and passes them as sd_listen_fds(3) says. */
 static const char *const USAGE = "waylay run --through exec:/path/to/redirect-service -- COMMAND";
 static std::vector<SOCKET> listening(int, char **)
@@ -300,6 +295,11 @@ static std::vector<SOCKET> listening(int, char **)
 	const char *pid = std::getenv("LISTEN_PID"), *names = std::getenv("LISTEN_FDNAMES");
 	std::string rest = names && (!pid || std::atoi(pid) == getpid()) ? std::string(names) + ":" : "";
 	std::vector<SOCKET> found;
+	rlimit sockets = {};
+	if (getrlimit(RLIMIT_NOFILE, &sockets) == 0) {
+		sockets.rlim_cur = sockets.rlim_max; /* Two are needed for each connection. */
+		setrlimit(RLIMIT_NOFILE, &sockets);
+	}
 	for (int fd = 3; !rest.empty(); fd++, rest.erase(0, rest.find(':') + 1)) {
 		if (!rest.compare(0, 5, "tcp4:") || !rest.compare(0, 5, "tcp6:"))
 			found.push_back(fd);

@@ -15,6 +15,6 @@ pub mod windows;
 
 pub use runner::{Failure, Outcome, Subject, System, run, run_all};
 pub use vector::{
-    Action, Ancillary, Answer, Code, Deviation, Family, Need, Overlapped, Place, Step, Target, Vector, VectorError,
-    vectors,
+    Action, Ancillary, Answer, Code, Deviation, Family, Need, Overlapped, Place, Step, Target, Vector,
+    VectorError, vectors,
 };

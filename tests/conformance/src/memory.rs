@@ -7,9 +7,7 @@ use waylay_core::{
     Chain, Conditions, FailurePolicy, FileId, Filter, FilterId, Layer, Leg, Policy, Process, Protocol,
     RedirectState, Service, ServiceId, Tables, normal_form, state,
 };
-use waylay_engine::memory::{
-    FlowId, Outcome, QueryRecordsError, RecordsHandle, SetRecordsError, SocketId,
-};
+use waylay_engine::memory::{FlowId, Outcome, QueryRecordsError, RecordsHandle, SetRecordsError, SocketId};
 use waylay_engine::{Endpoint, Engine, Installation, Liveness, MemoryEngine};
 
 use crate::vector::{Action, Answer, Code, Need, Place, Target};

@@ -420,8 +420,7 @@ const FILES: [&str; 17] = [
 /// # Ok::<(), waylay_conformance::VectorError>(())
 /// ```
 pub fn vectors() -> Result<Vec<Vector>, VectorError> {
-    let parse = |(number, text)| {
-        serde_json::from_str(text).map_err(|source| VectorError::Shape { number, source })
-    };
+    let parse =
+        |(number, text)| serde_json::from_str(text).map_err(|source| VectorError::Shape { number, source });
     (1..).zip(FILES).map(parse).collect()
 }

@@ -10,8 +10,9 @@ use std::{
 /// What a program is to be built or run with, to find mistakes that do not show.
 ///
 /// `WAYLAY_CHECKED_BY=valgrind` runs programs under it; `address` and `thread`
-/// build them with that sanitizer of gcc's, against the library that
-/// `WAYLAY_CHECKED_LIBRARY` names.
+/// build them with that sanitizer, with the library that
+/// `WAYLAY_CHECKED_LIBRARY` and the sanitizer's runtime that
+/// `WAYLAY_CHECKED_RUNTIME` names. See `scripts/test-sanitizers`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckedBy {
     /// Nothing: as users have it.
@@ -38,9 +39,10 @@ impl CheckedBy {
             Self::Nothing | Self::Sanitizer(_) => Command::new(program),
             Self::Valgrind => {
                 let mut command = Command::new("valgrind");
-                command.args(["--quiet", "--error-exitcode=9", "--track-fds=no", "--leak-check=full"]);
+                command.args(["--quiet", "--error-exitcode=9", "--num-callers=40", "--leak-check=full"]);
                 command.args(["--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"]);
-                command.arg(program);
+                let known = package().join("programs/control-codes/valgrind.supp");
+                command.arg(format!("--suppressions={}", known.display())).arg(program);
                 command
             }
         }
@@ -66,6 +68,7 @@ pub fn program(name: &str, checked_by: &CheckedBy) -> PathBuf {
         .arg(headers)
         .args(sources.iter().filter(|file| file.extension().is_some_and(|extension| extension == "c")))
         .arg(library)
+        .args(runtime())
         .args(["-lm", "-o"])
         .arg(&unfinished)
         .output()
@@ -80,10 +83,17 @@ fn compiler(checked_by: &CheckedBy) -> Command {
         CheckedBy::Nothing | CheckedBy::Valgrind => Command::new("gcc"),
         CheckedBy::Sanitizer(sanitizer) => {
             let mut clang = Command::new("clang");
-            clang.arg(format!("-fsanitize={sanitizer}"));
+            clang.arg(format!("-fsanitize={sanitizer}")).arg("-fno-sanitize-link-runtime");
             clang
         }
     }
+}
+
+/// The whole of a sanitizer's runtime: it takes the place of functions of the C library.
+fn runtime() -> Vec<String> {
+    let Ok(runtime) = env::var("WAYLAY_CHECKED_RUNTIME") else { return Vec::new() };
+    let whole = ["-Wl,--whole-archive", &runtime, "-Wl,--no-whole-archive", "-rdynamic", "-ldl", "-lrt"];
+    whole.map(str::to_owned).into()
 }
 
 fn files(directory: &Path) -> Vec<PathBuf> {

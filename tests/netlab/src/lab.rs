@@ -46,7 +46,7 @@ impl Place {
         };
         let place = Self { cgroup, scope };
         place.cgroup.create().unwrap();
-        for child in ["app", "svc-1", "svc-2"] {
+        for child in ["app", "svc-1", "svc-2", "svc-3", "svc-4"] {
             place.cgroup.child(child).create().unwrap();
         }
         place

@@ -213,7 +213,7 @@ SOCKET WSAAPI WSASocketA(int af, int type, int protocol, LPWSAPROTOCOL_INFOA lpP
 SOCKET WSAAPI WSASocketW(int af, int type, int protocol, LPWSAPROTOCOL_INFOW lpProtocolInfo, GROUP g,
 			 DWORD dwFlags);
 int WSAAPI closesocket(SOCKET s);
-/* FIONBIO, FIONREAD and SIOCATMARK have the numbers of <sys/ioctl.h>. */
+/* FIONBIO and FIONREAD, by their numbers in <sys/ioctl.h>. */
 int WSAAPI ioctlsocket(SOCKET s, long cmd, u_long *argp);
 
 int WSAAPI WSAIoctl(SOCKET s, DWORD dwIoControlCode, LPVOID lpvInBuffer, DWORD cbInBuffer, LPVOID lpvOutBuffer,

@@ -25,7 +25,7 @@ impl Query {
     }
 
     /// Bytes of an answer of the version that this library knows.
-    fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         match self {
             Self::Records => size_of::<abi::Handle>(),
             Self::Context => size_of::<abi::Context>(),

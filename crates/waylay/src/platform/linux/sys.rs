@@ -23,7 +23,8 @@ const MOST_BYTES: usize = 4096;
 /// Asks a socket, and leaves the answer in `len` bytes at `answer`; how many it has.
 ///
 /// The pointer may lead nowhere: that is an error, as is a buffer that is too
-/// short, an empty one included. [`QueryError::ShortBuffer`] tells the size.
+/// short, an empty one included. [`QueryError::ShortBuffer`] tells the size. Of
+/// a longer one no more is used than the answer takes.
 ///
 /// # Errors
 /// See [`QueryError`].
@@ -40,7 +41,7 @@ pub unsafe fn query(
     if answer.is_null() && len > 0 {
         return Err(QueryError::Fault);
     }
-    let (level, option) = (abi::SOL_WAYLAY, query.option());
+    let (level, option, len) = (abi::SOL_WAYLAY, query.option(), len.min(query.size()));
     let answered = if len == 0 {
         option_size(socket, level, option).and_then(|_size| Err(io::Error::from_raw_os_error(libc::ENOBUFS)))
     } else {

@@ -1,0 +1,308 @@
+//! Redirectors, services and clients on this machine, whichever interface the services use.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::MetadataExt,
+};
+
+use socket2::{Domain, Socket};
+use waylay_conformance::{Action, Answer, Code, Family, Need, Overlapped, Place, Subject, System, Target};
+use waylay_core::{
+    Conditions, FailurePolicy, Filter, FilterId, Layer, Policy, RedirectState, Service, ServiceId, Tables,
+};
+use waylay_engine::{Endpoint, Engine, Installation};
+use waylay_engine_ebpf::Limits;
+use waylay_netlab::{Lab, patiently};
+
+/// An interface that services ask and set by.
+pub(crate) trait Calls {
+    fn lacks(&self, need: Need) -> Option<&'static str>;
+    fn socket(&self, domain: Domain) -> Socket;
+    fn query_records(&self, socket: &Socket) -> Result<Vec<u8>, Code>;
+    fn probe_records(&self, socket: &Socket) -> (Code, usize);
+    fn query_records_overlapped(&self, socket: &Socket) -> (Vec<u8>, Overlapped);
+    /// The cgroup of the application that the context names.
+    fn query_context(&self, socket: &Socket) -> Result<u64, Code>;
+    fn original_destination(&self, socket: &Socket) -> SocketAddr;
+    fn set_records(&self, socket: &Socket, records: &[u8]) -> Code;
+    fn state(&self, socket: &Socket, service: u32) -> RedirectState;
+}
+
+/// An interface as a subject. Its services are this process, which goes from one
+/// cgroup to the other.
+pub(crate) struct LabSubject<C> {
+    calls: C,
+    scene: Option<Scene>,
+}
+
+struct Scene {
+    lab: Lab,
+    redirectors: Vec<String>,
+    /// By redirector: IPv4, IPv6.
+    listeners: Vec<[TcpListener; 2]>,
+    destination: TcpListener,
+    sockets: BTreeMap<String, Held>,
+    /// What has reached a service and was not accepted in the script yet.
+    waiting: BTreeMap<String, VecDeque<TcpStream>>,
+    /// What has reached the destination stays open.
+    arrived: Vec<TcpStream>,
+    records: BTreeMap<String, Vec<u8>>,
+    sizes: BTreeMap<String, usize>,
+}
+
+struct Held {
+    owner: String,
+    socket: Socket,
+}
+
+impl<C: Calls> LabSubject<C> {
+    pub(crate) fn new(calls: C) -> Self {
+        Self { calls, scene: None }
+    }
+}
+
+impl<C: Calls> Subject for LabSubject<C> {
+    fn system(&self) -> System {
+        System::Waylay
+    }
+
+    fn lacks(&self, need: Need) -> Option<&'static str> {
+        match need {
+            Need::RedirectsWithoutContext => Some("every redirect of waylay has a context"),
+            Need::Datagrams => Some("only TCP is redirected"),
+            Need::RightsAtTheRedirectLayer => Some("the redirect layer of waylay knows no rights"),
+            Need::Vetoes => Some("a hard permit of waylay stands: it knows no veto"),
+            Need::UnredirectedSockets
+            | Need::TwoRedirectors
+            | Need::States
+            | Need::RecordsAsBytes
+            | Need::Buffers
+            | Need::OthersWhoSet
+            | Need::MappedAddresses
+            | Need::Removal
+            | Need::Overlapped
+            | Need::OriginalApplication => self.calls.lacks(need),
+        }
+    }
+
+    fn set_scene(&mut self, redirectors: &[String]) {
+        // The one before goes first: what it has on the host is named alike.
+        self.scene = None;
+        self.scene = Some(Scene::new(redirectors));
+    }
+
+    fn perform(&mut self, action: &Action) -> Answer {
+        let (scene, calls) = (self.scene.as_mut().unwrap(), &self.calls);
+        match action {
+            Action::Socket { by, name, family } => scene.make_socket(calls, by, name, *family),
+            Action::Connect { socket, to } => Answer::Leg(scene.connect(socket, to)),
+            Action::Accept { by, name } => scene.accept(by, name),
+            Action::QueryRecords { on, name } => Answer::Code(scene.query_records(calls, on, name)),
+            Action::ProbeRecords { on, name } => Answer::Code(scene.probe_records(calls, on, name)),
+            Action::CompareLengths { probed, records } => {
+                Answer::Equal(scene.sizes[probed] == scene.records[records].len())
+            }
+            Action::QueryRecordsOverlapped { on, name } => {
+                Answer::Overlapped(scene.query_overlapped(calls, on, name))
+            }
+            Action::QueryContext { on } => {
+                Answer::Code(calls.query_context(scene.socket(on)).err().unwrap_or(Code::OK))
+            }
+            Action::SetRecords { on, records, cut } => {
+                Answer::Code(scene.set_records(calls, on, records, *cut))
+            }
+            Action::State { on, of } => {
+                Answer::State(calls.state(scene.socket(on), scene.service(of).unwrap()))
+            }
+            Action::Application { on } => Answer::Application(scene.application(calls, on)),
+            Action::OriginalDestination { on } => {
+                Answer::Destination(scene.name_of(calls.original_destination(scene.socket(on))))
+            }
+            Action::RemoveRedirector { of } => scene.remove(of),
+            Action::AttachNoContext { .. }
+            | Action::PermitHard { .. }
+            | Action::Insist { .. }
+            | Action::Veto { .. }
+            | Action::ReportedVetoes
+            | Action::DatagramSocket { .. }
+            | Action::SendDatagram { .. }
+            | Action::ReceiveDatagram { .. }
+            | Action::Wait { .. } => panic!("{action:?} belongs to what waylay lacks"),
+        }
+    }
+}
+
+impl Scene {
+    fn new(redirectors: &[String]) -> Self {
+        let mut lab = Lab::new("conformance", Limits::default());
+        let ids = 1..=u32::try_from(redirectors.len()).unwrap();
+        let listeners: Vec<_> = ids.map(|id| lab.as_service(id, listeners)).collect();
+        let endpoints = endpoints(&lab, &listeners);
+        lab.install(&policy(redirectors, &[]), endpoints);
+        Self {
+            lab,
+            redirectors: redirectors.to_vec(),
+            listeners,
+            destination: listener(Ipv4Addr::LOCALHOST),
+            sockets: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            arrived: Vec::new(),
+            records: BTreeMap::new(),
+            sizes: BTreeMap::new(),
+        }
+    }
+
+    /// Does something as who is called so.
+    fn acting_as<T>(&self, who: &str, act: impl FnOnce() -> T) -> T {
+        match (who, self.service(who)) {
+            (_, Some(service)) => self.lab.as_service(service, act),
+            ("client", None) => self.lab.as_application(act),
+            ("bystander", None) => act(),
+            (other, None) => panic!("nobody is called {other}"),
+        }
+    }
+
+    fn make_socket(&mut self, calls: &impl Calls, by: &str, name: &str, family: Family) -> Answer {
+        let domain = match family {
+            Family::V4 => Domain::IPV4,
+            Family::V6 => Domain::IPV6,
+        };
+        let socket = self.acting_as(by, || calls.socket(domain));
+        self.sockets.insert(name.to_owned(), Held { owner: by.to_owned(), socket });
+        Answer::Done
+    }
+
+    fn connect(&mut self, name: &str, to: &Target) -> Place {
+        let to = self.address(to);
+        let held = &self.sockets[name];
+        match self.acting_as(&held.owner, || held.socket.connect(&to.into())) {
+            Ok(()) => patiently("the other end of a connection", || self.find_arrival()),
+            Err(_) => Place::Refused,
+        }
+    }
+
+    fn address(&self, target: &Target) -> SocketAddr {
+        let destination = self.destination.local_addr().unwrap();
+        match target {
+            Target::Destination => destination,
+            Target::MappedDestination => (Ipv4Addr::LOCALHOST.to_ipv6_mapped(), destination.port()).into(),
+            Target::ListenerOf(redirector) => {
+                self.listeners[self.service(redirector).unwrap() as usize - 1][0].local_addr().unwrap()
+            }
+        }
+    }
+
+    /// Whom the connection has reached that nobody has seen yet.
+    fn find_arrival(&mut self) -> Option<Place> {
+        if let Ok((stream, _)) = self.destination.accept() {
+            self.arrived.push(stream);
+            return Some(Place::Destination);
+        }
+        let accepted = self.listeners.iter().map(|pair| pair.iter().find_map(|one| one.accept().ok()));
+        let (name, (stream, _)) =
+            self.redirectors.iter().zip(accepted).find_map(|(name, accepted)| Some((name, accepted?)))?;
+        self.waiting.entry(name.clone()).or_default().push_back(stream);
+        Some(Place::Service(name.clone()))
+    }
+
+    fn accept(&mut self, by: &str, name: &str) -> Answer {
+        let stream = self.waiting.get_mut(by).and_then(VecDeque::pop_front).unwrap();
+        self.sockets.insert(name.to_owned(), Held { owner: by.to_owned(), socket: stream.into() });
+        Answer::Done
+    }
+
+    fn query_records(&mut self, calls: &impl Calls, on: &str, name: &str) -> Code {
+        match calls.query_records(self.socket(on)) {
+            Ok(records) => {
+                self.records.insert(name.to_owned(), records);
+                Code::OK
+            }
+            Err(code) => code,
+        }
+    }
+
+    fn probe_records(&mut self, calls: &impl Calls, on: &str, name: &str) -> Code {
+        let (code, size) = calls.probe_records(self.socket(on));
+        self.sizes.insert(name.to_owned(), size);
+        code
+    }
+
+    fn query_overlapped(&mut self, calls: &impl Calls, on: &str, name: &str) -> Overlapped {
+        let (records, outcome) = calls.query_records_overlapped(self.socket(on));
+        self.records.insert(name.to_owned(), records);
+        outcome
+    }
+
+    fn set_records(&self, calls: &impl Calls, on: &str, records: &str, cut: usize) -> Code {
+        let (held, records) = (&self.sockets[on], &self.records[records]);
+        let records = &records[..records.len() - cut];
+        self.acting_as(&held.owner, || calls.set_records(&held.socket, records))
+    }
+
+    fn application(&self, calls: &impl Calls, on: &str) -> String {
+        let client = fs::metadata(self.lab.procs("app").parent().unwrap()).unwrap().ino();
+        match calls.query_context(self.socket(on)) {
+            Ok(cgroup) if cgroup == client => "client".to_owned(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn name_of(&self, address: SocketAddr) -> String {
+        let destination = self.destination.local_addr().unwrap();
+        if address == destination { "destination".to_owned() } else { address.to_string() }
+    }
+
+    fn remove(&mut self, redirector: &str) -> Answer {
+        let tables = Tables::compile(&policy(&self.redirectors, &[redirector])).unwrap();
+        let endpoints = endpoints(&self.lab, &self.listeners);
+        self.lab.engine.install(&Installation { tables, endpoints }).unwrap();
+        Answer::Done
+    }
+
+    fn socket(&self, name: &str) -> &Socket {
+        &self.sockets[name].socket
+    }
+
+    fn service(&self, redirector: &str) -> Option<u32> {
+        let at = self.redirectors.iter().position(|name| name == redirector)?;
+        Some(u32::try_from(at).unwrap() + 1)
+    }
+}
+
+/// Each service takes everything, in this order; those of redirectors that are gone take nothing.
+fn policy(redirectors: &[String], gone: &[&str]) -> Policy {
+    let ids = || (1..).map(ServiceId).zip(redirectors);
+    let declare = |(id, name): (ServiceId, &String)| Service {
+        id,
+        name: name.clone(),
+        before: Vec::new(),
+        after: redirectors[..id.0 as usize - 1].to_vec(),
+        on_failure: FailurePolicy::Closed,
+    };
+    let filter = |(service, _): (ServiceId, &String)| Filter {
+        id: FilterId(service.0),
+        weight: 0,
+        conditions: Conditions::default(),
+        layer: Layer::Redirect { service },
+    };
+    let filters = ids().filter(|(_, name)| !gone.contains(&name.as_str())).map(filter).collect();
+    Policy::new(ids().map(declare).collect(), Vec::new(), filters).unwrap()
+}
+
+fn endpoints(lab: &Lab, listeners: &[[TcpListener; 2]]) -> Vec<Endpoint> {
+    (1..).zip(listeners).map(|(id, pair)| lab.endpoint(id, pair)).collect()
+}
+
+fn listeners() -> [TcpListener; 2] {
+    let six = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+    six.set_nonblocking(true).unwrap();
+    [listener(Ipv4Addr::LOCALHOST), six]
+}
+
+fn listener(at: Ipv4Addr) -> TcpListener {
+    let listener = TcpListener::bind((at, 0)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    listener
+}
