@@ -7,8 +7,11 @@
 mod sys;
 
 use std::{
+    fs,
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::fd::AsRawFd,
+    path::Path,
+    process::Command,
 };
 
 use waylay_abi as abi;
@@ -28,7 +31,8 @@ fn main() {
     let _client = lab.as_application(|| TcpStream::connect(("192.0.2.1", 80)).unwrap());
     let (accepted, _) = listener.accept().unwrap();
     let own = std::env::current_exe().unwrap();
-    let winsock = sys::Winsock::load(&own.with_file_name("libwaylay_ws2.so"));
+    let library = own.with_file_name("libwaylay_ws2.so");
+    let winsock = sys::Winsock::load(&library);
     let socket = accepted.as_raw_fd();
 
     println!("{ROUNDS} rounds of {TIMES} calls, in turns; the ratio is the median of the rounds' ratios\n");
@@ -63,6 +67,13 @@ fn main() {
         print_table(&rivals, &figures);
         println!();
     }
+    println!("libwaylay_ws2.so, stripped: {} KiB", stripped_size(&library) / 1024);
+}
+
+fn stripped_size(library: &Path) -> u64 {
+    let stripped = library.with_extension("so.stripped");
+    assert!(Command::new("strip").arg("-o").arg(&stripped).arg(library).status().unwrap().success());
+    fs::metadata(stripped).unwrap().len()
 }
 
 fn policy() -> Policy {

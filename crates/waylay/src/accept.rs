@@ -284,7 +284,7 @@ mod tests {
     #[test]
     #[cfg_attr(
         windows,
-        ignore = "under Wine, on a machine under load, it has hung in 2 of some 400 runs; why is not known"
+        ignore = "under Wine, on a machine under load, it has hung twice in some 200 runs; why is not known"
     )]
     fn every_listener_has_its_turn_while_another_is_flooded() {
         let service = Service::start(5, echo);

@@ -119,6 +119,14 @@ impl Control {
             _ => None,
         }
     }
+
+    /// Whether it does no harm if it was done and the program is not told the count.
+    fn can_be_done_again(self) -> bool {
+        match self {
+            Self::Query(_) | Self::ExtensionFunction => true,
+            Self::SetRecords | Self::Flush => false,
+        }
+    }
 }
 
 pub(crate) fn control(request: &Request) -> Result<(), Code> {
@@ -161,7 +169,9 @@ impl Request {
     }
 
     fn at_once(&self, socket: BorrowedFd<'_>, control: Control) -> Result<(), Code> {
-        self.returned.check().map_err(|_fault| FAULT)?;
+        if !control.can_be_done_again() {
+            self.returned.check().map_err(|_fault| FAULT)?;
+        }
         loop {
             match self.act(socket, control) {
                 Ok(bytes) => return self.returned.write(&bytes).map_err(|_fault| FAULT),

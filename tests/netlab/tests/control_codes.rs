@@ -222,6 +222,7 @@ cases! {
         set_no_socket
         set_never_waits
         set_in_a_completion_routine
+        set_without_room
         set_before_startup
         overlapped_at_once_sets_the_event
         overlapped_at_once_queues_the_routine

@@ -168,6 +168,24 @@ static void network_down(void)
 	FAILS(set(stream(), records, RECORDS), WSAENETDOWN);
 }
 
+/* The memory a socket may have for its options is limited, and groups to listen to take some each. */
+static void without_room(void)
+{
+	struct group_req group = { .gr_interface = 1 };
+	struct sockaddr_in6 *address = (struct sockaddr_in6 *)&group.gr_group;
+	SOCKET s = socket(AF_INET6, SOCK_STREAM, 0);
+
+	address->sin6_family = AF_INET6;
+	address->sin6_addr.s6_addr[0] = 0xff;
+	address->sin6_addr.s6_addr[1] = 0x15;
+	get_records(records);
+	do {
+		if (++address->sin6_addr.s6_addr[15] == 0)
+			address->sin6_addr.s6_addr[14]++;
+	} while (setsockopt(s, IPPROTO_IPV6, MCAST_JOIN_GROUP, &group, sizeof(group)) == 0);
+	FAILS(set(s, records, RECORDS), WSAENOBUFS);
+}
+
 static void before_startup(void)
 {
 	get_records(records);
@@ -191,6 +209,7 @@ const struct case_ set_cases[] = {
 	{ "set_never_waits", never_waits, true },
 	{ "set_in_a_completion_routine", in_a_completion_routine, true },
 	{ "set_network_down", network_down, true },
+	{ "set_without_room", without_room, true },
 	{ "set_before_startup", before_startup, true },
 	{ 0 },
 };
