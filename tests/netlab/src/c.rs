@@ -62,28 +62,34 @@ pub fn program(name: &str, checked_by: &CheckedBy) -> PathBuf {
     if built.exists() {
         return built;
     }
+    let objects = tempfile::tempdir().unwrap();
+    let mut compiler = compiler(checked_by);
+    compiler.args(["-std=gnu11", "-g", "-Wall", "-Wextra", "-Werror", "-c", "-I"]).arg(headers);
+    succeeds(compiler.args(sources.iter().filter(|file| has_extension(file, "c"))).current_dir(&objects));
     let unfinished = built.with_extension(std::process::id().to_string());
-    let output = compiler(checked_by)
-        .args(["-std=gnu11", "-g", "-Wall", "-Wextra", "-Werror", "-I"])
-        .arg(headers)
-        .args(sources.iter().filter(|file| file.extension().is_some_and(|extension| extension == "c")))
-        .arg(library)
-        .args(runtime())
-        .args(["-lm", "-o"])
-        .arg(&unfinished)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    let mut linker = Command::new("gcc");
+    linker.args(files(objects.path())).arg(library).args(runtime()).args(["-lm", "-o"]).arg(&unfinished);
+    succeeds(&mut linker);
     fs::rename(unfinished, &built).unwrap();
     built
 }
 
+fn succeeds(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn has_extension(file: &Path, wanted: &str) -> bool {
+    file.extension().is_some_and(|extension| extension == wanted)
+}
+
+/// The linker is another's: clang's own runtime may not be there, and would not be the one for Rust.
 fn compiler(checked_by: &CheckedBy) -> Command {
     match checked_by {
         CheckedBy::Nothing | CheckedBy::Valgrind => Command::new("gcc"),
         CheckedBy::Sanitizer(sanitizer) => {
             let mut clang = Command::new("clang");
-            clang.arg(format!("-fsanitize={sanitizer}")).arg("-fno-sanitize-link-runtime");
+            clang.arg(format!("-fsanitize={sanitizer}"));
             clang
         }
     }

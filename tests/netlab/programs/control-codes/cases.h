@@ -80,6 +80,7 @@ SOCKET overlapped_stream(void);
 struct slow {
 	SOCKET socket, listener;
 	SOCKET filler[8];
+	bool let_through;
 };
 struct slow connecting(SOCKET socket, bool blocking);
 /* Lets the connection be established. */

@@ -95,20 +95,21 @@ struct slow connecting(SOCKET socket, bool blocking)
 
 void let_through(struct slow *slow)
 {
-	for (int i = 0; i < 8; i++)
-		closesocket(slow->filler[i]);
-	for (int i = 0; i < 8; i++) {
-		u_long yes = 1;
+	u_long yes = 1;
 
-		CHECK(ioctlsocket(slow->listener, FIONBIO, &yes) == 0);
+	for (int i = 0; i < 8; i++)
+		CHECK(closesocket(slow->filler[i]) == 0);
+	slow->let_through = true;
+	CHECK(ioctlsocket(slow->listener, FIONBIO, &yes) == 0);
+	for (int i = 0; i < 8; i++)
 		accept(slow->listener, NULL, NULL);
-	}
 }
 
 void give_up(struct slow *slow)
 {
-	let_through(slow);
-	closesocket(slow->listener);
+	if (!slow->let_through)
+		let_through(slow);
+	CHECK(closesocket(slow->listener) == 0);
 }
 
 int query(SOCKET s, DWORD code, void *out, DWORD len, DWORD *returned)

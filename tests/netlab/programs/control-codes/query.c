@@ -160,7 +160,7 @@ static void would_block(void)
 	closesocket(s);
 }
 
-static pthread_t main_thread;
+static pthread_t main_thread, helper;
 
 static void *later(void *what)
 {
@@ -171,11 +171,13 @@ static void *later(void *what)
 
 static void in_a_moment(void (*what)(void))
 {
-	pthread_t thread;
-
 	main_thread = pthread_self();
-	CHECK(pthread_create(&thread, NULL, later, (void *)what) == 0);
-	pthread_detach(thread);
+	CHECK(pthread_create(&helper, NULL, later, (void *)what) == 0);
+}
+
+static void has_happened(void)
+{
+	CHECK(pthread_join(helper, NULL) == 0);
 }
 
 static struct slow waiting;
@@ -194,6 +196,7 @@ static void interrupted(void)
 	in_a_moment(send_signal);
 	FAILS(query(waiting.socket, QUERY_RECORDS, answer, sizeof(answer), &returned), WSAEINTR);
 	CHECK(returned == UNTOUCHED);
+	has_happened();
 	give_up(&waiting);
 }
 
@@ -202,6 +205,7 @@ static void closed_while_it_waits(void)
 	waiting = connecting(stream(), false);
 	in_a_moment(close_it);
 	FAILS(query(waiting.socket, QUERY_CONTEXT, answer, sizeof(answer), &(DWORD){ 0 }), WSAEINTR);
+	has_happened();
 	give_up(&waiting);
 }
 
@@ -211,6 +215,7 @@ static void waits_for_the_connection(void)
 	waiting = connecting(stream(), true);
 	in_a_moment(finish_it);
 	FAILS(query(waiting.socket, QUERY_RECORDS, answer, sizeof(answer), &(DWORD){ 0 }), FWP_E_NOT_FOUND);
+	has_happened();
 	BOTH_FAIL(waiting.socket, FWP_E_NOT_FOUND);
 	give_up(&waiting);
 }

@@ -61,6 +61,8 @@ pub unsafe fn query(
 /// If the `len` bytes at `records` are memory of this process at all, nothing
 /// changes them during the call.
 pub unsafe fn set_records(socket: BorrowedFd<'_>, records: *const u8, len: usize) -> Result<(), SetError> {
+    // One byte too many is as wrong as many are, and less is read of what may not be there.
+    let len = len.min(size_of::<abi::Handle>() + 1);
     // SAFETY: what is asked of the caller; the kernel sees to it that this process may read there.
     unsafe { set_option_at(socket, abi::SOL_WAYLAY, abi::SET_RECORDS, records, len) }?;
     Ok(())
