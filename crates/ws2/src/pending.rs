@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     sync::{
         Arc, Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -118,7 +118,7 @@ impl Table {
 /// Leaves the question to be answered once the connection is there.
 pub(crate) fn leave(socket: BorrowedFd<'_>, question: Question, completion: Completion) -> Result<(), Code> {
     let issuer = Thread::current()?.id();
-    let (number, connection) = (number(socket), fcntl_dupfd_cloexec(socket, 0)?);
+    let (number, connection) = (socket.as_raw_fd(), fcntl_dupfd_cloexec(socket, 0)?);
     let mut table = lock();
     if table.operations.values().any(|operation| operation.is_at(completion.operation())) {
         return Err(INVALID);
@@ -130,7 +130,7 @@ pub(crate) fn leave(socket: BorrowedFd<'_>, question: Question, completion: Comp
 /// Waits in this call until the connection is there, or will not be.
 pub(crate) fn wait_for_connection(socket: BorrowedFd<'_>) -> Result<(), Code> {
     let waiter = Arc::new(Waiter { event: Event::new()?, aborted: AtomicBool::new(false) });
-    let (number, connection) = (number(socket), fcntl_dupfd_cloexec(socket, 0)?);
+    let (number, connection) = (socket.as_raw_fd(), fcntl_dupfd_cloexec(socket, 0)?);
     let issuer = Thread::current()?.id();
     let operation = Operation { socket: number, issuer, connection, task: Task::Wake(Arc::clone(&waiter)) };
     lock().add(operation)?;
@@ -181,11 +181,6 @@ fn lock() -> MutexGuard<'static, Table> {
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn number(socket: BorrowedFd<'_>) -> RawFd {
-    use std::os::fd::AsRawFd;
-    socket.as_raw_fd()
-}
-
 /// What hears of connections, with a thread of its own that no signal reaches.
 fn poller() -> Result<BorrowedFd<'static>, Code> {
     static POLLER: OnceLock<Result<OwnedFd, Code>> = OnceLock::new();
@@ -204,10 +199,9 @@ fn finish_for_ever(poller: &OwnedFd) {
     loop {
         // Interrupted, at worst.
         let _again = epoll::wait(poller, spare_capacity(&mut events), None);
-        for event in events.drain(..) {
+        for epoll::Event { data, .. } in events.drain(..) {
             let mut table = lock();
-            let data: epoll::Event = event;
-            if let Some(operation) = table.take(data.data.u64()) {
+            if let Some(operation) = table.take(data.u64()) {
                 finish(&mut table, operation);
             }
             DONE.notify_all();

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd},
+    os::fd::{BorrowedFd, IntoRawFd, RawFd},
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
@@ -59,8 +59,8 @@ pub(crate) fn close(number: RawFd) -> Result<(), Code> {
     if let Ok(cookie) = SockRef::from(&socket).cookie() {
         not_overlapped().remove(&cookie);
     }
-    drop(descriptor::take(socket.as_raw_fd()));
-    Ok(())
+    // Another thread may have closed it since.
+    descriptor::close(number).map_err(Code::from)
 }
 
 /// `ioctlsocket`: `FIONBIO` and `FIONREAD`, by Linux' numbers.

@@ -1,7 +1,10 @@
 //! Descriptors that callers name by number.
 #![expect(unsafe_code, reason = "a number is taken for a descriptor")]
 
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::{
+    io,
+    os::fd::{BorrowedFd, RawFd},
+};
 
 /// The descriptor of that number, if it can be one. Whether it is open the
 /// kernel will say.
@@ -11,8 +14,8 @@ pub(crate) fn named(number: RawFd) -> Option<BorrowedFd<'static>> {
     (number >= 0).then(|| unsafe { BorrowedFd::borrow_raw(number) })
 }
 
-/// Takes the descriptor, to close it.
-pub(crate) fn take(number: RawFd) -> Option<OwnedFd> {
-    // SAFETY: the program has handed it over by closing it.
-    (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
+/// Closes the descriptor of that number.
+pub(crate) fn close(number: RawFd) -> io::Result<()> {
+    // SAFETY: the program has handed it over to be closed.
+    if unsafe { libc::close(number) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
