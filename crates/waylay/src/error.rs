@@ -7,7 +7,7 @@ use std::{io, net::SocketAddr, path::PathBuf};
 
 use thiserror::Error;
 
-use crate::platform::RawSocket;
+use crate::socket::RawSocket;
 
 pub use query::QueryError;
 pub use set::SetError;

@@ -1,3 +1,5 @@
+mod as_socket;
+
 use std::{net::SocketAddr, time::Duration};
 
 use socket2::{Domain, SockRef, Socket};
@@ -147,10 +149,6 @@ impl Inbound {
         self.stream
     }
 
-    pub(crate) fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
     /// A socket with everything but a connection.
     fn prepare(&self, destination: SocketAddr) -> Result<Socket, ConnectError> {
         let socket = platform::stream_socket(Domain::for_address(destination))
@@ -204,10 +202,6 @@ impl Outbound {
     #[must_use]
     pub fn into_stream(self) -> TcpStream {
         self.stream
-    }
-
-    pub(crate) fn stream(&self) -> &TcpStream {
-        &self.stream
     }
 }
 

@@ -63,6 +63,7 @@ mod platform;
 mod pool;
 mod service;
 mod shutdown;
+mod socket;
 #[cfg(test)]
 mod testing;
 pub mod winsock;
@@ -76,8 +77,8 @@ pub use options::{
 };
 #[cfg(target_os = "linux")]
 pub use platform::control;
-pub use platform::{AsSocket, RawSocket};
 pub use pool::{PoolKey, Pooling};
 pub use service::RedirectService;
 pub use shutdown::Shutdown;
+pub use socket::{AsSocket, RawSocket};
 pub use waylay_core::RedirectState;

@@ -5,7 +5,8 @@ use waylay_core::RedirectState;
 use crate::{
     context::{ChainHop, RedirectContext},
     error::{QueryError, SetError},
-    platform::{self, AsSocket},
+    platform,
+    socket::AsSocket,
 };
 
 /// The opaque bytes that take a chain from an accepted socket to an outbound one.

@@ -3,14 +3,13 @@
 //!
 //! A backend supplies
 //!
-//! * what a socket is: `AsSocket`, `RawSocket`, `number`, and `AsSocket` for
-//!   [`Inbound`](crate::Inbound) and [`Outbound`](crate::Outbound);
+//! * a socket's `number`;
 //! * the questions: `query_records`, `query_context`, `query_chain`,
 //!   `query_original_destination`, `redirect_state`; and `set_records`. What a
 //!   system does not tell is left empty, and said so in the public types;
 //! * what the system's errors mean: [`QueryError`](crate::QueryError) and
-//!   [`SetError`](crate::SetError) from an `io::Error`, `code_of` (its code of
-//!   Winsock), and `trouble` (of accepting);
+//!   [`SetError`](crate::SetError) from an `io::Error`, and `trouble` (of
+//!   accepting);
 //! * how a service gets its listeners: `listeners_from_env`, `check_registration`
 //!   before the first, `claim_address` before one is bound;
 //! * what a socket that dials needs besides: `stream_socket`, which does not
@@ -22,9 +21,7 @@ mod linux;
 mod windows;
 
 #[cfg(target_os = "linux")]
-pub use linux::{AsSocket, RawSocket, control};
-#[cfg(windows)]
-pub use windows::{AsSocket, RawSocket};
+pub use linux::control;
 
 #[cfg(target_os = "linux")]
 use linux as system;
@@ -32,9 +29,9 @@ use linux as system;
 use windows as system;
 
 pub(crate) use system::{
-    apply_wishes, check_registration, claim_address, code_of, listeners_from_env, number, query_chain,
-    query_context, query_original_destination, query_records, raise_descriptor_limit, redirect_state,
-    set_records, stream_socket, trouble,
+    apply_wishes, check_registration, claim_address, listeners_from_env, number, query_chain, query_context,
+    query_original_destination, query_records, raise_descriptor_limit, redirect_state, set_records,
+    stream_socket, trouble,
 };
 
 /// Who has a problem when accepting fails.

@@ -7,6 +7,8 @@
 #[cfg(target_os = "linux")]
 mod errno;
 
+use std::io;
+
 #[cfg(target_os = "linux")]
 pub use errno::{code_of_errno, errno_of_code};
 
@@ -59,3 +61,25 @@ pub const FWP_E_NOT_FOUND: i32 = 0x8032_0008_u32.cast_signed();
 
 /// Any other failure of the system.
 pub const WSASYSCALLFAILURE: i32 = 10_107;
+
+/// The code of the same meaning.
+#[cfg(target_os = "linux")]
+pub(crate) fn code_of(error: &io::Error) -> i32 {
+    error.raw_os_error().map_or(WSASYSCALLFAILURE, code_of_errno)
+}
+
+/// The code of an error that came from Winsock: its own.
+#[cfg(windows)]
+pub(crate) fn code_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(WSASYSCALLFAILURE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_error_of_the_system_is_a_failure_of_it() {
+        assert_eq!(code_of(&io::ErrorKind::InvalidInput.into()), WSASYSCALLFAILURE);
+    }
+}

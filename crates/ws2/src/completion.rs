@@ -7,18 +7,10 @@ use crate::{
     abi::{Overlapped, STATUS_PENDING},
     code::{Code, FAULT, INVALID},
     event::{self, Event},
+    outcome::Outcome,
     sys::{caller::Place, memory::Fault, routine::Routine},
     thread::{Due, Thread},
 };
-
-/// What became of an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    /// `None` if it succeeded.
-    pub(crate) code: Option<Code>,
-    /// Bytes of the answer, or those that it needs.
-    pub(crate) bytes: u32,
-}
 
 /// Where the outcome goes.
 #[derive(Debug)]

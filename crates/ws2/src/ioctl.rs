@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::fs::{OFlags, fcntl_getfl};
-use waylay::{QueryError, control::Query};
+use waylay::control::Query;
 
 use crate::{
     abi::{
@@ -19,11 +19,14 @@ use crate::{
         Code, FAULT, IN_PROGRESS, INSUFFICIENT_BUFFER, INVALID, NOT_A_SOCKET, NOT_SUPPORTED, PENDING,
         WOULD_BLOCK,
     },
-    completion::{Completion, Outcome},
-    pending, socket, startup,
+    completion::Completion,
+    outcome::Outcome,
+    pending,
+    question::{Failure, Question, bytes},
+    socket, startup,
     sys::{
         caller::{Place, Region},
-        descriptor, exports,
+        descriptor,
         routine::Routine,
     },
     thread::{self, Thread},
@@ -40,6 +43,8 @@ pub(crate) struct Request {
     pub(crate) overlapped: Place<Overlapped>,
     pub(crate) routine: Option<Routine>,
     pub(crate) runs_in: RoutineThread,
+    /// Where the function of an extension is.
+    pub(crate) extensions: fn(&Guid) -> Option<usize>,
 }
 
 /// Whose queue a completion routine goes to.
@@ -58,44 +63,6 @@ impl RoutineThread {
             Self::Named(place) => Thread::named(place.read().map_err(|_fault| FAULT)?.handle),
         }
     }
-}
-
-/// What is asked of a socket, and where the answer goes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Question {
-    query: Query,
-    output: Region,
-}
-
-/// Why there is no answer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Failure {
-    pub(crate) code: Code,
-    /// Bytes that the answer needs, where there were fewer.
-    pub(crate) needed: Option<u32>,
-    /// The connection is still being established.
-    pub(crate) connecting: bool,
-}
-
-impl From<Code> for Failure {
-    fn from(code: Code) -> Self {
-        Self { code, needed: None, connecting: false }
-    }
-}
-
-impl Question {
-    pub(crate) fn ask(self, socket: BorrowedFd<'_>) -> Result<u32, Failure> {
-        self.output.query(socket, self.query).map(bytes).map_err(|error| {
-            let needed =
-                if let QueryError::ShortBuffer { needed } = error { Some(bytes(needed)) } else { None };
-            let connecting = matches!(error, QueryError::Connecting);
-            Failure { code: (&error).into(), needed, connecting }
-        })
-    }
-}
-
-fn bytes(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// What a control code stands for.
@@ -234,7 +201,7 @@ impl Request {
             return Err(FAULT);
         }
         let id = self.input.start::<Guid>().read().map_err(|_fault| FAULT)?;
-        let function = exports::extension_function(&id).ok_or(INVALID)?;
+        let function = (self.extensions)(&id).ok_or(INVALID)?;
         self.output.start().write(&function).map_err(|_fault| FAULT)?;
         Ok(bytes(size_of::<usize>()))
     }

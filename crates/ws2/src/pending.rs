@@ -20,9 +20,10 @@ use rustix::{
 use crate::{
     abi::Overlapped,
     code::{ABORTED, Code, INTERRUPTED, INVALID},
-    completion::{Completion, Outcome},
+    completion::Completion,
     event::Event,
-    ioctl::Question,
+    outcome::Outcome,
+    question::Question,
     sys::{caller::Place, signals},
     thread::Thread,
 };
@@ -52,11 +53,6 @@ struct Waiter {
 }
 
 impl Operation {
-    /// The thread that began it.
-    pub(crate) fn issuer(&self) -> usize {
-        self.issuer
-    }
-
     pub(crate) fn socket(&self) -> RawFd {
         self.socket
     }
@@ -75,6 +71,27 @@ impl Operation {
                 waiter.aborted.store(true, Ordering::Release);
                 waiter.event.set();
             }
+        }
+    }
+}
+
+/// The end of a thread ends what it began.
+struct Issuer(Result<usize, Code>);
+
+thread_local! {
+    static ISSUER: Issuer = Issuer(Thread::current().map(|thread| thread.id()));
+}
+
+impl Issuer {
+    fn current() -> Result<usize, Code> {
+        ISSUER.try_with(|issuer| issuer.0).map_err(|_thread_ends| INVALID)?
+    }
+}
+
+impl Drop for Issuer {
+    fn drop(&mut self) {
+        if let Ok(id) = self.0 {
+            abort(|operation| operation.issuer == id);
         }
     }
 }
@@ -117,7 +134,7 @@ impl Table {
 
 /// Leaves the question to be answered once the connection is there.
 pub(crate) fn leave(socket: BorrowedFd<'_>, question: Question, completion: Completion) -> Result<(), Code> {
-    let issuer = Thread::current()?.id();
+    let issuer = Issuer::current()?;
     let (number, connection) = (socket.as_raw_fd(), fcntl_dupfd_cloexec(socket, 0)?);
     let mut table = lock();
     if table.operations.values().any(|operation| operation.is_at(completion.operation())) {
@@ -131,7 +148,7 @@ pub(crate) fn leave(socket: BorrowedFd<'_>, question: Question, completion: Comp
 pub(crate) fn wait_for_connection(socket: BorrowedFd<'_>) -> Result<(), Code> {
     let waiter = Arc::new(Waiter { event: Event::new()?, aborted: AtomicBool::new(false) });
     let (number, connection) = (socket.as_raw_fd(), fcntl_dupfd_cloexec(socket, 0)?);
-    let issuer = Thread::current()?.id();
+    let issuer = Issuer::current()?;
     let operation = Operation { socket: number, issuer, connection, task: Task::Wake(Arc::clone(&waiter)) };
     lock().add(operation)?;
     let waited = poll(&mut [PollFd::new(&waiter.event, PollFlags::IN)], None);

@@ -13,9 +13,8 @@ use std::{
 use crate::{
     abi::Overlapped,
     code::{Code, INVALID},
-    completion::Outcome,
     event::Event,
-    pending,
+    outcome::Outcome,
     sys::{caller::Place, routine::Routine},
 };
 
@@ -44,7 +43,7 @@ thread_local! {
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A thread's own part of it. Its end ends what the thread began.
+/// A thread's own part of it.
 struct Registration(Result<Arc<Thread>, Code>);
 
 impl Registration {
@@ -62,7 +61,6 @@ impl Drop for Registration {
     fn drop(&mut self) {
         if let Ok(thread) = &self.0 {
             threads().remove(&thread.id);
-            pending::abort(|operation| operation.issuer() == thread.id);
         }
     }
 }

@@ -2,7 +2,7 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::{platform, winsock};
+use crate::winsock;
 
 /// Why a query about an accepted socket has no answer: a variant for each cause
 /// that the documentation of the control codes knows, and for those that only
@@ -100,7 +100,7 @@ impl QueryError {
             Self::Interrupted => winsock::WSAEINTR,
             Self::AccessDenied => winsock::WSAEACCES,
             Self::NetworkDown | Self::OtherVersion { .. } => winsock::WSAENETDOWN,
-            Self::Os(error) => platform::code_of(error),
+            Self::Os(error) => winsock::code_of(error),
         }
     }
 }

@@ -2,7 +2,7 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::{platform, winsock};
+use crate::winsock;
 
 /// Why records could not be set on an outbound socket.
 ///
@@ -83,7 +83,7 @@ impl SetError {
             Self::Interrupted => winsock::WSAEINTR,
             Self::NetworkDown => winsock::WSAENETDOWN,
             Self::NoRoom => winsock::WSAENOBUFS,
-            Self::Os(error) => platform::code_of(error),
+            Self::Os(error) => winsock::code_of(error),
         }
     }
 }

@@ -5,34 +5,26 @@ pub mod control;
 mod error;
 mod handover;
 mod options;
+mod query;
 mod registration;
 mod sys;
 
 use std::{
     io,
     net::SocketAddr,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Trouble;
-use crate::{
-    context::RedirectContext,
-    inbound::{Inbound, Outbound},
-    winsock,
-};
+use crate::{context::RedirectContext, socket::RawSocket};
 
 pub(crate) use handover::listeners_from_env;
 pub(crate) use options::{
     query_chain, query_context, query_original_destination, query_records, redirect_state, set_records,
 };
 pub(crate) use registration::{check_registration, raise_descriptor_limit};
-/// What a socket is asked about: whatever has a descriptor.
-pub use std::os::fd::AsFd as AsSocket;
-/// The number of a socket: a descriptor.
-pub use std::os::fd::RawFd as RawSocket;
-
 pub(crate) fn number(socket: &impl AsRawFd) -> RawSocket {
     socket.as_raw_fd()
 }
@@ -93,22 +85,6 @@ pub(crate) fn trouble(error: &io::Error) -> Trouble {
     }
 }
 
-pub(crate) fn code_of(error: &io::Error) -> i32 {
-    error.raw_os_error().map_or(winsock::WSASYSCALLFAILURE, winsock::code_of_errno)
-}
-
-impl AsFd for Inbound {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream().as_fd()
-    }
-}
-
-impl AsFd for Outbound {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream().as_fd()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,10 +96,5 @@ mod tests {
         assert_eq!(of(libc::EMFILE), Trouble::Shortage);
         assert_eq!(of(libc::EBADF), Trouble::Listener);
         assert_eq!(of(libc::EINVAL), Trouble::Listener);
-    }
-
-    #[test]
-    fn what_sockets_do_not_give_is_a_failure_of_the_system() {
-        assert_eq!(code_of(&io::ErrorKind::InvalidInput.into()), winsock::WSASYSCALLFAILURE);
     }
 }

@@ -10,11 +10,7 @@ mod handover;
 mod query;
 mod sys;
 
-use std::{
-    io,
-    net::SocketAddr,
-    os::windows::io::{AsRawSocket, BorrowedSocket},
-};
+use std::{io, net::SocketAddr, os::windows::io::AsRawSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use windows_sys::Win32::{
@@ -28,18 +24,13 @@ use super::Trouble;
 use crate::{
     context::RedirectContext,
     error::{QueryError, StartError},
-    inbound::{Inbound, Outbound},
+    socket::{AsSocket, RawSocket},
 };
 
-pub(crate) use error::code_of;
 pub(crate) use handover::listeners_from_env;
 pub(crate) use query::{
     query_chain, query_context, query_original_destination, query_records, redirect_state, set_records,
 };
-/// What a socket is asked about: whatever has a handle of Winsock.
-pub use std::os::windows::io::AsSocket;
-/// The number of a socket.
-pub use std::os::windows::io::RawSocket;
 
 pub(crate) fn number(socket: &impl AsRawSocket) -> RawSocket {
     socket.as_raw_socket()
@@ -93,18 +84,6 @@ pub(crate) fn trouble(error: &io::Error) -> Trouble {
 const NO_MEMORY: i32 = ERROR_NOT_ENOUGH_MEMORY.cast_signed();
 const NO_RESOURCES: i32 = ERROR_NO_SYSTEM_RESOURCES.cast_signed();
 
-impl AsSocket for Inbound {
-    fn as_socket(&self) -> BorrowedSocket<'_> {
-        self.stream().as_socket()
-    }
-}
-
-impl AsSocket for Outbound {
-    fn as_socket(&self) -> BorrowedSocket<'_> {
-        self.stream().as_socket()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::TcpStream;
@@ -113,6 +92,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        inbound::Inbound,
         service::RedirectService,
         testing::{is_wine, was_reset},
     };

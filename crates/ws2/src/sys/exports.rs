@@ -153,6 +153,7 @@ pub unsafe extern "C" fn WSAIoctl(
             overlapped: Place::vouched_for(overlapped),
             routine: routine.map(|routine| Routine::vouched_for(routine)),
             runs_in: RoutineThread::Calling,
+            extensions: extension_function,
         }
     };
     outcome(|| ioctl::control(&request))
@@ -185,6 +186,7 @@ pub unsafe extern "C" fn WSPIoctl(
             overlapped: Place::vouched_for(overlapped),
             routine: routine.map(|routine| Routine::vouched_for(routine)),
             runs_in: RoutineThread::Named(Place::vouched_for(thread)),
+            extensions: extension_function,
         };
         (request, Place::vouched_for(error))
     };
@@ -308,7 +310,7 @@ pub unsafe extern "C" fn WSASendMsg(
 }
 
 /// The function of an extension, by its id.
-pub(crate) fn extension_function(id: &Guid) -> Option<usize> {
+fn extension_function(id: &Guid) -> Option<usize> {
     match *id {
         WSAID_WSARECVMSG => Some((WSARecvMsg as *const ()).expose_provenance()),
         WSAID_WSASENDMSG => Some((WSASendMsg as *const ()).expose_provenance()),

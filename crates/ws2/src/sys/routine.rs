@@ -4,7 +4,7 @@
 use std::ptr::with_exposed_provenance_mut;
 
 use super::caller::Place;
-use crate::{abi::Overlapped, completion::Outcome};
+use crate::{abi::Overlapped, outcome::Outcome};
 
 /// `LPWSAOVERLAPPED_COMPLETION_ROUTINE`: code, bytes, operation, flags.
 pub type CompletionRoutine = unsafe extern "C" fn(u32, u32, *mut Overlapped, u32);

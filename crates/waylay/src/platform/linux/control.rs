@@ -2,43 +2,7 @@
 //! interface for C is made of. Rust programs have
 //! [`query_redirect_records`](crate::query_redirect_records) and its neighbours.
 
-use waylay_abi as abi;
+mod sys;
 
-pub use super::sys::{query, set_records};
-use crate::error::QueryError;
-
-/// What an accepted socket can be asked for as bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Query {
-    /// `SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS`.
-    Records,
-    /// `SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT`.
-    Context,
-}
-
-impl Query {
-    pub(crate) fn option(self) -> i32 {
-        match self {
-            Self::Records => abi::QUERY_RECORDS,
-            Self::Context => abi::QUERY_CONTEXT,
-        }
-    }
-
-    /// Bytes of an answer of the version that this library knows.
-    pub(crate) fn size(self) -> usize {
-        match self {
-            Self::Records => size_of::<abi::Handle>(),
-            Self::Context => size_of::<abi::Context>(),
-        }
-    }
-
-    /// Takes an answer, or a want, of another size for one of another version.
-    pub(crate) fn checked(self, result: Result<usize, QueryError>) -> Result<usize, QueryError> {
-        match result {
-            Ok(got) | Err(QueryError::ShortBuffer { needed: got }) if got != self.size() => {
-                Err(QueryError::OtherVersion { expected: self.size(), got })
-            }
-            Ok(_) | Err(_) => result,
-        }
-    }
-}
+pub use super::query::Query;
+pub use sys::{query, set_records};

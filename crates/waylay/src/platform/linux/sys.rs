@@ -12,61 +12,8 @@ use std::{
     ptr,
 };
 
-use waylay_abi as abi;
-
-use super::{control::Query, options::explain};
-use crate::error::{QueryError, SetError};
-
 /// No answer and no records are longer: what is beyond is of no use to the kernel.
 const MOST_BYTES: usize = 4096;
-
-/// Asks a socket, and leaves the answer in `len` bytes at `answer`; how many it has.
-///
-/// The pointer may lead nowhere: that is an error, as is a buffer that is too
-/// short, an empty one included. [`QueryError::ShortBuffer`] tells the size. Of
-/// a longer one no more is used than the answer takes.
-///
-/// # Errors
-/// See [`QueryError`].
-///
-/// # Safety
-/// If the `len` bytes at `answer` are memory of this process at all, nothing
-/// else uses them during the call.
-pub unsafe fn query(
-    socket: BorrowedFd<'_>,
-    query: Query,
-    answer: *mut u8,
-    len: usize,
-) -> Result<usize, QueryError> {
-    if answer.is_null() && len > 0 {
-        return Err(QueryError::Fault);
-    }
-    let (level, option, len) = (abi::SOL_WAYLAY, query.option(), len.min(query.size()));
-    let answered = if len == 0 {
-        option_size(socket, level, option).and_then(|_size| Err(io::Error::from_raw_os_error(libc::ENOBUFS)))
-    } else {
-        // SAFETY: what is asked of the caller; the kernel sees to it that this process may write there.
-        unsafe { get_option_at(socket, level, option, answer, len) }
-    };
-    query.checked(answered.map_err(|error| explain(socket, option, error)))
-}
-
-/// Sets the `len` bytes at `records` on a socket that will connect on. The
-/// pointer may lead nowhere: that is an error.
-///
-/// # Errors
-/// See [`SetError`].
-///
-/// # Safety
-/// If the `len` bytes at `records` are memory of this process at all, nothing
-/// changes them during the call.
-pub unsafe fn set_records(socket: BorrowedFd<'_>, records: *const u8, len: usize) -> Result<(), SetError> {
-    // One byte too many is as wrong as many are, and less is read of what may not be there.
-    let len = len.min(size_of::<abi::Handle>() + 1);
-    // SAFETY: what is asked of the caller; the kernel sees to it that this process may read there.
-    unsafe { set_option_at(socket, abi::SOL_WAYLAY, abi::SET_RECORDS, records, len) }?;
-    Ok(())
-}
 
 /// `getsockopt(2)` into `answer`; the number of bytes written.
 pub(crate) fn get_option(fd: BorrowedFd<'_>, level: i32, name: i32, answer: &mut [u8]) -> io::Result<usize> {
@@ -86,7 +33,9 @@ pub(crate) fn option_size(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Resu
     unsafe { get_option_at(fd, level, name, ptr::null_mut(), 0) }
 }
 
-unsafe fn get_option_at(
+/// # Safety
+/// If the `len` bytes at `answer` are memory of this process at all, nothing else uses them during the call.
+pub(crate) unsafe fn get_option_at(
     fd: BorrowedFd<'_>,
     level: i32,
     name: i32,
@@ -101,7 +50,9 @@ unsafe fn get_option_at(
     Ok(len as usize)
 }
 
-unsafe fn set_option_at(
+/// # Safety
+/// If the `len` bytes at `value` are memory of this process at all, nothing changes them during the call.
+pub(crate) unsafe fn set_option_at(
     fd: BorrowedFd<'_>,
     level: i32,
     name: i32,

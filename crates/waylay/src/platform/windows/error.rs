@@ -51,8 +51,3 @@ impl From<io::Error> for SetError {
         }
     }
 }
-
-/// The code of an error that came from Winsock: its own.
-pub(crate) fn code_of(error: &io::Error) -> i32 {
-    error.raw_os_error().unwrap_or(winsock::WSASYSCALLFAILURE)
-}
