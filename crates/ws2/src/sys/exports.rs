@@ -129,6 +129,33 @@ pub unsafe extern "C" fn ioctlsocket(socket: c_int, command: c_long, argument: *
     outcome(|| socket::control(socket, command, argument))
 }
 
+/// A request as both functions below have it, with the calling thread for the routine.
+///
+/// # Safety
+/// As the module's page asks.
+unsafe fn request(
+    (socket, code): (c_int, u32),
+    (input, input_len): (*mut c_void, u32),
+    (output, output_len): (*mut c_void, u32),
+    returned: *mut u32,
+    (overlapped, routine): (*mut Overlapped, Option<CompletionRoutine>),
+) -> Request {
+    // SAFETY: as asked of the caller.
+    unsafe {
+        Request {
+            socket,
+            code,
+            input: Region::vouched_for(input, input_len),
+            output: Region::vouched_for(output, output_len),
+            returned: Place::vouched_for(returned),
+            overlapped: Place::vouched_for(overlapped),
+            routine: routine.map(|routine| Routine::vouched_for(routine)),
+            runs_in: RoutineThread::Calling,
+            extensions: extension_function,
+        }
+    }
+}
+
 /// Asks a socket about its redirect records or context, or sets records on it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn WSAIoctl(
@@ -142,20 +169,9 @@ pub unsafe extern "C" fn WSAIoctl(
     overlapped: *mut Overlapped,
     routine: Option<CompletionRoutine>,
 ) -> c_int {
+    let (input, output) = ((input, input_len), (output, output_len));
     // SAFETY: as the module's page asks.
-    let request = unsafe {
-        Request {
-            socket,
-            code,
-            input: Region::vouched_for(input, input_len),
-            output: Region::vouched_for(output, output_len),
-            returned: Place::vouched_for(returned),
-            overlapped: Place::vouched_for(overlapped),
-            routine: routine.map(|routine| Routine::vouched_for(routine)),
-            runs_in: RoutineThread::Calling,
-            extensions: extension_function,
-        }
-    };
+    let request = unsafe { request((socket, code), input, output, returned, (overlapped, routine)) };
     outcome(|| ioctl::control(&request))
 }
 
@@ -175,21 +191,13 @@ pub unsafe extern "C" fn WSPIoctl(
     thread: *mut ThreadId,
     error: *mut c_int,
 ) -> c_int {
+    let (input, output) = ((input, input_len), (output, output_len));
     // SAFETY: as the module's page asks.
-    let (request, error) = unsafe {
-        let request = Request {
-            socket,
-            code,
-            input: Region::vouched_for(input, input_len),
-            output: Region::vouched_for(output, output_len),
-            returned: Place::vouched_for(returned),
-            overlapped: Place::vouched_for(overlapped),
-            routine: routine.map(|routine| Routine::vouched_for(routine)),
-            runs_in: RoutineThread::Named(Place::vouched_for(thread)),
-            extensions: extension_function,
-        };
-        (request, Place::vouched_for(error))
+    let (request, thread, error) = unsafe {
+        let request = request((socket, code), input, output, returned, (overlapped, routine));
+        (request, Place::vouched_for(thread), Place::vouched_for(error))
     };
+    let request = Request { runs_in: RoutineThread::Named(thread), ..request };
     provider_outcome(error, || ioctl::control(&request))
 }
 
