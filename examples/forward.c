@@ -207,7 +207,9 @@ static void serve(int inbound)
 	int outbound, result, error;
 	char leg[128];
 
-	if (getsockopt(inbound, SOL_WAYLAY, QUERY_RECORDS, records, &records_length) ||
+	/* It may have been waiting before its listener had the option. */
+	if (reset_on_close(inbound, true) ||
+	    getsockopt(inbound, SOL_WAYLAY, QUERY_RECORDS, records, &records_length) ||
 	    getsockopt(inbound, SOL_WAYLAY, QUERY_ORIGINAL_DST, &to, &length)) {
 		close(inbound); /* Somebody dialled the listener, or has left already. */
 		return;

@@ -65,6 +65,8 @@ def serve(inbound):
     """Carries one connection on. Whatever fails, both sides are reset."""
     with inbound:
         try:
+            # It may have been waiting before its listener had the option.
+            inbound.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             records = inbound.getsockopt(SOL_WAYLAY, QUERY_RECORDS, 48)
             family, address = original_destination(inbound)
             leg = f"{application(inbound)} -> {address[0]} port {address[1]}"

@@ -82,6 +82,15 @@ impl Example {
         self.directory.path().join("forward")
     }
 
+    /// The same, but a connection is there before the program is.
+    fn slow_to_start(self) -> Self {
+        let (program, late) = (self.directory.path().join("late"), self.path());
+        fs::rename(&late, &program).unwrap();
+        fs::write(&late, format!("#!/bin/sh\nsleep 0.5\nexec {}\n", program.display())).unwrap();
+        fs::set_permissions(&late, fs::Permissions::from_mode(0o755)).unwrap();
+        self
+    }
+
     fn spec(&self) -> String {
         format!("exec:{}", self.path().display())
     }
@@ -443,6 +452,26 @@ fn a_log_killed_at_any_moment_never_makes_a_download_look_complete() {
         interrupted += usize::from(ending.starts_with("ECONNRESET after "));
     }
     assert!(interrupted > 0, "no download was interrupted, so nothing was tested");
+}
+
+/// Not a matter of when the program has told its listeners what to pass on to those they accept.
+macro_rules! early {
+    ($($test:ident = $language:ident;)+) => {
+        $(
+            #[test]
+            fn $test() {
+                a_reset_is_passed_on(&Example::$language().slow_to_start());
+            }
+        )+
+    };
+}
+
+early! {
+    in_rust_a_reset_is_passed_on_to_who_came_early = rust;
+    in_portable_rust_a_reset_is_passed_on_to_who_came_early = portable;
+    in_python_a_reset_is_passed_on_to_who_came_early = python;
+    in_c_a_reset_is_passed_on_to_who_came_early = c;
+    in_cpp_a_reset_is_passed_on_to_who_came_early = cpp;
 }
 
 macro_rules! examples {
