@@ -329,8 +329,8 @@ mod tests {
         (received, spliced)
     }
 
-    /// Whether large transfers are spliced. Not each is: on a busy machine the relay may keep up with a sender
-    /// so well that what it reads never fills its buffer.
+    /// Whether large transfers are spliced. Not each is: where the relay keeps up with the sender, what it reads
+    /// is small.
     fn is_spliced_in_time(connection: &mut Connection, ends: [&mut net::TcpStream; 2]) -> bool {
         let [client, server] = ends;
         (0..200).any(|_| {

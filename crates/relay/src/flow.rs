@@ -121,7 +121,7 @@ impl Flow {
         match source.read(buffer)? {
             Some(0) => self.end(sink),
             Some(count) => {
-                self.pace.copied(count == buffer.len());
+                self.pace.copied(count);
                 self.forward(&buffer[..count], sink, observer)
             }
             // Broken, and yet neither bytes nor an error to be read: it would be reported for ever.

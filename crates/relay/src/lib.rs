@@ -30,7 +30,7 @@
 //! no buffer. A peer that reads slowly holds its direction back through TCP, not through memory: at most
 //! [`BUFFER_BYTES`] of the direction wait in the process.
 //!
-//! A direction in which reads come back full, and at which no observer [looks](Observer::looks), is spliced:
+//! A direction in which reads come back large, and at which no observer [looks](Observer::looks), is spliced:
 //! its bytes go through a pipe of 512 KiB and are not copied. When it carries little it is copied again. At
 //! most 128 directions of a process have a pipe at the same time; the others, and all where the system gives
 //! no pipes or SIGPIPE has its default action (splice(2) can't be told not to raise it), are copied.

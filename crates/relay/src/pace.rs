@@ -1,8 +1,9 @@
 //! When a direction is worth a pipe.
 
-/// Reads in a row that filled the buffer before a direction is spliced: 512 KiB, so that a pipe is made for
-/// bulk and not for an answer of middling size.
-const FULL_READS: u32 = 8;
+/// Bytes of reads in a row none of which was small before a direction is spliced: 512 KiB, so that a pipe is made
+/// for bulk and not for an answer of middling size. They need not fill the buffer: a window that is drained at a
+/// go ends with a read that does not.
+const BULK: usize = 512 * 1024;
 /// Splices in a row that moved little before it is copied again.
 const SMALL_SPLICES: u32 = 16;
 /// Bytes below which one copy is cheaper than one more system call.
@@ -11,14 +12,14 @@ const SMALL: usize = 16 * 1024;
 /// How a direction has been going since it last changed between copying and splicing.
 #[derive(Default)]
 pub(crate) struct Pace {
-    full_reads: u32,
+    copied: usize,
     small_splices: u32,
 }
 
 impl Pace {
     /// After a read that copied.
-    pub(crate) fn copied(&mut self, filled: bool) {
-        self.full_reads = if filled { self.full_reads.saturating_add(1) } else { 0 };
+    pub(crate) fn copied(&mut self, count: usize) {
+        self.copied = if count < SMALL { 0 } else { self.copied.saturating_add(count) };
     }
 
     /// After a read that spliced.
@@ -28,7 +29,7 @@ impl Pace {
 
     /// Whether to splice what is copied.
     pub(crate) fn is_bulk(&self) -> bool {
-        self.full_reads >= FULL_READS
+        self.copied >= BULK
     }
 
     /// Whether to copy what is spliced.
