@@ -162,7 +162,6 @@ impl Request {
         }
         match (self.act(socket, control), control) {
             (Ok(bytes), _) => {
-                completion.begin()?;
                 if !self.returned.is_null() {
                     self.returned.write(&bytes).map_err(|_fault| FAULT)?;
                 }

@@ -4,9 +4,9 @@
 //! completion routines, last errors. The headers are in `include/waylay`, and
 //! `docs/control-codes.md` says parameter by parameter what holds.
 //!
-//! It never decides anything about records or connections, nor dereferences a
-//! pointer it is given: `waylay` asks the kernel, and the kernel reads and
-//! writes the caller's memory.
+//! It never decides anything about records or connections, nor believes that a
+//! pointer leads somewhere: `waylay` asks the kernel, and the kernel reads and
+//! writes the caller's memory, but for the calling thread's own stack.
 //!
 //! A SOCKET is a file descriptor. What is not here (`bind`, `accept`, `recv`…)
 //! is the C library's.

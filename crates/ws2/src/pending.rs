@@ -107,21 +107,18 @@ static TABLE: LazyLock<Mutex<Table>> = LazyLock::new(Mutex::default);
 static DONE: Condvar = Condvar::new();
 
 impl Table {
-    fn add(&mut self, operation: Operation) -> Result<(), Code> {
+    /// Watches a connection for an operation of the number that is returned.
+    fn watch(&mut self, connection: &OwnedFd) -> Result<u64, Code> {
         let id = self.next;
         self.next += 1;
         let flags = epoll::EventFlags::OUT | epoll::EventFlags::ONESHOT;
-        epoll::add(poller()?, &operation.connection, epoll::EventData::new_u64(id), flags)?;
-        self.operations.insert(id, operation);
-        Ok(())
+        epoll::add(poller()?, connection, epoll::EventData::new_u64(id), flags)?;
+        Ok(id)
     }
 
     fn take(&mut self, id: u64) -> Option<Operation> {
         let operation = self.operations.remove(&id)?;
-        if let Ok(poller) = poller() {
-            // Closing its descriptor is not enough as long as the socket has another.
-            let _not_there = epoll::delete(poller, &operation.connection);
-        }
+        unwatch(&operation.connection);
         Some(operation)
     }
 
@@ -129,6 +126,13 @@ impl Table {
         let ids: Vec<u64> =
             self.operations.iter().filter(|(_, operation)| which(operation)).map(|(id, _)| *id).collect();
         ids.into_iter().filter_map(|id| self.take(id)).collect()
+    }
+}
+
+/// Closing its descriptor is not enough as long as the socket has another.
+fn unwatch(connection: &OwnedFd) {
+    if let Ok(poller) = poller() {
+        let _not_there = epoll::delete(poller, connection);
     }
 }
 
@@ -140,8 +144,15 @@ pub(crate) fn leave(socket: BorrowedFd<'_>, question: Question, completion: Comp
     if table.operations.values().any(|operation| operation.is_at(completion.operation())) {
         return Err(INVALID);
     }
-    completion.begin()?;
-    table.add(Operation { socket: number, issuer, connection, task: Task::Finish(question, completion) })
+    // The structure and its event are left alone if nothing begins.
+    let id = table.watch(&connection)?;
+    if let Err(code) = completion.begin() {
+        unwatch(&connection);
+        return Err(code);
+    }
+    let task = Task::Finish(question, completion);
+    table.operations.insert(id, Operation { socket: number, issuer, connection, task });
+    Ok(())
 }
 
 /// Waits in this call until the connection is there, or will not be.
@@ -149,14 +160,13 @@ pub(crate) fn wait_for_connection(socket: BorrowedFd<'_>) -> Result<(), Code> {
     let waiter = Arc::new(Waiter { event: Event::new()?, aborted: AtomicBool::new(false) });
     let (number, connection) = (socket.as_raw_fd(), fcntl_dupfd_cloexec(socket, 0)?);
     let issuer = Issuer::current()?;
-    let operation = Operation { socket: number, issuer, connection, task: Task::Wake(Arc::clone(&waiter)) };
-    lock().add(operation)?;
+    let mut table = lock();
+    let id = table.watch(&connection)?;
+    let task = Task::Wake(Arc::clone(&waiter));
+    table.operations.insert(id, Operation { socket: number, issuer, connection, task });
+    drop(table);
     let waited = poll(&mut [PollFd::new(&waiter.event, PollFlags::IN)], None);
-    let is_mine = |operation: &Operation| match &operation.task {
-        Task::Wake(other) => Arc::ptr_eq(other, &waiter),
-        Task::Finish(..) => false,
-    };
-    drop(lock().take_all(is_mine));
+    drop(lock().take(id));
     if waiter.aborted.load(Ordering::Acquire) {
         return Err(INTERRUPTED);
     }
@@ -232,11 +242,13 @@ fn finish(table: &mut Table, operation: Operation) {
         Task::Wake(waiter) => waiter.event.set(),
         Task::Finish(question, completion) => match question.ask(connection.as_fd()) {
             Ok(bytes) => completion.finish(Outcome { code: None, bytes }),
-            Err(failure) if failure.connecting => {
-                let task = Task::Finish(question, completion);
-                // Only memory that runs out keeps it from being watched, as it was a moment ago.
-                let _unwatched = table.add(Operation { socket, issuer, connection, task });
-            }
+            Err(failure) if failure.connecting => match table.watch(&connection) {
+                Ok(id) => {
+                    let task = Task::Finish(question, completion);
+                    table.operations.insert(id, Operation { socket, issuer, connection, task });
+                }
+                Err(code) => completion.finish(Outcome { code: Some(code), bytes: 0 }),
+            },
             Err(failure) => {
                 let bytes = failure.needed.unwrap_or(0);
                 completion.finish(Outcome { code: Some(failure.code), bytes });
