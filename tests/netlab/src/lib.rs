@@ -20,7 +20,7 @@ pub use fence::Fence;
 pub use ground::{Family, Ground, Namespace, Place};
 pub use instance::{Instance, cgroup_file_system};
 pub use lab::{Dialled, Lab};
-pub use process::{Lines, Process, kill, kill_if_there, patiently, python, system_python};
+pub use process::{Lines, Process, kill, patiently, python, system_python};
 pub use report::Report;
 pub use run::{Finished, Running, Waylay};
 pub use servers::{

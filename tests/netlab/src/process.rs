@@ -8,10 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    io::Errno,
-    process::{Pid, Signal, kill_process},
-};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Longer than anything takes on a busy machine; only a failure waits so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,15 +33,6 @@ pub fn patiently<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 pub fn kill(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap();
     kill_process(pid, signal).unwrap();
-}
-
-/// The same to one that may have ended by itself; whether it was there.
-pub fn kill_if_there(pid: u32, signal: Signal) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap();
-    match kill_process(pid, signal) {
-        Err(Errno::SRCH) => false,
-        result => result.map(|()| true).unwrap(),
-    }
 }
 
 /// The python itself, without the wrappers that choose between several.
