@@ -206,14 +206,19 @@ static __always_inline int wl_check_handle(const struct wl_handle *handle)
 {
 	__u32 zero = 0;
 	const struct wl_key *key = bpf_map_lookup_elem(&handle_key, &zero);
-	__u64 tag[2];
 
-	if (!key || handle->version != WL_ABI_VERSION || handle->size != sizeof(*handle))
+	if (!key)
 		return EINVAL;
-	if (handle->boot != key->boot || handle->instance != key->instance)
+	switch (wl_judge_handle(key, handle)) {
+	case WL_HANDLE_GENUINE:
+		return 0;
+	case WL_HANDLE_OF_ANOTHER_INSTANCE:
 		return EKEYEXPIRED;
-	wl_siphash128(key->k0, key->k1, (const __u64 *)handle, tag);
-	return (tag[0] ^ handle->tag[0]) | (tag[1] ^ handle->tag[1]) ? EKEYREJECTED : 0;
+	case WL_HANDLE_ALTERED:
+		return EKEYREJECTED;
+	default:
+		return EINVAL;
+	}
 }
 
 static __always_inline int wl_set_records(struct bpf_sock *sk, const struct wl_handle *handle)

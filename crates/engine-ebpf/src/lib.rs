@@ -21,6 +21,8 @@ mod progress;
 mod registry;
 mod routes;
 mod scope;
+#[cfg(any(test, fuzzing))]
+mod strange;
 mod sys;
 
 pub use bpffs::{bpf_file_system, bpf_file_system_is_mounted};
@@ -35,3 +37,5 @@ pub use progress::{Progress, ProgressReader};
 pub use registry::forget_instance;
 pub use routes::RoutePublisher;
 pub use scope::{Limits, Scope};
+#[cfg(fuzzing)]
+pub use strange::frames;

@@ -22,9 +22,13 @@ mod run;
 mod service;
 mod signals;
 mod spec;
+#[cfg(any(test, fuzzing))]
+mod strange;
 mod sys;
 pub mod user;
 
 pub use error::RunError;
 pub use run::run;
 pub use spec::{Ended, Observer, RunSpec, ServiceSpec, Step};
+#[cfg(fuzzing)]
+pub use strange::{files, routes as route_messages};

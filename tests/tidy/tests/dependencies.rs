@@ -19,10 +19,11 @@ const RULES: [(&str, &[&str]); 9] = [
     ("waylay-inspect", &["waylay", "waylay-relay"]),
 ];
 /// What may use any: nobody may use it in turn.
-const TOPS: [&str; 8] = [
+const TOPS: [&str; 9] = [
     "waylay-benches",
     "waylay-cli",
     "waylay-conformance",
+    "waylay-corpus",
     "waylay-differential",
     "waylay-examples",
     "waylay-headers",
