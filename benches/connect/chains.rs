@@ -20,7 +20,7 @@ pub(crate) fn compare(rounds: usize) {
     let reports = TempDir::new().unwrap();
     let mut direct = Seat::here();
     let mut chains = LENGTHS.map(|length| through(length, &reports));
-    let (mut nothing, mut haproxy) = (Redirecting::nothing(), Redirecting::to_haproxy());
+    let (mut nothing, mut haproxy) = (Redirecting::nothing("server"), Redirecting::to_haproxy("server"));
     let mut rivals = vec![Rival::single("directly", || greet(&mut direct, address))];
     for (seat, length) in chains.iter_mut().zip(LENGTHS) {
         rivals.push(Rival::single(format!("waylay run, {length} x log"), move || greet(seat, address)));

@@ -12,7 +12,8 @@ use std::{
     thread,
 };
 
-use waylay_benches::{Column, Contest, Rival, Seat, policy_for, rounds};
+use socket2::{Domain, Socket, Type};
+use waylay_benches::{Column, Contest, Rival, Seat, drain, policy_for, rounds};
 use waylay_engine_ebpf::Limits;
 use waylay_netlab::Lab;
 
@@ -33,12 +34,16 @@ fn main() {
 /// Accepts and closes for as long as the bench runs.
 fn accept_all(listener: TcpListener) -> SocketAddr {
     let address = listener.local_addr().unwrap();
-    thread::spawn(move || listener.incoming().for_each(drop));
+    thread::spawn(move || drain(&listener));
     address
 }
 
+/// With room for a whole turn's dials.
 fn listener() -> TcpListener {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    socket.listen(4096).unwrap();
+    socket.into()
 }
 
 /// An engine whose one service takes what `filters` filters match; the first is for [`NOWHERE`], the others never match.
@@ -68,7 +73,8 @@ fn without_a_match(rounds: usize) {
 fn redirected(rounds: usize) {
     let (lab, service) = lab("redirected", 1);
     let (mut plain, mut redirected) = (Seat::here(), Seat::inside(&lab.procs("app")));
-    let (mut nothing, mut nftables) = (Redirecting::nothing(), Redirecting::by_nftables(NOWHERE));
+    let (mut nothing, mut nftables) =
+        (Redirecting::nothing("sink"), Redirecting::by_nftables("sink", NOWHERE));
     let rivals = vec![
         Rival::single("to the service's listener, directly", || plain.dial(service, DIALS)),
         Rival::single("redirected to it by waylay", || redirected.dial(NOWHERE, DIALS)).goal(1.35),

@@ -26,14 +26,14 @@ pub(crate) struct Redirecting {
 }
 
 impl Redirecting {
-    /// The client dials the server.
-    pub(crate) fn nothing() -> Self {
-        Self::new(|_, server| (server, None))
+    /// The client dials the server: a `server` or a `sink`.
+    pub(crate) fn nothing(server: &str) -> Self {
+        Self::new(server, |_, server| (server, None))
     }
 
     /// The client dials `target` and is redirected to the server.
-    pub(crate) fn by_nftables(target: SocketAddr) -> Self {
-        Self::new(|namespace, server| {
+    pub(crate) fn by_nftables(server: &str, target: SocketAddr) -> Self {
+        Self::new(server, |namespace, server| {
             redirect(
                 namespace,
                 &format!("ip daddr {} tcp dport {}", target.ip(), target.port()),
@@ -44,22 +44,25 @@ impl Redirecting {
     }
 
     /// The client dials the server and is redirected to HAProxy, which asks the kernel where it wanted to go.
-    pub(crate) fn to_haproxy() -> Self {
+    pub(crate) fn to_haproxy(server: &str) -> Self {
         const PORT: u16 = 7001;
-        Self::new(|namespace, server| {
+        Self::new(server, |namespace, server| {
             let others = format!("meta skuid != {HAPROXY_USER} tcp dport {}", server.port());
             redirect(namespace, &others, PORT);
             (server, Some(haproxy(namespace, PORT)))
         })
     }
 
-    fn new(arrange: impl FnOnce(&Namespace, SocketAddr) -> (SocketAddr, Option<(Process, TempDir)>)) -> Self {
+    fn new(
+        server: &str,
+        arrange: impl FnOnce(&Namespace, SocketAddr) -> (SocketAddr, Option<(Process, TempDir)>),
+    ) -> Self {
         let namespace = Namespace::new();
         // Addresses that nobody has need a route before they are redirected.
         namespace.ip(&["route", "add", "default", "dev", "lo"]);
         let seat = seat_binary();
         let mut command = namespace.command(seat.to_str().unwrap());
-        command.args(["server", "127.0.0.1:0"]);
+        command.args([server, "127.0.0.1:0"]);
         let mut server = Process::spawn(command.stdout(Stdio::piped()));
         let mut line = String::new();
         BufReader::new(server.child().stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -28,6 +28,13 @@ pub(crate) fn serve(address: SocketAddr) {
     }
 }
 
+/// Listens, and takes what has come now and then: no client's connect(2) wakes anybody.
+pub(crate) fn sink(address: SocketAddr) -> ! {
+    let listener = listen(address);
+    println!("{}", listener.local_addr().unwrap());
+    waylay_benches::drain(&listener)
+}
+
 /// With room for all who come at once.
 pub(crate) fn listen(address: SocketAddr) -> TcpListener {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();

@@ -17,6 +17,6 @@ pub use cage::{Cage, cpu_of};
 pub use contest::{Contest, Figures, Rival, Spread, rounds, timed};
 pub use peer::{peer, peer_file};
 pub use policies::policy_for;
-pub use seat::{Seat, raise_descriptor_limit, seat_binary};
+pub use seat::{Seat, drain, raise_descriptor_limit, seat_binary};
 pub use sys::{get_option, set_option};
 pub use table::Column;

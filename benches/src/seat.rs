@@ -3,9 +3,10 @@
 use std::{
     env,
     io::{BufRead, BufReader, Write},
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    thread,
     time::Duration,
 };
 
@@ -26,6 +27,15 @@ pub struct Seat {
 pub fn seat_binary() -> PathBuf {
     let own = env::current_exe().unwrap();
     own.ancestors().nth(2).unwrap().join("bench-seat")
+}
+
+/// Accepts and closes what has come, every few milliseconds.
+pub fn drain(listener: &TcpListener) -> ! {
+    listener.set_nonblocking(true).unwrap();
+    loop {
+        listener.incoming().map_while(Result::ok).for_each(drop);
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Lets this process and those it starts have as many descriptors as they may.
