@@ -1,4 +1,5 @@
 //! Frames of the ring buffer of any content and length: for fuzzing, and for the tests that go on from it.
+#![cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "it is reached by the targets in `fuzz` only"))]
 
 use waylay_core::Event;
 

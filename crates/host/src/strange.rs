@@ -1,4 +1,5 @@
 //! What is read of files and sockets, of any content: for fuzzing, and for the tests that go on from it.
+#![cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "it is reached by the targets in `fuzz` only"))]
 
 use std::{io, net::IpAddr, path::Path};
 
