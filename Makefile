@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test test-windows test-sanitizers fuzz bench lint build install uninstall
+.PHONY: help demo test test-windows test-sanitizers model fuzz bench lint build install uninstall
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -27,6 +27,10 @@ test-windows: ## build the library for Windows and run its tests under Wine
 test-sanitizers: ## try the control codes under valgrind and with sanitizers (needs root)
 	@scripts/setup sanitizers
 	@scripts/test-sanitizers
+
+model: ## try everything that up to five services can do to a connection (half an hour)
+	@scripts/setup build
+	cargo test --release -p waylay-model --test chains -- --ignored --nocapture --test-threads 1
 
 fuzz: ## fuzz the arguments of the control codes for a minute (needs a nightly toolchain)
 	@scripts/setup fuzz

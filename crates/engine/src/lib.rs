@@ -10,7 +10,7 @@
 //! * **Answer as [`waylay_core::decide()`] does**, on the same policy, leg, chain and world. Engines may differ by their
 //!   capabilities, never silently in meaning.
 //! * **Keep flows across an installation.** A service that stays keeps its liveness, its flows and its slot; chains name services by
-//!   ids that are never used again.
+//!   ids that are never used again. One that goes is still known by its cgroup, so that what it has keeps its chain.
 //! * **A service is absent until it is said to be alive**, and again as soon as it is said to be dead. A full backlog the engine finds
 //!   out by itself.
 //! * **Let no shortage become a connection.** What a flow needs is reserved before an address is rewritten, or the leg is refused.

@@ -76,10 +76,12 @@ pub struct MemoryEngine {
     /// engine; what is said here of a service that lives (a full backlog) is kept.
     pub world: World,
     installation: Installation,
+    /// Who lives in a cgroup. Services that are gone stay in it: they may have connections yet.
+    known: BTreeMap<u64, ServiceId>,
     liveness: BTreeMap<ServiceId, Liveness>,
     routes: Routes,
     flows: BTreeMap<FlowId, Flow>,
-    records: BTreeMap<SocketId, Chain>,
+    records: BTreeMap<SocketId, Carried>,
     connected: BTreeMap<SocketId, Option<FlowId>>,
     last_flow: u64,
     events: Vec<Event>,
@@ -89,6 +91,13 @@ pub struct MemoryEngine {
 struct Flow {
     service: ServiceId,
     original_destination: SocketAddr,
+    chain: Chain,
+}
+
+/// The records on a socket.
+#[derive(Clone, Debug)]
+struct Carried {
+    set_by: ServiceId,
     chain: Chain,
 }
 
@@ -102,7 +111,7 @@ impl MemoryEngine {
     /// A process dials on a socket.
     pub fn connect(&mut self, leg: &Leg, socket: SocketId) -> Outcome {
         let leg = Leg { caller: self.identify(leg.caller), ..*leg };
-        let records = self.records.get(&socket).cloned().map_or(Records::None, Records::Carried);
+        let records = self.records_on(socket, leg.caller);
         let verdict = self.installation.tables.decide(&leg, &records, &self.world_for(&leg));
         let outcome = match verdict {
             Verdict::Direct => Outcome::Direct,
@@ -143,7 +152,8 @@ impl MemoryEngine {
         if self.connected.contains_key(&socket) {
             return Err(SetRecordsError::Connected);
         }
-        self.records.insert(socket, flow.chain.clone());
+        let carried = Carried { set_by: flow.service, chain: flow.chain.clone() };
+        self.records.insert(socket, carried);
         Ok(())
     }
 
@@ -169,8 +179,13 @@ impl MemoryEngine {
     }
 
     fn identify(&self, caller: Process) -> Process {
-        let endpoint = self.installation.endpoints.iter().find(|endpoint| endpoint.cgroup == caller.cgroup);
-        Process { service: endpoint.map(|endpoint| endpoint.service), ..caller }
+        Process { service: self.known.get(&caller.cgroup).copied(), ..caller }
+    }
+
+    /// Nobody but the service that set them can make use of records.
+    fn records_on(&self, socket: SocketId, caller: Process) -> Records {
+        let carried = self.records.get(&socket).filter(|carried| caller.service == Some(carried.set_by));
+        carried.map_or(Records::None, |carried| Records::Carried(carried.chain.clone()))
     }
 
     fn world_for(&self, leg: &Leg) -> World {
@@ -225,7 +240,10 @@ impl MemoryEngine {
     #[must_use]
     pub fn services_in_use(&self) -> ServiceSet {
         let of_flows = self.flows.values().map(|flow| &flow.chain);
-        of_flows.chain(self.records.values()).flat_map(|chain| chain.excluded().iter()).collect()
+        of_flows
+            .chain(self.records.values().map(|carried| &carried.chain))
+            .flat_map(|chain| chain.excluded().iter())
+            .collect()
     }
 
     /// The tables in force.
@@ -240,6 +258,7 @@ impl Engine for MemoryEngine {
 
     fn install(&mut self, installation: &Installation) -> Result<(), Self::Error> {
         self.installation = installation.clone();
+        self.known.extend(installation.endpoints.iter().map(|endpoint| (endpoint.cgroup, endpoint.service)));
         self.liveness.retain(|&service, _| installation.tables.service(service).is_some());
         Ok(())
     }

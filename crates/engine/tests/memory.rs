@@ -251,6 +251,28 @@ fn a_reload_keeps_flows_liveness_and_slots() {
 }
 
 #[test]
+fn a_service_that_a_reload_removes_carries_on_what_it_has() {
+    let mut host = Host::with(&[A, B]);
+    let first = flow_to(host.dial(app()), A);
+    host.install(&[B]);
+    let second = flow_to(host.dial_with_records(A, first), B);
+    assert_eq!(host.engine.chain(second).unwrap().hops().len(), 2);
+    host.install(&[A]);
+    host.set(A, Liveness::Alive);
+    assert_eq!(host.dial_with_records(B, second), Outcome::Direct);
+}
+
+#[test]
+fn records_count_only_when_the_service_that_set_them_dials() {
+    let mut host = Host::with(&[A]);
+    let flow = flow_to(host.dial(app()), A);
+    let records = host.engine.query_records(flow, &process_of(A)).unwrap();
+    let socket = host.socket();
+    host.engine.set_records(socket, records, &process_of(A)).unwrap();
+    flow_to(host.engine.connect(&leg(app()), socket), A);
+}
+
+#[test]
 fn a_shortage_or_a_full_backlog_refuses() {
     let mut host = Host::with(&[A]);
     host.engine.world.availability.insert(A, Availability::BacklogFull);
