@@ -42,15 +42,17 @@ static __always_inline void wl_find_chain(struct bpf_sock_addr *ctx, struct wl_c
 	wl_originates(&c->leg, &c->leg.caller);
 	if (slot >= WL_MAX_SERVICES)
 		return;
-	c->leg.proxied = 1;
 	carried_flow = bpf_sk_storage_get(&carried, wl_msk(ctx->sk) ?: ctx->sk, NULL, 0);
 	if (carried_flow && carried_flow->slot == slot) {
 		c->carried = carried_flow;
+		c->leg.proxied = 1;
 		c->excluded = carried_flow->chain.excluded;
 		c->hop_count = carried_flow->chain.hop_count;
 		wl_originates(&c->leg, &carried_flow->application);
 	} else {
+		/* None if a reload has removed the service: then it dials as anybody. */
 		c->excluded = c->tables->services[slot].prefix_mask;
+		c->leg.proxied = c->excluded != 0;
 	}
 }
 

@@ -175,6 +175,11 @@ impl Engine for EbpfEngine {
                 self.admit(service, endpoint)?;
             }
         }
+        for service in installation.tables.services() {
+            if self.tables.service(service.id).is_none() {
+                self.write("service_alive", u32::from(service.slot).as_bytes(), DEAD.as_bytes())?;
+            }
+        }
         let tables = encode(&installation.tables, &installation.endpoints);
         let inner = tables_map(&tables).map_err(|source| EbpfError::Map { map: "tables", source })?;
         let fd = inner.as_fd().as_raw_fd();
@@ -236,6 +241,9 @@ pub fn capabilities() -> Capabilities {
     .collect()
 }
 
+const ALIVE: u32 = 1;
+const DEAD: u32 = 0;
+
 /// Says whether services live.
 #[derive(Debug)]
 pub struct LivenessMarks {
@@ -251,8 +259,8 @@ impl LivenessMarks {
     pub fn set(&self, service: ServiceId, liveness: Liveness) -> Result<(), EbpfError> {
         let Some(slot) = self.slots.of(service) else { return Ok(()) };
         let mark = match liveness {
-            Liveness::Alive => 1_u32,
-            Liveness::Dead => 0,
+            Liveness::Alive => ALIVE,
+            Liveness::Dead => DEAD,
         };
         self.map
             .update(u32::from(slot).as_bytes(), mark.as_bytes(), MapFlags::ANY)

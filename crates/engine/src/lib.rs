@@ -11,7 +11,8 @@
 //!   capabilities, never silently in meaning.
 //! * **Keep flows across an installation.** A service that stays keeps its liveness, its flows and its slot; chains name services by
 //!   ids that are never used again. One that goes is still known by its cgroup, so that what it has keeps its chain.
-//! * **A service is absent until it is said to be alive**, and again as soon as it is said to be dead. A full backlog the engine finds
+//! * **A service is absent until it is said to be alive**, and again as soon as it is said to be dead or goes with an
+//!   installation; what is said of one that is not installed counts for nothing. A full backlog the engine finds
 //!   out by itself.
 //! * **Let no shortage become a connection.** What a flow needs is reserved before an address is rewritten, or the leg is refused.
 //! * **Report in order**, and count what it had to drop: [`waylay_core::Event::Lost`].

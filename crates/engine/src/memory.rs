@@ -201,12 +201,11 @@ impl MemoryEngine {
     }
 
     fn availability(&self, service: ServiceId, leg: &Leg) -> Availability {
-        let listens =
-            self.installation.endpoint(service).is_some_and(|endpoint| match (leg.protocol, leg.remote) {
-                (Protocol::Tcp, SocketAddr::V4(_)) => !endpoint.tcp4.is_empty(),
-                (Protocol::Tcp, SocketAddr::V6(_)) => !endpoint.tcp6.is_empty(),
-                (Protocol::Udp, _) => false,
-            });
+        let listens = self.installation.endpoint(service).is_some_and(|endpoint| match leg.protocol {
+            Protocol::Tcp if leg.remote.ip().to_canonical().is_ipv4() => !endpoint.tcp4.is_empty(),
+            Protocol::Tcp => !endpoint.tcp6.is_empty(),
+            Protocol::Udp => false,
+        });
         match (self.liveness.get(&service), listens) {
             (Some(Liveness::Alive), true) => {
                 self.world.availability.get(&service).copied().unwrap_or(Availability::Available)
@@ -257,9 +256,11 @@ impl Engine for MemoryEngine {
     type Error = Infallible;
 
     fn install(&mut self, installation: &Installation) -> Result<(), Self::Error> {
+        let stays = |service| installation.tables.service(service).is_some();
+        let was_there = |service| self.installation.tables.service(service).is_some();
+        self.liveness.retain(|&service, _| stays(service) && was_there(service));
         self.installation = installation.clone();
         self.known.extend(installation.endpoints.iter().map(|endpoint| (endpoint.cgroup, endpoint.service)));
-        self.liveness.retain(|&service, _| installation.tables.service(service).is_some());
         Ok(())
     }
 

@@ -245,9 +245,19 @@ fn a_reload_keeps_flows_liveness_and_slots() {
     assert_eq!(host.engine.original_destination(first), Some(DESTINATION));
     assert!(host.engine.services_in_use().contains(A));
 
+    // What is said of a service that is not there counts for nothing.
+    host.set(A, Liveness::Alive);
     host.install(&[A, B]);
     let gone_meanwhile = Outcome::Refused(Refusal::ServiceAbsent { service: A });
     assert_eq!(host.dial(app()), gone_meanwhile);
+}
+
+#[test]
+fn a_mapped_address_is_ipv4() {
+    let mut host = Host::with(&[A]);
+    let socket = host.socket();
+    let remote = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped(), 443));
+    flow_to(host.engine.connect(&Leg { remote, ..leg(app()) }, socket), A);
 }
 
 #[test]

@@ -41,6 +41,8 @@ impl Walk<'_> {
             self.dials += 1;
             let expected = self.model.judge(state, &dial);
             assert!(place.agrees(outcome, &expected), "{outcome:?}, not {expected:?}, after {so_far:#?}");
+            let alike = self.model.judge(&state.representative(), &dial);
+            assert_eq!(kind(&alike), kind(&expected), "{state:?} and {:?}", state.representative());
             let next = self.model.next_state(state, dial).expect("every dial comes to something");
             self.on_from(&next, &place, so_far);
             so_far.pop();
@@ -93,6 +95,11 @@ impl Place {
             (Outcome::Direct | Outcome::Refused(_) | Outcome::Redirected { .. }, _) => false,
         }
     }
+}
+
+/// A verdict without the chain.
+fn kind(verdict: &Verdict) -> String {
+    verdict.to_string()
 }
 
 fn endpoint(service: u32) -> Endpoint {

@@ -2,10 +2,13 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd,
     path::PathBuf,
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::run::Waylay;
 
@@ -102,7 +105,9 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    fn new() -> Self {
+    /// Makes one, whose loopback is up.
+    #[expect(clippy::new_without_default, reason = "it makes a namespace")]
+    pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let namespace = Self { name: format!("netlab-{}-{count}", std::process::id()) };
@@ -118,6 +123,12 @@ impl Namespace {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", path.display())).arg(program);
         command
+    }
+
+    /// From here on the calling thread, and what it starts, is inside.
+    pub fn enter(&self) {
+        let file = std::fs::File::open(PathBuf::from("/run/netns").join(&self.name)).unwrap();
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
     }
 
     /// Sets one of its parameters below `/proc/sys`.

@@ -46,7 +46,7 @@ impl Place {
         };
         let place = Self { cgroup, scope };
         place.cgroup.create().unwrap();
-        for child in ["app", "svc-1", "svc-2", "svc-3", "svc-4"] {
+        for child in ["app", "app-2", "svc-1", "svc-2", "svc-3", "svc-4"] {
             place.cgroup.child(child).create().unwrap();
         }
         place
@@ -120,11 +120,16 @@ impl Lab {
                 SocketAddr::V6(address) => tcp6.push(address),
             }
         }
-        let cgroup = self.place.cgroup.child(&format!("svc-{service}")).id().unwrap();
+        let cgroup = self.cgroup_id(&format!("svc-{service}"));
         Endpoint { service: ServiceId(service), cgroup, tcp4, tcp6 }
     }
 
-    /// The file by which a process enters `app` or `svc-ID`.
+    /// The number of `app`, `app-2` or `svc-ID`.
+    pub fn cgroup_id(&self, cgroup: &str) -> u64 {
+        self.place.cgroup.child(cgroup).id().unwrap()
+    }
+
+    /// The file by which a process enters `app`, `app-2` or `svc-ID`.
     pub fn procs(&self, cgroup: &str) -> PathBuf {
         self.place.cgroup.child(cgroup).path().join("cgroup.procs")
     }
