@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test test-windows test-sanitizers model fuzz bench lint build install uninstall
+.PHONY: help demo test test-windows test-sanitizers model budgets fuzz bench lint build install uninstall
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -28,9 +28,13 @@ test-sanitizers: ## try the control codes under valgrind and with sanitizers (ne
 	@scripts/setup sanitizers
 	@scripts/test-sanitizers
 
-model: ## try everything that up to five services can do to a connection (half an hour)
+model: ## try everything that up to five services can do to a connection (a minute)
 	@scripts/setup build
 	cargo test --release -p waylay-model --test chains -- --ignored --nocapture --test-threads 1
+
+budgets: ## print what the kernel programs cost, and what they may (needs root)
+	@scripts/setup build
+	@cargo test --quiet -p waylay-netlab --test budgets -- --nocapture every_program
 
 fuzz: ## fuzz the arguments of the control codes for a minute (needs a nightly toolchain)
 	@scripts/setup fuzz

@@ -110,10 +110,8 @@ static __always_inline void wl_judge_route(struct bpf_sock_addr *ctx, struct wl_
 {
 	const struct wl_route *route = wl_route_to(&c->leg.remote);
 
-	if (!route)
-		return;
-	__builtin_memcpy(c->redirect.source, route->source, sizeof(route->source));
-	if (!route->error || choice->filter < 0 || ctx->sk->bound_dev_if ||
+	c->route = route;
+	if (!route || !route->error || choice->filter < 0 || ctx->sk->bound_dev_if ||
 	    (c->carried && c->carried->wishes.bound_device))
 		return;
 	choice->refusal = WL_REFUSED_NO_ROUTE;

@@ -62,6 +62,14 @@ pub enum EbpfError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The kernel does not say what a program costs.
+    #[error("cannot find out what {program} costs")]
+    Cost {
+        /// Which program.
+        program: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The policy has more than the programs hold.
     #[error(transparent)]
     Limit(#[from] LimitError),

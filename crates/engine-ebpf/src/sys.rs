@@ -1,13 +1,18 @@
 //! Questions to the kernel that no safe library asks.
-#![expect(unsafe_code, reason = "getsockopt(SO_NETNS_COOKIE), bpf(BPF_PROG_QUERY)")]
+#![expect(
+    unsafe_code,
+    reason = "getsockopt(SO_NETNS_COOKIE), bpf(BPF_PROG_QUERY, BPF_OBJ_GET_INFO_BY_FD), the verifier's log"
+)]
 
 use std::{
+    ffi::CStr,
     io,
     net::UdpSocket,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    ptr,
 };
 
-use libbpf_rs::libbpf_sys;
+use libbpf_rs::{AsRawLibbpf, Object, OpenObject, libbpf_sys};
 
 /// Programs that the kernel lets anybody attach to one cgroup at one hook: `BPF_CGROUP_MAX_PROGS`.
 const MOST_PROGRAMS: u32 = 64;
@@ -37,6 +42,84 @@ pub(crate) fn attached_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io:
     let count = unsafe { query.__bindgen_anon_1.prog_cnt };
     ids.truncate(count as usize);
     Ok(Attached { ids, flags: query.attach_flags })
+}
+
+/// What the kernel says of a program that is loaded.
+pub(crate) struct ProgramInfo {
+    /// Bytes of machine code.
+    pub(crate) machine_code: u32,
+    /// Instructions the verifier followed.
+    pub(crate) verified: u32,
+    /// The instructions, as the verifier has left them.
+    pub(crate) instructions: Vec<libbpf_sys::bpf_insn>,
+    /// Where each function begins, the program itself first.
+    pub(crate) functions: Vec<libbpf_sys::bpf_func_info>,
+}
+
+/// Asks for it (bpf(2), `BPF_OBJ_GET_INFO_BY_FD`).
+pub(crate) fn program_info(program: &impl AsFd) -> io::Result<ProgramInfo> {
+    let sizes = get_info(program, libbpf_sys::bpf_prog_info::default())?;
+    let count = sizes.xlated_prog_len as usize / size_of::<libbpf_sys::bpf_insn>();
+    let mut instructions = vec![libbpf_sys::bpf_insn::default(); count];
+    let mut functions = vec![libbpf_sys::bpf_func_info::default(); sizes.nr_func_info as usize];
+    let wanted = libbpf_sys::bpf_prog_info {
+        xlated_prog_len: sizes.xlated_prog_len,
+        xlated_prog_insns: instructions.as_mut_ptr() as u64,
+        nr_func_info: sizes.nr_func_info,
+        func_info_rec_size: size_of::<libbpf_sys::bpf_func_info>() as u32,
+        func_info: functions.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    let info = get_info(program, wanted)?;
+    Ok(ProgramInfo {
+        machine_code: info.jited_prog_len,
+        verified: info.verified_insns,
+        instructions,
+        functions,
+    })
+}
+
+/// The pointers in `info` have to be null, or to have room for as much as stands beside them.
+fn get_info(
+    program: &impl AsFd,
+    mut info: libbpf_sys::bpf_prog_info,
+) -> io::Result<libbpf_sys::bpf_prog_info> {
+    let mut len = size_of_val(&info) as u32;
+    let fd = program.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `len` bytes to `info`, which outlives the call, and no more to where it points
+    // than the lengths in it say, for which there is room.
+    let result = unsafe { libbpf_sys::bpf_prog_get_info_by_fd(fd, &raw mut info, &raw mut len) };
+    if result != 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(info) }
+}
+
+/// `BPF_LOG_STATS` of the kernel: what the verifier came to, not how.
+const LOG_STATS: u32 = 4;
+const LOG_BYTES: usize = 1 << 16;
+
+/// Loads programs and returns the verifier's statistics of each, by its name.
+pub(crate) fn load_with_logs(mut open: OpenObject) -> libbpf_rs::Result<(Object, Vec<(String, String)>)> {
+    let mut logs = Vec::new();
+    for mut program in open.progs_mut() {
+        program.set_log_level(LOG_STATS);
+        let name = program.name().to_string_lossy().into_owned();
+        let mut log = vec![0_u8; LOG_BYTES];
+        let to = program.as_libbpf_object().as_ptr();
+        // SAFETY: the program exists; its log is written while it is loaded, below, which `log` outlives: moving the
+        // vector does not move its bytes.
+        unsafe { libbpf_sys::bpf_program__set_log_buf(to, log.as_mut_ptr().cast(), LOG_BYTES as u64) };
+        logs.push((name, log));
+    }
+    let object = open.load()?;
+    for program in object.progs_mut() {
+        // SAFETY: the program exists; from here on it has no log that could be written.
+        unsafe {
+            libbpf_sys::bpf_program__set_log_buf(program.as_libbpf_object().as_ptr(), ptr::null_mut(), 0)
+        };
+    }
+    let text = |log: &[u8]| {
+        CStr::from_bytes_until_nul(log).map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+    };
+    Ok((object, logs.into_iter().map(|(name, log)| (name, text(&log))).collect()))
 }
 
 /// The cookie of the network namespace of this thread (socket(7)).
