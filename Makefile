@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test test-windows test-sanitizers fuzz bench instructions lint build install uninstall
+.PHONY: help demo test test-windows test-sanitizers fuzz bench instructions guarantee lint build install uninstall
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -38,6 +38,10 @@ bench: ## measure what waylay costs, against what it is built on and against oth
 	cargo build --release -p waylay-cli
 	cargo build --release -p waylay-benches --bin bench-seat
 	cargo bench -p waylay-benches --bench connect --bench options --bench control_codes --bench relay
+
+guarantee: ## run the tests that guard one promise of GUARANTEES.md: make guarantee N=7
+	@scripts/setup test
+	@scripts/guarantee $(N)
 
 instructions: ## count what watched parts take, by callgrind, against their budget
 	@scripts/setup instructions
