@@ -206,10 +206,12 @@ pub struct Listener {
 pub struct ListenerOwner {
     /// The engine's instance.
     pub instance: u64,
+    /// The cgroup that it watches: only what is made in there it can have led to the listener.
+    pub scope: u64,
+    /// How many cgroups are above that.
+    pub scope_level: u32,
     /// The service's id there.
     pub service: u32,
-    /// Zero.
-    pub reserved: u32,
 }
 
 /// Why a connect was refused, as the kernel reports it.

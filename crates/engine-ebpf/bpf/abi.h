@@ -241,8 +241,9 @@ struct wl_listener {
 
 struct wl_listener_owner {
 	__u64 instance;
+	__u64 scope; /* the cgroup that the instance watches */
+	__u32 scope_level;
 	__u32 service;
-	__u32 reserved;
 };
 
 struct wl_tuple {

@@ -96,6 +96,8 @@ struct kernfs_node {
 
 struct cgroup {
 	struct kernfs_node *kn;
+	int level;
+	struct cgroup *ancestors[]; /* from the root to itself */
 };
 
 struct sock_cgroup_data {

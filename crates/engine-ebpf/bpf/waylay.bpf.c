@@ -158,21 +158,29 @@ static __always_inline int wl_authorise(struct wl_connect *c, int *verdict)
 	return 1;
 }
 
-static __always_inline const struct wl_listener_owner *wl_listener_at(const struct wl_config *cfg,
-								       const struct wl_address *remote)
-{
-	struct wl_listener key = { .netns = cfg->netns, .port = remote->port };
-
-	__builtin_memcpy(key.ip, remote->ip, sizeof(key.ip));
-	return bpf_map_lookup_elem(&listeners, &key);
-}
-
 static __always_inline __u64 wl_instance(void)
 {
 	__u32 zero = 0;
 	const struct wl_key *key = bpf_map_lookup_elem(&handle_key, &zero);
 
 	return key ? key->instance : 0;
+}
+
+/* Whose listener the leg goes to, if its owner has the say on it: ours always;
+ * another instance's only within its scope, for nowhere else can it have led
+ * the leg there. To anybody else such a listener is an ordinary destination. */
+static __always_inline const struct wl_listener_owner *wl_listener_at(struct bpf_sock_addr *ctx,
+								       const struct wl_config *cfg,
+								       const struct wl_address *remote)
+{
+	struct wl_listener key = { .netns = cfg->netns, .port = remote->port };
+	const struct wl_listener_owner *owner;
+
+	__builtin_memcpy(key.ip, remote->ip, sizeof(key.ip));
+	owner = bpf_map_lookup_elem(&listeners, &key);
+	if (!owner || owner->instance == wl_instance() || wl_is_made_in(ctx, owner->scope, owner->scope_level))
+		return owner;
+	return NULL;
 }
 
 static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
@@ -197,7 +205,7 @@ static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
 			return WL_PASS;
 		return wl_refuse(&c.leg, WL_REFUSED_FOREIGN_NAMESPACE, EACCES, 0, 0);
 	}
-	owner = wl_listener_at(c.config, &c.leg.remote);
+	owner = wl_listener_at(ctx, c.config, &c.leg.remote);
 	if (owner && owner->instance != wl_instance())
 		return WL_PASS;
 	if (owner)

@@ -45,7 +45,7 @@ impl EbpfEngine {
     /// [`EbpfError`] says what this kernel or process lacks.
     pub fn load(scope: Scope) -> Result<Self, EbpfError> {
         let loaded = Loaded::new(&scope)?;
-        let registry = Registry::new(loaded.map("listeners")?, loaded.netns, scope.instance);
+        let registry = Registry::new(loaded.map("listeners")?, loaded.netns, &scope)?;
         fs::create_dir_all(&scope.pins)
             .map_err(|source| EbpfError::FileSystem { path: scope.pins.clone(), source })?;
         Ok(Self { loaded, links: Vec::new(), registry, scope, tables: Tables::default(), events: None })

@@ -9,13 +9,18 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use waylay_abi as abi;
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::error::EbpfError;
+use crate::{
+    error::EbpfError,
+    scope::{Scope, cgroup_id},
+};
 
 const NAME: &str = "listeners";
+/// Of the bytes in it. Instances that put others in there have a map of their own.
+const LAYOUT: u32 = 3;
 
-/// Where it is pinned. The version keeps instances of another layout apart.
+/// Where it is pinned.
 pub(crate) fn pin_path(root: &Path) -> PathBuf {
-    root.join(format!("{NAME}-v{}", abi::ABI_VERSION))
+    root.join(format!("{NAME}-v{LAYOUT}"))
 }
 
 /// The instance's window on the registry.
@@ -24,18 +29,26 @@ pub(crate) struct Registry {
     map: MapHandle,
     netns: u64,
     instance: u64,
+    scope: u64,
+    scope_level: u32,
 }
 
 impl Registry {
-    pub(crate) fn new(map: MapHandle, netns: u64, instance: u64) -> Self {
-        Self { map, netns, instance }
+    pub(crate) fn new(map: MapHandle, netns: u64, scope: &Scope) -> Result<Self, EbpfError> {
+        let instance = scope.instance;
+        Ok(Self { map, netns, instance, scope: cgroup_id(&scope.cgroup)?, scope_level: scope.level() })
     }
 
     /// Enters a listener. Who listens on an address now is its only owner: an
     /// older entry is of a service that has died while its instance lives.
     pub(crate) fn register(&self, address: SocketAddr, service: u32) -> Result<(), EbpfError> {
         let key = self.key(address);
-        let owner = abi::ListenerOwner { instance: self.instance, service, reserved: 0 };
+        let owner = abi::ListenerOwner {
+            instance: self.instance,
+            scope: self.scope,
+            scope_level: self.scope_level,
+            service,
+        };
         self.map.update(key.as_bytes(), owner.as_bytes(), MapFlags::ANY).map_err(error)
     }
 

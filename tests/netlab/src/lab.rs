@@ -5,7 +5,10 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::Command,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -32,14 +35,15 @@ struct Place {
 }
 
 impl Place {
-    fn new(name: &str, limits: Limits) -> Self {
+    fn new(parent: &Cgroup, name: &str, limits: Limits) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = u64::from(std::process::id());
-        let cgroup = Cgroup::for_runs().unwrap().child(&format!("waylay-lab-{name}-{number}"));
+        let cgroup = parent.child(&format!("waylay-lab-{name}-{number}"));
         let pin_root = bpf_file_system().unwrap();
         let scope = Scope {
             cgroup: cgroup.path().into(),
             service_level: cgroup.level() + 1,
-            instance: number << 16 | name.len() as u64,
+            instance: number << 16 | COUNT.fetch_add(1, Ordering::Relaxed),
             pins: pin_root.join(format!("waylay-lab-{name}-{number}")),
             pin_root,
             limits,
@@ -66,7 +70,16 @@ impl Drop for Place {
 impl Lab {
     /// Loads it; nothing is attached yet.
     pub fn new(name: &str, limits: Limits) -> Self {
-        let place = Place::new(name, limits);
+        Self::at(&Cgroup::for_runs().unwrap(), name, limits)
+    }
+
+    /// Another one whose scope is in `app` or `svc-ID` of this.
+    pub fn below(&self, part: &str, name: &str, limits: Limits) -> Self {
+        Self::at(&self.place.cgroup.child(part), name, limits)
+    }
+
+    fn at(parent: &Cgroup, name: &str, limits: Limits) -> Self {
+        let place = Place::new(parent, name, limits);
         let engine = EbpfEngine::load(place.scope.clone()).unwrap();
         Self { engine, place }
     }
