@@ -20,8 +20,8 @@ pub use options::{
 };
 pub use records::{Context, Handle, Hop, NamedChain, NamedHop, SocketWishes};
 pub use tables::{
-    Config, Event, Filter, FilterCondition, HandleKey, Listener, ListenerOwner, Progress, Refusal, Route,
-    RouteKey, Service, Tables,
+    Config, Event, Filter, FilterCondition, HandleKey, Holder, Listener, ListenerOwner, Progress, Refusal,
+    Route, RouteKey, Service, Tables,
 };
 
 /// Slots for services in one policy.

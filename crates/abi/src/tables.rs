@@ -214,6 +214,18 @@ pub struct ListenerOwner {
     pub service: u32,
 }
 
+/// An engine that has something in a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Holder {
+    /// The engine's instance.
+    pub instance: u64,
+    /// The process that loaded it.
+    pub pid: u32,
+    /// 0 if the cgroup is its scope, 1 if a service of its is in it.
+    pub held: u32,
+}
+
 /// Why a connect was refused, as the kernel reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

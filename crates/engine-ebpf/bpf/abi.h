@@ -246,6 +246,13 @@ struct wl_listener_owner {
 	__u32 service;
 };
 
+/* An engine that has something in a cgroup. */
+struct wl_holder {
+	__u64 instance;
+	__u32 pid;
+	__u32 held; /* 0: the cgroup is its scope; 1: a service of its is in it */
+};
+
 struct wl_tuple {
 	__u64 netns;
 	__u8 client_ip[16];

@@ -62,6 +62,14 @@ struct {
 	__type(value, struct wl_listener_owner);
 } listeners SEC(".maps");
 
+/* Shared likewise: who has what in which cgroup. Programs do not look at it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, WL_MAX_REGISTERED);
+	__type(key, __u64);
+	__type(value, struct wl_holder);
+} holders SEC(".maps");
+
 struct wl_routes_slot {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

@@ -15,6 +15,7 @@ use waylay_engine::{
 use zerocopy::IntoBytes;
 
 use crate::{
+    claims::Claims,
     encode::encode,
     error::EbpfError,
     event::EventSource,
@@ -33,29 +34,44 @@ pub struct EbpfEngine {
     loaded: Loaded,
     links: Vec<Link>,
     registry: Registry,
+    claims: Claims,
     scope: Scope,
     tables: Tables,
     events: Option<EventSource>,
 }
 
 impl EbpfEngine {
-    /// Loads the programs. They take effect with [`EbpfEngine::attach`].
+    /// Claims the scope and loads the programs. They take effect with [`EbpfEngine::attach`].
     ///
     /// # Errors
-    /// [`EbpfError`] says what this kernel or process lacks.
+    /// [`EbpfError`] says what this kernel or process lacks; [`EbpfError::Overlap`] if another engine is in the way.
     pub fn load(scope: Scope) -> Result<Self, EbpfError> {
         let loaded = Loaded::new(&scope)?;
         let registry = Registry::new(loaded.map("listeners")?, loaded.netns, &scope)?;
-        fs::create_dir_all(&scope.pins)
-            .map_err(|source| EbpfError::FileSystem { path: scope.pins.clone(), source })?;
-        Ok(Self { loaded, links: Vec::new(), registry, scope, tables: Tables::default(), events: None })
+        let claims = Claims::new(loaded.map("holders")?, &scope);
+        claims.claim_scope()?;
+        fs::create_dir_all(&scope.pins).map_err(|source| {
+            claims.release_scope();
+            EbpfError::FileSystem { path: scope.pins.clone(), source }
+        })?;
+        Ok(Self {
+            loaded,
+            links: Vec::new(),
+            registry,
+            claims,
+            scope,
+            tables: Tables::default(),
+            events: None,
+        })
     }
 
     /// Attaches the programs that answer a service's questions to its cgroup.
     ///
     /// # Errors
-    /// [`EbpfError::Attach`] or [`EbpfError::Pin`].
+    /// [`EbpfError::Attach`] or [`EbpfError::Pin`]; [`EbpfError::Overlap`] if the cgroup is in another engine's
+    /// scope within this one's, [`EbpfError::ServiceOutside`] if it is not in this one's.
     pub fn serve_cgroup(&mut self, service: ServiceId, cgroup: &Path) -> Result<(), EbpfError> {
+        self.claims.claim_service(cgroup)?;
         for program in SERVICE_PROGRAMS {
             // Not by its name: a pin's may not contain a dot.
             self.attach_program(program, cgroup, &format!("{program}-{}", service.0))?;

@@ -10,6 +10,7 @@
 //! ```
 
 mod bpffs;
+mod claims;
 mod encode;
 mod engine;
 mod error;
@@ -24,6 +25,7 @@ mod scope;
 mod sys;
 
 pub use bpffs::{bpf_file_system, bpf_file_system_is_mounted};
+pub use claims::{Held, Holder};
 pub use encode::encode;
 pub use engine::{EbpfEngine, LivenessMarks, capabilities};
 pub use error::{EbpfError, in_initial_user_namespace};

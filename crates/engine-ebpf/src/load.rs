@@ -106,9 +106,10 @@ pub(crate) fn quiet_libbpf() {
 
 fn load(pin_root: &Path) -> Result<Object, EbpfError> {
     let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(EbpfError::of_load)?;
-    let path = registry::pin_path(pin_root);
     for mut map in open.maps_mut() {
-        if map.name() == "listeners" {
+        let name = map.name().to_string_lossy().into_owned();
+        if registry::SHARED.contains(&name.as_str()) {
+            let path = registry::pin_path(pin_root, &name);
             map.set_pin_path(&path).map_err(|source| EbpfError::Pin { path: path.clone(), source })?;
         }
     }

@@ -1,4 +1,4 @@
-//! The registry of listeners that all instances of a host share through a pin.
+//! What all instances of a host share through pins: above all the registry of listeners.
 
 use std::{
     net::SocketAddr,
@@ -7,20 +7,23 @@ use std::{
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use waylay_abi as abi;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 use crate::{
+    claims,
     error::EbpfError,
     scope::{Scope, cgroup_id},
 };
 
 const NAME: &str = "listeners";
-/// Of the bytes in it. Instances that put others in there have a map of their own.
+/// The maps that are shared.
+pub(crate) const SHARED: [&str; 2] = [NAME, claims::NAME];
+/// Of the bytes in them. Instances that put others in there have maps of their own.
 const LAYOUT: u32 = 3;
 
-/// Where it is pinned.
-pub(crate) fn pin_path(root: &Path) -> PathBuf {
-    root.join(format!("{NAME}-v{LAYOUT}"))
+/// Where one of them is pinned.
+pub(crate) fn pin_path(root: &Path, name: &str) -> PathBuf {
+    root.join(format!("{name}-v{LAYOUT}"))
 }
 
 /// The instance's window on the registry.
@@ -58,21 +61,29 @@ impl Registry {
     }
 }
 
-/// Removes an instance's listeners, once nothing of it is in force any more.
+/// Removes an instance's listeners and its claims on cgroups, once nothing of it is in force any more.
 ///
 /// # Errors
 /// [`EbpfError::Map`] if the registry cannot be read.
 pub fn forget_instance(root: &Path, instance: u64) -> Result<(), EbpfError> {
-    let path = pin_path(root);
+    for name in SHARED {
+        forget_in(name, &pin_path(root, name), instance)?;
+    }
+    Ok(())
+}
+
+fn forget_in(name: &'static str, path: &Path, instance: u64) -> Result<(), EbpfError> {
     if !path.exists() {
         return Ok(());
     }
-    let map = MapHandle::from_pinned_path(&path).map_err(|source| EbpfError::Pin { path, source })?;
+    let error = |source| EbpfError::Map { map: name, source };
+    let map =
+        MapHandle::from_pinned_path(path).map_err(|source| EbpfError::Pin { path: path.into(), source })?;
     let keys: Vec<Vec<u8>> = map.keys().collect();
     for key in keys {
-        let value = map.lookup(&key, MapFlags::ANY).map_err(error)?;
-        let owner = value.and_then(|bytes| abi::ListenerOwner::read_from_bytes(&bytes).ok());
-        if owner.is_some_and(|owner| owner.instance == instance) {
+        // Every value begins with its instance.
+        let owner = map.lookup(&key, MapFlags::ANY).map_err(error)?;
+        if owner.is_some_and(|value| value.starts_with(instance.as_bytes())) {
             map.delete(&key).map_err(error)?;
         }
     }

@@ -144,6 +144,7 @@ fn tables() -> Vec<(&'static str, Layout)> {
         ("wl_route_key", layout!(abi::RouteKey { length, ip })),
         ("wl_route", layout!(abi::Route { source, error, reserved })),
         ("wl_listener", layout!(abi::Listener { netns, ip, port, reserved })),
+        ("wl_holder", layout!(abi::Holder { instance, pid, held })),
         ("wl_listener_owner", layout!(abi::ListenerOwner { instance, scope, scope_level, service })),
         ("wl_event", layout!(abi::Event { refusal, error, service, filter, destination, process })),
     ]

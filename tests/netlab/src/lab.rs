@@ -14,7 +14,7 @@ use std::{
 
 use waylay_core::{Event, Policy, Refusal, ServiceId, Tables};
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
-use waylay_engine_ebpf::{EbpfEngine, Limits, Scope, bpf_file_system};
+use waylay_engine_ebpf::{EbpfEngine, EbpfError, Limits, Scope, bpf_file_system};
 use waylay_host::cgroup::Cgroup;
 
 use crate::{instance::cgroup_file_system, run::Waylay};
@@ -76,6 +76,29 @@ impl Lab {
     /// Another one whose scope is in `app` or `svc-ID` of this.
     pub fn below(&self, part: &str, name: &str, limits: Limits) -> Self {
         Self::at(&self.place.cgroup.child(part), name, limits)
+    }
+
+    /// What comes of an engine on this one's scope, or on `app` or `svc-ID` in it.
+    pub fn second_engine_on(&self, part: Option<&str>) -> Result<EbpfEngine, EbpfError> {
+        let Scope { cgroup, pins, instance, service_level, .. } = &self.place.scope;
+        let scope = Scope {
+            cgroup: part.map_or(cgroup.clone(), |part| cgroup.join(part)),
+            service_level: service_level + u32::from(part.is_some()),
+            instance: instance | 1 << 60,
+            pins: PathBuf::from(format!("{}-second", pins.display())),
+            ..self.place.scope.clone()
+        };
+        EbpfEngine::load(scope)
+    }
+
+    /// The name of its instance.
+    pub fn instance(&self) -> String {
+        format!("waylay-{:016x}", self.place.scope.instance)
+    }
+
+    /// The directory of its scope, or of `app` or `svc-ID` in it.
+    pub fn cgroup(&self, part: Option<&str>) -> PathBuf {
+        part.map_or(self.place.cgroup.path().to_owned(), |part| self.place.cgroup.path().join(part))
     }
 
     fn at(parent: &Cgroup, name: &str, limits: Limits) -> Self {

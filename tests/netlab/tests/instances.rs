@@ -122,3 +122,73 @@ mod stepping_aside {
         assert_eq!((inner_services.take().len(), outer_services.take().len()), (0, 0));
     }
 }
+
+mod overlap {
+    use std::fs;
+
+    use waylay_engine_ebpf::{EbpfEngine, EbpfError};
+
+    use super::*;
+
+    fn sentence(refused: Result<EbpfEngine, EbpfError>) -> String {
+        match refused {
+            Err(error @ EbpfError::Overlap { .. }) => error.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Each would send what the other's services dial to its own, and so on.
+    #[test]
+    fn of_two_engines_on_one_cgroup_is_refused_and_names_the_other() {
+        let mut lab = Lab::new("twice", Limits::default());
+        let services = Listeners::of(&mut lab);
+        let said = sentence(lab.second_engine_on(None));
+        let (scope, instance, pid) = (lab.cgroup(None), lab.instance(), std::process::id());
+        let named = format!("{} is the scope of {instance} (process {pid}): ", scope.display());
+        assert!(said.starts_with(&named), "{said}");
+        // The first goes on, and nothing of the second is left.
+        assert_eq!(lab.dial("app", &[anywhere()]), connected(&[anywhere()]));
+        assert_eq!(services.take().len(), 1);
+    }
+
+    #[test]
+    fn of_a_scope_with_the_service_of_an_engine_around_it_is_refused() {
+        let mut lab = Lab::new("taken", Limits::default());
+        let _services = Listeners::of(&mut lab);
+        let said = sentence(lab.second_engine_on(Some("svc-1")));
+        let (cgroup, instance) = (lab.cgroup(Some("svc-1")), lab.instance());
+        assert!(said.starts_with(&format!("{} holds a service of {instance}", cgroup.display())), "{said}");
+    }
+
+    /// It comes to the same whoever is first.
+    #[test]
+    fn of_a_service_in_the_scope_of_an_engine_within_its_own_is_refused() {
+        let mut outer = Lab::new("late-outer", Limits::default());
+        let inner = outer.below("app", "late-inner", Limits::default());
+        let said = outer.engine.serve_cgroup(ServiceId(2), &inner.cgroup(Some("svc-2"))).unwrap_err();
+        let named = format!("{} is the scope of {}", inner.cgroup(None).display(), inner.instance());
+        assert!(said.to_string().starts_with(&named), "{said}");
+        // What is refused is not held.
+        let mut inner = inner;
+        inner.engine.serve_cgroup(ServiceId(2), &inner.cgroup(Some("svc-2"))).unwrap();
+    }
+
+    #[test]
+    fn of_a_service_elsewhere_is_none_but_it_must_be_in_the_scope() {
+        let mut one = Lab::new("elsewhere-one", Limits::default());
+        let other = Lab::new("elsewhere-other", Limits::default());
+        let error = one.engine.serve_cgroup(ServiceId(1), &other.cgroup(Some("svc-1"))).unwrap_err();
+        assert!(matches!(error, EbpfError::ServiceOutside { .. }), "{error}");
+    }
+
+    #[test]
+    fn is_over_when_the_other_engine_is_removed() {
+        let lab = Lab::new("after", Limits::default());
+        let second = lab.cgroup(Some("app"));
+        let first = lab.second_engine_on(Some("app")).unwrap();
+        sentence(lab.second_engine_on(Some("app")).map(|_| panic!("both")));
+        first.remove().unwrap();
+        lab.second_engine_on(Some("app")).unwrap().remove().unwrap();
+        assert!(fs::exists(second).unwrap());
+    }
+}
