@@ -15,7 +15,7 @@ use waylay_core::{
     Conditions, Event, Filter, FilterId, Layer, Policy, PolicyError, Refusal, Service, ServiceId, Tables,
 };
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
-use waylay_engine_ebpf::{EbpfEngine, Limits, Scope, bpf_file_system};
+use waylay_engine_ebpf::{EbpfEngine, EbpfError, Limits, Scope, bpf_file_system, in_initial_user_namespace};
 
 use crate::{
     cgroup::{Cgroup, CgroupError},
@@ -43,6 +43,10 @@ const BACKGROUND_STEP: Duration = Duration::from_millis(20);
 pub fn run(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<Ended, RunError> {
     if !rustix::process::geteuid().is_root() {
         return Err(RunError::NotRoot);
+    }
+    // Root of another is nobody here, and would fail later, for reasons that are none.
+    if !in_initial_user_namespace() {
+        return Err(EbpfError::NotPermitted.into());
     }
     if !spec.keep_sockets {
         refuse_inherited_sockets()?;

@@ -2,12 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    path::Path,
+};
 
+use rustix::process::Signal;
 use waylay_core::{Conditions, FailurePolicy, Filter, FilterId, Layer, Policy, Service, ServiceId};
 use waylay_engine::Endpoint;
 use waylay_engine_ebpf::Limits;
-use waylay_netlab::{Dialled, Lab};
+use waylay_netlab::{
+    Dialled, Ground, Instance, Lab, Programs, Report, Running, TcpServer, Waylay, kill, patiently, python,
+};
 
 fn listener4() -> TcpListener {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
@@ -124,8 +132,6 @@ mod stepping_aside {
 }
 
 mod overlap {
-    use std::fs;
-
     use waylay_engine_ebpf::{EbpfEngine, EbpfError};
 
     use super::*;
@@ -190,5 +196,231 @@ mod overlap {
         first.remove().unwrap();
         lab.second_engine_on(Some("app")).unwrap().remove().unwrap();
         assert!(fs::exists(second).unwrap());
+    }
+}
+
+/// Greets, on the loopback of a family.
+fn greeter(address: impl Into<IpAddr>) -> TcpServer {
+    TcpServer::start(address.into(), |mut stream| {
+        stream.write_all(b"hello")?;
+        while stream.read(&mut [0])? > 0 {}
+        Ok(())
+    })
+}
+
+fn waylay() -> Waylay {
+    Ground::loopback().waylay()
+}
+
+mod side_by_side {
+    use super::*;
+
+    /// Each service is told of processes of its own run, and answers once for each connection.
+    #[test]
+    fn ten_runs_with_services_of_one_name_see_their_own_connections_by_the_hundred() {
+        let programs = Programs::new();
+        let (probe, load) = (programs.probe("probe", "tell"), programs.path("netlab-load"));
+        let start = |_| waylay().args(["--through", &probe]).spawn([&load, "500", "2"]);
+        let runs: Vec<Running> = (0..10).map(start).collect();
+        for run in runs {
+            assert_eq!(run.finish().well().stdout, "right 500 wrong 0 missing 0\n");
+        }
+    }
+
+    /// In the order third, first (killed), fourth, second; who is left goes on as before.
+    #[test]
+    fn runs_end_in_any_order_and_one_without_a_warning() {
+        let servers: Vec<TcpServer> = (0..4).map(|_| greeter(Ipv4Addr::LOCALHOST)).collect();
+        let start = |_| Some(waylay().through_logs(2).reporting().spawn_dialler());
+        let mut runs: Vec<Option<Running>> = servers.iter().map(start).collect();
+        let mut dialled = [0; 4];
+        let mut dial = |runs: &mut Vec<Option<Running>>| {
+            for (number, (run, server)) in runs.iter_mut().zip(&servers).enumerate() {
+                let dial = format!("dial 127.0.0.1 {}", server.address().port());
+                if let Some(run) = run {
+                    assert_eq!(run.ask(&dial), "ok", "{number}");
+                    dialled[number] += 1;
+                }
+            }
+            dialled
+        };
+        let mut ended = Vec::new();
+        dial(&mut runs);
+        for number in [2, 0, 3, 1] {
+            let mut run = runs[number].take().unwrap();
+            if number == 0 {
+                run.kill();
+            }
+            ended.push((number, run.finish()));
+            dial(&mut runs);
+        }
+        let dialled = dial(&mut runs);
+        for (number, finished) in ended.into_iter().filter(|(number, _)| *number != 0) {
+            let reports = finished.well().reports();
+            assert_eq!(reports.len(), 2 * dialled[number], "{number}: {reports:#?}");
+            let address = servers[number].address();
+            assert!(reports.iter().all(|report| report.original_destination == address), "{reports:#?}");
+        }
+    }
+}
+
+mod nested {
+    use super::*;
+
+    /// Two runs around the one whose command dials; their reports are in these files.
+    const MIDDLE: &str = "middle.json";
+    const INNER: &str = "inner.json";
+
+    fn three_deep() -> Waylay {
+        let outer = waylay().reporting().args(["--through", "a=log", "--through", "b=log"]);
+        let middle = outer.around_another(MIDDLE).args(["--through", "c=log"]);
+        middle.around_another(INNER).args(["--through", "d=log", "--through", "a=log"])
+    }
+
+    fn chains(reports: &[Report], service: &str) -> Vec<Vec<String>> {
+        let of_service = reports.iter().filter(|report| report.service == service);
+        of_service.map(|report| report.chain.clone()).collect()
+    }
+
+    #[test]
+    fn a_connection_passes_the_innermost_run_first_and_each_keeps_its_own_chain() {
+        let (four, six) = (greeter(Ipv4Addr::LOCALHOST), greeter(Ipv6Addr::LOCALHOST));
+        let mut run = three_deep().spawn_dialler();
+        for (host, server) in [("127.0.0.1", &four), ("::1", &six), ("::ffff:127.0.0.1", &four)] {
+            assert_eq!(run.ask(&format!("dial {host} {}", server.address().port())), "ok", "{host}");
+        }
+        let finished = run.finish().well();
+        let (outer, middle, inner) =
+            (finished.reports(), finished.reports_in(MIDDLE), finished.reports_in(INNER));
+        for (reports, service, chain) in [
+            (&inner, "d", &["d"][..]),
+            (&inner, "a", &["d", "a"]),
+            (&middle, "c", &["c"]),
+            (&outer, "a", &["a"]),
+            (&outer, "b", &["a", "b"]),
+        ] {
+            assert_eq!(chains(reports, service), vec![chain; 3], "{reports:#?}");
+        }
+        for reports in [&inner, &middle, &outer] {
+            let went = |to: &TcpServer| {
+                reports.iter().filter(|report| report.original_destination == to.address()).count()
+            };
+            assert_eq!(went(&four) * 3, reports.len() * 2, "{reports:#?}");
+            assert_eq!(went(&six) * 3, reports.len(), "{reports:#?}");
+            assert!(reports.iter().all(|report| report.bytes_to_application == 5), "{reports:#?}");
+        }
+        // The application of a run is who dials in its scope: the run inside of it dials by its last service.
+        let python = python();
+        assert!(inner.iter().all(|report| report.application == python), "{inner:#?}");
+        let waylay = Waylay::binary();
+        let of_services = |report: &Report| Path::new(&report.application) == waylay;
+        assert!(middle.iter().chain(&outer).all(of_services), "{middle:#?} {outer:#?}");
+    }
+
+    /// At every level both sockets of a service, and that of the application, show the original destination.
+    #[test]
+    fn every_socket_is_answered_for_by_its_own_run_in_thousands_of_connections() {
+        let programs = Programs::new();
+        let outer = waylay().args(["--through", &programs.probe("outer", "tell")]);
+        let middle = outer.around_another(MIDDLE).args(["--through", &programs.probe("middle", "vouch")]);
+        let inner = middle.around_another(INNER).args(["--through", &programs.probe("inner", "vouch")]);
+        let finished = inner.watch([&programs.path("netlab-load"), "2000", "4", "behind-others"]).well();
+        assert_eq!(finished.stdout, "right 2000 wrong 0 missing 0\n", "{finished:?}");
+    }
+
+    #[test]
+    fn the_outer_run_goes_on_when_the_inner_one_has_ended() {
+        let server = greeter(Ipv4Addr::LOCALHOST);
+        let port = server.address().port();
+        let read = format!("read -n 5 word < /dev/tcp/127.0.0.1/{port}; echo $word");
+        let both = format!("\"$0\" run --through inner=log -- bash -c '{read}'; {read}");
+        let mut command = waylay().reporting().args(["--through", "outer=log", "--", "bash", "-c", &both]);
+        command = command.args([Waylay::binary()]);
+        let finished = command.finish().well();
+        assert_eq!(finished.stdout, "hello\nhello\n", "{finished:?}");
+        assert!(finished.stderr.contains("via inner"), "{finished:?}");
+        let outer = finished.reports();
+        let applications: Vec<_> = outer.iter().map(|report| report.application.as_str()).collect();
+        assert_eq!(applications.len(), 2, "{outer:#?}");
+        assert!(applications[0].ends_with("/waylay") && applications[1].ends_with("/bash"), "{outer:#?}");
+    }
+
+    fn two_deep() -> Waylay {
+        waylay().reporting().args(["--through", "outer=log"]).around_another(INNER)
+    }
+
+    fn inner_of(run: &mut Running) -> (Instance, u32) {
+        let outer = run.instance();
+        patiently("the inner run", || {
+            let pid = outer.pids("app").into_iter().next()?;
+            let inner = Instance::of_waylay(pid)?;
+            (!inner.pids("app").is_empty()).then_some((inner, pid))
+        })
+    }
+
+    /// The rules of a run that was killed stay, for the services of a run inside of it too.
+    #[test]
+    fn nothing_gets_past_an_outer_run_that_was_killed() {
+        let server = greeter(Ipv4Addr::LOCALHOST);
+        let dial = format!("dial 127.0.0.1 {}", server.address().port());
+        let mut run = two_deep().args(["--through", "inner=log"]).spawn_dialler();
+        assert_eq!(run.ask(&dial), "ok");
+        let (inner, pid) = inner_of(&mut run);
+        let outer = run.instance();
+        run.kill();
+        patiently("the end of the outer service", || outer.has_ended("svc-outer").then_some(()));
+        for _ in 0..3 {
+            let answer = run.ask(&dial);
+            assert!(answer.ends_with("ECONNRESET"), "{answer}");
+        }
+        assert_eq!(server.accepted(), 1);
+        run.close_input();
+        patiently("the end of the inner run", || inner.is_gone().then_some(()));
+        patiently("the end of its process", || (!Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
+        let text = fs::read_to_string(run.directory().join(INNER)).unwrap();
+        let reports = Report::parse_all(&text);
+        let verdicts: Vec<&str> = reports.iter().map(|report| report.verdict.as_str()).collect();
+        assert_eq!(verdicts, ["forwarded", "unreachable", "unreachable", "unreachable"], "{reports:#?}");
+        waylay().watch(["true"]).well();
+        patiently("the clean-up", || outer.is_gone().then_some(()));
+    }
+
+    /// What is left of the inner one refuses; the outer one lives as long as the command, and leaves nothing of both.
+    #[test]
+    fn nothing_gets_past_an_inner_run_that_was_killed() {
+        let server = greeter(Ipv4Addr::LOCALHOST);
+        let dial = format!("dial 127.0.0.1 {}", server.address().port());
+        let mut run = two_deep().args(["--through", "inner=log"]).spawn_dialler();
+        assert_eq!(run.ask(&dial), "ok");
+        let (inner, pid) = inner_of(&mut run);
+        kill(pid, Signal::KILL);
+        patiently("the end of the inner service", || inner.has_ended("svc-inner").then_some(()));
+        for _ in 0..3 {
+            assert_eq!(run.ask(&dial), "ECONNREFUSED");
+        }
+        assert!(run.is_running());
+        let outer = run.instance();
+        let finished = run.finish();
+        assert_eq!(finished.code(), 128 + 9, "{finished:?}");
+        assert_eq!((server.accepted(), finished.reports().len()), (1, 1), "{finished:?}");
+        assert!(outer.is_gone());
+        waylay().watch(["true"]).well();
+        patiently("the clean-up", || inner.is_gone().then_some(()));
+    }
+
+    /// Of a user's command nothing can be hooked, and nothing be put outside of the outer run.
+    #[test]
+    fn a_run_inside_of_a_users_is_refused_in_a_line() {
+        let start = |way: &str| {
+            let inner = format!("{way} \"$0\" run -- true");
+            let arguments = ["--user", "nobody", "--through", "outer=log", "--", "sh", "-c", &inner];
+            waylay().args(arguments).args([Waylay::binary()]).finish()
+        };
+        let refused = start("exec");
+        let said = refused.refused_in_a_line();
+        assert!(said.starts_with("waylay: waylay run needs root"), "{said}");
+        let refused = start("exec unshare --user --map-root-user");
+        let said = refused.refused_in_a_line();
+        assert!(said.starts_with("waylay: not permitted to load eBPF programs"), "{said}");
     }
 }
