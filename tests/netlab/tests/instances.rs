@@ -424,3 +424,102 @@ mod nested {
         assert!(said.starts_with("waylay: not permitted to load eBPF programs"), "{said}");
     }
 }
+
+/// An instance within a service of another: the programs of both are asked about the inner service's sockets.
+mod two_programs_on_one_cgroup {
+    use socket2::{Domain, Socket, Type};
+    use waylay::{
+        QueryError, RedirectRecords, SetError, query_original_destination, query_redirect_records,
+        set_redirect_records,
+    };
+
+    use super::*;
+
+    struct Both {
+        inner: Lab,
+        inner_services: Listeners,
+        outer: Lab,
+        outer_services: Listeners,
+    }
+
+    impl Both {
+        fn new(name: &str) -> Self {
+            let mut outer = Lab::new(&format!("{name}-outer"), Limits::default());
+            let outer_services = Listeners::of(&mut outer);
+            let mut inner = outer.below("svc-1", &format!("{name}-inner"), Limits::default());
+            let inner_services = Listeners::of(&mut inner);
+            Self { inner, inner_services, outer, outer_services }
+        }
+
+        /// A connection that the inner service has accepted, and its application's end.
+        fn accepted(&self) -> (TcpStream, Socket) {
+            let application = dialled(&self.inner);
+            (self.inner_services.take().remove(0), application)
+        }
+
+        fn set(&self, records: &RedirectRecords) -> Result<(), SetError> {
+            self.inner.as_service(1, || set_redirect_records(&tcp(), records))
+        }
+    }
+
+    fn tcp() -> Socket {
+        Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()
+    }
+
+    fn dialled(lab: &Lab) -> Socket {
+        lab.as_application(|| {
+            let socket = tcp();
+            socket.connect(&anywhere().into()).unwrap();
+            socket
+        })
+    }
+
+    #[test]
+    fn leave_alone_what_the_other_has_answered() {
+        let both = Both::new("answers");
+        let (accepted, _application) = both.accepted();
+        let records = query_redirect_records(&accepted).unwrap();
+        assert_eq!(query_original_destination(&accepted).unwrap(), anywhere());
+        both.set(&records).unwrap();
+        // Nor does the inner one stand between the outer one and its own.
+        let _application = dialled(&both.outer);
+        let accepted = both.outer_services.take().remove(0);
+        let records = query_redirect_records(&accepted).unwrap();
+        both.outer.as_service(1, || set_redirect_records(&tcp(), &records)).unwrap();
+    }
+
+    #[test]
+    fn leave_alone_what_the_other_has_refused() {
+        let both = Both::new("refusals");
+        let (accepted, application) = both.accepted();
+        let records = query_redirect_records(&accepted).unwrap();
+        application.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(application);
+        patiently("the end of the flow", || (both.inner.engine.flow_count().unwrap() == 0).then_some(()));
+        let ended = query_redirect_records(&accepted);
+        assert!(matches!(ended, Err(QueryError::FlowEnded)), "{ended:?}");
+        let ended = both.set(&records);
+        assert!(matches!(ended, Err(SetError::FlowEnded)), "{ended:?}");
+        let mut tampered = records.as_bytes().to_vec();
+        tampered[47] ^= 1;
+        let tampered = both.set(&RedirectRecords::from_bytes(&tampered));
+        assert!(matches!(tampered, Err(SetError::Tampered)), "{tampered:?}");
+        let nobodys = both.set(&RedirectRecords::from_bytes(&{
+            let mut bytes = records.as_bytes().to_vec();
+            bytes[23] ^= 1;
+            bytes
+        }));
+        assert!(matches!(nobodys, Err(SetError::Expired)), "{nobodys:?}");
+    }
+
+    /// What the outer one gave its service is of use there, although a program of another instance is asked first.
+    #[test]
+    fn take_the_records_of_their_own_instance_whichever_is_asked_first() {
+        let both = Both::new("either");
+        let _application = dialled(&both.outer);
+        let accepted = both.outer_services.take().remove(0);
+        let records = query_redirect_records(&accepted).unwrap();
+        // A process of the inner instance is one of the outer one's service: it is in its cgroup.
+        both.set(&records).unwrap();
+    }
+}
