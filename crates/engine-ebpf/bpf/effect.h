@@ -224,6 +224,7 @@ static __always_inline int wl_redirect(struct bpf_sock_addr *ctx, int family, st
 
 	if (full)
 		return wl_refuse(&c->leg, full, ENOBUFS, service->id, filter->id);
+	wl_note_copy(c->excluded | 1ULL << (slot & 63));
 	flow = wl_new_flow(c->carried, &id);
 	if (!flow) {
 		wl_dismiss(c->leg.caller.cgroup);

@@ -98,6 +98,17 @@ static __always_inline struct wl_flow *wl_live_flow(__u64 id)
 	return flow && flow->state == WL_FLOW_LIVE ? flow : NULL;
 }
 
+/* Said before a chain gets to another flow or socket: whoever looks at one after
+ * the other for what still carries a slot may look there first and here last. */
+static __always_inline void wl_note_copy(__u64 slots)
+{
+	__u32 zero = 0;
+	__u64 *noted = bpf_map_lookup_elem(&copied, &zero);
+
+	if (noted && (*(volatile __u64 *)noted & slots) != slots)
+		__sync_fetch_and_or(noted, slots);
+}
+
 /* A copy of what the leg carries, or an empty one for a new connection. */
 static __always_inline struct wl_flow *wl_new_flow(const struct wl_flow *carried_flow, __u64 *id)
 {

@@ -137,6 +137,17 @@ struct bpf_sock_addr_kern {
 	struct sockaddr_in6 *uaddr;
 };
 
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__bpf_sk_storage_map {
+	struct bpf_iter_meta *meta;
+	void *value;
+};
+
 #pragma clang attribute pop
 
 /* Linux 6.2. */

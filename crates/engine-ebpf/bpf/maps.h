@@ -111,6 +111,14 @@ struct {
 	__type(value, __u64);
 } tuples SEC(".maps");
 
+/* The slots of chains that were copied since user space cleared it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} copied SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, WL_MAX_CGROUPS);

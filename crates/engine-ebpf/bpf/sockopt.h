@@ -238,6 +238,7 @@ static __always_inline int wl_set_records(struct bpf_sock *sk, const struct wl_h
 	if (sk->state != TCP_CLOSE)
 		return EISCONN;
 	bpf_sk_storage_delete(&carried, sk);
+	wl_note_copy(flow->chain.excluded);
 	if (!bpf_sk_storage_get(&carried, sk, flow, BPF_SK_STORAGE_GET_F_CREATE))
 		return ENOBUFS;
 	/* The inbound socket is not locked here. If its flow ended meanwhile, the

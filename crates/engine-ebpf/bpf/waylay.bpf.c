@@ -50,7 +50,9 @@ static __always_inline void wl_find_chain(struct bpf_sock_addr *ctx, struct wl_c
 		c->hop_count = carried_flow->chain.hop_count;
 		wl_originates(&c->leg, &carried_flow->application);
 	} else {
+		/* One that was removed has none: it dials as an application does. */
 		c->excluded = c->tables->services[slot].prefix_mask;
+		c->leg.proxied = !!c->excluded;
 	}
 }
 
@@ -377,6 +379,20 @@ int wl_sockops(struct bpf_sock_ops *ops)
 		break;
 	}
 	return 1;
+}
+
+/* For user space: the slots that a socket with records carries. Called for each. */
+SEC("iter/bpf_sk_storage_map")
+int wl_carriers(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	const struct wl_flow *flow = ctx->value;
+	__u64 slots;
+
+	if (!flow)
+		return 0;
+	slots = flow->chain.excluded;
+	bpf_seq_write(ctx->meta->seq, &slots, sizeof(slots));
+	return 0;
 }
 
 /* A socket closed with data in flight leaves TCP's states much later; the

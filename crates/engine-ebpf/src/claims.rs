@@ -88,6 +88,14 @@ impl Claims {
         self.see_no_scope_on_the_way(below_scope).inspect_err(|_| self.release(cgroup))
     }
 
+    /// Of a service that was removed. Its cgroup may be gone already.
+    pub(crate) fn release_service(&self, cgroup: u64) {
+        let ours = |holder: Holder| holder.instance == self.instance && holder.held == Held::Service;
+        if self.holder(cgroup).is_ok_and(|holder| holder.is_some_and(ours)) {
+            let _stays = self.map.delete(cgroup.as_bytes());
+        }
+    }
+
     fn claim(&self, cgroup: &Path, held: Held) -> Result<(), EbpfError> {
         let id = cgroup_id(cgroup)?;
         let holder = abi::Holder { instance: self.instance, pid: std::process::id(), held: encode(held) };

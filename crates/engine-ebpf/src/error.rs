@@ -2,7 +2,7 @@ use std::{io, path::PathBuf};
 
 use rustix::thread::CapabilitySet;
 use thiserror::Error;
-use waylay_core::LimitError;
+use waylay_core::{LimitError, SlotInUse};
 
 use crate::claims::Holder;
 
@@ -86,6 +86,9 @@ pub enum EbpfError {
     /// The policy has more than the programs hold.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// The policy was not compiled keeping the slots that are taken.
+    #[error(transparent)]
+    Slot(#[from] SlotInUse),
     /// The listeners of a service in one family have several addresses.
     #[error("the listeners of {service} have several addresses in one family; the programs hold one")]
     ListenersApart {

@@ -10,6 +10,7 @@
 //! ```
 
 mod bpffs;
+mod carried;
 mod claims;
 mod encode;
 mod engine;
@@ -22,6 +23,7 @@ mod progress;
 mod registry;
 mod routes;
 mod scope;
+mod slots;
 mod sys;
 
 pub use bpffs::{bpf_file_system, bpf_file_system_is_mounted};

@@ -7,7 +7,7 @@ use std::{
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use waylay_abi as abi;
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     claims,
@@ -53,6 +53,19 @@ impl Registry {
             service,
         };
         self.map.update(key.as_bytes(), owner.as_bytes(), MapFlags::ANY).map_err(error)
+    }
+
+    /// Takes back what [`Registry::register`] entered, unless somebody else listens there by now.
+    pub(crate) fn forget(&self, address: SocketAddr, service: u32) -> Result<(), EbpfError> {
+        let key = self.key(address);
+        let owner = self.map.lookup(key.as_bytes(), MapFlags::ANY).map_err(error)?;
+        let owner = owner.and_then(|bytes| abi::ListenerOwner::read_from_bytes(&bytes).ok());
+        match owner {
+            Some(owner) if owner.instance == self.instance && owner.service == service => {
+                self.map.delete(key.as_bytes()).map_err(error)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn key(&self, address: SocketAddr) -> abi::Listener {

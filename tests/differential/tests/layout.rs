@@ -61,6 +61,23 @@ fn answers() -> Vec<(&'static str, Layout)> {
             "wl_socket_wishes",
             layout!(abi::SocketWishes { source, mark, bound_device, tos, tclass, reserved }),
         ),
+        ("wl_chain", layout!(abi::Chain { excluded, hop_count, reserved, hops })),
+        (
+            "wl_flow",
+            layout!(abi::Flow {
+                id,
+                admitted_cgroup,
+                state,
+                slot,
+                listener,
+                taken,
+                destination,
+                chain,
+                application,
+                wishes,
+                exe_path,
+            }),
+        ),
         ("wl_handle", layout!(abi::Handle { version, size, boot, instance, flow, tag })),
         (
             "wl_context",

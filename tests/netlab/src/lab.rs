@@ -120,6 +120,12 @@ impl Lab {
         self.engine.attach().unwrap();
     }
 
+    /// Replaces the policy; services keep their slots.
+    pub fn reload(&mut self, policy: &Policy, endpoints: Vec<Endpoint>) -> Result<(), EbpfError> {
+        let tables = Tables::compile_keeping(policy, self.engine.slots()?)?;
+        self.engine.install(&Installation { tables, endpoints })
+    }
+
     /// Does something as a process of the service, such as making its listeners:
     /// what counts is where `socket()` is called.
     pub fn as_service<T>(&self, service: u32, act: impl FnOnce() -> T) -> T {
