@@ -36,6 +36,6 @@ pub use hooks::{Below, Hook, Hooked, HookedProgram, hooked};
 pub use load::OBJECT;
 pub use probe::{Probed, probe_programs};
 pub use progress::{Progress, ProgressReader};
-pub use registry::forget_instance;
+pub use registry::{LAYOUT as REGISTRY_LAYOUT, forget_instance, forget_other_layouts};
 pub use routes::RoutePublisher;
 pub use scope::{Limits, Scope};

@@ -1,6 +1,7 @@
 //! What all instances of a host share through pins: above all the registry of listeners.
 
 use std::{
+    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -19,7 +20,7 @@ const NAME: &str = "listeners";
 /// The maps that are shared.
 pub(crate) const SHARED: [&str; 2] = [NAME, claims::NAME];
 /// Of the bytes in them. Instances that put others in there have maps of their own.
-const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 3;
 
 /// Where one of them is pinned.
 pub(crate) fn pin_path(root: &Path, name: &str) -> PathBuf {
@@ -83,6 +84,19 @@ pub fn forget_instance(root: &Path, instance: u64) -> Result<(), EbpfError> {
         forget_in(name, &pin_path(root, name), instance)?;
     }
     Ok(())
+}
+
+/// Removes what builds with other bytes in them have shared, once nobody needs it: nothing is pinned beside it. What cannot
+/// be removed stays; nobody looks at it.
+pub fn forget_other_layouts(root: &Path) {
+    let entries: Vec<PathBuf> =
+        fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    if entries.iter().any(|path| path.is_dir()) {
+        return;
+    }
+    for path in entries.into_iter().filter(|path| SHARED.iter().all(|name| *path != pin_path(root, name))) {
+        let _stays = fs::remove_file(path);
+    }
 }
 
 fn forget_in(name: &'static str, path: &Path, instance: u64) -> Result<(), EbpfError> {

@@ -54,6 +54,7 @@ pub fn run(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<Ended, RunErr
     let signals = Signals::watch().map_err(RunError::CommandStart)?;
     let tables = Tables::compile(&policy(spec)?)?;
     let parent = Cgroup::for_runs()?;
+    Instance::see_versions_around(&parent)?;
     let pin_root = bpf_file_system()?;
     match clean_up(&pin_root) {
         0 => {}

@@ -523,3 +523,27 @@ mod two_programs_on_one_cgroup {
         both.set(&records).unwrap();
     }
 }
+
+mod of_another_version {
+    use super::*;
+
+    /// A run that shares no registry with one around it would take that one's services for applications.
+    #[test]
+    fn a_run_is_refused_inside_of_one() {
+        let inner = "read go; exec \"$0\" run -- true";
+        let run = waylay().args(["--through", "outer=log", "--", "sh", "-c", inner]);
+        let mut run = run.args([Waylay::binary()]).spawn_as_is();
+        let outer = run.instance();
+        let record = fs::read_to_string(outer.record()).unwrap();
+        let other = record.replace("\"registry\":", "\"registry\":1");
+        assert_ne!(record, other);
+        // In place: the lock is on the file.
+        fs::write(outer.record(), other).unwrap();
+        run.tell("go");
+        let refused = run.finish();
+        let said = refused.refused_in_a_line();
+        let named =
+            format!("waylay: this is inside of the run waylay-{}, which is of another version", outer.id());
+        assert!(said.starts_with(&named), "{said}");
+    }
+}
