@@ -103,6 +103,8 @@ pub struct Flow {
     pub listener: u32,
     /// Whether the service has asked about it.
     pub taken: u32,
+    /// The last sweep that found a socket of its, or began after it.
+    pub seen: u64,
     /// Where the leg was going.
     pub destination: Address,
     /// With this leg's hop.

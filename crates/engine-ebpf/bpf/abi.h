@@ -79,6 +79,7 @@ struct wl_flow {
 	__u32 slot; /* of the service it was redirected to; on an outbound socket: of the setter */
 	__u32 listener; /* of that service: an index of struct wl_progress */
 	__u32 taken;	/* the service has asked about it */
+	__u64 seen; /* the last sweep that found a socket of its, or began after it */
 	struct wl_address destination;
 	struct wl_chain chain;
 	struct wl_process application;

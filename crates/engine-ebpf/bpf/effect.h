@@ -174,6 +174,7 @@ static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_c
 	flow->slot = slot;
 	flow->listener = (slot * 2 + !wl_takes_ip4(&c->leg)) * WL_MAX_LISTENERS + c->listener;
 	flow->taken = 0;
+	flow->seen = sweep;
 	flow->destination = c->leg.remote;
 	if (!c->carried)
 		flow->application = c->leg.caller;

@@ -121,6 +121,26 @@ static __always_inline struct wl_flow *wl_new_flow(const struct wl_flow *carried
 	return bpf_map_lookup_elem(&flows, id);
 }
 
+/*
+ * A sweep is three walks, which user space starts one after the other: over the
+ * applications' sockets and the services', to see which flows have one, and over
+ * the flows, to end those that have had none. A flow that is younger than the
+ * sweep before is not judged: its socket may not have its note yet.
+ */
+static __always_inline void wl_see(__u64 id)
+{
+	struct wl_flow *flow = bpf_map_lookup_elem(&flows, &id);
+
+	if (flow)
+		flow->seen = sweep;
+}
+
+static __always_inline void wl_judge(const struct wl_flow *flow)
+{
+	if (flow->seen < sweep)
+		wl_end_flow(flow->id, WL_ENDED_BY_CLIENT);
+}
+
 /* Both ends of a loopback connection name it alike: client first. */
 static __always_inline void wl_tuple_of(struct bpf_sock_ops *ops, bool client, struct wl_tuple *t)
 {

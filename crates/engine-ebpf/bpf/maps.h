@@ -172,6 +172,7 @@ struct {
 } lost_events SEC(".maps");
 
 __u64 last_flow;
+__u64 sweep; /* the number of the next */
 __u64 live_flows;
 
 /* Only here so that the types no map holds are in the object's type

@@ -395,6 +395,48 @@ int wl_carriers(struct bpf_iter__bpf_sk_storage_map *ctx)
 	return 0;
 }
 
+/* For sweeps: what `outgoing` and `inbound` hold begins with the flow. */
+SEC("iter/bpf_sk_storage_map")
+int wl_see_flow(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	const __u64 *id = ctx->value;
+
+	if (id)
+		wl_see(*id);
+	return 0;
+}
+
+/* The last call is for no flow. */
+SEC("iter/bpf_map_elem")
+int wl_judge_flow(struct bpf_iter__bpf_map_elem *ctx)
+{
+	const struct wl_flow *flow = ctx->value;
+
+	if (flow)
+		wl_judge(flow);
+	else
+		sweep++;
+	return 0;
+}
+
+/* Addresses of a flow that has ended lead nowhere. */
+SEC("iter/bpf_map_elem")
+int wl_judge_tuple(struct bpf_iter__bpf_map_elem *ctx)
+{
+	const struct wl_tuple *key = ctx->key;
+	const __u64 *flow = ctx->value;
+	struct wl_tuple tuple;
+	__u64 id;
+
+	if (!key || !flow)
+		return 0;
+	id = *flow;
+	tuple = *key;
+	if (!bpf_map_lookup_elem(&flows, &id))
+		bpf_map_delete_elem(&tuples, &tuple);
+	return 0;
+}
+
 /* A socket closed with data in flight leaves TCP's states much later; the
  * service is done with it now. */
 SEC("cgroup/sock_release")

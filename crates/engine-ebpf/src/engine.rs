@@ -28,6 +28,7 @@ use crate::{
     routes::RoutePublisher,
     scope::Scope,
     slots::SharedSlots,
+    sweep::FlowSweeper,
 };
 
 /// The eBPF engine of one scope.
@@ -123,6 +124,14 @@ impl EbpfEngine {
     /// [`EbpfError::Map`].
     pub fn progress_reader(&self) -> Result<ProgressReader, EbpfError> {
         Ok(ProgressReader::new(self.loaded.map("progress")?, self.slots.clone()))
+    }
+
+    /// Ends flows whose end no program was told of; it can go to another thread.
+    ///
+    /// # Errors
+    /// [`EbpfError::Map`].
+    pub fn flow_sweeper(&mut self) -> Result<FlowSweeper, EbpfError> {
+        FlowSweeper::new(&mut self.loaded)
     }
 
     /// The refusals the programs report; it can go to another thread.

@@ -24,6 +24,7 @@ mod registry;
 mod routes;
 mod scope;
 mod slots;
+mod sweep;
 mod sys;
 
 pub use bpffs::{bpf_file_system, bpf_file_system_is_mounted};
@@ -39,3 +40,4 @@ pub use progress::{Progress, ProgressReader};
 pub use registry::{LAYOUT as REGISTRY_LAYOUT, forget_instance, forget_other_layouts};
 pub use routes::RoutePublisher;
 pub use scope::{Limits, Scope};
+pub use sweep::FlowSweeper;

@@ -1,8 +1,8 @@
 //! From the object file to programs in the kernel.
 
-use std::{fs, path::Path};
+use std::{fs, os::fd::BorrowedFd, path::Path};
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, PrintLevel, ProgramMut};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, PrintLevel, ProgramMut};
 use rustix::rand::GetRandomFlags;
 use waylay_abi as abi;
 use zerocopy::IntoBytes;
@@ -54,6 +54,13 @@ impl Loaded {
         };
         let map = found.ok_or_else(missing)?;
         MapHandle::try_from(&map).map_err(|source| EbpfError::Map { map: name, source })
+    }
+
+    /// One of the programs that are called for each entry of a map, tied to that map.
+    pub(crate) fn iterator(&mut self, program: &'static str, map: BorrowedFd<'_>) -> libbpf_rs::Result<Link> {
+        let found = self.program(program);
+        let missing = || libbpf_rs::Error::from(std::io::Error::from(std::io::ErrorKind::NotFound));
+        found.ok_or_else(missing)?.attach_iter(map)
     }
 
     pub(crate) fn program(&mut self, name: &'static str) -> Option<ProgramMut<'_>> {

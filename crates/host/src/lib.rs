@@ -22,6 +22,7 @@ mod run;
 mod service;
 mod signals;
 mod spec;
+mod sweep;
 mod sys;
 pub mod user;
 

@@ -27,6 +27,7 @@ use crate::{
     service::{Running, Waiting, launcher},
     signals::Signals,
     spec::{Ended, Observer, RunSpec, Step},
+    sweep::Sweeping,
     sys,
     user::Identity,
 };
@@ -147,6 +148,7 @@ impl Place {
         engine.attach()?;
         let refusals = RefusalReader::start(&engine, tables, observer)?;
         let health = HealthWatch::new(&engine, spec, &waiting, observer)?;
+        let sweeping = Sweeping::start(engine.flow_sweeper()?);
         let running = release(waiting, spec, &engine, observer)?;
         let health = health.start();
         let outcome = self.run_command(spec, signals, observer);
@@ -159,6 +161,7 @@ impl Place {
             service.wait();
         }
         refusals.stop();
+        sweeping.stop();
         engine.remove()?;
         outcome
     }

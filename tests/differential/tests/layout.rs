@@ -71,6 +71,7 @@ fn answers() -> Vec<(&'static str, Layout)> {
                 slot,
                 listener,
                 taken,
+                seen,
                 destination,
                 chain,
                 application,
