@@ -104,7 +104,12 @@ struct sock_cgroup_data {
 	struct cgroup *cgroup;
 };
 
+struct sock_common {
+	volatile unsigned char skc_state;
+};
+
 struct sock {
+	struct sock_common __sk_common;
 	struct sock_cgroup_data sk_cgrp_data;
 	__u8 sk_kern_sock : 1;
 	__u32 sk_ack_backlog;
@@ -151,6 +156,7 @@ struct bpf_iter__bpf_map_elem {
 
 struct bpf_iter__bpf_sk_storage_map {
 	struct bpf_iter_meta *meta;
+	struct sock *sk;
 	void *value;
 };
 

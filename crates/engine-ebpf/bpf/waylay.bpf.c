@@ -395,13 +395,15 @@ int wl_carriers(struct bpf_iter__bpf_sk_storage_map *ctx)
 	return 0;
 }
 
-/* For sweeps: what `outgoing` and `inbound` hold begins with the flow. */
+/* For sweeps: what `outgoing` and `inbound` hold begins with the flow. A socket
+ * whose connection is over keeps no flow. */
 SEC("iter/bpf_sk_storage_map")
 int wl_see_flow(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
 	const __u64 *id = ctx->value;
+	struct sock *sk = ctx->sk;
 
-	if (id)
+	if (id && sk && BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_CLOSE)
 		wl_see(*id);
 	return 0;
 }

@@ -8,7 +8,7 @@ use std::{
 
 use waylay_engine_ebpf::FlowSweeper;
 
-/// Between two sweeps. With nothing to look at one takes a fraction of a millisecond.
+/// Between two sweeps. One takes a millisecond with nothing to look at, and five with 8,000 flows.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Sweeps on a thread of its own.

@@ -6,6 +6,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     path::Path,
     process::Command,
+    time::Duration,
 };
 
 use libbpf_rs::{
@@ -84,6 +85,20 @@ fn of_connections_that_were_never_accepted_are_swept_up() {
     sweeper.sweep().unwrap();
     assert_eq!(lab.engine.flow_count().unwrap(), 0);
     // Nobody waits for the service either.
+    let progress = lab.engine.progress_reader().unwrap().of(ServiceId(1)).unwrap();
+    assert!(progress.iter().all(|listener| listener.waiting == 0), "{progress:?}");
+}
+
+/// As the service would find them, were it to accept them.
+#[test]
+fn of_connections_that_were_reset_while_they_waited_are_swept_up() {
+    let (mut lab, _four, _six) = lab("resets");
+    for application in dial(&lab) {
+        application.set_linger(Some(Duration::ZERO)).unwrap();
+    }
+    let sweeper = lab.engine.flow_sweeper().unwrap();
+    (0..2).for_each(|_| sweeper.sweep().unwrap());
+    assert_eq!(lab.engine.flow_count().unwrap(), 0);
     let progress = lab.engine.progress_reader().unwrap().of(ServiceId(1)).unwrap();
     assert!(progress.iter().all(|listener| listener.waiting == 0), "{progress:?}");
 }
