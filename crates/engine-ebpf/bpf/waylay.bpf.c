@@ -108,12 +108,15 @@ static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_conne
  * gets the kernel's own error. A socket bound to a device needs none. */
 static __always_inline void wl_judge_route(struct bpf_sock_addr *ctx, struct wl_connect *c, struct wl_choice *choice)
 {
-	const struct wl_route *route = wl_route_to(&c->leg.remote);
+	const struct wl_route *route;
 
+	if (choice->filter < 0)
+		return;
+	route = wl_route_to(&c->leg.remote);
 	if (!route)
 		return;
 	__builtin_memcpy(c->redirect.source, route->source, sizeof(route->source));
-	if (!route->error || choice->filter < 0 || ctx->sk->bound_dev_if ||
+	if (!route->error || ctx->sk->bound_dev_if ||
 	    (c->carried && c->carried->wishes.bound_device))
 		return;
 	choice->refusal = WL_REFUSED_NO_ROUTE;

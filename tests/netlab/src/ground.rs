@@ -102,7 +102,9 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    fn new() -> Self {
+    /// One with nothing in it but a loopback device.
+    #[expect(clippy::new_without_default, reason = "it changes the host, so it is asked for by name")]
+    pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let namespace = Self { name: format!("netlab-{}-{count}", std::process::id()) };
@@ -118,6 +120,15 @@ impl Namespace {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", path.display())).arg(program);
         command
+    }
+
+    /// The same command, inside.
+    pub fn within(&self, command: &Command) -> Command {
+        let mut inside = self.command(command.get_program().to_str().unwrap());
+        inside
+            .args(command.get_args())
+            .envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        inside
     }
 
     /// Sets one of its parameters below `/proc/sys`.
