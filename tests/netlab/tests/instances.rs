@@ -408,6 +408,20 @@ mod nested {
         patiently("the clean-up", || inner.is_gone().then_some(()));
     }
 
+    /// As behind sudo: the command is the person's, the run is root's.
+    #[test]
+    fn an_inner_run_gives_its_command_to_the_person_behind_sudo() {
+        let server = greeter(Ipv4Addr::LOCALHOST);
+        let read =
+            format!("id -u; read -n 5 word < /dev/tcp/127.0.0.1/{}; echo $word", server.address().port());
+        let inner = format!("SUDO_UID=65534 exec \"$0\" run --through inner=log -- bash -c '{read}'");
+        let run = waylay().reporting().args(["--through", "outer=log", "--", "bash", "-c", &inner]);
+        let finished = run.args([Waylay::binary()]).finish().well();
+        assert_eq!(finished.stdout, "65534\nhello\n", "{finished:?}");
+        assert!(finished.stderr.contains("via inner"), "{finished:?}");
+        assert_eq!(finished.report_of("outer").original_destination, server.address());
+    }
+
     /// Of a user's command nothing can be hooked, and nothing be put outside of the outer run.
     #[test]
     fn a_run_inside_of_a_users_is_refused_in_a_line() {
@@ -510,6 +524,19 @@ mod two_programs_on_one_cgroup {
             bytes
         }));
         assert!(matches!(nobodys, Err(SetError::Expired)), "{nobodys:?}");
+    }
+
+    /// To the outer one it is the service that dials without records: it goes on after it, and not to it again.
+    #[test]
+    fn do_not_send_what_is_dialled_within_a_service_to_that_service() {
+        let both = Both::new("within");
+        let server = listener4();
+        let address = server.local_addr().unwrap();
+        assert_eq!(both.inner.dial("app", &[address]), connected(&[address]));
+        assert_eq!((both.inner_services.take().len(), both.outer_services.take().len()), (1, 0));
+        assert_eq!(both.inner.dial("svc-1", &[address]), connected(&[address]));
+        server.accept().unwrap();
+        assert_eq!((both.inner_services.take().len(), both.outer_services.take().len()), (0, 0));
     }
 
     /// What the outer one gave its service is of use there, although a program of another instance is asked first.
