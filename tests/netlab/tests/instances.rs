@@ -17,6 +17,8 @@ use waylay_netlab::{
     Dialled, Ground, Instance, Lab, Programs, Report, Running, TcpServer, Waylay, kill, patiently, python,
 };
 
+const WAYS_TO_CONNECT: &str = include_str!("../scripts/ways_to_connect.py");
+
 fn listener4() -> TcpListener {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
 }
@@ -406,6 +408,20 @@ mod nested {
         assert!(outer.is_gone());
         waylay().watch(["true"]).well();
         patiently("the clean-up", || inner.is_gone().then_some(()));
+    }
+
+    #[test]
+    fn whatever_way_a_socket_is_connected_both_runs_see_it() {
+        let server = greeter(Ipv4Addr::LOCALHOST);
+        let ways = "mptcp fast_open_by_sendto fast_open_by_option non_blocking from_a_bound_address";
+        let each = format!("for way in {ways}; do \"$0\" -c \"$1\" $way {}; done", server.address().port());
+        let run = two_deep().args(["--through", "inner=log"]);
+        let finished = run.watch(["sh", "-c", &each, python(), WAYS_TO_CONNECT]).well();
+        assert_eq!(finished.stdout, "hello\n".repeat(5), "{finished:?}");
+        for reports in [finished.reports(), finished.reports_in(INNER)] {
+            let went = reports.iter().map(|report| report.original_destination).collect::<Vec<_>>();
+            assert_eq!(went, [server.address(); 5], "{reports:#?}");
+        }
     }
 
     /// As behind sudo: the command is the person's, the run is root's.
