@@ -174,6 +174,7 @@ static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_c
 	flow->slot = slot;
 	flow->listener = (slot * 2 + !wl_takes_ip4(&c->leg)) * WL_MAX_LISTENERS + c->listener;
 	flow->taken = 0;
+	flow->seen = sweep;
 	flow->destination = c->leg.remote;
 	if (!c->carried)
 		flow->application = c->leg.caller;
@@ -224,6 +225,7 @@ static __always_inline int wl_redirect(struct bpf_sock_addr *ctx, int family, st
 
 	if (full)
 		return wl_refuse(&c->leg, full, ENOBUFS, service->id, filter->id);
+	wl_note_copy(c->excluded | 1ULL << (slot & 63));
 	flow = wl_new_flow(c->carried, &id);
 	if (!flow) {
 		wl_dismiss(c->leg.caller.cgroup);

@@ -3,16 +3,15 @@
 //! Who a caller is, is found out here as in every engine: by its cgroup, never by what the leg says.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use waylay_core::{
     Availability, Chain, Event, Hop, Leg, LegSummary, ListenerOwner, Process, Protocol, Records, Refusal,
-    Route, Routes, ServiceId, ServiceSet, Tables, Verdict, World, normal_form,
+    Route, Routes, ServiceId, ServiceSet, SlotInUse, Slots, Tables, Verdict, World, normal_form,
 };
 
-use crate::{Capabilities, Capability, CapabilityState, Engine, Feature, Installation, Liveness};
+use crate::{Capabilities, Capability, CapabilityState, Endpoint, Engine, Feature, Installation, Liveness};
 
 /// Names a socket, as a cookie does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +75,9 @@ pub struct MemoryEngine {
     /// engine; what is said here of a service that lives (a full backlog) is kept.
     pub world: World,
     installation: Installation,
+    slots: Slots,
+    /// Of services that were removed and whose slots are not free yet.
+    leaving: Vec<Endpoint>,
     liveness: BTreeMap<ServiceId, Liveness>,
     routes: Routes,
     flows: BTreeMap<FlowId, Flow>,
@@ -169,8 +171,25 @@ impl MemoryEngine {
     }
 
     fn identify(&self, caller: Process) -> Process {
-        let endpoint = self.installation.endpoints.iter().find(|endpoint| endpoint.cgroup == caller.cgroup);
+        let endpoint = self.endpoints().find(|endpoint| endpoint.cgroup == caller.cgroup);
         Process { service: endpoint.map(|endpoint| endpoint.service), ..caller }
+    }
+
+    /// Where services are, those included that carry on what they have received.
+    fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.installation.endpoints.iter().chain(&self.leaving)
+    }
+
+    fn free_slots(&mut self) {
+        let carried = self.services_in_use();
+        let is_taken =
+            |service| self.installation.tables.service(service).is_some() || carried.contains(service);
+        let free: Vec<ServiceId> =
+            self.slots.iter().map(|(service, _)| service).filter(|&service| !is_taken(service)).collect();
+        for service in free {
+            self.slots.release(service);
+            self.leaving.retain(|endpoint| endpoint.service != service);
+        }
     }
 
     fn world_for(&self, leg: &Leg) -> World {
@@ -202,7 +221,7 @@ impl MemoryEngine {
 
     fn listener_at(&self, address: SocketAddr) -> Option<ListenerOwner> {
         let at = |listener: SocketAddr| same_place(listener, address);
-        let endpoint = self.installation.endpoints.iter().find(|endpoint| {
+        let endpoint = self.endpoints().find(|endpoint| {
             endpoint.tcp4.iter().any(|&v4| at(v4.into())) || endpoint.tcp6.iter().any(|&v6| at(v6.into()))
         })?;
         Some(ListenerOwner::OwnInstance(endpoint.service))
@@ -236,10 +255,14 @@ impl MemoryEngine {
 }
 
 impl Engine for MemoryEngine {
-    type Error = Infallible;
+    type Error = SlotInUse;
 
     fn install(&mut self, installation: &Installation) -> Result<(), Self::Error> {
-        self.installation = installation.clone();
+        self.free_slots();
+        self.slots.take_over(installation.tables.slots())?;
+        let before = std::mem::replace(&mut self.installation, installation.clone());
+        self.leaving.extend(before.endpoints);
+        self.leaving.retain(|endpoint| installation.tables.service(endpoint.service).is_none());
         self.liveness.retain(|&service, _| installation.tables.service(service).is_some());
         Ok(())
     }
@@ -256,6 +279,11 @@ impl Engine for MemoryEngine {
 
     fn events(&mut self, _timeout: Duration) -> Result<Vec<Event>, Self::Error> {
         Ok(std::mem::take(&mut self.events))
+    }
+
+    fn slots(&mut self) -> Result<Slots, Self::Error> {
+        self.free_slots();
+        Ok(self.slots.clone())
     }
 
     fn capabilities(&self) -> Capabilities {
