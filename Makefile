@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test test-windows test-sanitizers model budgets fuzz bench lint build install uninstall
+.PHONY: help demo test test-windows test-sanitizers model budgets fuzz bench instructions guarantee lint build install uninstall
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -41,9 +41,20 @@ fuzz: ## fuzz the arguments of the control codes for a minute (needs a nightly t
 	mkdir -p fuzz/target/found
 	cargo +nightly fuzz run arguments fuzz/target/found fuzz/corpus/arguments -- -max_total_time=60 -max_len=512
 
-bench: ## measure what waylay costs, against what it is built on (needs root)
-	@scripts/setup build
-	cargo bench -p waylay-benches --benches
+bench: ## measure what waylay costs, against what it is built on and against others (needs root)
+	@scripts/setup bench
+	cargo build --release -p waylay-cli
+	cargo build --release -p waylay-benches --bin bench-seat
+	cargo bench -p waylay-benches --bench connect --bench options --bench control_codes --bench relay
+
+guarantee: ## run the tests that guard one promise of GUARANTEES.md: make guarantee N=7
+	@scripts/setup test
+	@scripts/guarantee $(N)
+
+instructions: ## count what watched parts take, by callgrind, against their budget
+	@scripts/setup instructions
+	cargo build --release -p waylay-benches --bin bench-seat
+	cargo bench -p waylay-benches --bench instructions
 
 lint: ## check format, clippy, dependencies and documentation
 	@scripts/setup lint

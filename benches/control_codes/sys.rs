@@ -1,5 +1,5 @@
 //! The calls that are compared, as a program in C makes them.
-#![expect(unsafe_code, reason = "getsockopt(2), and the library for C as the dynamic linker gives it")]
+#![expect(unsafe_code, reason = "the library for C as the dynamic linker gives it")]
 
 use std::{
     ffi::{CString, c_int, c_void},
@@ -64,13 +64,4 @@ unsafe fn symbol(library: *mut c_void, name: &std::ffi::CStr) -> *mut c_void {
     let found = unsafe { libc::dlsym(library, name.as_ptr()) };
     assert!(!found.is_null(), "{name:?} is not there");
     found
-}
-
-/// The getsockopt(2) that a query makes; the bytes of the answer.
-pub(crate) fn get_option(socket: RawFd, level: c_int, name: c_int, answer: &mut [u8]) -> u32 {
-    let mut len = answer.len() as libc::socklen_t;
-    // SAFETY: `answer` is writable for `len` bytes.
-    let result = unsafe { libc::getsockopt(socket, level, name, answer.as_mut_ptr().cast(), &raw mut len) };
-    assert_eq!(result, 0);
-    len
 }

@@ -19,11 +19,19 @@ use waylay_inspect::{
 use crate::{args::ServeArgs, spec::Builtin};
 
 pub(crate) fn serve(args: ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
-    // With a thread for each processor: the connections of a service have nothing to do with each other. What
-    // the kernel reports of a thread has its name.
-    let runtime = Builder::new_multi_thread().thread_name(&args.name).enable_all().build()?;
+    // What the kernel reports of a thread has its name.
+    let runtime = threads(args.builtin).thread_name(&args.name).enable_all().build()?;
     runtime.block_on(run(args))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The log leaves the bytes to the kernel: handing a connection from thread to thread would cost it more than it
+/// does itself, in time and in latency (`make bench`). A scan works on every byte, and that divides well.
+fn threads(builtin: Builtin) -> Builder {
+    match builtin {
+        Builtin::Log => Builder::new_current_thread(),
+        Builtin::Scan => Builder::new_multi_thread(),
+    }
 }
 
 async fn run(args: ServeArgs) -> Result<(), Box<dyn Error>> {

@@ -39,9 +39,9 @@ static __always_inline void wl_report(const struct wl_leg *leg, __u32 refusal, _
 	bpf_ringbuf_submit(event, 0);
 }
 
-static __always_inline int wl_refuse(const struct wl_leg *leg, __u32 refusal, __u32 error, __u32 service,
-				     __u32 filter)
+static __always_inline int wl_refuse(struct wl_leg *leg, __u32 refusal, __u32 error, __u32 service, __u32 filter)
 {
+	wl_introduce(&leg->caller);
 	wl_report(leg, refusal, error, service, filter);
 	bpf_set_retval(-(int)error);
 	return WL_REJECT;
@@ -174,6 +174,7 @@ static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_c
 	flow->slot = slot;
 	flow->listener = (slot * 2 + !wl_takes_ip4(&c->leg)) * WL_MAX_LISTENERS + c->listener;
 	flow->taken = 0;
+	flow->seen = sweep;
 	flow->destination = c->leg.remote;
 	if (!c->carried)
 		flow->application = c->leg.caller;
@@ -237,11 +238,14 @@ static __always_inline int wl_redirect(struct bpf_sock_addr *ctx, int family, st
 
 	if (full)
 		return wl_refuse(&c->leg, full, ENOBUFS, service->id, filter->id);
+	wl_note_copy(c->excluded | 1ULL << (slot & 63));
 	flow = wl_new_flow(c->carried, &id);
 	if (!flow) {
 		wl_dismiss(c->leg.caller.cgroup);
 		return wl_refuse(&c->leg, WL_REFUSED_NO_FLOWS, ENOBUFS, service->id, filter->id);
 	}
+	if (!c->carried)
+		wl_introduce(&c->leg.caller);
 	wl_fill_flow(flow, c, id, slot, service, filter);
 	if (!c->carried) {
 		wl_wishes(ctx->sk, family, &flow->wishes);

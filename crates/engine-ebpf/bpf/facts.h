@@ -43,17 +43,26 @@ static __always_inline __u32 wl_caller_slot(const struct wl_config *cfg)
 	return slot ? *slot : WL_NO_SLOT;
 }
 
+/* What filters ask about the caller. Read through pointers the verifier knows:
+ * a helper call for each is what an unmatched connect() would notice most. */
 static __always_inline void wl_caller(struct wl_process *p)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct inode *inode = BPF_CORE_READ(task, mm, exe_file, f_inode);
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task_btf();
+	struct inode *inode = task->mm->exe_file->f_inode;
 
-	p->start_time_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 	p->cgroup = bpf_get_current_cgroup_id();
-	p->exe_device = BPF_CORE_READ(inode, i_sb, s_dev);
-	p->exe_inode = BPF_CORE_READ(inode, i_ino);
-	p->pid = bpf_get_current_pid_tgid() >> 32;
+	p->exe_device = inode->i_sb->s_dev;
+	p->exe_inode = inode->i_ino;
 	p->uid = (__u32)bpf_get_current_uid_gid();
+}
+
+/* The rest, for what is remembered or reported. */
+static __always_inline void wl_introduce(struct wl_process *p)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task_btf();
+
+	p->start_time_ns = task->group_leader->start_boottime;
+	p->pid = bpf_get_current_pid_tgid() >> 32;
 	bpf_get_current_comm(p->comm, sizeof(p->comm));
 }
 
@@ -147,7 +156,25 @@ static __always_inline bool wl_owned_by_kernel(struct bpf_sock *sk)
 {
 	struct sock *owned = (struct sock *)wl_msk(sk) ?: (struct sock *)bpf_skc_to_tcp_sock(sk);
 
-	return owned && BPF_CORE_READ_BITFIELD_PROBED(owned, sk_kern_sock);
+	return owned && BPF_CORE_READ_BITFIELD(owned, sk_kern_sock);
+}
+
+/* Whether a socket was made in this cgroup or below it, so that the programs
+ * that are attached there are asked about it. Global, for the stack's sake. */
+WL_GLOBAL int wl_is_made_in(struct bpf_sock_addr *ctx, __u64 cgroup, __u32 level)
+{
+	struct sock *full = (struct sock *)bpf_skc_to_tcp_sock(ctx->sk);
+	struct cgroup *at, *ancestor = NULL;
+
+	if (!full)
+		return 0;
+	at = BPF_CORE_READ(full, sk_cgrp_data.cgroup);
+	if (!at || level > (__u32)BPF_CORE_READ(at, level))
+		return 0;
+	bpf_probe_read_kernel(&ancestor, sizeof(ancestor),
+			      (void *)at + bpf_core_field_offset(struct cgroup, ancestors) +
+				      (__u64)level * sizeof(ancestor));
+	return ancestor && BPF_CORE_READ(ancestor, kn, id) == cgroup;
 }
 
 static __always_inline void wl_wishes(struct bpf_sock *sk, int family, struct wl_socket_wishes *w)

@@ -10,6 +10,8 @@
 //! ```
 
 mod bpffs;
+mod carried;
+mod claims;
 mod cost;
 mod encode;
 mod engine;
@@ -22,9 +24,12 @@ mod progress;
 mod registry;
 mod routes;
 mod scope;
+mod slots;
+mod sweep;
 mod sys;
 
 pub use bpffs::{bpf_file_system, bpf_file_system_is_mounted};
+pub use claims::{Held, Holder};
 pub use cost::{Cost, STACK_UNIT, measure_programs};
 pub use encode::encode;
 pub use engine::{EbpfEngine, LivenessMarks, capabilities};
@@ -34,6 +39,7 @@ pub use hooks::{Below, Hook, Hooked, HookedProgram, hooked};
 pub use load::OBJECT;
 pub use probe::{Probed, probe_programs};
 pub use progress::{Progress, ProgressReader};
-pub use registry::forget_instance;
+pub use registry::{LAYOUT as REGISTRY_LAYOUT, forget_instance, forget_other_layouts};
 pub use routes::RoutePublisher;
 pub use scope::{Limits, Scope};
+pub use sweep::FlowSweeper;

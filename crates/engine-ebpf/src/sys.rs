@@ -1,7 +1,7 @@
 //! Questions to the kernel that no safe library asks.
 #![expect(
     unsafe_code,
-    reason = "getsockopt(SO_NETNS_COOKIE), bpf(BPF_PROG_QUERY, BPF_OBJ_GET_INFO_BY_FD), the verifier's log"
+    reason = "getsockopt(SO_NETNS_COOKIE), bpf(BPF_PROG_QUERY, BPF_MAP_LOOKUP_BATCH, BPF_OBJ_GET_INFO_BY_FD), the verifier's log"
 )]
 
 use std::{
@@ -13,6 +13,7 @@ use std::{
 };
 
 use libbpf_rs::{AsRawLibbpf, Object, OpenObject, libbpf_sys};
+use zerocopy::IntoBytes;
 
 /// Programs that the kernel lets anybody attach to one cgroup at one hook: `BPF_CGROUP_MAX_PROGS`.
 const MOST_PROGRAMS: u32 = 64;
@@ -141,4 +142,66 @@ pub(crate) fn netns_cookie() -> io::Result<u64> {
         return Err(io::Error::last_os_error());
     }
     Ok(cookie)
+}
+
+/// How many entries of a map are read at a time, at first.
+const BATCH: usize = 256;
+
+/// Shows every value that stays in a hash map throughout, and some of those that come or go meanwhile. Unlike a walk from
+/// key to key (`BPF_MAP_GET_NEXT_KEY`) it holds each bucket's lock, so that a deleted entry leads nobody astray.
+///
+/// `size` has to be the map's value size. `libbpf_rs` has the same, but takes an error for the end.
+pub(crate) fn for_each_value(
+    map: BorrowedFd<'_>,
+    key_size: usize,
+    size: usize,
+    mut look: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let options = libbpf_sys::bpf_map_batch_opts {
+        sz: size_of::<libbpf_sys::bpf_map_batch_opts>() as _,
+        ..Default::default()
+    };
+    // Of words, so that they are aligned as a value needs it.
+    let mut room = BATCH;
+    let (mut keys, mut values) =
+        (vec![0_u64; room * key_size.div_ceil(8)], vec![0_u64; room * size.div_ceil(8)]);
+    // The kernel's place in the map is a number of 32 bits; a key would have to fit as well.
+    let (mut place, mut next) = (vec![0_u64; key_size.div_ceil(8)], vec![0_u64; key_size.div_ceil(8)]);
+    let mut first = true;
+    loop {
+        let mut count = room as u32;
+        let from = if first { std::ptr::null_mut() } else { place.as_mut_ptr() };
+        // SAFETY: the kernel reads `from`, if it is not null, and writes `next`, each of which has room for a key and for
+        // the number of 32 bits that a hash map uses instead; it writes at most `count` keys and values, for which there
+        // is room in `keys` and `values`, and the number of them to `count`. All of them outlive the call.
+        let result = unsafe {
+            libbpf_sys::bpf_map_lookup_batch(
+                map.as_raw_fd(),
+                from.cast(),
+                next.as_mut_ptr().cast(),
+                keys.as_mut_ptr().cast(),
+                values.as_mut_ptr().cast(),
+                &raw mut count,
+                &raw const options,
+            )
+        };
+        match -result {
+            0 | libc::ENOENT => {}
+            libc::ENOSPC => {
+                // More in one bucket than there is room for.
+                room *= 2;
+                keys.resize(room * key_size.div_ceil(8), 0);
+                values.resize(room * size.div_ceil(8), 0);
+                continue;
+            }
+            libc::EINTR => continue,
+            errno => return Err(io::Error::from_raw_os_error(errno)),
+        }
+        values.as_bytes().chunks_exact(size).take(count as usize).for_each(&mut look);
+        if result != 0 {
+            return Ok(());
+        }
+        std::mem::swap(&mut place, &mut next);
+        first = false;
+    }
 }

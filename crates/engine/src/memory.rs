@@ -3,16 +3,15 @@
 //! Who a caller is, is found out here as in every engine: by its cgroup, never by what the leg says.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use waylay_core::{
     Availability, Chain, Event, Hop, Leg, LegSummary, ListenerOwner, Process, Protocol, Records, Refusal,
-    Route, Routes, ServiceId, ServiceSet, Tables, Verdict, World, normal_form,
+    Route, Routes, ServiceId, ServiceSet, SlotInUse, Slots, Tables, Verdict, World, normal_form,
 };
 
-use crate::{Capabilities, Capability, CapabilityState, Engine, Feature, Installation, Liveness};
+use crate::{Capabilities, Capability, CapabilityState, Endpoint, Engine, Feature, Installation, Liveness};
 
 /// Names a socket, as a cookie does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,8 +75,9 @@ pub struct MemoryEngine {
     /// engine; what is said here of a service that lives (a full backlog) is kept.
     pub world: World,
     installation: Installation,
-    /// Who lives in a cgroup. Services that are gone stay in it: they may have connections yet.
-    known: BTreeMap<u64, ServiceId>,
+    slots: Slots,
+    /// Of services that were removed and whose slots are not free yet.
+    leaving: Vec<Endpoint>,
     liveness: BTreeMap<ServiceId, Liveness>,
     routes: Routes,
     flows: BTreeMap<FlowId, Flow>,
@@ -179,13 +179,31 @@ impl MemoryEngine {
     }
 
     fn identify(&self, caller: Process) -> Process {
-        Process { service: self.known.get(&caller.cgroup).copied(), ..caller }
+        let endpoint = self.endpoints().find(|endpoint| endpoint.cgroup == caller.cgroup);
+        Process { service: endpoint.map(|endpoint| endpoint.service), ..caller }
     }
 
     /// Nobody but the service that set them can make use of records.
     fn records_on(&self, socket: SocketId, caller: Process) -> Records {
         let carried = self.records.get(&socket).filter(|carried| caller.service == Some(carried.set_by));
         carried.map_or(Records::None, |carried| Records::Carried(carried.chain.clone()))
+    }
+
+    /// Where services are, those included that carry on what they have received.
+    fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.installation.endpoints.iter().chain(&self.leaving)
+    }
+
+    fn free_slots(&mut self) {
+        let carried = self.services_in_use();
+        let is_taken =
+            |service| self.installation.tables.service(service).is_some() || carried.contains(service);
+        let free: Vec<ServiceId> =
+            self.slots.iter().map(|(service, _)| service).filter(|&service| !is_taken(service)).collect();
+        for service in free {
+            self.slots.release(service);
+            self.leaving.retain(|endpoint| endpoint.service != service);
+        }
     }
 
     fn world_for(&self, leg: &Leg) -> World {
@@ -216,7 +234,7 @@ impl MemoryEngine {
 
     fn listener_at(&self, address: SocketAddr) -> Option<ListenerOwner> {
         let at = |listener: SocketAddr| same_place(listener, address);
-        let endpoint = self.installation.endpoints.iter().find(|endpoint| {
+        let endpoint = self.endpoints().find(|endpoint| {
             endpoint.tcp4.iter().any(|&v4| at(v4.into())) || endpoint.tcp6.iter().any(|&v6| at(v6.into()))
         })?;
         Some(ListenerOwner::OwnInstance(endpoint.service))
@@ -253,14 +271,17 @@ impl MemoryEngine {
 }
 
 impl Engine for MemoryEngine {
-    type Error = Infallible;
+    type Error = SlotInUse;
 
     fn install(&mut self, installation: &Installation) -> Result<(), Self::Error> {
-        let stays = |service| installation.tables.service(service).is_some();
-        let was_there = |service| self.installation.tables.service(service).is_some();
-        self.liveness.retain(|&service, _| stays(service) && was_there(service));
-        self.installation = installation.clone();
-        self.known.extend(installation.endpoints.iter().map(|endpoint| (endpoint.cgroup, endpoint.service)));
+        self.free_slots();
+        self.slots.take_over(installation.tables.slots())?;
+        let before = std::mem::replace(&mut self.installation, installation.clone());
+        let is_in = |tables: &Tables, service| tables.service(service).is_some();
+        self.liveness
+            .retain(|&service, _| is_in(&before.tables, service) && is_in(&installation.tables, service));
+        self.leaving.extend(before.endpoints);
+        self.leaving.retain(|endpoint| !is_in(&installation.tables, endpoint.service));
         Ok(())
     }
 
@@ -276,6 +297,11 @@ impl Engine for MemoryEngine {
 
     fn events(&mut self, _timeout: Duration) -> Result<Vec<Event>, Self::Error> {
         Ok(std::mem::take(&mut self.events))
+    }
+
+    fn slots(&mut self) -> Result<Slots, Self::Error> {
+        self.free_slots();
+        Ok(self.slots.clone())
     }
 
     fn capabilities(&self) -> Capabilities {

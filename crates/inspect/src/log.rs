@@ -49,7 +49,7 @@ impl Observer for Look {
         Verdict::Forward
     }
 
-    fn looks(&self, _: Direction) -> bool {
-        !self.0.done()
+    fn looks(&self, direction: Direction) -> bool {
+        self.0.looks(direction)
     }
 }

@@ -124,6 +124,15 @@ impl Sniffer {
         matches!(self.stage, Stage::Done)
     }
 
+    /// Whether the next bytes of this direction can still tell it something. Of the destination's only the
+    /// very first can, and only before the application has spoken.
+    pub fn looks(&self, direction: Direction) -> bool {
+        match direction {
+            Direction::ToDestination => !self.done(),
+            Direction::ToApplication => matches!(self.stage, Stage::Silent),
+        }
+    }
+
     fn begin(&mut self, direction: Direction, first: u8) {
         (self.stage, self.protocol) = match direction {
             Direction::ToApplication => (Stage::Done, Protocol::ServerFirst),

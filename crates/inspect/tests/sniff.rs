@@ -50,6 +50,20 @@ fn found(protocol: Protocol, host: &str) -> (Protocol, Option<String>) {
     (protocol, Some(host.to_owned()))
 }
 
+/// What nobody looks at may be spliced: a request that is never recognised must not keep its answer from it.
+#[test]
+fn of_an_answer_only_the_first_byte_is_looked_at() {
+    let directions = [ToDestination, ToApplication];
+    let mut sniffer = Sniffer::new();
+    assert_eq!(directions.map(|direction| sniffer.looks(direction)), [true, true]);
+    sniffer.observe(ToDestination, b"get a-value");
+    assert_eq!(directions.map(|direction| sniffer.looks(direction)), [true, false]);
+    sniffer.observe(ToApplication, b"VALUE");
+    assert_eq!(sniffer.protocol(), Protocol::Unknown);
+    sniffer.observe(ToDestination, b"\n");
+    assert_eq!(directions.map(|direction| sniffer.looks(direction)), [false, false]);
+}
+
 #[test]
 fn nothing_is_silent() {
     let mut sniffer = Sniffer::new();

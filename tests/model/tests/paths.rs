@@ -59,11 +59,11 @@ impl Place {
     fn prepare(&mut self, model: &Chains, dial: &Dial) {
         let declaration = &model.declarations[dial.policy];
         if self.installed != Some(dial.policy) {
-            let slots = self.engine.tables().slots().clone();
+            let slots = self.engine.slots().expect("it cannot fail");
             let policy = &model.policies[dial.policy];
             let tables = Tables::compile_keeping(policy, slots).expect("few services");
             let endpoints = declaration.order.iter().map(|&service| endpoint(service)).collect();
-            self.engine.install(&Installation { tables, endpoints }).expect("it cannot fail");
+            self.engine.install(&Installation { tables, endpoints }).expect("no slot is given away");
             self.installed = Some(dial.policy);
         }
         for &service in &declaration.order {

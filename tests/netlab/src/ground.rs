@@ -105,8 +105,8 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes one, whose loopback is up.
-    #[expect(clippy::new_without_default, reason = "it makes a namespace")]
+    /// One with nothing in it but a loopback device.
+    #[expect(clippy::new_without_default, reason = "it changes the host, so it is asked for by name")]
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -123,6 +123,15 @@ impl Namespace {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", path.display())).arg(program);
         command
+    }
+
+    /// The same command, inside.
+    pub fn within(&self, command: &Command) -> Command {
+        let mut inside = self.command(command.get_program().to_str().unwrap());
+        inside
+            .args(command.get_args())
+            .envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        inside
     }
 
     /// From here on the calling thread, and what it starts, is inside.

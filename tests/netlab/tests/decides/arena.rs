@@ -12,7 +12,9 @@ use rustix::{
     io::Errno as Fault,
 };
 use socket2::{Domain, SockRef, Socket, Type};
-use waylay::{RedirectRecords, query_redirect_chain, query_redirect_context, query_redirect_records};
+use waylay::{
+    QueryError, RedirectRecords, query_redirect_chain, query_redirect_context, query_redirect_records,
+};
 use waylay_core::{
     Availability, Chain, Event, FileId, Leg, ListenerOwner, Policy, Prefix, Protocol, Reach, Records,
     Refusal, Routes, ServiceId, Slots, Tables, Verdict, World, decide,
@@ -34,6 +36,10 @@ pub(crate) struct Arena {
     lab: Lab,
     programs: Programs,
     scene: Scene,
+    /// The slots that services get if they are free.
+    wishes: [u8; 4],
+    /// Where services are that the engine knows: those installed, and those removed whose slots are not free yet.
+    known: BTreeMap<ServiceId, Endpoint>,
     flows: Vec<Flow>,
     pub(crate) tally: Tally,
     _namespace: Namespace,
@@ -119,10 +125,19 @@ impl Arena {
         doors.extend(served.map(|listener| (Door::Server, listener)));
         let diallers =
             Party::ALL.map(|party| (party, Dialler::start(party, &lab, &programs))).into_iter().collect();
-        let endpoints = (1..=SERVICES).map(|service| endpoint_of(&lab, &doors, service)).collect();
-        lab.install(&Policy::default(), endpoints);
-        let (scene, tally) = (Scene::default(), Tally::default());
-        Self { diallers, doors, lab, programs, scene, flows: Vec::new(), tally, _namespace: namespace }
+        lab.install(&Policy::default(), Vec::new());
+        Self {
+            diallers,
+            doors,
+            lab,
+            programs,
+            scene: Scene::default(),
+            wishes: [0, 1, 2, 3],
+            known: BTreeMap::new(),
+            flows: Vec::new(),
+            tally: Tally::default(),
+            _namespace: namespace,
+        }
     }
 
     pub(crate) fn try_case(&mut self, case: &Case) -> Result<(), TestCaseError> {
@@ -155,31 +170,35 @@ impl Arena {
         while self.accept(&AT_ONCE).is_some() {}
         let engine = &self.lab.engine;
         patiently("the flows end", || (engine.flow_count().unwrap() == 0).then_some(()));
-        let routes = std::mem::take(&mut self.scene.routes);
-        self.scene = Scene { routes, ..Scene::default() };
-        let slots = (1..).map(ServiceId).zip(case.slots);
-        self.scene.tables =
-            Tables::compile_keeping(&Policy::default(), Slots::restore(slots).unwrap()).unwrap();
-        let everybody = (1..=SERVICES).map(|id| crate::case::DeclaredService {
-            id,
-            open: false,
-            listens4: true,
-            listens6: true,
-            alive: false,
-        });
-        self.install(&Declared { services: everybody.collect(), filters: Vec::new(), sublayers: [0; 3] });
-        for service in (1..=SERVICES).map(ServiceId) {
-            self.mark(service, false);
-        }
+        self.install(&Declared { services: Vec::new(), filters: Vec::new(), sublayers: [0; 3] });
+        let engine = &mut self.lab.engine;
+        patiently("the slots are free", || engine.slots().unwrap().iter().next().is_none().then_some(()));
+        self.known.clear();
+        self.wishes = case.slots;
         if !self.scene.routes.is_empty() {
             self.publish([]);
         }
         self.reported();
     }
 
+    /// The slots that are taken, and for services of the policy without one those that they wish for.
+    fn slots(&mut self, policy: &Policy) -> Slots {
+        let taken = self.lab.engine.slots().unwrap();
+        self.known.retain(|&service, _| taken.of(service).is_some());
+        let mut slots: BTreeMap<ServiceId, u8> = taken.iter().collect();
+        for service in policy.services() {
+            let wish = self.wishes[service.id.0 as usize - 1];
+            if !slots.values().any(|&slot| slot == wish) {
+                slots.entry(service.id).or_insert(wish);
+            }
+        }
+        Slots::restore(slots).unwrap()
+    }
+
     fn install(&mut self, declared: &Declared) {
         let policy = declared.policy(self);
-        let tables = Tables::compile_keeping(&policy, self.scene.tables.slots().clone()).unwrap();
+        let slots = self.slots(&policy);
+        let tables = Tables::compile_keeping(&policy, slots).unwrap();
         let endpoints = declared.services.iter().map(|service| {
             let all = endpoint_of(&self.lab, &self.doors, service.id);
             let tcp4 = if service.listens4 { all.tcp4 } else { Vec::new() };
@@ -189,6 +208,12 @@ impl Arena {
         let endpoints: Vec<Endpoint> = endpoints.collect();
         let installation = Installation { tables: tables.clone(), endpoints: endpoints.clone() };
         self.lab.engine.install(&installation).unwrap();
+        for endpoint in &endpoints {
+            let (service, part) = (endpoint.service, format!("svc-{}", endpoint.service.0));
+            if self.known.insert(service, endpoint.clone()).is_none() {
+                self.lab.engine.serve_cgroup(service, &self.lab.cgroup(Some(&part))).unwrap();
+            }
+        }
         // One that goes is absent when it comes back, until it is said to be alive.
         self.scene.alive.retain(|&service| policy.service(service).is_some());
         (self.scene.policy, self.scene.tables, self.scene.endpoints) = (policy, tables, endpoints);
@@ -280,13 +305,13 @@ impl Arena {
         };
         let there = self.scene.endpoints.iter().filter(|endpoint| listens(endpoint));
         let there = there.map(|endpoint| endpoint.service).filter(|id| self.scene.alive.contains(id));
-        // What was registered once stays so for as long as the instance lives.
-        let listener = self.doors.iter().find_map(|(door, listener)| match door {
-            Door::Service(id) if canonical(listener.local_addr().unwrap()) == canonical(remote) => {
-                Some(ListenerOwner::OwnInstance(ServiceId(*id)))
-            }
-            Door::Service(_) | Door::Server => None,
-        });
+        let listeners = |endpoint: &Endpoint| {
+            let tcp4 = endpoint.tcp4.iter().copied().map(SocketAddr::V4);
+            tcp4.chain(endpoint.tcp6.iter().copied().map(SocketAddr::V6)).collect::<Vec<_>>()
+        };
+        let at = |endpoint: &&Endpoint| listeners(endpoint).contains(&canonical(remote));
+        let listener = self.known.values().find(at);
+        let listener = listener.map(|endpoint| ListenerOwner::OwnInstance(endpoint.service));
         World {
             listener,
             route: self.scene.routes.to(remote.ip()).route(),
@@ -429,6 +454,10 @@ fn see_at_service(
         query_redirect_context(&accepted),
         query_redirect_chain(&accepted),
     );
+    if let (Err(QueryError::NotRegistered | QueryError::NotRedirected), Err(_), Err(_)) = asked {
+        // Dialled without the engine's doing: a destination as any other.
+        return see_at_destination(&accepted, peer);
+    }
     let (Ok(records), Ok(context), Ok(hops)) = asked else {
         return (Seen::Lost(format!("at service {service}, which is answered {asked:?}")), None);
     };

@@ -1,0 +1,158 @@
+//! A client that does what it is told, line by line, and answers with numbers. The commands are the methods
+//! of `Seat` in the benches' library.
+
+use std::{
+    io::{Read, Write, stdin},
+    net::{SocketAddr, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::server::{ANSWER, BLOCK, REQUEST};
+
+const BUFFER: usize = 256 << 10;
+
+pub(crate) fn obey() {
+    let mut idle = Vec::new();
+    println!("ready");
+    for line in stdin().lines() {
+        let line = line.unwrap();
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["dial", server, count] => println!("{}", dial(address(server), number(count))),
+            ["greet", server, count, threads] => greet(address(server), number(count), number(threads)),
+            ["ping", server, count] => println!("{}", ping(address(server), number(count))),
+            ["down", server, bytes, streams] => {
+                streaming(number(streams), || down(address(server), number(bytes)));
+            }
+            ["up", server, bytes, streams] => {
+                streaming(number(streams), || up(address(server), number(bytes)));
+            }
+            ["idle", server, count] => {
+                idle.extend((0..number(count)).map(|_| opened(address(server))));
+                println!("0");
+            }
+            ["hang-up"] => {
+                idle.clear();
+                println!("0");
+            }
+            _ => panic!("{line:?}"),
+        }
+    }
+}
+
+fn address(word: &str) -> SocketAddr {
+    word.parse().unwrap()
+}
+
+fn number(word: &str) -> u64 {
+    word.parse().unwrap()
+}
+
+fn median(mut times: Vec<Duration>) -> u128 {
+    times.sort_unstable();
+    times[times.len() / 2].as_nanos()
+}
+
+fn dial(server: SocketAddr, count: u64) -> u128 {
+    let one = || {
+        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).unwrap();
+        // No port is held in TIME_WAIT: there are many connects in a run.
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
+        let server = server.into();
+        let start = Instant::now();
+        socket.connect(&server).unwrap();
+        start.elapsed()
+    };
+    median((0..count).map(|_| one()).collect())
+}
+
+fn greet(server: SocketAddr, count: u64, threads: u64) {
+    let start = Instant::now();
+    let times = thread::scope(|scope| {
+        let work = || (0..count / threads).map(|_| greeting(server)).collect::<Vec<_>>();
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect::<Vec<_>>()
+    });
+    let rate = times.len() as f64 / start.elapsed().as_secs_f64();
+    println!("{} {rate}", median(times));
+}
+
+/// The server ends it first, so that no port of a client's is held in TIME_WAIT.
+fn greeting(server: SocketAddr) -> Duration {
+    let start = Instant::now();
+    let mut stream = TcpStream::connect(server).unwrap();
+    let mut request = [b'.'; REQUEST];
+    request[0] = b'g';
+    stream.write_all(&request).unwrap();
+    let mut answer = Vec::with_capacity(ANSWER + 1);
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer.len(), ANSWER);
+    drop(stream);
+    start.elapsed()
+}
+
+fn ping(server: SocketAddr, count: u64) -> u128 {
+    let mut stream = opened(server);
+    let exchange = |_| {
+        let start = Instant::now();
+        exchange(&mut stream);
+        start.elapsed()
+    };
+    median((0..count).map(exchange).collect())
+}
+
+/// A connection over which a block has been there and back.
+fn opened(server: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.write_all(b"p").unwrap();
+    exchange(&mut stream);
+    stream
+}
+
+fn exchange(stream: &mut TcpStream) {
+    let mut block = [b'.'; BLOCK];
+    stream.write_all(&block).unwrap();
+    stream.read_exact(&mut block).unwrap();
+}
+
+/// Does it in so many threads at once, and says how long all took.
+fn streaming(streams: u64, act: impl Fn() + Sync) {
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..streams {
+            scope.spawn(&act);
+        }
+    });
+    println!("{}", start.elapsed().as_nanos());
+}
+
+fn down(server: SocketAddr, bytes: u64) {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.write_all(&[&b"d"[..], &bytes.to_le_bytes()].concat()).unwrap();
+    let (mut buffer, mut count) = (vec![0; BUFFER], 0);
+    loop {
+        match stream.read(&mut buffer).unwrap() {
+            0 => break,
+            read => count += read as u64,
+        }
+    }
+    assert_eq!(count, bytes);
+}
+
+fn up(server: SocketAddr, bytes: u64) {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.write_all(&[&b"u"[..], &bytes.to_le_bytes()].concat()).unwrap();
+    let buffer = vec![b'.'; BUFFER];
+    let mut left = bytes;
+    while left > 0 {
+        let size = left.min(BUFFER as u64);
+        stream.write_all(&buffer[..size as usize]).unwrap();
+        left -= size;
+    }
+    // The server has it all.
+    stream.read_exact(&mut [0]).unwrap();
+}
