@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 OUTPUT := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test test-windows test-sanitizers test-kernels fuzz bench instructions lint build install uninstall
+.PHONY: help demo test test-windows test-sanitizers test-kernels model budgets fuzz bench instructions guarantee lint build install uninstall
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -32,6 +32,14 @@ test-kernels: ## boot Debian's own kernel under qemu and run the engine's tests 
 	@scripts/setup kernels
 	@scripts/test-kernels $(KERNEL)
 
+model: ## try everything that up to five services can do to a connection (a minute)
+	@scripts/setup build
+	cargo test --release -p waylay-model --test chains -- --ignored --nocapture --test-threads 1
+
+budgets: ## print what the kernel programs cost, and what they may (needs root)
+	@scripts/setup build
+	@cargo test --quiet -p waylay-netlab --test budgets -- --nocapture every_program
+
 fuzz: ## fuzz each decoder of bytes from outside for a minute (TARGET=name SECONDS=n; needs a nightly toolchain)
 	@scripts/setup fuzz
 	@scripts/fuzz $(or $(SECONDS),60) $(TARGET)
@@ -41,6 +49,10 @@ bench: ## measure what waylay costs, against what it is built on and against oth
 	cargo build --release -p waylay-cli
 	cargo build --release -p waylay-benches --bin bench-seat
 	cargo bench -p waylay-benches --bench connect --bench options --bench control_codes --bench relay
+
+guarantee: ## run the tests that guard one promise of GUARANTEES.md: make guarantee N=7
+	@scripts/setup test
+	@scripts/guarantee $(N)
 
 instructions: ## count what watched parts take, by callgrind, against their budget
 	@scripts/setup instructions

@@ -18,10 +18,10 @@ pub use address::{Address, Process, comm_to_string, path_to_string};
 pub use options::{
     ABI_VERSION, QUERY_CHAIN, QUERY_CONTEXT, QUERY_ORIGINAL_DST, QUERY_RECORDS, SET_RECORDS, SOL_WAYLAY,
 };
-pub use records::{Context, Handle, Hop, NamedChain, NamedHop, SocketWishes};
+pub use records::{Chain, Context, Flow, Handle, Hop, NamedChain, NamedHop, SocketWishes};
 pub use tables::{
-    Config, Event, Filter, FilterCondition, HandleKey, Listener, ListenerOwner, Progress, Refusal, Route,
-    RouteKey, Service, Tables,
+    Config, Event, Filter, FilterCondition, HandleKey, Holder, Listener, ListenerOwner, Progress, Refusal,
+    Route, RouteKey, Service, Tables,
 };
 
 /// Slots for services in one policy.

@@ -73,6 +73,50 @@ pub struct Hop {
     pub filter: u32,
 }
 
+/// The hops of a connection, and where it may not go any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Chain {
+    /// Slots of the services that may not be visited again.
+    pub excluded: u64,
+    /// How many of `hops` count.
+    pub hop_count: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Oldest first.
+    pub hops: [Hop; MAX_HOPS],
+}
+
+/// A redirected leg, as the programs remember it: in the map of flows, and on sockets that records were set on.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Flow {
+    /// Unique in its instance.
+    pub id: u64,
+    /// The cgroup that it counts for.
+    pub admitted_cgroup: u64,
+    /// 0 until the service's listener has accepted it, then 1.
+    pub state: u32,
+    /// Of the service it was redirected to.
+    pub slot: u32,
+    /// Of that service: an index of [`Progress`](crate::Progress).
+    pub listener: u32,
+    /// Whether the service has asked about it.
+    pub taken: u32,
+    /// The last sweep that found a socket of its, or began after it.
+    pub seen: u64,
+    /// Where the leg was going.
+    pub destination: Address,
+    /// With this leg's hop.
+    pub chain: Chain,
+    /// The application at the head of the chain.
+    pub application: Process,
+    /// What that application gave its socket.
+    pub wishes: SocketWishes,
+    /// Its executable.
+    pub exe_path: [u8; EXE_LEN],
+}
+
 /// A [`Hop`] with its service's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -206,10 +206,24 @@ pub struct Listener {
 pub struct ListenerOwner {
     /// The engine's instance.
     pub instance: u64,
+    /// The cgroup that it watches: only what is made in there it can have led to the listener.
+    pub scope: u64,
+    /// How many cgroups are above that.
+    pub scope_level: u32,
     /// The service's id there.
     pub service: u32,
-    /// Zero.
-    pub reserved: u32,
+}
+
+/// An engine that has something in a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Holder {
+    /// The engine's instance.
+    pub instance: u64,
+    /// The process that loaded it.
+    pub pid: u32,
+    /// 0 if the cgroup is its scope, 1 if a service of its is in it.
+    pub held: u32,
 }
 
 /// Why a connect was refused, as the kernel reports it.

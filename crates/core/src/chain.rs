@@ -22,7 +22,7 @@ pub struct Hop {
 }
 
 /// A set of services.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ServiceSet(BTreeSet<ServiceId>);
 
 impl ServiceSet {
@@ -64,7 +64,7 @@ impl FromIterator<ServiceId> for ServiceSet {
 /// The ordered hops of a connection, the services it may no longer visit, and the application it began with.
 ///
 /// Whoever has a hop is excluded; whoever is excluded need not have one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Chain {
     hops: Vec<Hop>,
     excluded: ServiceSet,

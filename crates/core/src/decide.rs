@@ -3,8 +3,9 @@
 //! A leg is judged in this order, and every engine keeps it:
 //!
 //! 1. The kernel's own sockets pass untouched; legs of a foreign network namespace get the policy's one answer for them.
-//! 2. A registered listener is reached through the engine only: dialling one of ours is refused, another instance's is left alone.
-//!    Else an application could make a service dial for it, past all earlier services.
+//! 2. A registered listener is reached through the engine only: dialling one of ours is refused. Else an application could make a
+//!    service dial for it, past all earlier services. A leg within another instance's scope that goes to one of its listeners is
+//!    left to that instance, which has led it there.
 //! 3. The leg gets its [`Chain`]: the one it carries, or, where a service dials without records, one that excludes that service
 //!    and every earlier one.
 //! 4. The redirect is chosen, purely: the first service in order that the chain does not exclude, that is not the caller and

@@ -42,7 +42,7 @@ pub use order::{OrderError, solve};
 pub use policy::{Limit, LimitError, MAX_SERVICES, Policy, PolicyError};
 pub use process::{FileId, Process};
 pub use routes::{Reach, Routes};
-pub use slots::{SlotError, Slots};
+pub use slots::{SlotError, SlotInUse, Slots};
 pub use tables::{AuthOutcome, MAX_FILTERS, TableAuthFilter, TableFilter, TableService, Tables};
 pub use trace::{AuthEffect, SkipReason, Trace, TraceStep};
 pub use verdict::{Refusal, Verdict};

@@ -3,7 +3,7 @@
 use crate::ids::ServiceId;
 
 /// A process as it was when it dialled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Process {
     /// Its id, reused by the system: together with the start time it is not.
     pub pid: u32,

@@ -34,6 +34,18 @@ pub enum SlotError {
     },
 }
 
+/// A slot is given to one service while another has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("slot {slot} is given to {given_to} while flows or sockets carry it for {carried_for}")]
+pub struct SlotInUse {
+    /// The slot.
+    pub slot: u8,
+    /// Who has it.
+    pub carried_for: ServiceId,
+    /// Who is to have it.
+    pub given_to: ServiceId,
+}
+
 impl Slots {
     /// The slots as they were handed out before.
     pub fn restore(handed_out: impl IntoIterator<Item = (ServiceId, u8)>) -> Result<Self, SlotError> {
@@ -73,6 +85,18 @@ impl Slots {
         Ok(slot)
     }
 
+    /// Takes what `next` takes besides. If that gives a slot to another service than these do, nothing is changed.
+    pub fn take_over(&mut self, next: &Self) -> Result<(), SlotInUse> {
+        for (given_to, slot) in next.iter() {
+            let clashes = |&(service, taken): &(ServiceId, u8)| (service == given_to) != (taken == slot);
+            if let Some((carried_for, slot)) = self.iter().find(clashes) {
+                return Err(SlotInUse { slot, carried_for, given_to });
+            }
+        }
+        self.taken.extend(next.iter());
+        Ok(())
+    }
+
     /// Frees the slot of a service, which is right only when no flow and no socket carries it.
     pub fn release(&mut self, service: ServiceId) {
         self.taken.remove(&service);
@@ -100,6 +124,20 @@ mod tests {
         assert_eq!(of(&[(1, 63), (2, 0)]).unwrap().of(ServiceId(1)), Some(63));
         assert_eq!(of(&[(1, 64)]), Err(SlotError::OutOfRange { service: ServiceId(1), slot: 64 }));
         assert_eq!(of(&[(1, 5), (2, 5)]), Err(SlotError::TakenTwice { service: ServiceId(2), slot: 5 }));
+    }
+
+    #[test]
+    fn a_slot_is_not_given_to_another_service() {
+        let of = |taken: &[(u32, u8)]| Slots::restore(taken.iter().map(|&(id, slot)| (ServiceId(id), slot)));
+        let mut slots = of(&[(1, 0), (2, 1)]).unwrap();
+        let (carried_for, given_to) = (ServiceId(1), ServiceId(3));
+        let clash = slots.take_over(&of(&[(4, 2), (3, 0)]).unwrap());
+        assert_eq!(clash, Err(SlotInUse { slot: 0, carried_for, given_to }));
+        assert_eq!(slots, of(&[(1, 0), (2, 1)]).unwrap());
+        // Nor is another given to who has one.
+        assert!(slots.take_over(&of(&[(1, 5)]).unwrap()).is_err());
+        slots.take_over(&of(&[(2, 1), (3, 2)]).unwrap()).unwrap();
+        assert_eq!(slots, of(&[(1, 0), (2, 1), (3, 2)]).unwrap());
     }
 
     #[test]

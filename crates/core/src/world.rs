@@ -79,7 +79,8 @@ pub enum ForeignNamespace {
 pub enum ListenerOwner {
     /// One of this instance's services: it is reached through the engine only.
     OwnInstance(ServiceId),
-    /// Another instance's: we step aside.
+    /// Another instance's, and the leg is within its scope, so that it is that instance which has led it there or refuses
+    /// it: we step aside. Out of that scope such a listener is a destination like any other, which is no owner at all here.
     OtherInstance,
 }
 

@@ -79,6 +79,7 @@ struct wl_flow {
 	__u32 slot; /* of the service it was redirected to; on an outbound socket: of the setter */
 	__u32 listener; /* of that service: an index of struct wl_progress */
 	__u32 taken;	/* the service has asked about it */
+	__u64 seen; /* the last sweep that found a socket of its, or began after it */
 	struct wl_address destination;
 	struct wl_chain chain;
 	struct wl_process application;
@@ -241,8 +242,16 @@ struct wl_listener {
 
 struct wl_listener_owner {
 	__u64 instance;
+	__u64 scope; /* the cgroup that the instance watches */
+	__u32 scope_level;
 	__u32 service;
-	__u32 reserved;
+};
+
+/* An engine that has something in a cgroup. */
+struct wl_holder {
+	__u64 instance;
+	__u32 pid;
+	__u32 held; /* 0: the cgroup is its scope; 1: a service of its is in it */
 };
 
 struct wl_tuple {

@@ -8,10 +8,10 @@
 /* One connect() on its way through the program. */
 struct wl_connect {
 	struct wl_leg leg;
-	struct wl_outgoing redirect;
 	const struct wl_config *config;
 	const struct wl_tables *tables;
 	const struct wl_flow *carried;
+	const struct wl_route *route;
 	__u64 excluded;
 	__u32 hop_count;
 	__u32 listener; /* of the chosen service */
@@ -174,6 +174,7 @@ static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_c
 	flow->slot = slot;
 	flow->listener = (slot * 2 + !wl_takes_ip4(&c->leg)) * WL_MAX_LISTENERS + c->listener;
 	flow->taken = 0;
+	flow->seen = sweep;
 	flow->destination = c->leg.remote;
 	if (!c->carried)
 		flow->application = c->leg.caller;
@@ -185,17 +186,30 @@ static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_c
 	}
 }
 
-/* On the connecting socket and, for getpeername, on the MPTCP socket above it. */
-static __always_inline bool wl_remember(struct bpf_sock *sk, struct wl_outgoing *out)
+/* What the flow leaves on the connecting socket and, for getpeername, on the
+ * MPTCP socket above it. A global function for its stack: the caller's is deep
+ * in wl_exe_path() at another time. */
+WL_GLOBAL int wl_remember(struct bpf_sock_addr *ctx, const struct wl_flow *flow, const struct wl_route *route,
+			  __u32 first)
 {
-	struct bpf_sock *msk = wl_msk(sk);
+	struct bpf_sock *sk = ctx->sk, *msk = wl_msk(sk);
+	struct wl_outgoing out = {};
 
+	if (!flow)
+		return 0;
+	out.flow = flow->id;
+	out.destination = flow->destination;
+	if (first)
+		out.bound_device = flow->wishes.bound_device;
+	/* Of a bound socket its own address is true. */
+	if (route && !(first && wl_is_set(flow->wishes.source)))
+		__builtin_memcpy(out.source, route->source, sizeof(out.source));
 	if (msk) {
 		bpf_sk_storage_delete(&outgoing, msk);
-		if (!bpf_sk_storage_get(&outgoing, msk, out, BPF_SK_STORAGE_GET_F_CREATE))
-			return false;
+		if (!bpf_sk_storage_get(&outgoing, msk, &out, BPF_SK_STORAGE_GET_F_CREATE))
+			return 0;
 	}
-	return bpf_sk_storage_get(&outgoing, sk, out, BPF_SK_STORAGE_GET_F_CREATE);
+	return bpf_sk_storage_get(&outgoing, sk, &out, BPF_SK_STORAGE_GET_F_CREATE) != NULL;
 }
 
 static __always_inline void wl_forget(struct bpf_sock_addr *ctx)
@@ -224,6 +238,7 @@ static __always_inline int wl_redirect(struct bpf_sock_addr *ctx, int family, st
 
 	if (full)
 		return wl_refuse(&c->leg, full, ENOBUFS, service->id, filter->id);
+	wl_note_copy(c->excluded | 1ULL << (slot & 63));
 	flow = wl_new_flow(c->carried, &id);
 	if (!flow) {
 		wl_dismiss(c->leg.caller.cgroup);
@@ -235,17 +250,12 @@ static __always_inline int wl_redirect(struct bpf_sock_addr *ctx, int family, st
 	if (!c->carried) {
 		wl_wishes(ctx->sk, family, &flow->wishes);
 		wl_exe_path(flow);
-		if (wl_is_set(flow->wishes.source)) /* bound: the socket's own address is true */
-			__builtin_memset(c->redirect.source, 0, sizeof(c->redirect.source));
 	}
-	c->redirect.flow = id;
-	c->redirect.bound_device = c->carried ? 0 : flow->wishes.bound_device;
-	c->redirect.destination = c->leg.remote;
-	if (!wl_remember(ctx->sk, &c->redirect)) {
+	if (!wl_remember(ctx, flow, c->route, !c->carried)) {
 		wl_end_flow(id, WL_ENDED_BY_CLIENT);
 		return wl_refuse(&c->leg, WL_REFUSED_NO_SOCKET_STORAGE, ENOBUFS, service->id, filter->id);
 	}
-	if (c->redirect.bound_device)
+	if (!c->carried && flow->wishes.bound_device)
 		wl_bind_device(ctx, 0);
 	wl_rewrite(ctx, family, &c->leg, service, c->listener);
 	return WL_PASS;

@@ -159,6 +159,24 @@ static __always_inline bool wl_owned_by_kernel(struct bpf_sock *sk)
 	return owned && BPF_CORE_READ_BITFIELD(owned, sk_kern_sock);
 }
 
+/* Whether a socket was made in this cgroup or below it, so that the programs
+ * that are attached there are asked about it. Global, for the stack's sake. */
+WL_GLOBAL int wl_is_made_in(struct bpf_sock_addr *ctx, __u64 cgroup, __u32 level)
+{
+	struct sock *full = (struct sock *)bpf_skc_to_tcp_sock(ctx->sk);
+	struct cgroup *at, *ancestor = NULL;
+
+	if (!full)
+		return 0;
+	at = BPF_CORE_READ(full, sk_cgrp_data.cgroup);
+	if (!at || level > (__u32)BPF_CORE_READ(at, level))
+		return 0;
+	bpf_probe_read_kernel(&ancestor, sizeof(ancestor),
+			      (void *)at + bpf_core_field_offset(struct cgroup, ancestors) +
+				      (__u64)level * sizeof(ancestor));
+	return ancestor && BPF_CORE_READ(ancestor, kn, id) == cgroup;
+}
+
 static __always_inline void wl_wishes(struct bpf_sock *sk, int family, struct wl_socket_wishes *w)
 {
 	struct inet_sock *inet = (struct inet_sock *)bpf_skc_to_tcp_sock(sk);

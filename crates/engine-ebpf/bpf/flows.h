@@ -98,6 +98,17 @@ static __always_inline struct wl_flow *wl_live_flow(__u64 id)
 	return flow && flow->state == WL_FLOW_LIVE ? flow : NULL;
 }
 
+/* Said before a chain gets to another flow or socket: whoever looks at one after
+ * the other for what still carries a slot may look there first and here last. */
+static __always_inline void wl_note_copy(__u64 slots)
+{
+	__u32 zero = 0;
+	__u64 *noted = bpf_map_lookup_elem(&copied, &zero);
+
+	if (noted && (*(volatile __u64 *)noted & slots) != slots)
+		__sync_fetch_and_or(noted, slots);
+}
+
 /* A copy of what the leg carries, or an empty one for a new connection. */
 static __always_inline struct wl_flow *wl_new_flow(const struct wl_flow *carried_flow, __u64 *id)
 {
@@ -108,6 +119,26 @@ static __always_inline struct wl_flow *wl_new_flow(const struct wl_flow *carried
 	if (!from || bpf_map_update_elem(&flows, id, from, BPF_NOEXIST))
 		return NULL;
 	return bpf_map_lookup_elem(&flows, id);
+}
+
+/*
+ * A sweep is three walks, which user space starts one after the other: over the
+ * applications' sockets and the services', to see which flows have one, and over
+ * the flows, to end those that have had none. A flow that is younger than the
+ * sweep before is not judged: its socket may not have its note yet.
+ */
+static __always_inline void wl_see(__u64 id)
+{
+	struct wl_flow *flow = bpf_map_lookup_elem(&flows, &id);
+
+	if (flow)
+		flow->seen = sweep;
+}
+
+static __always_inline void wl_judge(const struct wl_flow *flow)
+{
+	if (flow->seen < sweep)
+		wl_end_flow(flow->id, WL_ENDED_BY_CLIENT);
 }
 
 /* Both ends of a loopback connection name it alike: client first. */

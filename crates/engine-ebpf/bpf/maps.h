@@ -64,6 +64,14 @@ struct {
 	__type(value, struct wl_listener_owner);
 } listeners SEC(".maps");
 
+/* Shared likewise: who has what in which cgroup. Programs do not look at it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, WL_MAX_REGISTERED);
+	__type(key, __u64);
+	__type(value, struct wl_holder);
+} holders SEC(".maps");
+
 struct wl_routes_slot {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -104,6 +112,14 @@ struct {
 	__type(key, struct wl_tuple);
 	__type(value, __u64);
 } tuples SEC(".maps");
+
+/* The slots of chains that were copied since user space cleared it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} copied SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -158,6 +174,7 @@ struct {
 } lost_events SEC(".maps");
 
 __u64 last_flow;
+__u64 sweep; /* the number of the next */
 __u64 live_flows;
 
 /* Only here so that the types no map holds are in the object's type

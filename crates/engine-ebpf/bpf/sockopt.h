@@ -162,6 +162,12 @@ static __always_inline bool wl_is_query(int level, int name)
 	}
 }
 
+/* What only an instance that knows the socket says. */
+static __always_inline bool wl_is_refused_by_another(const struct bpf_sockopt *ctx)
+{
+	return ctx->retval == -ESTALE || ctx->retval == -ENOBUFS;
+}
+
 SEC("cgroup/getsockopt")
 int wl_getsockopt(struct bpf_sockopt *ctx)
 {
@@ -180,7 +186,7 @@ int wl_getsockopt(struct bpf_sockopt *ctx)
 	if (carries)
 		return wl_query_chain(ctx, carries);
 	if (!flow) {
-		if (ctx->level != SOL_WAYLAY)
+		if (ctx->level != SOL_WAYLAY || (!id && wl_is_refused_by_another(ctx)))
 			return 1;
 		return wl_opt_error(id ? ESTALE : ENOENT);
 	}
@@ -240,6 +246,7 @@ static __always_inline int wl_set_records(struct bpf_sock *sk, const struct wl_h
 	if (sk->state != TCP_CLOSE)
 		return EISCONN;
 	bpf_sk_storage_delete(&carried, sk);
+	wl_note_copy(flow->chain.excluded);
 	if (!bpf_sk_storage_get(&carried, sk, flow, BPF_SK_STORAGE_GET_F_CREATE))
 		return ENOBUFS;
 	/* The inbound socket is not locked here. If its flow ended meanwhile, the
@@ -264,6 +271,9 @@ int wl_setsockopt(struct bpf_sockopt *ctx)
 		return wl_opt_error(EINVAL);
 	handle = *(struct wl_handle *)ctx->optval;
 	error = wl_set_records(sk, &handle);
+	/* Of another instance, whose program may have said what is wrong with it. */
+	if (error == EKEYEXPIRED && bpf_get_retval() < 0)
+		return 1;
 	if (error)
 		return wl_opt_error(error);
 	bpf_set_retval(0);

@@ -43,15 +43,17 @@ static __always_inline void wl_find_chain(struct bpf_sock_addr *ctx, struct wl_c
 	wl_originates(&c->leg, &c->leg.caller);
 	if (slot >= WL_MAX_SERVICES)
 		return;
-	c->leg.proxied = 1;
 	carried_flow = bpf_sk_storage_get(&carried, wl_msk(ctx->sk) ?: ctx->sk, NULL, 0);
 	if (carried_flow && carried_flow->slot == slot) {
 		c->carried = carried_flow;
+		c->leg.proxied = 1;
 		c->excluded = carried_flow->chain.excluded;
 		c->hop_count = carried_flow->chain.hop_count;
 		wl_originates(&c->leg, &carried_flow->application);
 	} else {
+		/* One that was removed has none: it dials as an application does. */
 		c->excluded = c->tables->services[slot].prefix_mask;
+		c->leg.proxied = !!c->excluded;
 	}
 }
 
@@ -112,10 +114,8 @@ static __always_inline void wl_judge_route(struct bpf_sock_addr *ctx, struct wl_
 	if (choice->filter < 0)
 		return;
 	route = wl_route_to(&c->leg.remote);
-	if (!route)
-		return;
-	__builtin_memcpy(c->redirect.source, route->source, sizeof(route->source));
-	if (!route->error || ctx->sk->bound_dev_if ||
+	c->route = route;
+	if (!route || !route->error || ctx->sk->bound_dev_if ||
 	    (c->carried && c->carried->wishes.bound_device))
 		return;
 	choice->refusal = WL_REFUSED_NO_ROUTE;
@@ -162,21 +162,29 @@ static __always_inline int wl_authorise(struct wl_connect *c, int *verdict)
 	return 1;
 }
 
-static __always_inline const struct wl_listener_owner *wl_listener_at(const struct wl_config *cfg,
-								       const struct wl_address *remote)
-{
-	struct wl_listener key = { .netns = cfg->netns, .port = remote->port };
-
-	__builtin_memcpy(key.ip, remote->ip, sizeof(key.ip));
-	return bpf_map_lookup_elem(&listeners, &key);
-}
-
 static __always_inline __u64 wl_instance(void)
 {
 	__u32 zero = 0;
 	const struct wl_key *key = bpf_map_lookup_elem(&handle_key, &zero);
 
 	return key ? key->instance : 0;
+}
+
+/* Whose listener the leg goes to, if its owner has the say on it: ours always;
+ * another instance's only within its scope, for nowhere else can it have led
+ * the leg there. To anybody else such a listener is an ordinary destination. */
+static __always_inline const struct wl_listener_owner *wl_listener_at(struct bpf_sock_addr *ctx,
+								       const struct wl_config *cfg,
+								       const struct wl_address *remote)
+{
+	struct wl_listener key = { .netns = cfg->netns, .port = remote->port };
+	const struct wl_listener_owner *owner;
+
+	__builtin_memcpy(key.ip, remote->ip, sizeof(key.ip));
+	owner = bpf_map_lookup_elem(&listeners, &key);
+	if (!owner || owner->instance == wl_instance() || wl_is_made_in(ctx, owner->scope, owner->scope_level))
+		return owner;
+	return NULL;
 }
 
 static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
@@ -201,7 +209,7 @@ static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
 			return WL_PASS;
 		return wl_refuse(&c.leg, WL_REFUSED_FOREIGN_NAMESPACE, EACCES, 0, 0);
 	}
-	owner = wl_listener_at(c.config, &c.leg.remote);
+	owner = wl_listener_at(ctx, c.config, &c.leg.remote);
 	if (owner && owner->instance != wl_instance())
 		return WL_PASS;
 	if (owner)
@@ -373,6 +381,64 @@ int wl_sockops(struct bpf_sock_ops *ops)
 		break;
 	}
 	return 1;
+}
+
+/* For user space: the slots that a socket with records carries. Called for each. */
+SEC("iter/bpf_sk_storage_map")
+int wl_carriers(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	const struct wl_flow *flow = ctx->value;
+	__u64 slots;
+
+	if (!flow)
+		return 0;
+	slots = flow->chain.excluded;
+	bpf_seq_write(ctx->meta->seq, &slots, sizeof(slots));
+	return 0;
+}
+
+/* For sweeps: what `outgoing` and `inbound` hold begins with the flow. A socket
+ * whose connection is over keeps no flow. */
+SEC("iter/bpf_sk_storage_map")
+int wl_see_flow(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	const __u64 *id = ctx->value;
+	struct sock *sk = ctx->sk;
+
+	if (id && sk && BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_CLOSE)
+		wl_see(*id);
+	return 0;
+}
+
+/* The last call is for no flow. */
+SEC("iter/bpf_map_elem")
+int wl_judge_flow(struct bpf_iter__bpf_map_elem *ctx)
+{
+	const struct wl_flow *flow = ctx->value;
+
+	if (flow)
+		wl_judge(flow);
+	else
+		sweep++;
+	return 0;
+}
+
+/* Addresses of a flow that has ended lead nowhere. */
+SEC("iter/bpf_map_elem")
+int wl_judge_tuple(struct bpf_iter__bpf_map_elem *ctx)
+{
+	const struct wl_tuple *key = ctx->key;
+	const __u64 *flow = ctx->value;
+	struct wl_tuple tuple;
+	__u64 id;
+
+	if (!key || !flow)
+		return 0;
+	id = *flow;
+	tuple = *key;
+	if (!bpf_map_lookup_elem(&flows, &id))
+		bpf_map_delete_elem(&tuples, &tuple);
+	return 0;
 }
 
 /* A socket closed with data in flight leaves TCP's states much later; the

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     fs,
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd},
@@ -7,6 +8,7 @@ use std::{
 };
 
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
+use waylay_abi as abi;
 use waylay_core::{Event, Limit, LimitError, Routes, ServiceId, Slots, TableService, Tables};
 use waylay_engine::{
     Capabilities, Capability, CapabilityState, Endpoint, Engine, Feature, Installation, Liveness,
@@ -15,14 +17,18 @@ use waylay_engine::{
 use zerocopy::IntoBytes;
 
 use crate::{
+    carried::carried_slots,
+    claims::Claims,
     encode::encode,
     error::EbpfError,
     event::EventSource,
     load::{Loaded, SCOPE_PROGRAMS, SERVICE_PROGRAMS, tables_map},
-    progress::ProgressReader,
+    progress::{self, ProgressReader},
     registry::Registry,
     routes::RoutePublisher,
     scope::Scope,
+    slots::SharedSlots,
+    sweep::FlowSweeper,
 };
 
 /// The eBPF engine of one scope.
@@ -33,32 +39,52 @@ pub struct EbpfEngine {
     loaded: Loaded,
     links: Vec<Link>,
     registry: Registry,
+    claims: Claims,
     scope: Scope,
     tables: Tables,
+    installed: Option<MapHandle>,
+    slots: SharedSlots,
+    endpoints: BTreeMap<ServiceId, Endpoint>,
     events: Option<EventSource>,
 }
 
 impl EbpfEngine {
-    /// Loads the programs. They take effect with [`EbpfEngine::attach`].
+    /// Claims the scope and loads the programs. They take effect with [`EbpfEngine::attach`].
     ///
     /// # Errors
-    /// [`EbpfError`] says what this kernel or process lacks.
+    /// [`EbpfError`] says what this kernel or process lacks; [`EbpfError::Overlap`] if another engine is in the way.
     pub fn load(scope: Scope) -> Result<Self, EbpfError> {
         let loaded = Loaded::new(&scope)?;
-        let registry = Registry::new(loaded.map("listeners")?, loaded.netns, scope.instance);
-        fs::create_dir_all(&scope.pins)
-            .map_err(|source| EbpfError::FileSystem { path: scope.pins.clone(), source })?;
-        Ok(Self { loaded, links: Vec::new(), registry, scope, tables: Tables::default(), events: None })
+        let registry = Registry::new(loaded.map("listeners")?, loaded.netns, &scope)?;
+        let claims = Claims::new(loaded.map("holders")?, &scope);
+        claims.claim_scope()?;
+        fs::create_dir_all(&scope.pins).map_err(|source| {
+            claims.release_scope();
+            EbpfError::FileSystem { path: scope.pins.clone(), source }
+        })?;
+        Ok(Self {
+            loaded,
+            links: Vec::new(),
+            registry,
+            claims,
+            scope,
+            tables: Tables::default(),
+            installed: None,
+            slots: SharedSlots::default(),
+            endpoints: BTreeMap::new(),
+            events: None,
+        })
     }
 
     /// Attaches the programs that answer a service's questions to its cgroup.
     ///
     /// # Errors
-    /// [`EbpfError::Attach`] or [`EbpfError::Pin`].
+    /// [`EbpfError::Attach`] or [`EbpfError::Pin`]; [`EbpfError::Overlap`] if the cgroup is in another engine's
+    /// scope within this one's, [`EbpfError::ServiceOutside`] if it is not in this one's.
     pub fn serve_cgroup(&mut self, service: ServiceId, cgroup: &Path) -> Result<(), EbpfError> {
+        self.claims.claim_service(cgroup)?;
         for program in SERVICE_PROGRAMS {
-            // Not by its name: a pin's may not contain a dot.
-            self.attach_program(program, cgroup, &format!("{program}-{}", service.0))?;
+            self.attach_program(program, cgroup, &service_pin(program, service))?;
         }
         Ok(())
     }
@@ -75,13 +101,12 @@ impl EbpfEngine {
         Ok(())
     }
 
-    /// Says whether services live; it can go to another thread, and knows the
-    /// services installed by now.
+    /// Says whether services live; it can go to another thread.
     ///
     /// # Errors
     /// [`EbpfError::Map`].
     pub fn liveness_marks(&self) -> Result<LivenessMarks, EbpfError> {
-        Ok(LivenessMarks { map: self.loaded.map("service_alive")?, slots: self.tables.slots().clone() })
+        Ok(LivenessMarks { map: self.loaded.map("service_alive")?, slots: self.slots.clone() })
     }
 
     /// Publishes the host's routes; it can go to another thread.
@@ -93,12 +118,20 @@ impl EbpfEngine {
     }
 
     /// Says how services get on with what waits for them; it can go to another
-    /// thread, and knows the services installed by now.
+    /// thread.
     ///
     /// # Errors
     /// [`EbpfError::Map`].
     pub fn progress_reader(&self) -> Result<ProgressReader, EbpfError> {
-        Ok(ProgressReader::new(self.loaded.map("progress")?, self.tables.slots().clone()))
+        Ok(ProgressReader::new(self.loaded.map("progress")?, self.slots.clone()))
+    }
+
+    /// Ends flows whose end no program was told of; it can go to another thread.
+    ///
+    /// # Errors
+    /// [`EbpfError::Map`].
+    pub fn flow_sweeper(&mut self) -> Result<FlowSweeper, EbpfError> {
+        FlowSweeper::new(&mut self.loaded)
     }
 
     /// The refusals the programs report; it can go to another thread.
@@ -134,15 +167,77 @@ impl EbpfEngine {
     /// What a service needs before tables may send connections to it.
     fn admit(&self, service: &TableService, endpoint: &Endpoint) -> Result<(), EbpfError> {
         let slot = u32::from(service.slot);
-        let tcp4: Vec<SocketAddr> = endpoint.tcp4.iter().copied().map(SocketAddr::V4).collect();
-        let tcp6: Vec<SocketAddr> = endpoint.tcp6.iter().copied().map(SocketAddr::V6).collect();
-        for family in [&tcp4, &tcp6] {
+        let families = listeners(endpoint);
+        for family in &families {
             check_listeners(service.id, family)?;
         }
-        for address in tcp4.into_iter().chain(tcp6) {
+        for address in families.into_iter().flatten() {
             self.registry.register(address, service.id.0)?;
         }
         self.write("slot_of_cgroup", endpoint.cgroup.as_bytes(), slot.as_bytes())
+    }
+
+    /// Takes back what a service needed where it was, but for what it needs where it is now.
+    fn dismiss(&self, former: &Endpoint, now: Option<&Endpoint>) -> Result<(), EbpfError> {
+        let stays = |address: &SocketAddr| {
+            now.is_some_and(|now| listeners(now).into_iter().flatten().any(|stays| stays == *address))
+        };
+        for address in listeners(former).into_iter().flatten().filter(|address| !stays(address)) {
+            self.registry.forget(address, former.service.0)?;
+        }
+        if now.is_none_or(|now| now.cgroup != former.cgroup) {
+            self.delete("slot_of_cgroup", former.cgroup.as_bytes())?;
+            self.claims.release_service(former.cgroup);
+        }
+        Ok(())
+    }
+
+    /// Frees the slots of services that were removed and that nothing carries any more.
+    fn free_slots(&mut self) -> Result<(), EbpfError> {
+        let leaving: Vec<(ServiceId, u8)> =
+            self.slots.get().iter().filter(|&(service, _)| self.tables.service(service).is_none()).collect();
+        let Some(tables) = self.installed.as_ref().filter(|_| !leaving.is_empty()) else { return Ok(()) };
+        let carried = carried_slots(&mut self.loaded, tables)?;
+        for (service, slot) in leaving.into_iter().filter(|(_, slot)| carried >> slot & 1 == 0) {
+            if let Some(endpoint) = self.endpoints.get(&service) {
+                self.dismiss(endpoint, None)?;
+            }
+            self.stop_serving(service)?;
+            self.blank(slot)?;
+            self.endpoints.remove(&service);
+            self.slots.change(|slots| slots.release(service));
+        }
+        Ok(())
+    }
+
+    /// As a slot is before anybody has it: its service absent, and nothing waiting for it.
+    fn blank(&self, slot: u8) -> Result<(), EbpfError> {
+        self.write("service_alive", u32::from(slot).as_bytes(), 0_u32.as_bytes())?;
+        for index in progress::indices_of(slot) {
+            self.write(progress::NAME, index.as_bytes(), abi::Progress::default().as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn stop_serving(&mut self, service: ServiceId) -> Result<(), EbpfError> {
+        let pins = SERVICE_PROGRAMS.map(|program| self.scope.pins.join(service_pin(program, service)));
+        let (ended, stay): (Vec<Link>, Vec<Link>) =
+            self.links.drain(..).partition(|link| link.pin_path().is_some_and(|path| pins.contains(&path)));
+        self.links = stay;
+        for mut link in ended {
+            let path = link.pin_path().unwrap_or_default();
+            link.unpin().map_err(|source| EbpfError::Pin { path, source })?;
+        }
+        Ok(())
+    }
+
+    fn delete(&self, map: &'static str, key: &[u8]) -> Result<(), EbpfError> {
+        match self.loaded.map(map)?.delete(key) {
+            Err(source) if source.kind() != libbpf_rs::ErrorKind::NotFound => {
+                Err(EbpfError::Map { map, source })
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     fn write(&self, map: &'static str, key: &[u8], value: &[u8]) -> Result<(), EbpfError> {
@@ -170,16 +265,31 @@ impl Engine for EbpfEngine {
     type Error = EbpfError;
 
     fn install(&mut self, installation: &Installation) -> Result<(), EbpfError> {
+        self.free_slots()?;
+        let mut slots = self.slots.get();
+        slots.take_over(installation.tables.slots())?;
         for service in installation.tables.services() {
             if let Some(endpoint) = installation.endpoint(service.id) {
                 self.admit(service, endpoint)?;
+            }
+        }
+        for service in installation.tables.services() {
+            if self.tables.service(service.id).is_none() {
+                self.write("service_alive", u32::from(service.slot).as_bytes(), DEAD.as_bytes())?;
             }
         }
         let tables = encode(&installation.tables, &installation.endpoints);
         let inner = tables_map(&tables).map_err(|source| EbpfError::Map { map: "tables", source })?;
         let fd = inner.as_fd().as_raw_fd();
         self.write("tables", &0_u32.to_ne_bytes(), &fd.to_ne_bytes())?;
+        self.installed = Some(inner);
+        self.slots.change(|shared| *shared = slots);
         self.tables = installation.tables.clone();
+        for endpoint in &installation.endpoints {
+            if let Some(former) = self.endpoints.insert(endpoint.service, endpoint.clone()) {
+                self.dismiss(&former, Some(endpoint))?;
+            }
+        }
         Ok(())
     }
 
@@ -198,9 +308,26 @@ impl Engine for EbpfEngine {
         self.events.as_mut().map_or_else(|| Ok(Vec::new()), |source| source.poll(timeout))
     }
 
+    fn slots(&mut self) -> Result<Slots, EbpfError> {
+        self.free_slots()?;
+        Ok(self.slots.get())
+    }
+
     fn capabilities(&self) -> Capabilities {
         capabilities()
     }
+}
+
+/// Not by the service's name: a pin's may not contain a dot.
+fn service_pin(program: &str, service: ServiceId) -> String {
+    format!("{program}-{}", service.0)
+}
+
+/// By family.
+fn listeners(endpoint: &Endpoint) -> [Vec<SocketAddr>; 2] {
+    let tcp4 = endpoint.tcp4.iter().copied().map(SocketAddr::V4);
+    let tcp6 = endpoint.tcp6.iter().copied().map(SocketAddr::V6);
+    [tcp4.collect(), tcp6.collect()]
 }
 
 fn check_listeners(service: ServiceId, family: &[SocketAddr]) -> Result<(), EbpfError> {
@@ -236,11 +363,14 @@ pub fn capabilities() -> Capabilities {
     .collect()
 }
 
+const ALIVE: u32 = 1;
+const DEAD: u32 = 0;
+
 /// Says whether services live.
 #[derive(Debug)]
 pub struct LivenessMarks {
     map: MapHandle,
-    slots: Slots,
+    slots: SharedSlots,
 }
 
 impl LivenessMarks {
@@ -249,13 +379,14 @@ impl LivenessMarks {
     /// # Errors
     /// [`EbpfError::Map`].
     pub fn set(&self, service: ServiceId, liveness: Liveness) -> Result<(), EbpfError> {
-        let Some(slot) = self.slots.of(service) else { return Ok(()) };
         let mark = match liveness {
-            Liveness::Alive => 1_u32,
-            Liveness::Dead => 0,
+            Liveness::Alive => ALIVE,
+            Liveness::Dead => DEAD,
         };
-        self.map
-            .update(u32::from(slot).as_bytes(), mark.as_bytes(), MapFlags::ANY)
+        let write = |slot| self.map.update(u32::from(slot).as_bytes(), mark.as_bytes(), MapFlags::ANY);
+        self.slots
+            .with(service, write)
+            .unwrap_or(Ok(()))
             .map_err(|source| EbpfError::Map { map: "service_alive", source })
     }
 }

@@ -2,7 +2,9 @@ use std::{io, path::PathBuf};
 
 use rustix::thread::CapabilitySet;
 use thiserror::Error;
-use waylay_core::LimitError;
+use waylay_core::{LimitError, SlotInUse};
+
+use crate::claims::Holder;
 
 /// Why the engine cannot do what it was told.
 #[derive(Debug, Error)]
@@ -29,6 +31,25 @@ pub enum EbpfError {
         cgroup: PathBuf,
         /// What the kernel said.
         source: libbpf_rs::Error,
+    },
+    /// Another engine is in the way: each would have services in the other's scope.
+    #[error(
+        "{} {holder}: two engines of which each has services in the other's scope would pass connections to and fro for ever",
+        cgroup.display()
+    )]
+    Overlap {
+        /// Where.
+        cgroup: PathBuf,
+        /// Who has it.
+        holder: Holder,
+    },
+    /// A service's cgroup must be in the scope.
+    #[error("the cgroup {} of a service is not in the scope {}", cgroup.display(), scope.display())]
+    ServiceOutside {
+        /// The service's.
+        cgroup: PathBuf,
+        /// The engine's.
+        scope: PathBuf,
     },
     /// A map could not be read or written.
     #[error("cannot access the map {map}")]
@@ -62,9 +83,20 @@ pub enum EbpfError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The kernel does not say what a program costs.
+    #[error("cannot find out what {program} costs")]
+    Cost {
+        /// Which program.
+        program: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The policy has more than the programs hold.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// The policy was not compiled keeping the slots that are taken.
+    #[error(transparent)]
+    Slot(#[from] SlotInUse),
     /// The listeners of a service in one family have several addresses.
     #[error("the listeners of {service} have several addresses in one family; the programs hold one")]
     ListenersApart {

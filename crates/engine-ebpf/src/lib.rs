@@ -10,6 +10,9 @@
 //! ```
 
 mod bpffs;
+mod carried;
+mod claims;
+mod cost;
 mod encode;
 mod engine;
 mod error;
@@ -21,11 +24,15 @@ mod progress;
 mod registry;
 mod routes;
 mod scope;
+mod slots;
 #[cfg(any(test, fuzzing))]
 mod strange;
+mod sweep;
 mod sys;
 
 pub use bpffs::{bpf_file_system, bpf_file_system_is_mounted};
+pub use claims::{Held, Holder};
+pub use cost::{Cost, STACK_UNIT, measure_programs};
 pub use encode::encode;
 pub use engine::{EbpfEngine, LivenessMarks, capabilities};
 pub use error::{EbpfError, in_initial_user_namespace};
@@ -34,8 +41,9 @@ pub use hooks::{Below, Hook, Hooked, HookedProgram, hooked};
 pub use load::OBJECT;
 pub use probe::{Probed, probe_programs};
 pub use progress::{Progress, ProgressReader};
-pub use registry::forget_instance;
+pub use registry::{LAYOUT as REGISTRY_LAYOUT, forget_instance, forget_other_layouts};
 pub use routes::RoutePublisher;
 pub use scope::{Limits, Scope};
 #[cfg(fuzzing)]
 pub use strange::frames;
+pub use sweep::FlowSweeper;

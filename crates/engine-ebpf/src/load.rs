@@ -1,8 +1,8 @@
 //! From the object file to programs in the kernel.
 
-use std::{fs, path::Path};
+use std::{fs, os::fd::BorrowedFd, path::Path};
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, PrintLevel, ProgramMut};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, PrintLevel, ProgramMut};
 use rustix::rand::GetRandomFlags;
 use waylay_abi as abi;
 use zerocopy::IntoBytes;
@@ -56,6 +56,13 @@ impl Loaded {
         MapHandle::try_from(&map).map_err(|source| EbpfError::Map { map: name, source })
     }
 
+    /// One of the programs that are called for each entry of a map, tied to that map.
+    pub(crate) fn iterator(&mut self, program: &'static str, map: BorrowedFd<'_>) -> libbpf_rs::Result<Link> {
+        let found = self.program(program);
+        let missing = || libbpf_rs::Error::from(std::io::Error::from(std::io::ErrorKind::NotFound));
+        found.ok_or_else(missing)?.attach_iter(map)
+    }
+
     pub(crate) fn program(&mut self, name: &'static str) -> Option<ProgramMut<'_>> {
         self.object.progs_mut().find(|program| program.name() == name)
     }
@@ -106,9 +113,10 @@ pub(crate) fn quiet_libbpf() {
 
 fn load(pin_root: &Path) -> Result<Object, EbpfError> {
     let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(EbpfError::of_load)?;
-    let path = registry::pin_path(pin_root);
     for mut map in open.maps_mut() {
-        if map.name() == "listeners" {
+        let name = map.name().to_string_lossy().into_owned();
+        if registry::SHARED.contains(&name.as_str()) {
+            let path = registry::pin_path(pin_root, &name);
             map.set_pin_path(&path).map_err(|source| EbpfError::Pin { path: path.clone(), source })?;
         }
     }

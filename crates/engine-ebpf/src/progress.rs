@@ -1,13 +1,15 @@
 //! How services get on with the connections that wait for them.
 
+use std::ops::Range;
+
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use waylay_abi as abi;
-use waylay_core::{ServiceId, Slots};
+use waylay_core::ServiceId;
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::error::EbpfError;
+use crate::{error::EbpfError, slots::SharedSlots};
 
-const NAME: &str = "progress";
+pub(crate) const NAME: &str = "progress";
 /// Of both families.
 const LISTENERS_OF_A_SERVICE: u32 = 2 * abi::MAX_LISTENERS as u32;
 
@@ -20,15 +22,21 @@ pub struct Progress {
     pub taken: u64,
 }
 
+/// Of the listeners of a slot's service.
+pub(crate) fn indices_of(slot: u8) -> Range<u32> {
+    let first = u32::from(slot) * LISTENERS_OF_A_SERVICE;
+    first..first + LISTENERS_OF_A_SERVICE
+}
+
 /// Reads how services get on.
 #[derive(Debug)]
 pub struct ProgressReader {
     map: MapHandle,
-    slots: Slots,
+    slots: SharedSlots,
 }
 
 impl ProgressReader {
-    pub(crate) fn new(map: MapHandle, slots: Slots) -> Self {
+    pub(crate) fn new(map: MapHandle, slots: SharedSlots) -> Self {
         Self { map, slots }
     }
 
@@ -39,9 +47,8 @@ impl ProgressReader {
     /// # Errors
     /// [`EbpfError::Map`].
     pub fn of(&self, service: ServiceId) -> Result<Vec<Progress>, EbpfError> {
-        let Some(slot) = self.slots.of(service) else { return Ok(Vec::new()) };
-        let first = u32::from(slot) * LISTENERS_OF_A_SERVICE;
-        (first..first + LISTENERS_OF_A_SERVICE).map(|index| self.read(index)).collect()
+        let read = |slot| indices_of(slot).map(|index| self.read(index)).collect();
+        self.slots.with(service, read).unwrap_or_else(|| Ok(Vec::new()))
     }
 
     fn read(&self, index: u32) -> Result<Progress, EbpfError> {

@@ -1,6 +1,7 @@
-//! The registry of listeners that all instances of a host share through a pin.
+//! What all instances of a host share through pins: above all the registry of listeners.
 
 use std::{
+    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -9,13 +10,21 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use waylay_abi as abi;
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::error::EbpfError;
+use crate::{
+    claims,
+    error::EbpfError,
+    scope::{Scope, cgroup_id},
+};
 
 const NAME: &str = "listeners";
+/// The maps that are shared.
+pub(crate) const SHARED: [&str; 2] = [NAME, claims::NAME];
+/// Of the bytes in them. Instances that put others in there have maps of their own.
+pub const LAYOUT: u32 = 3;
 
-/// Where it is pinned. The version keeps instances of another layout apart.
-pub(crate) fn pin_path(root: &Path) -> PathBuf {
-    root.join(format!("{NAME}-v{}", abi::ABI_VERSION))
+/// Where one of them is pinned.
+pub(crate) fn pin_path(root: &Path, name: &str) -> PathBuf {
+    root.join(format!("{name}-v{LAYOUT}"))
 }
 
 /// The instance's window on the registry.
@@ -24,19 +33,40 @@ pub(crate) struct Registry {
     map: MapHandle,
     netns: u64,
     instance: u64,
+    scope: u64,
+    scope_level: u32,
 }
 
 impl Registry {
-    pub(crate) fn new(map: MapHandle, netns: u64, instance: u64) -> Self {
-        Self { map, netns, instance }
+    pub(crate) fn new(map: MapHandle, netns: u64, scope: &Scope) -> Result<Self, EbpfError> {
+        let instance = scope.instance;
+        Ok(Self { map, netns, instance, scope: cgroup_id(&scope.cgroup)?, scope_level: scope.level() })
     }
 
     /// Enters a listener. Who listens on an address now is its only owner: an
     /// older entry is of a service that has died while its instance lives.
     pub(crate) fn register(&self, address: SocketAddr, service: u32) -> Result<(), EbpfError> {
         let key = self.key(address);
-        let owner = abi::ListenerOwner { instance: self.instance, service, reserved: 0 };
+        let owner = abi::ListenerOwner {
+            instance: self.instance,
+            scope: self.scope,
+            scope_level: self.scope_level,
+            service,
+        };
         self.map.update(key.as_bytes(), owner.as_bytes(), MapFlags::ANY).map_err(error)
+    }
+
+    /// Takes back what [`Registry::register`] entered, unless somebody else listens there by now.
+    pub(crate) fn forget(&self, address: SocketAddr, service: u32) -> Result<(), EbpfError> {
+        let key = self.key(address);
+        let owner = self.map.lookup(key.as_bytes(), MapFlags::ANY).map_err(error)?;
+        let owner = owner.and_then(|bytes| abi::ListenerOwner::read_from_bytes(&bytes).ok());
+        match owner {
+            Some(owner) if owner.instance == self.instance && owner.service == service => {
+                self.map.delete(key.as_bytes()).map_err(error)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn key(&self, address: SocketAddr) -> abi::Listener {
@@ -45,21 +75,42 @@ impl Registry {
     }
 }
 
-/// Removes an instance's listeners, once nothing of it is in force any more.
+/// Removes an instance's listeners and its claims on cgroups, once nothing of it is in force any more.
 ///
 /// # Errors
 /// [`EbpfError::Map`] if the registry cannot be read.
 pub fn forget_instance(root: &Path, instance: u64) -> Result<(), EbpfError> {
-    let path = pin_path(root);
+    for name in SHARED {
+        forget_in(name, &pin_path(root, name), instance)?;
+    }
+    Ok(())
+}
+
+/// Removes what builds with other bytes in them have shared, once nobody needs it: nothing is pinned beside it. What cannot
+/// be removed stays; nobody looks at it.
+pub fn forget_other_layouts(root: &Path) {
+    let entries: Vec<PathBuf> =
+        fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    if entries.iter().any(|path| path.is_dir()) {
+        return;
+    }
+    for path in entries.into_iter().filter(|path| SHARED.iter().all(|name| *path != pin_path(root, name))) {
+        let _stays = fs::remove_file(path);
+    }
+}
+
+fn forget_in(name: &'static str, path: &Path, instance: u64) -> Result<(), EbpfError> {
     if !path.exists() {
         return Ok(());
     }
-    let map = MapHandle::from_pinned_path(&path).map_err(|source| EbpfError::Pin { path, source })?;
+    let error = |source| EbpfError::Map { map: name, source };
+    let map =
+        MapHandle::from_pinned_path(path).map_err(|source| EbpfError::Pin { path: path.into(), source })?;
     let keys: Vec<Vec<u8>> = map.keys().collect();
     for key in keys {
-        let value = map.lookup(&key, MapFlags::ANY).map_err(error)?;
-        let owner = value.and_then(|bytes| abi::ListenerOwner::read_from_bytes(&bytes).ok());
-        if owner.is_some_and(|owner| owner.instance == instance) {
+        // Every value begins with its instance.
+        let owner = map.lookup(&key, MapFlags::ANY).map_err(error)?;
+        if owner.is_some_and(|value| value.starts_with(instance.as_bytes())) {
             map.delete(&key).map_err(error)?;
         }
     }

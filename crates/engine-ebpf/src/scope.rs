@@ -1,4 +1,10 @@
-use std::path::PathBuf;
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use crate::error::EbpfError;
 
 /// Where an engine works and under which name.
 #[derive(Clone, Debug)]
@@ -15,6 +21,19 @@ pub struct Scope {
     pub pins: PathBuf,
     /// How many flows may be under way.
     pub limits: Limits,
+}
+
+impl Scope {
+    /// How many cgroups are above it: the services' are right below.
+    pub(crate) fn level(&self) -> u32 {
+        self.service_level.saturating_sub(1)
+    }
+}
+
+/// The id by which the programs know a cgroup: the inode of its directory.
+pub(crate) fn cgroup_id(path: &Path) -> Result<u64, EbpfError> {
+    let metadata = fs::metadata(path).map_err(|source| EbpfError::Read { path: path.into(), source })?;
+    Ok(metadata.ino())
 }
 
 /// How many flows may be under way, waiting ones included.

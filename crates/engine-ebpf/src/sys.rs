@@ -1,13 +1,19 @@
 //! Questions to the kernel that no safe library asks.
-#![expect(unsafe_code, reason = "getsockopt(SO_NETNS_COOKIE), bpf(BPF_PROG_QUERY)")]
+#![expect(
+    unsafe_code,
+    reason = "getsockopt(SO_NETNS_COOKIE), bpf(BPF_PROG_QUERY, BPF_MAP_LOOKUP_BATCH, BPF_OBJ_GET_INFO_BY_FD), the verifier's log"
+)]
 
 use std::{
+    ffi::CStr,
     io,
     net::UdpSocket,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    ptr,
 };
 
-use libbpf_rs::libbpf_sys;
+use libbpf_rs::{AsRawLibbpf, Object, OpenObject, libbpf_sys};
+use zerocopy::IntoBytes;
 
 /// Programs that the kernel lets anybody attach to one cgroup at one hook: `BPF_CGROUP_MAX_PROGS`.
 const MOST_PROGRAMS: u32 = 64;
@@ -39,6 +45,84 @@ pub(crate) fn attached_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io:
     Ok(Attached { ids, flags: query.attach_flags })
 }
 
+/// What the kernel says of a program that is loaded.
+pub(crate) struct ProgramInfo {
+    /// Bytes of machine code.
+    pub(crate) machine_code: u32,
+    /// Instructions the verifier followed.
+    pub(crate) verified: u32,
+    /// The instructions, as the verifier has left them.
+    pub(crate) instructions: Vec<libbpf_sys::bpf_insn>,
+    /// Where each function begins, the program itself first.
+    pub(crate) functions: Vec<libbpf_sys::bpf_func_info>,
+}
+
+/// Asks for it (bpf(2), `BPF_OBJ_GET_INFO_BY_FD`).
+pub(crate) fn program_info(program: &impl AsFd) -> io::Result<ProgramInfo> {
+    let sizes = get_info(program, libbpf_sys::bpf_prog_info::default())?;
+    let count = sizes.xlated_prog_len as usize / size_of::<libbpf_sys::bpf_insn>();
+    let mut instructions = vec![libbpf_sys::bpf_insn::default(); count];
+    let mut functions = vec![libbpf_sys::bpf_func_info::default(); sizes.nr_func_info as usize];
+    let wanted = libbpf_sys::bpf_prog_info {
+        xlated_prog_len: sizes.xlated_prog_len,
+        xlated_prog_insns: instructions.as_mut_ptr() as u64,
+        nr_func_info: sizes.nr_func_info,
+        func_info_rec_size: size_of::<libbpf_sys::bpf_func_info>() as u32,
+        func_info: functions.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    let info = get_info(program, wanted)?;
+    Ok(ProgramInfo {
+        machine_code: info.jited_prog_len,
+        verified: info.verified_insns,
+        instructions,
+        functions,
+    })
+}
+
+/// The pointers in `info` have to be null, or to have room for as much as stands beside them.
+fn get_info(
+    program: &impl AsFd,
+    mut info: libbpf_sys::bpf_prog_info,
+) -> io::Result<libbpf_sys::bpf_prog_info> {
+    let mut len = size_of_val(&info) as u32;
+    let fd = program.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `len` bytes to `info`, which outlives the call, and no more to where it points
+    // than the lengths in it say, for which there is room.
+    let result = unsafe { libbpf_sys::bpf_prog_get_info_by_fd(fd, &raw mut info, &raw mut len) };
+    if result != 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(info) }
+}
+
+/// `BPF_LOG_STATS` of the kernel: what the verifier came to, not how.
+const LOG_STATS: u32 = 4;
+const LOG_BYTES: usize = 1 << 16;
+
+/// Loads programs and returns the verifier's statistics of each, by its name.
+pub(crate) fn load_with_logs(mut open: OpenObject) -> libbpf_rs::Result<(Object, Vec<(String, String)>)> {
+    let mut logs = Vec::new();
+    for mut program in open.progs_mut() {
+        program.set_log_level(LOG_STATS);
+        let name = program.name().to_string_lossy().into_owned();
+        let mut log = vec![0_u8; LOG_BYTES];
+        let to = program.as_libbpf_object().as_ptr();
+        // SAFETY: the program exists; its log is written while it is loaded, below, which `log` outlives: moving the
+        // vector does not move its bytes.
+        unsafe { libbpf_sys::bpf_program__set_log_buf(to, log.as_mut_ptr().cast(), LOG_BYTES as u64) };
+        logs.push((name, log));
+    }
+    let object = open.load()?;
+    for program in object.progs_mut() {
+        // SAFETY: the program exists; from here on it has no log that could be written.
+        unsafe {
+            libbpf_sys::bpf_program__set_log_buf(program.as_libbpf_object().as_ptr(), ptr::null_mut(), 0)
+        };
+    }
+    let text = |log: &[u8]| {
+        CStr::from_bytes_until_nul(log).map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+    };
+    Ok((object, logs.into_iter().map(|(name, log)| (name, text(&log))).collect()))
+}
+
 /// The cookie of the network namespace of this thread (socket(7)).
 pub(crate) fn netns_cookie() -> io::Result<u64> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
@@ -58,4 +142,66 @@ pub(crate) fn netns_cookie() -> io::Result<u64> {
         return Err(io::Error::last_os_error());
     }
     Ok(cookie)
+}
+
+/// How many entries of a map are read at a time, at first.
+const BATCH: usize = 256;
+
+/// Shows every value that stays in a hash map throughout, and some of those that come or go meanwhile. Unlike a walk from
+/// key to key (`BPF_MAP_GET_NEXT_KEY`) it holds each bucket's lock, so that a deleted entry leads nobody astray.
+///
+/// `size` has to be the map's value size. `libbpf_rs` has the same, but takes an error for the end.
+pub(crate) fn for_each_value(
+    map: BorrowedFd<'_>,
+    key_size: usize,
+    size: usize,
+    mut look: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let options = libbpf_sys::bpf_map_batch_opts {
+        sz: size_of::<libbpf_sys::bpf_map_batch_opts>() as _,
+        ..Default::default()
+    };
+    // Of words, so that they are aligned as a value needs it.
+    let mut room = BATCH;
+    let (mut keys, mut values) =
+        (vec![0_u64; room * key_size.div_ceil(8)], vec![0_u64; room * size.div_ceil(8)]);
+    // The kernel's place in the map is a number of 32 bits; a key would have to fit as well.
+    let (mut place, mut next) = (vec![0_u64; key_size.div_ceil(8)], vec![0_u64; key_size.div_ceil(8)]);
+    let mut first = true;
+    loop {
+        let mut count = room as u32;
+        let from = if first { std::ptr::null_mut() } else { place.as_mut_ptr() };
+        // SAFETY: the kernel reads `from`, if it is not null, and writes `next`, each of which has room for a key and for
+        // the number of 32 bits that a hash map uses instead; it writes at most `count` keys and values, for which there
+        // is room in `keys` and `values`, and the number of them to `count`. All of them outlive the call.
+        let result = unsafe {
+            libbpf_sys::bpf_map_lookup_batch(
+                map.as_raw_fd(),
+                from.cast(),
+                next.as_mut_ptr().cast(),
+                keys.as_mut_ptr().cast(),
+                values.as_mut_ptr().cast(),
+                &raw mut count,
+                &raw const options,
+            )
+        };
+        match -result {
+            0 | libc::ENOENT => {}
+            libc::ENOSPC => {
+                // More in one bucket than there is room for.
+                room *= 2;
+                keys.resize(room * key_size.div_ceil(8), 0);
+                values.resize(room * size.div_ceil(8), 0);
+                continue;
+            }
+            libc::EINTR => continue,
+            errno => return Err(io::Error::from_raw_os_error(errno)),
+        }
+        values.as_bytes().chunks_exact(size).take(count as usize).for_each(&mut look);
+        if result != 0 {
+            return Ok(());
+        }
+        std::mem::swap(&mut place, &mut next);
+        first = false;
+    }
 }

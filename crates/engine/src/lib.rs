@@ -11,7 +11,10 @@
 //!   capabilities, never silently in meaning.
 //! * **Keep flows across an installation.** A service that stays keeps its liveness, its flows and its slot; chains name services by
 //!   ids that are never used again.
-//! * **A service is absent until it is said to be alive**, and again as soon as it is said to be dead. A full backlog the engine finds
+//! * **Give a slot to another service only when nothing carries it.** [`Engine::slots`] says which are taken; an installation that
+//!   gives one away is refused. Until its slot is free, a service that was removed can carry on what it has received.
+//! * **A service is absent until it is said to be alive**, and again as soon as it is said to be dead or goes with an
+//!   installation; what is said of one that is not installed counts for nothing. A full backlog the engine finds
 //!   out by itself.
 //! * **Let no shortage become a connection.** What a flow needs is reserved before an address is rewritten, or the leg is refused.
 //! * **Report in order**, and count what it had to drop: [`waylay_core::Event::Lost`].
@@ -23,7 +26,7 @@ pub mod memory;
 use std::net::{SocketAddrV4, SocketAddrV6};
 use std::time::Duration;
 
-use waylay_core::{Event, Routes, ServiceId, Tables};
+use waylay_core::{Event, Routes, ServiceId, Slots, Tables};
 
 pub use capabilities::{Capabilities, Capability, CapabilityState, Feature};
 pub use memory::MemoryEngine;
@@ -44,6 +47,10 @@ pub trait Engine {
 
     /// The events since the last call, oldest first. Waits for the first one at most as long as `timeout`.
     fn events(&mut self, timeout: Duration) -> Result<Vec<Event>, Self::Error>;
+
+    /// The slots that are taken: those of installed services, and those of removed ones as long as a flow or a socket
+    /// carries them. The next tables are compiled keeping them.
+    fn slots(&mut self) -> Result<Slots, Self::Error>;
 
     /// What this engine can do on this machine.
     fn capabilities(&self) -> Capabilities;

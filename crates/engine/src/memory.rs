@@ -3,16 +3,15 @@
 //! Who a caller is, is found out here as in every engine: by its cgroup, never by what the leg says.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use waylay_core::{
     Availability, Chain, Event, Hop, Leg, LegSummary, ListenerOwner, Process, Protocol, Records, Refusal,
-    Route, Routes, ServiceId, ServiceSet, Tables, Verdict, World, normal_form,
+    Route, Routes, ServiceId, ServiceSet, SlotInUse, Slots, Tables, Verdict, World, normal_form,
 };
 
-use crate::{Capabilities, Capability, CapabilityState, Engine, Feature, Installation, Liveness};
+use crate::{Capabilities, Capability, CapabilityState, Endpoint, Engine, Feature, Installation, Liveness};
 
 /// Names a socket, as a cookie does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,10 +75,13 @@ pub struct MemoryEngine {
     /// engine; what is said here of a service that lives (a full backlog) is kept.
     pub world: World,
     installation: Installation,
+    slots: Slots,
+    /// Of services that were removed and whose slots are not free yet.
+    leaving: Vec<Endpoint>,
     liveness: BTreeMap<ServiceId, Liveness>,
     routes: Routes,
     flows: BTreeMap<FlowId, Flow>,
-    records: BTreeMap<SocketId, Chain>,
+    records: BTreeMap<SocketId, Carried>,
     connected: BTreeMap<SocketId, Option<FlowId>>,
     last_flow: u64,
     events: Vec<Event>,
@@ -89,6 +91,13 @@ pub struct MemoryEngine {
 struct Flow {
     service: ServiceId,
     original_destination: SocketAddr,
+    chain: Chain,
+}
+
+/// The records on a socket.
+#[derive(Clone, Debug)]
+struct Carried {
+    set_by: ServiceId,
     chain: Chain,
 }
 
@@ -102,7 +111,7 @@ impl MemoryEngine {
     /// A process dials on a socket.
     pub fn connect(&mut self, leg: &Leg, socket: SocketId) -> Outcome {
         let leg = Leg { caller: self.identify(leg.caller), ..*leg };
-        let records = self.records.get(&socket).cloned().map_or(Records::None, Records::Carried);
+        let records = self.records_on(socket, leg.caller);
         let verdict = self.installation.tables.decide(&leg, &records, &self.world_for(&leg));
         let outcome = match verdict {
             Verdict::Direct => Outcome::Direct,
@@ -143,7 +152,8 @@ impl MemoryEngine {
         if self.connected.contains_key(&socket) {
             return Err(SetRecordsError::Connected);
         }
-        self.records.insert(socket, flow.chain.clone());
+        let carried = Carried { set_by: flow.service, chain: flow.chain.clone() };
+        self.records.insert(socket, carried);
         Ok(())
     }
 
@@ -169,8 +179,31 @@ impl MemoryEngine {
     }
 
     fn identify(&self, caller: Process) -> Process {
-        let endpoint = self.installation.endpoints.iter().find(|endpoint| endpoint.cgroup == caller.cgroup);
+        let endpoint = self.endpoints().find(|endpoint| endpoint.cgroup == caller.cgroup);
         Process { service: endpoint.map(|endpoint| endpoint.service), ..caller }
+    }
+
+    /// Nobody but the service that set them can make use of records.
+    fn records_on(&self, socket: SocketId, caller: Process) -> Records {
+        let carried = self.records.get(&socket).filter(|carried| caller.service == Some(carried.set_by));
+        carried.map_or(Records::None, |carried| Records::Carried(carried.chain.clone()))
+    }
+
+    /// Where services are, those included that carry on what they have received.
+    fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.installation.endpoints.iter().chain(&self.leaving)
+    }
+
+    fn free_slots(&mut self) {
+        let carried = self.services_in_use();
+        let is_taken =
+            |service| self.installation.tables.service(service).is_some() || carried.contains(service);
+        let free: Vec<ServiceId> =
+            self.slots.iter().map(|(service, _)| service).filter(|&service| !is_taken(service)).collect();
+        for service in free {
+            self.slots.release(service);
+            self.leaving.retain(|endpoint| endpoint.service != service);
+        }
     }
 
     fn world_for(&self, leg: &Leg) -> World {
@@ -186,12 +219,11 @@ impl MemoryEngine {
     }
 
     fn availability(&self, service: ServiceId, leg: &Leg) -> Availability {
-        let listens =
-            self.installation.endpoint(service).is_some_and(|endpoint| match (leg.protocol, leg.remote) {
-                (Protocol::Tcp, SocketAddr::V4(_)) => !endpoint.tcp4.is_empty(),
-                (Protocol::Tcp, SocketAddr::V6(_)) => !endpoint.tcp6.is_empty(),
-                (Protocol::Udp, _) => false,
-            });
+        let listens = self.installation.endpoint(service).is_some_and(|endpoint| match leg.protocol {
+            Protocol::Tcp if leg.remote.ip().to_canonical().is_ipv4() => !endpoint.tcp4.is_empty(),
+            Protocol::Tcp => !endpoint.tcp6.is_empty(),
+            Protocol::Udp => false,
+        });
         match (self.liveness.get(&service), listens) {
             (Some(Liveness::Alive), true) => {
                 self.world.availability.get(&service).copied().unwrap_or(Availability::Available)
@@ -202,7 +234,7 @@ impl MemoryEngine {
 
     fn listener_at(&self, address: SocketAddr) -> Option<ListenerOwner> {
         let at = |listener: SocketAddr| same_place(listener, address);
-        let endpoint = self.installation.endpoints.iter().find(|endpoint| {
+        let endpoint = self.endpoints().find(|endpoint| {
             endpoint.tcp4.iter().any(|&v4| at(v4.into())) || endpoint.tcp6.iter().any(|&v6| at(v6.into()))
         })?;
         Some(ListenerOwner::OwnInstance(endpoint.service))
@@ -225,7 +257,10 @@ impl MemoryEngine {
     #[must_use]
     pub fn services_in_use(&self) -> ServiceSet {
         let of_flows = self.flows.values().map(|flow| &flow.chain);
-        of_flows.chain(self.records.values()).flat_map(|chain| chain.excluded().iter()).collect()
+        of_flows
+            .chain(self.records.values().map(|carried| &carried.chain))
+            .flat_map(|chain| chain.excluded().iter())
+            .collect()
     }
 
     /// The tables in force.
@@ -236,11 +271,17 @@ impl MemoryEngine {
 }
 
 impl Engine for MemoryEngine {
-    type Error = Infallible;
+    type Error = SlotInUse;
 
     fn install(&mut self, installation: &Installation) -> Result<(), Self::Error> {
-        self.installation = installation.clone();
-        self.liveness.retain(|&service, _| installation.tables.service(service).is_some());
+        self.free_slots();
+        self.slots.take_over(installation.tables.slots())?;
+        let before = std::mem::replace(&mut self.installation, installation.clone());
+        let is_in = |tables: &Tables, service| tables.service(service).is_some();
+        self.liveness
+            .retain(|&service, _| is_in(&before.tables, service) && is_in(&installation.tables, service));
+        self.leaving.extend(before.endpoints);
+        self.leaving.retain(|endpoint| !is_in(&installation.tables, endpoint.service));
         Ok(())
     }
 
@@ -256,6 +297,11 @@ impl Engine for MemoryEngine {
 
     fn events(&mut self, _timeout: Duration) -> Result<Vec<Event>, Self::Error> {
         Ok(std::mem::take(&mut self.events))
+    }
+
+    fn slots(&mut self) -> Result<Slots, Self::Error> {
+        self.free_slots();
+        Ok(self.slots.clone())
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use waylay_core::{
-    Availability, Conditions, Event, FailurePolicy, FileId, Filter, FilterId, Layer, Leg, Policy, Process,
-    Protocol, Refusal, Resource, Room, Service, ServiceId, Tables,
+    Availability, Conditions, Event, FailurePolicy, FileId, Filter, FilterId, Layer, Leg, Limit, LimitError,
+    Policy, Process, Protocol, Refusal, Resource, Room, Service, ServiceId, SlotInUse, Slots, Tables,
 };
 use waylay_engine::memory::{FlowId, Outcome, QueryRecordsError, SetRecordsError, SocketId};
 use waylay_engine::{Endpoint, Engine, Feature, Installation, Liveness, MemoryEngine};
@@ -32,8 +32,8 @@ impl Host {
     }
 
     fn install(&mut self, services: &[ServiceId]) {
-        let installation = installation(services, &self.engine);
-        self.engine.install(&installation).expect("it cannot fail");
+        let slots = self.engine.slots().expect("it cannot fail");
+        self.engine.install(&installation(services, slots)).expect("no slot is given away");
     }
 
     fn set(&mut self, service: ServiceId, liveness: Liveness) {
@@ -63,7 +63,12 @@ impl Host {
     }
 }
 
-fn installation(services: &[ServiceId], engine: &MemoryEngine) -> Installation {
+fn installation(services: &[ServiceId], slots: Slots) -> Installation {
+    let tables = Tables::compile_keeping(&policy(services), slots).expect("few services");
+    Installation { tables, endpoints: services.iter().map(|&service| endpoint(service)).collect() }
+}
+
+fn policy(services: &[ServiceId]) -> Policy {
     let declare = |&id: &ServiceId| Service {
         id,
         name: id.to_string(),
@@ -78,9 +83,7 @@ fn installation(services: &[ServiceId], engine: &MemoryEngine) -> Installation {
         layer: Layer::Redirect { service },
     };
     let filters = services.iter().map(redirect).collect();
-    let policy = Policy::new(services.iter().map(declare).collect(), vec![], filters).expect("a policy");
-    let tables = Tables::compile_keeping(&policy, engine.tables().slots().clone()).expect("few services");
-    Installation { tables, endpoints: services.iter().map(|&service| endpoint(service)).collect() }
+    Policy::new(services.iter().map(declare).collect(), vec![], filters).expect("a policy")
 }
 
 fn endpoint(service: ServiceId) -> Endpoint {
@@ -219,7 +222,7 @@ fn a_service_is_absent_until_it_is_said_to_be_alive_and_without_an_endpoint_for_
     assert_eq!(host.dial(app()), absent);
 
     host.set(A, Liveness::Alive);
-    let homeless = Installation { endpoints: vec![], ..installation(&[A], &host.engine) };
+    let homeless = Installation { endpoints: vec![], ..installation(&[A], host.engine.slots().unwrap()) };
     host.engine.install(&homeless).unwrap();
     assert_eq!(host.dial(app()), absent);
 }
@@ -240,14 +243,76 @@ fn a_reload_keeps_flows_liveness_and_slots() {
     let first = flow_to(host.dial(app()), A);
     host.install(&[B]);
     assert_eq!(host.engine.tables().slots().of(B), slot);
+    host.dial_with_records(A, first);
     let second = flow_to(host.dial(app()), B);
     assert_eq!(host.dial_with_records(B, second), Outcome::Direct);
     assert_eq!(host.engine.original_destination(first), Some(DESTINATION));
     assert!(host.engine.services_in_use().contains(A));
 
+    // What is said of a service that is not there counts for nothing.
+    host.set(A, Liveness::Alive);
     host.install(&[A, B]);
     let gone_meanwhile = Outcome::Refused(Refusal::ServiceAbsent { service: A });
     assert_eq!(host.dial(app()), gone_meanwhile);
+}
+
+/// Ends when nothing carries it: neither the flow, nor the socket that its service has set the records on.
+#[test]
+fn a_slot_is_free_again_only_when_nothing_carries_it() {
+    let mut host = Host::with(&[A]);
+    let (application, outbound) = (host.socket(), host.socket());
+    let flow = flow_to(host.engine.connect(&leg(app()), application), A);
+    let records = host.engine.query_records(flow, &process_of(A)).unwrap();
+    host.install(&[]);
+    host.engine.set_records(outbound, records, &process_of(A)).unwrap();
+
+    let others: Vec<ServiceId> = (0..63).map(|id| ServiceId(100 + id)).collect();
+    assert_eq!(host.engine.slots().unwrap().of(A), Some(0));
+    host.engine.close(application);
+    assert_eq!(host.engine.slots().unwrap().of(A), Some(0));
+    let stolen = host.engine.install(&installation(&others, Slots::default()));
+    let clash = SlotInUse { slot: 0, carried_for: A, given_to: others[0] };
+    assert_eq!((stolen, host.engine.tables().services()), (Err(clash), &[][..]));
+    host.install(&others);
+    let all: Vec<ServiceId> = others.iter().copied().chain([ServiceId(999)]).collect();
+    let full = Tables::compile_keeping(&policy(&all), host.engine.slots().unwrap());
+    assert_eq!(full, Err(LimitError { limit: Limit::Slots, need: 65, allowed: 64 }));
+    host.engine.close(outbound);
+    assert_eq!(host.engine.slots().unwrap().of(A), None);
+    host.install(&all);
+    assert_eq!(host.engine.tables().slots().of(ServiceId(999)), Some(0));
+    // Who had it is nobody now.
+    assert_eq!(host.engine.query_records(flow, &process_of(A)), Err(QueryRecordsError::FlowEnded));
+}
+
+#[test]
+fn a_mapped_address_is_ipv4() {
+    let mut host = Host::with(&[A]);
+    let socket = host.socket();
+    let remote = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped(), 443));
+    flow_to(host.engine.connect(&Leg { remote, ..leg(app()) }, socket), A);
+}
+
+#[test]
+fn a_service_that_a_reload_removes_carries_on_what_it_has() {
+    let mut host = Host::with(&[A, B]);
+    let first = flow_to(host.dial(app()), A);
+    host.install(&[B]);
+    let second = flow_to(host.dial_with_records(A, first), B);
+    assert_eq!(host.engine.chain(second).unwrap().hops().len(), 2);
+    host.install(&[A]);
+    host.set(A, Liveness::Alive);
+    assert_eq!(host.dial_with_records(B, second), Outcome::Direct);
+}
+
+#[test]
+fn records_count_only_when_the_service_that_set_them_dials() {
+    let mut host = Host::with(&[A]);
+    let flow = flow_to(host.dial(app()), A);
+    let records = host.engine.query_records(flow, &process_of(A)).unwrap();
+    let socket = host.socket();
+    host.engine.set_records(socket, records, &process_of(A)).unwrap();
+    flow_to(host.engine.connect(&leg(app()), socket), A);
 }
 
 #[test]

@@ -14,11 +14,12 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use waylay_engine_ebpf::forget_instance;
+use waylay_engine_ebpf::{REGISTRY_LAYOUT, forget_instance, forget_other_layouts};
 
-use crate::cgroup::Cgroup;
+use crate::{cgroup::Cgroup, user::share_users};
 
 pub(crate) const STATE: &str = "/run/waylay";
+pub(crate) const PREFIX: &str = "waylay-";
 
 /// Names a run, and its cgroup and pins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,9 @@ pub(crate) struct Record {
     pub(crate) cgroup: PathBuf,
     pub(crate) level: u32,
     pins: PathBuf,
+    /// Which registry it shares with others.
+    #[serde(default)]
+    registry: u32,
 }
 
 /// Why a run cannot have its place on the host.
@@ -50,22 +54,46 @@ pub enum InstanceError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// It would be inside of a run that does not share its registry of listeners, so that each would take the other's
+    /// services for applications.
+    #[error(
+        "this is inside of the run {}, which is of another version of waylay; runs inside of each other have to be of one version",
+        name_of(*run)
+    )]
+    AnotherVersion {
+        /// The run.
+        run: u64,
+    },
     /// No random number for its id.
     #[error("no random bytes for the run's id")]
     Random(#[source] io::Error),
 }
 
 impl InstanceId {
-    /// A number that no other run has.
+    /// A number that no other run has, nor any whose services have the users that this one's would have.
     ///
     /// # Errors
     /// [`InstanceError::Random`].
     pub fn new() -> Result<Self, InstanceError> {
-        let mut bytes = [0; 8];
-        rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty())
-            .map_err(|errno| InstanceError::Random(errno.into()))?;
-        // 0 stands for "no instance" in the kernel's tables.
-        Ok(Self(u64::from_ne_bytes(bytes).max(1)))
+        Self::apart_from(&recorded(), || {
+            let mut bytes = [0; 8];
+            rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty())
+                .map_err(|errno| InstanceError::Random(errno.into()))?;
+            Ok(u64::from_ne_bytes(bytes))
+        })
+    }
+
+    fn apart_from(
+        others: &[u64],
+        mut draw: impl FnMut() -> Result<u64, InstanceError>,
+    ) -> Result<Self, InstanceError> {
+        loop {
+            // 0 stands for "no instance" in the kernel's tables.
+            let number = draw()?.max(1);
+            if !others.iter().any(|&other| share_users(number, other)) {
+                return Ok(Self(number));
+            }
+        }
     }
 
     /// The number.
@@ -77,7 +105,7 @@ impl InstanceId {
     /// A name for its cgroup and pins.
     #[must_use]
     pub fn name(self) -> String {
-        format!("waylay-{:016x}", self.0)
+        name_of(self.0)
     }
 }
 
@@ -87,13 +115,34 @@ impl Instance {
     /// # Errors
     /// [`InstanceError::Record`].
     pub fn record(id: InstanceId, cgroup: &Cgroup, pins: &Path) -> Result<Self, InstanceError> {
-        let record = Record { cgroup: cgroup.path().into(), level: cgroup.level(), pins: pins.into() };
-        let path = Path::new(STATE).join(format!("{:016x}.json", id.0));
+        let record = Record {
+            cgroup: cgroup.path().into(),
+            level: cgroup.level(),
+            pins: pins.into(),
+            registry: REGISTRY_LAYOUT,
+        };
+        let path = record_of(id.0);
         let failed = |source| InstanceError::Record { path: path.clone(), source };
         let text = serde_json::to_vec(&record).map_err(|error| failed(error.into()))?;
         DirBuilder::new().recursive(true).mode(0o755).create(STATE).map_err(failed)?;
         let lock = locked_record(&path, &text).map_err(failed)?;
         Ok(Self { record: path, _lock: lock })
+    }
+
+    /// Looks at the runs around a cgroup.
+    ///
+    /// # Errors
+    /// [`InstanceError::AnotherVersion`].
+    pub fn see_versions_around(cgroup: &Cgroup) -> Result<(), InstanceError> {
+        for run in cgroup.path().ancestors().filter_map(run_of_directory) {
+            let record = fs::read_to_string(record_of(run)).ok();
+            let record = record.and_then(|text| serde_json::from_str::<Record>(&text).ok());
+            // One without a record is of another mount namespace; nothing is known of it.
+            if record.is_some_and(|record| record.registry != REGISTRY_LAYOUT) {
+                return Err(InstanceError::AnotherVersion { run });
+            }
+        }
+        Ok(())
     }
 
     /// Forgets the record, once everything in it is gone.
@@ -108,7 +157,9 @@ impl Instance {
 #[must_use]
 pub fn clean_up(pin_root: &Path) -> usize {
     let entries = fs::read_dir(STATE).into_iter().flatten().flatten();
-    entries.filter(|entry| clean_up_one(&entry.path(), pin_root)).count()
+    let removed = entries.filter(|entry| clean_up_one(&entry.path(), pin_root)).count();
+    forget_other_layouts(pin_root);
+    removed
 }
 
 fn clean_up_one(path: &Path, pin_root: &Path) -> bool {
@@ -135,6 +186,27 @@ fn remove(record: &Record, id: u64, pin_root: &Path) -> bool {
     unpinned && forget_instance(pin_root, id).is_ok() && cgroup.remove().is_ok()
 }
 
+fn name_of(run: u64) -> String {
+    format!("{PREFIX}{run:016x}")
+}
+
+fn record_of(run: u64) -> PathBuf {
+    Path::new(STATE).join(format!("{run:016x}.json"))
+}
+
+/// The run whose cgroup is called so.
+pub(crate) fn run_of_directory(path: &Path) -> Option<u64> {
+    let id = path.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+    let is_id = id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then(|| u64::from_str_radix(id, 16).ok())?
+}
+
+/// The numbers of the runs that are there, or have left something.
+fn recorded() -> Vec<u64> {
+    let entries = fs::read_dir(STATE).into_iter().flatten().flatten();
+    entries.filter_map(|entry| id_of(&entry.path())).collect()
+}
+
 pub(crate) fn id_of(path: &Path) -> Option<u64> {
     if path.extension()? != "json" {
         return None;
@@ -158,6 +230,13 @@ fn locked_record(path: &Path, text: &[u8]) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_has_neither_the_number_nor_the_users_of_another() {
+        let mut drawn = [7, 5 + (1 << 20), 0, 8].into_iter();
+        let id = InstanceId::apart_from(&[1, 5, 7 + (3 << 40)], || Ok(drawn.next().unwrap())).unwrap();
+        assert_eq!(id, InstanceId(8));
+    }
 
     #[test]
     fn only_records_are_taken_for_records() {

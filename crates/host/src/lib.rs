@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`run()`] (the whole life of one run), `service` (one service's
 //! process), [`launch`] (what happens in that process before its program),
-//! `health` (a service that hangs), `routes` (the host's, for the engine),
+//! `health` (a service that hangs), `sweep` (flows whose end was missed), `routes` (the host's, for the engine),
 //! [`cgroup`], [`instance`] (what stays on the host and how it is cleaned up),
 //! [`doctor`] (what a machine offers).
 
@@ -24,6 +24,7 @@ mod signals;
 mod spec;
 #[cfg(any(test, fuzzing))]
 mod strange;
+mod sweep;
 mod sys;
 pub mod user;
 

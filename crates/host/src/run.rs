@@ -15,7 +15,7 @@ use waylay_core::{
     Conditions, Event, Filter, FilterId, Layer, Policy, PolicyError, Refusal, Service, ServiceId, Tables,
 };
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
-use waylay_engine_ebpf::{EbpfEngine, Limits, Scope, bpf_file_system};
+use waylay_engine_ebpf::{EbpfEngine, EbpfError, Limits, Scope, bpf_file_system, in_initial_user_namespace};
 
 use crate::{
     cgroup::{Cgroup, CgroupError},
@@ -27,6 +27,7 @@ use crate::{
     service::{Running, Waiting, launcher},
     signals::Signals,
     spec::{Ended, Observer, RunSpec, Step},
+    sweep::Sweeping,
     sys,
     user::Identity,
 };
@@ -44,12 +45,17 @@ pub fn run(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<Ended, RunErr
     if !rustix::process::geteuid().is_root() {
         return Err(RunError::NotRoot);
     }
+    // Root of another is nobody here, and would fail later, for reasons that are none.
+    if !in_initial_user_namespace() {
+        return Err(EbpfError::NotPermitted.into());
+    }
     if !spec.keep_sockets {
         refuse_inherited_sockets()?;
     }
     let signals = Signals::watch().map_err(RunError::CommandStart)?;
     let tables = Tables::compile(&policy(spec)?)?;
     let parent = Cgroup::for_runs()?;
+    Instance::see_versions_around(&parent)?;
     let pin_root = bpf_file_system()?;
     match clean_up(&pin_root) {
         0 => {}
@@ -142,6 +148,7 @@ impl Place {
         engine.attach()?;
         let refusals = RefusalReader::start(&engine, tables, observer)?;
         let health = HealthWatch::new(&engine, spec, &waiting, observer)?;
+        let sweeping = Sweeping::start(engine.flow_sweeper()?);
         let running = release(waiting, spec, &engine, observer)?;
         let health = health.start();
         let outcome = self.run_command(spec, signals, observer);
@@ -154,6 +161,7 @@ impl Place {
             service.wait();
         }
         refusals.stop();
+        sweeping.stop();
         engine.remove()?;
         outcome
     }

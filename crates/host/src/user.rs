@@ -73,8 +73,7 @@ impl Identity {
     /// One of its own for service number `index` of the run `run`: no groups, no home.
     #[must_use]
     pub fn of_a_service(run: u64, index: u32) -> Self {
-        let run = u32::try_from(run % u64::from(RUNS)).unwrap_or(0);
-        let uid = FIRST_SERVICE_UID + run * UIDS_OF_A_RUN + index % UIDS_OF_A_RUN;
+        let uid = FIRST_SERVICE_UID + place_in_range(run) * UIDS_OF_A_RUN + index % UIDS_OF_A_RUN;
         Self { uid, gid: uid, groups: Vec::new(), person: None }
     }
 
@@ -105,6 +104,15 @@ impl Identity {
             person: Some(Person { name: user.name.clone(), home: user.dir.clone() }),
         })
     }
+}
+
+/// Whether the services of two runs would have the same users.
+pub(crate) fn share_users(one: u64, other: u64) -> bool {
+    place_in_range(one) == place_in_range(other)
+}
+
+fn place_in_range(run: u64) -> u32 {
+    u32::try_from(run % u64::from(RUNS)).unwrap_or(0)
 }
 
 fn lookup(name: &str, errno: nix::Error) -> UserError {

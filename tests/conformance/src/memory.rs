@@ -209,7 +209,7 @@ impl MemorySubject {
         let filters = redirecting.map(|name| filter(self.service(name))).collect();
         let services = ids.iter().map(|&id| declare(id)).collect();
         let policy = Policy::new(services, Vec::new(), filters).expect("a policy");
-        let slots = self.engine.tables().slots().clone();
+        let slots = self.engine.slots().expect("it cannot fail");
         let tables = Tables::compile_keeping(&policy, slots).expect("few services");
         let endpoints = ids.into_iter().map(endpoint).collect();
         self.engine.install(&Installation { tables, endpoints }).expect("it cannot fail");

@@ -1,7 +1,12 @@
 //! Every offset of `waylay-abi` is the one in the object's type information.
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-use std::{mem::offset_of, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    mem::offset_of,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use libbpf_rs::{
     HasSize,
@@ -11,7 +16,9 @@ use waylay_abi as abi;
 
 /// The object as a file, for libbpf reads type information from files.
 fn object() -> PathBuf {
-    let path = std::env::temp_dir().join(format!("waylay-layout-{}.o", std::process::id()));
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("waylay-layout-{}-{count}.o", std::process::id()));
     std::fs::write(&path, waylay_engine_ebpf::OBJECT).unwrap();
     path
 }
@@ -61,6 +68,24 @@ fn answers() -> Vec<(&'static str, Layout)> {
             "wl_socket_wishes",
             layout!(abi::SocketWishes { source, mark, bound_device, tos, tclass, reserved }),
         ),
+        ("wl_chain", layout!(abi::Chain { excluded, hop_count, reserved, hops })),
+        (
+            "wl_flow",
+            layout!(abi::Flow {
+                id,
+                admitted_cgroup,
+                state,
+                slot,
+                listener,
+                taken,
+                seen,
+                destination,
+                chain,
+                application,
+                wishes,
+                exe_path,
+            }),
+        ),
         ("wl_handle", layout!(abi::Handle { version, size, boot, instance, flow, tag })),
         (
             "wl_context",
@@ -76,8 +101,17 @@ fn answers() -> Vec<(&'static str, Layout)> {
                 exe_path,
             }),
         ),
+        ("wl_named_hop", named_hop()),
         ("wl_named_chain", layout!(abi::NamedChain { version, hop_count, hops })),
     ]
+}
+
+/// Flat in C.
+fn named_hop() -> Layout {
+    let (size, mut members) = layout!(abi::NamedHop { hop, name });
+    assert_eq!(members.remove(0), ("hop".into(), 0));
+    members.splice(0..0, layout!(abi::Hop { service, filter }).1);
+    (size, members)
 }
 
 /// What is installed and reported.
@@ -144,12 +178,47 @@ fn tables() -> Vec<(&'static str, Layout)> {
         ("wl_route_key", layout!(abi::RouteKey { length, ip })),
         ("wl_route", layout!(abi::Route { source, error, reserved })),
         ("wl_listener", layout!(abi::Listener { netns, ip, port, reserved })),
-        ("wl_listener_owner", layout!(abi::ListenerOwner { instance, service, reserved })),
+        ("wl_holder", layout!(abi::Holder { instance, pid, held })),
+        ("wl_listener_owner", layout!(abi::ListenerOwner { instance, scope, scope_level, service })),
         ("wl_event", layout!(abi::Event { refusal, error, service, filter, destination, process })),
     ]
 }
 
+/// What the programs keep among themselves.
+const OWN: [&str; 2] = ["wl_outgoing", "wl_tuple"];
+
+#[test]
+fn no_structure_that_is_shared_is_left_out() {
+    let read =
+        |path: &str| std::fs::read_to_string(format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let header = read("crates/engine-ebpf/bpf/abi.h");
+    let structures = header.lines().filter_map(|line| line.strip_prefix("struct ")?.strip_suffix(" {"));
+    let declared: BTreeSet<&str> = structures.collect();
+    let compared: BTreeSet<&str> = answers().iter().chain(&tables()).map(|(name, _)| *name).collect();
+    assert_eq!(&declared - &compared, OWN.into());
+    assert!(compared.is_subset(&declared), "{:?}", &compared - &declared);
+
+    let count = |file: &str| read(&format!("crates/abi/src/{file}.rs")).matches("\npub struct ").count();
+    let ours: usize = ["address", "records", "tables", "options", "lib"].map(count).iter().sum();
+    assert_eq!(ours, compared.len(), "a structure of waylay-abi is not compared");
+}
+
 #[test]
 fn the_leg_of_the_tests_is_the_headers() {
+    let path = object();
+    let btf = Btf::from_path(&path).unwrap();
+    let leg = layout!(waylay_differential::Leg {
+        remote,
+        caller,
+        origin,
+        caller_slot,
+        protocol,
+        redirected,
+        proxied,
+    });
+    let origin = layout!(waylay_differential::Origin { exe_device, exe_inode, cgroup, uid, reserved });
+    assert_eq!(in_the_object(&btf, "wl_leg"), leg);
+    assert_eq!(in_the_object(&btf, "wl_origin"), origin);
+    std::fs::remove_file(path).unwrap();
     assert_eq!(size_of::<waylay_differential::Leg>(), waylay_differential::leg_size());
 }

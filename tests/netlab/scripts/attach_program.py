@@ -1,5 +1,6 @@
 # Attaches a program to a cgroup, where it stays. It lets everything pass, except what goes to DROPPED_PORT.
-# Arguments: CGROUP NAME PROGRAM_TYPE ATTACH_TYPE ATTACH_FLAGS [DROPPED_PORT]; prints the program's id.
+# Or, as a sockops program with the word "no-callbacks", it switches off what other such programs have switched on.
+# Arguments: CGROUP NAME PROGRAM_TYPE ATTACH_TYPE ATTACH_FLAGS [DROPPED_PORT | no-callbacks]; prints the program's id.
 import ctypes
 import os
 import socket
@@ -28,7 +29,11 @@ def instruction(code, registers, offset, number):
 
 
 code = instruction(0xB7, 0, 0, 1)  # r0 = 1
-for port in sys.argv[6:]:
+if sys.argv[6:] == ["no-callbacks"]:
+    code = instruction(0xB7, 2, 0, 0)  # r2 = 0
+    code += instruction(0x85, 0, 0, 59)  # bpf_sock_ops_cb_flags_set(r1, r2)
+    code += instruction(0xB7, 0, 0, 1)  # r0 = 1
+for port in sys.argv[6:] if sys.argv[6:] != ["no-callbacks"] else []:
     # struct __sk_buff has the remote port in network order, in the upper half.
     (wanted,) = struct.unpack("=i", struct.pack("=HH", 0, socket.htons(int(port))))
     code += instruction(0x61, 0x12, 132, 0)  # r2 = r1->remote_port

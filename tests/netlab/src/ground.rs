@@ -2,10 +2,13 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd,
     path::PathBuf,
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::run::Waylay;
 
@@ -129,6 +132,12 @@ impl Namespace {
             .args(command.get_args())
             .envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
         inside
+    }
+
+    /// From here on the calling thread, and what it starts, is inside.
+    pub fn enter(&self) {
+        let file = std::fs::File::open(PathBuf::from("/run/netns").join(&self.name)).unwrap();
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
     }
 
     /// Sets one of its parameters below `/proc/sys`.

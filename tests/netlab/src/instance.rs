@@ -13,17 +13,14 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// From the text of `/proc/PID/cgroup` of a process that belongs to a run.
+    /// From the text of `/proc/PID/cgroup` of a process that belongs to a run: the innermost, if there are several.
     pub fn of_membership(text: &str) -> Option<Self> {
-        let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-        let mut cgroup = cgroup_file_system();
-        for part in path.split('/') {
-            cgroup.push(part);
-            if part.starts_with("waylay-") {
-                return Some(Self { cgroup, name: part.to_owned() });
-            }
-        }
-        None
+        let path = Path::new(text.lines().find_map(|line| line.strip_prefix("0::/"))?);
+        let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+        let mut runs =
+            path.ancestors().filter(|path| name(path).is_some_and(|name| name.starts_with("waylay-")));
+        let run = runs.next()?;
+        Some(Self { cgroup: cgroup_file_system().join(run), name: name(run)? })
     }
 
     /// That of the run whose `waylay` process this is.

@@ -5,13 +5,16 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::Command,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use waylay_core::{Event, Policy, Refusal, ServiceId, Tables};
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
-use waylay_engine_ebpf::{EbpfEngine, Limits, Scope, bpf_file_system};
+use waylay_engine_ebpf::{EbpfEngine, EbpfError, Limits, Scope, bpf_file_system};
 use waylay_host::cgroup::Cgroup;
 
 use crate::{instance::cgroup_file_system, run::Waylay};
@@ -32,21 +35,22 @@ struct Place {
 }
 
 impl Place {
-    fn new(name: &str, limits: Limits) -> Self {
+    fn new(parent: &Cgroup, name: &str, limits: Limits) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = u64::from(std::process::id());
-        let cgroup = Cgroup::for_runs().unwrap().child(&format!("waylay-lab-{name}-{number}"));
+        let cgroup = parent.child(&format!("waylay-lab-{name}-{number}"));
         let pin_root = bpf_file_system().unwrap();
         let scope = Scope {
             cgroup: cgroup.path().into(),
             service_level: cgroup.level() + 1,
-            instance: number << 16 | name.len() as u64,
+            instance: number << 16 | COUNT.fetch_add(1, Ordering::Relaxed),
             pins: pin_root.join(format!("waylay-lab-{name}-{number}")),
             pin_root,
             limits,
         };
         let place = Self { cgroup, scope };
         place.cgroup.create().unwrap();
-        for child in ["app", "svc-1", "svc-2", "svc-3", "svc-4"] {
+        for child in ["app", "app-2", "svc-1", "svc-2", "svc-3", "svc-4"] {
             place.cgroup.child(child).create().unwrap();
         }
         place
@@ -66,7 +70,39 @@ impl Drop for Place {
 impl Lab {
     /// Loads it; nothing is attached yet.
     pub fn new(name: &str, limits: Limits) -> Self {
-        let place = Place::new(name, limits);
+        Self::at(&Cgroup::for_runs().unwrap(), name, limits)
+    }
+
+    /// Another one whose scope is in `app` or `svc-ID` of this.
+    pub fn below(&self, part: &str, name: &str, limits: Limits) -> Self {
+        Self::at(&self.place.cgroup.child(part), name, limits)
+    }
+
+    /// What comes of an engine on this one's scope, or on `app` or `svc-ID` in it.
+    pub fn second_engine_on(&self, part: Option<&str>) -> Result<EbpfEngine, EbpfError> {
+        let Scope { cgroup, pins, instance, service_level, .. } = &self.place.scope;
+        let scope = Scope {
+            cgroup: part.map_or(cgroup.clone(), |part| cgroup.join(part)),
+            service_level: service_level + u32::from(part.is_some()),
+            instance: instance | 1 << 60,
+            pins: PathBuf::from(format!("{}-second", pins.display())),
+            ..self.place.scope.clone()
+        };
+        EbpfEngine::load(scope)
+    }
+
+    /// The name of its instance.
+    pub fn instance(&self) -> String {
+        format!("waylay-{:016x}", self.place.scope.instance)
+    }
+
+    /// The directory of its scope, or of `app` or `svc-ID` in it.
+    pub fn cgroup(&self, part: Option<&str>) -> PathBuf {
+        part.map_or(self.place.cgroup.path().to_owned(), |part| self.place.cgroup.path().join(part))
+    }
+
+    fn at(parent: &Cgroup, name: &str, limits: Limits) -> Self {
+        let place = Place::new(parent, name, limits);
         let engine = EbpfEngine::load(place.scope.clone()).unwrap();
         Self { engine, place }
     }
@@ -82,6 +118,12 @@ impl Lab {
             self.engine.set_liveness(service, Liveness::Alive).unwrap();
         }
         self.engine.attach().unwrap();
+    }
+
+    /// Replaces the policy; services keep their slots.
+    pub fn reload(&mut self, policy: &Policy, endpoints: Vec<Endpoint>) -> Result<(), EbpfError> {
+        let tables = Tables::compile_keeping(policy, self.engine.slots()?)?;
+        self.engine.install(&Installation { tables, endpoints })
     }
 
     /// Does something as a process of the service, such as making its listeners:
@@ -120,11 +162,16 @@ impl Lab {
                 SocketAddr::V6(address) => tcp6.push(address),
             }
         }
-        let cgroup = self.place.cgroup.child(&format!("svc-{service}")).id().unwrap();
+        let cgroup = self.cgroup_id(&format!("svc-{service}"));
         Endpoint { service: ServiceId(service), cgroup, tcp4, tcp6 }
     }
 
-    /// The file by which a process enters `app` or `svc-ID`.
+    /// The number of `app`, `app-2` or `svc-ID`.
+    pub fn cgroup_id(&self, cgroup: &str) -> u64 {
+        self.place.cgroup.child(cgroup).id().unwrap()
+    }
+
+    /// The file by which a process enters `app`, `app-2` or `svc-ID`.
     pub fn procs(&self, cgroup: &str) -> PathBuf {
         self.place.cgroup.child(cgroup).path().join("cgroup.procs")
     }

@@ -11,6 +11,7 @@ mod ground;
 mod instance;
 mod lab;
 mod process;
+mod programs;
 mod report;
 mod run;
 mod servers;
@@ -21,6 +22,7 @@ pub use ground::{Family, Ground, Namespace, Place};
 pub use instance::{Instance, cgroup_file_system};
 pub use lab::{Dialled, Lab};
 pub use process::{Lines, Process, kill, patiently, python, system_python};
+pub use programs::Programs;
 pub use report::Report;
 pub use run::{Finished, Running, Waylay};
 pub use servers::{

@@ -111,6 +111,14 @@ impl Waylay {
         self.args(["--"]).args(watched).spawn_as_is()
     }
 
+    /// Of itself, another `waylay run`; what follows is for that one. Its reports go to a file of this name.
+    #[must_use]
+    pub fn around_another(self, log: &str) -> Self {
+        let (binary, log) = (Self::binary(), self.directory.path().join(log));
+        let arguments = ["--".as_ref(), binary.as_os_str(), "run".as_ref(), "-o".as_ref(), "json".as_ref()];
+        self.args(arguments).args([OsStr::new("--log"), log.as_os_str()])
+    }
+
     /// Starts it with the client that is told what to do.
     pub fn spawn_dialler(self) -> Running {
         self.spawn([python(), "-u", "-c", DIALLER])
@@ -299,6 +307,11 @@ impl Finished {
     /// All reports, in the order they were written.
     pub fn reports(&self) -> Vec<Report> {
         Report::parse_all(self.log.as_deref().unwrap_or_default())
+    }
+
+    /// The reports of a run that this one was [around](Waylay::around_another).
+    pub fn reports_in(&self, log: &str) -> Vec<Report> {
+        Report::parse_all(&String::from_utf8(self.file(log)).unwrap())
     }
 
     /// The reports of one service.

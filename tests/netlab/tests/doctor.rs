@@ -112,7 +112,7 @@ fn the_keys_are_those_that_scripts_know() {
         (&findings["needs"][0], "found name needs remedy state"),
         (&findings["capabilities"][0], "available name needs remedy"),
         (&findings["programs"][0], "attach_type cgroup holds_for_runs id meaning name sandbox waylay"),
-        (&findings["runs"][0], "cgroup id owner processes services state"),
+        (&findings["runs"][0], "cgroup id inside owner processes services state"),
         (&findings["open_ends"][0], "name text"),
         (&findings["facts"], "command_runs_as_root container hidepid ipv6 jit link_local lockdown mptcp"),
         (&findings["bound"], "most_hops whatever_services_do with_records"),
@@ -425,6 +425,21 @@ mod runs {
         let found = find(&findings, instance.id());
         assert_eq!((&found["state"], &found["owner"]), (&"alive".into(), &run.pid().into()));
         run.finish().well();
+    }
+
+    #[test]
+    fn inside_of_another_say_which() {
+        let doctor = "\"$0\" run -o json --log log -- \"$0\" doctor -o json";
+        let run = Ground::loopback().waylay().args(["--", "sh", "-c", &format!("{doctor}; read end; true")]);
+        let mut run = run.args([Waylay::binary()]).spawn_as_is();
+        let outer = run.instance();
+        let findings = json(&run.finish().well());
+        let runs = findings["runs"].as_array().unwrap();
+        let inside = |run: &&Value| run["inside"] == outer.id();
+        let inner: Vec<&Value> = runs.iter().filter(inside).collect();
+        assert_eq!(inner.len(), 1, "{findings:#}");
+        assert_eq!((&inner[0]["state"], &inner[0]["services"][0]), (&"alive".into(), &"log".into()));
+        assert_eq!(find(&findings, outer.id())["inside"], Value::Null);
     }
 
     #[test]

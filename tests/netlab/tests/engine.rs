@@ -240,6 +240,43 @@ fn a_reload_takes_the_next_connect() {
 }
 
 #[test]
+fn a_service_that_comes_back_is_absent_until_it_is_said_to_be_alive() {
+    let mut lab = Lab::new("comes-back", Limits::default());
+    let listener = lab.as_service(1, listener4);
+    let endpoints = vec![lab.endpoint(1, [&listener])];
+    lab.install(&one_service(FailurePolicy::Closed), endpoints.clone());
+    let slots = Tables::compile(&one_service(FailurePolicy::Closed)).unwrap().slots().clone();
+    let mut install = |policy: &Policy| {
+        let tables = Tables::compile_keeping(policy, slots.clone()).unwrap();
+        lab.engine.install(&Installation { tables, endpoints: endpoints.clone() }).unwrap();
+    };
+    install(&Policy::default());
+    install(&one_service(FailurePolicy::Closed));
+    assert_eq!(lab.dial("app", &[anywhere()]), [Dialled::Refused(ECONNREFUSED)]);
+}
+
+#[test]
+fn a_service_that_a_reload_has_removed_dials_as_anybody() {
+    let mut lab = Lab::new("removed", Limits::default());
+    let (listener, server) = (lab.as_service(1, listener4), listener4());
+    lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, [&listener])]);
+    let from_services = FlagConditions { redirected: None, proxied: Some(true) };
+    let sublayer = Sublayer { id: SublayerId(1), name: "auth".into(), weight: 1 };
+    let block = auth(1, Conditions::default(), from_services, Action::BLOCK);
+    let policy = |services, filters| Policy::new(services, vec![sublayer.clone()], filters).unwrap();
+    let slots = Tables::compile(&one_service(FailurePolicy::Closed)).unwrap().slots().clone();
+    let mut dial = |policy: &Policy| {
+        let tables = Tables::compile_keeping(policy, slots.clone()).unwrap();
+        lab.engine.install(&Installation { tables, endpoints: Vec::new() }).unwrap();
+        lab.dial("svc-1", &[server.local_addr().unwrap()])
+    };
+    let still_there = policy(vec![service(1, FailurePolicy::Closed)], vec![block.clone()]);
+    assert_eq!(dial(&still_there), [Dialled::Refused(EACCES)]);
+    let removed = policy(Vec::new(), vec![block]);
+    assert_eq!(dial(&removed), [Dialled::Connected(server.local_addr().unwrap())]);
+}
+
+#[test]
 fn another_network_namespace_is_left_alone() {
     let mut lab = Lab::new("netns", Limits::default());
     let listener = lab.as_service(1, listener4);

@@ -267,7 +267,7 @@ fn with_an_open_connection(example: &Example, then: impl FnOnce(&mut Running, u3
     then(&mut run, service);
 }
 
-fn a_killed_service_is_an_error(example: &Example) {
+fn being_killed_is_an_error(example: &Example) {
     with_an_open_connection(example, |run, service| {
         kill(service, Signal::KILL);
         assert_eq!(run.ask("drain"), "ECONNRESET");
@@ -523,7 +523,7 @@ examples! {
         in_rust_a_reset_is_passed_on = a_reset_is_passed_on,
         in_rust_a_refusal_is_a_reset = a_refusal_is_a_reset,
         in_rust_many_connections_are_served_at_once = many_connections_at_once,
-        in_rust_being_killed_is_an_error = a_killed_service_is_an_error,
+        in_rust_being_killed_is_an_error = being_killed_is_an_error,
         in_rust_what_carries_no_record_is_reset = what_carries_no_record_is_reset,
         in_rust_the_end_is_in_order = it_ends_in_order,
         in_rust_what_came_right_before_the_end_is_sent = it_sends_what_came_right_before_the_end;
@@ -533,7 +533,7 @@ examples! {
         in_portable_rust_a_reset_is_passed_on = a_reset_is_passed_on,
         in_portable_rust_a_refusal_is_a_reset = a_refusal_is_a_reset,
         in_portable_rust_many_connections_are_served_at_once = many_connections_at_once,
-        in_portable_rust_being_killed_is_an_error = a_killed_service_is_an_error,
+        in_portable_rust_being_killed_is_an_error = being_killed_is_an_error,
         in_portable_rust_what_carries_no_record_is_reset = what_carries_no_record_is_reset,
         in_portable_rust_the_end_is_in_order = it_ends_in_order,
         in_portable_rust_what_came_right_before_the_end_is_sent = it_sends_what_came_right_before_the_end;
@@ -543,7 +543,7 @@ examples! {
         in_python_a_reset_is_passed_on = a_reset_is_passed_on,
         in_python_a_refusal_is_a_reset = a_refusal_is_a_reset,
         in_python_many_connections_are_served_at_once = many_connections_at_once,
-        in_python_being_killed_is_an_error = a_killed_service_is_an_error,
+        in_python_being_killed_is_an_error = being_killed_is_an_error,
         in_python_what_carries_no_record_is_reset = what_carries_no_record_is_reset,
         in_python_the_end_is_in_order = it_ends_in_order,
         in_python_what_came_right_before_the_end_is_sent = it_sends_what_came_right_before_the_end;
@@ -553,7 +553,7 @@ examples! {
         in_c_a_reset_is_passed_on = a_reset_is_passed_on,
         in_c_a_refusal_is_a_reset = a_refusal_is_a_reset,
         in_c_many_connections_are_served_at_once = many_connections_at_once,
-        in_c_being_killed_is_an_error = a_killed_service_is_an_error,
+        in_c_being_killed_is_an_error = being_killed_is_an_error,
         in_c_what_carries_no_record_is_reset = what_carries_no_record_is_reset,
         in_c_the_end_is_in_order = it_ends_in_order,
         in_c_what_came_right_before_the_end_is_sent = it_sends_what_came_right_before_the_end;
@@ -563,7 +563,7 @@ examples! {
         in_cpp_a_reset_is_passed_on = a_reset_is_passed_on,
         in_cpp_a_refusal_is_a_reset = a_refusal_is_a_reset,
         in_cpp_many_connections_are_served_at_once = many_connections_at_once,
-        in_cpp_being_killed_is_an_error = a_killed_service_is_an_error,
+        in_cpp_being_killed_is_an_error = being_killed_is_an_error,
         in_cpp_what_carries_no_record_is_reset = what_carries_no_record_is_reset,
         in_cpp_the_end_is_in_order = it_ends_in_order,
         in_cpp_what_came_right_before_the_end_is_sent = it_sends_what_came_right_before_the_end;

@@ -27,6 +27,7 @@ const TOPS: [&str; 9] = [
     "waylay-differential",
     "waylay-examples",
     "waylay-headers",
+    "waylay-model",
     "waylay-netlab",
     "waylay-tidy",
 ];

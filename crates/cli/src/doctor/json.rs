@@ -63,6 +63,7 @@ struct WrittenRun<'d> {
     state: &'static str,
     owner: Option<u32>,
     cgroup: Option<String>,
+    inside: Option<&'d str>,
     services: &'d [String],
     processes: &'d [u32],
 }
@@ -170,6 +171,7 @@ fn run(run: &Run) -> WrittenRun<'_> {
         state,
         owner: run.owner,
         cgroup: run.cgroup.as_ref().map(|cgroup| cgroup.display().to_string()),
+        inside: run.inside.as_deref(),
         services: &run.services,
         processes: &run.processes,
     }

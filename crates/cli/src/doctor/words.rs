@@ -78,7 +78,8 @@ pub(super) fn run(run: &Run) -> String {
     match run.state {
         RunState::Alive => {
             let owner = run.owner.map_or_else(String::new, |pid| format!(" (waylay is process {pid})"));
-            format!("alive{owner}, through {}", list(&run.services))
+            let inside = run.inside.as_ref().map_or_else(String::new, |run| format!(", inside of {run}"));
+            format!("alive{owner}, through {}{inside}", list(&run.services))
         }
         RunState::LeftBehind => {
             let killed =

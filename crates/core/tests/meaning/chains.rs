@@ -1,14 +1,12 @@
 //! What the rules come to for whole connections: every chain ends, whatever the services do.
 //!
-//! One part explores every behaviour of a few services, the other tries long random ones.
+//! Long random chains through many services; `tests/model` tries everything that a few services can do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use waylay_core::{
-    Chain, Filter, Leg, Policy, PortRange, Process, Records, ServiceId, Verdict, World, decide,
-};
+use waylay_core::{Chain, Filter, Leg, Policy, PortRange, Records, ServiceId, Verdict, World, decide};
 
 use crate::fixtures::*;
 
@@ -22,119 +20,16 @@ enum Habit {
 const BOTH: &[Habit] = &[Habit::Carries, Habit::Forgets];
 const FIRST_PORT: u16 = 1000;
 
-/// Services 1 to n, and a port for each subset of them: exactly the services of the subset match it.
-fn every_subset_has_a_port(n: u32) -> Policy {
-    let mut filters = Vec::new();
-    for subset in 0..1u16 << n {
-        for id in (1..=n).filter(|id| subset & (1 << (id - 1)) != 0) {
-            filters.push(for_port(filters.len(), id, FIRST_PORT + subset));
-        }
-    }
-    policy((1..=n).map(|id| service(id, OPEN)).collect(), vec![], filters)
-}
-
 fn for_port(filter: usize, service: u32, port: u16) -> Filter {
     let mut filter = redirect(u32::try_from(filter).expect("few filters"), service);
     filter.conditions.remote_ports = Some(PortRange::single(port));
     filter
 }
 
-/// Where a leg stands. Hops only matter through the hop limit, which these few services do not reach.
-type State = (Option<ServiceId>, Option<Vec<ServiceId>>, u16);
-
-/// Explores everything that services with these habits, dialling these ports, can do.
-struct Explorer<'a> {
-    policy: &'a Policy,
-    world: World,
-    habits: &'a [Habit],
-    ports: Ports,
-    longest: BTreeMap<State, usize>,
-    path: BTreeSet<State>,
-}
-
-#[derive(Clone, Copy)]
-enum Ports {
-    AsAsked,
-    Any { count: u16 },
-}
-
-impl<'a> Explorer<'a> {
-    fn new(policy: &'a Policy, habits: &'a [Habit], ports: Ports) -> Self {
-        let world = all_available(policy);
-        Self { policy, world, habits, ports, longest: BTreeMap::new(), path: BTreeSet::new() }
-    }
-
-    /// The most redirects that can follow.
-    fn longest_from(&mut self, caller: Process, records: &Records, port: u16) -> usize {
-        let state = (caller.service, excluded(records), port);
-        if let Some(&known) = self.longest.get(&state) {
-            return known;
-        }
-        assert!(self.path.insert(state.clone()), "a connection goes round: {state:?}");
-        let longest = match decide(self.policy, &leg_to(caller, port), records, &self.world).verdict {
-            Verdict::Redirect { service, chain, .. } => 1 + self.longest_through(service, &chain, port),
-            Verdict::Direct | Verdict::Refuse(_) => 0,
-        };
-        self.path.remove(&state);
-        self.longest.insert(state, longest);
-        longest
-    }
-
-    fn longest_through(&mut self, service: ServiceId, chain: &Chain, port: u16) -> usize {
-        let ports = match self.ports {
-            Ports::AsAsked => port..port + 1,
-            Ports::Any { count } => FIRST_PORT..FIRST_PORT + count,
-        };
-        let choices = ports.flat_map(|port| self.habits.iter().map(move |&habit| (port, habit)));
-        let longest =
-            choices.map(|(port, habit)| self.longest_from(process_of(service), &kept(habit, chain), port));
-        longest.max().expect("a service does something")
-    }
-}
-
-fn excluded(records: &Records) -> Option<Vec<ServiceId>> {
-    match records {
-        Records::None => None,
-        Records::Carried(chain) => Some(chain.excluded().iter().collect()),
-    }
-}
-
 fn kept(habit: Habit, chain: &Chain) -> Records {
     match habit {
         Habit::Carries => Records::Carried(chain.clone()),
         Habit::Forgets => Records::None,
-    }
-}
-
-/// The most redirects of any connection an application can start.
-fn longest(n: u32, habits: &[Habit], any_port: bool) -> usize {
-    let policy = every_subset_has_a_port(n);
-    let count = 1 << n;
-    let ports = if any_port { Ports::Any { count } } else { Ports::AsAsked };
-    let mut explorer = Explorer::new(&policy, habits, ports);
-    let from_each =
-        (FIRST_PORT..FIRST_PORT + count).map(|port| explorer.longest_from(app(), &Records::None, port));
-    from_each.max().expect("there are ports")
-}
-
-#[test]
-fn with_records_there_are_at_most_n_hops_wherever_services_dial() {
-    for n in 1..=5 {
-        assert_eq!(longest(n, &[Habit::Carries], true), n as usize);
-    }
-}
-
-#[test]
-fn towards_one_destination_there_are_at_most_n_hops_whatever_services_forget() {
-    for n in 1..=5 {
-        assert_eq!(longest(n, BOTH, false), n as usize);
-    }
-}
-
-#[test]
-fn forgetful_services_that_dial_elsewhere_meet_exactly_the_bound() {
-    for n in 1..=5 {
-        assert_eq!(longest(n, BOTH, true), bound(n as usize));
     }
 }
 

@@ -11,10 +11,9 @@ use rustix::fs::FlockOperation;
 
 use crate::{
     cgroup::Cgroup,
-    instance::{Record, STATE, id_of},
+    instance::{PREFIX, Record, STATE, id_of, run_of_directory},
 };
 
-const PREFIX: &str = "waylay-";
 const PINS: &str = "/sys/fs/bpf/waylay";
 
 /// A run, as its record tells.
@@ -28,6 +27,8 @@ pub struct Run {
     pub owner: Option<u32>,
     /// Its cgroup.
     pub cgroup: Option<PathBuf>,
+    /// The run inside of which it is, by its number.
+    pub inside: Option<String>,
     /// Its services.
     pub services: Vec<String>,
     /// The command's processes, and all they started.
@@ -74,6 +75,7 @@ fn unrecorded(id: String, root: Option<&Path>) -> Run {
         state: RunState::Unrecorded,
         services: path.as_deref().map(services).unwrap_or_default(),
         processes: cgroup.map(|cgroup| cgroup.child("app").processes()).unwrap_or_default(),
+        inside: path.as_deref().and_then(around),
         cgroup: path,
         ..Run::unknown(id)
     }
@@ -93,8 +95,13 @@ fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> {
 }
 
 pub(crate) fn id_of_directory(path: &Path) -> Option<&str> {
-    let id = path.file_name()?.to_str()?.strip_prefix(PREFIX)?;
-    (id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
+    run_of_directory(path)?;
+    path.file_name()?.to_str()?.strip_prefix(PREFIX)
+}
+
+/// The run in whose scope a cgroup is.
+fn around(cgroup: &Path) -> Option<String> {
+    cgroup.ancestors().skip(1).find_map(id_of_directory).map(str::to_owned)
 }
 
 impl Run {
@@ -104,6 +111,7 @@ impl Run {
             state: RunState::Unknown,
             owner: None,
             cgroup: None,
+            inside: None,
             services: Vec::new(),
             processes: Vec::new(),
         }
@@ -119,6 +127,7 @@ fn run(path: &Path) -> Option<Run> {
         let cgroup = Cgroup::from((record.cgroup.clone(), record.level));
         run.services = services(cgroup.path());
         run.processes = cgroup.child("app").processes();
+        run.inside = around(&record.cgroup);
         run.cgroup = Some(record.cgroup.clone());
         run.state = if cgroup.is_populated() { RunState::LeftBehind } else { RunState::Removable };
     } else if text.is_ok() {

@@ -1,5 +1,5 @@
 //! A redirect service that tries things out, and says what came of it on
-//! standard output: `netlab-probe tell|mutate|refusals|borrow`.
+//! standard output: `netlab-probe tell|vouch|mutate|refusals|borrow`.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test program: a failed step must show")]
 
 use std::{
@@ -18,13 +18,14 @@ use tokio::{
     task::spawn_blocking,
 };
 use waylay::{
-    Inbound, RedirectRecords, RedirectService, SetError, query_original_destination, query_redirect_records,
-    set_redirect_records,
+    Inbound, RedirectRecords, RedirectService, SetError, query_original_destination, query_redirect_chain,
+    query_redirect_records, set_redirect_records,
 };
 
 fn main() {
     let handler: fn(Inbound) = match env::args().nth(1).as_deref() {
         Some("tell") => tell,
+        Some("vouch") => vouch,
         Some("mutate") => mutate,
         Some("refusals") => refusals,
         Some("borrow") => borrow,
@@ -65,6 +66,20 @@ fn tell(inbound: Inbound) {
     );
     let mut stream = blocking(inbound);
     stream.write_all(line.as_bytes()).unwrap();
+    SockRef::from(&stream).set_linger(None).unwrap();
+}
+
+/// Carries the answer of the destination back, if the kernel says the same on both sockets.
+fn vouch(inbound: Inbound) {
+    let destination = inbound.original_destination();
+    assert_eq!(query_original_destination(&inbound).unwrap(), destination);
+    assert_eq!(as_a_transparent_proxy_asks(&inbound), destination);
+    let chain = inbound.chain().to_vec();
+    let mut outbound = blocking(Handle::current().block_on(inbound.connect()).unwrap());
+    assert_eq!(outbound.peer_addr().unwrap(), destination);
+    assert_eq!(query_redirect_chain(&outbound).unwrap(), chain);
+    let mut stream = blocking(inbound);
+    std::io::copy(&mut outbound, &mut stream).unwrap();
     SockRef::from(&stream).set_linger(None).unwrap();
 }
 

@@ -1,0 +1,183 @@
+//! Who holds which cgroup: the scopes of all engines of a host, and the cgroups of their services.
+//!
+//! Engines may be inside of each other: a connection passes the inner one's services, and what the last of them dials is
+//! an application's connection to the outer one. That comes to an end because no service of the outer one is inside of the
+//! inner one's scope. Two engines of which each has services in the other's scope would hand a connection back and forth
+//! for ever, and so whoever comes second is refused. Both claim first and look afterwards: of two that come at once at
+//! least one sees the other.
+
+use std::{
+    collections::BTreeSet,
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use waylay_abi as abi;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::{
+    error::EbpfError,
+    scope::{Scope, cgroup_id},
+};
+
+pub(crate) const NAME: &str = "holders";
+
+/// An engine that holds a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its instance.
+    pub instance: u64,
+    /// The process that loaded it.
+    pub pid: u32,
+    /// What it has there.
+    pub held: Held,
+}
+
+/// What an engine has in a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// It watches everything in it.
+    Scope,
+    /// One of its services is in it.
+    Service,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { instance, pid, .. } = self;
+        let held = match self.held {
+            Held::Scope => "is the scope",
+            Held::Service => "holds a service",
+        };
+        write!(f, "{held} of waylay-{instance:016x} (process {pid})")
+    }
+}
+
+/// The engine's window on the claims.
+#[derive(Debug)]
+pub(crate) struct Claims {
+    map: MapHandle,
+    instance: u64,
+    scope: PathBuf,
+    scope_level: usize,
+}
+
+impl Claims {
+    pub(crate) fn new(map: MapHandle, scope: &Scope) -> Self {
+        let Scope { instance, cgroup, .. } = scope;
+        Self { map, instance: *instance, scope: cgroup.clone(), scope_level: scope.level() as usize }
+    }
+
+    /// Claims the scope.
+    pub(crate) fn claim_scope(&self) -> Result<(), EbpfError> {
+        self.claim(&self.scope, Held::Scope)?;
+        self.see_no_service_of_an_outer_one().inspect_err(|_| self.release_scope())
+    }
+
+    pub(crate) fn release_scope(&self) {
+        self.release(&self.scope);
+    }
+
+    /// Claims a service's cgroup.
+    pub(crate) fn claim_service(&self, cgroup: &Path) -> Result<(), EbpfError> {
+        let Ok(below_scope) = cgroup.strip_prefix(&self.scope) else {
+            return Err(EbpfError::ServiceOutside { cgroup: cgroup.into(), scope: self.scope.clone() });
+        };
+        self.claim(cgroup, Held::Service)?;
+        self.see_no_scope_on_the_way(below_scope).inspect_err(|_| self.release(cgroup))
+    }
+
+    /// Of a service that was removed. Its cgroup may be gone already.
+    pub(crate) fn release_service(&self, cgroup: u64) {
+        let ours = |holder: Holder| holder.instance == self.instance && holder.held == Held::Service;
+        if self.holder(cgroup).is_ok_and(|holder| holder.is_some_and(ours)) {
+            let _stays = self.map.delete(cgroup.as_bytes());
+        }
+    }
+
+    fn claim(&self, cgroup: &Path, held: Held) -> Result<(), EbpfError> {
+        let id = cgroup_id(cgroup)?;
+        let holder = abi::Holder { instance: self.instance, pid: std::process::id(), held: encode(held) };
+        let taken = self.map.update(id.as_bytes(), holder.as_bytes(), MapFlags::NO_EXIST);
+        // A service is claimed anew by a reload.
+        let again = Holder { instance: self.instance, pid: std::process::id(), held: Held::Service };
+        match (taken, self.holder(id)?) {
+            (Ok(()), _) => Ok(()),
+            (Err(_), Some(holder)) if held == Held::Service && holder == again => Ok(()),
+            (Err(_), Some(holder)) => Err(EbpfError::Overlap { cgroup: cgroup.into(), holder }),
+            (Err(source), None) => Err(error(source)),
+        }
+    }
+
+    fn release(&self, cgroup: &Path) {
+        if let Ok(id) = cgroup_id(cgroup) {
+            // A claim that stays ends with its cgroup.
+            let _stays = self.map.delete(id.as_bytes());
+        }
+    }
+
+    /// Services of an engine whose scope is around this one must be outside of it.
+    fn see_no_service_of_an_outer_one(&self) -> Result<(), EbpfError> {
+        let mut outer = BTreeSet::new();
+        for cgroup in self.scope.ancestors().skip(1).take(self.scope_level) {
+            let holder = self.holder(cgroup_id(cgroup)?)?;
+            outer.extend(holder.filter(|holder| holder.held == Held::Scope).map(|holder| holder.instance));
+        }
+        for (id, cgroup) in cgroups_below(&self.scope) {
+            match self.holder(id)? {
+                Some(holder) if outer.contains(&holder.instance) => {
+                    return Err(EbpfError::Overlap { cgroup, holder });
+                }
+                Some(_) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn see_no_scope_on_the_way(&self, below_scope: &Path) -> Result<(), EbpfError> {
+        let mut cgroup = self.scope.clone();
+        for part in below_scope {
+            cgroup.push(part);
+            if let Some(holder) = self.holder(cgroup_id(&cgroup)?)?
+                && holder.instance != self.instance
+                && holder.held == Held::Scope
+            {
+                return Err(EbpfError::Overlap { cgroup, holder });
+            }
+        }
+        Ok(())
+    }
+
+    fn holder(&self, id: u64) -> Result<Option<Holder>, EbpfError> {
+        let bytes = self.map.lookup(id.as_bytes(), MapFlags::ANY).map_err(error)?;
+        let holder = bytes.and_then(|bytes| abi::Holder::read_from_bytes(&bytes).ok());
+        Ok(holder.map(|abi::Holder { instance, pid, held }| Holder { instance, pid, held: decode(held) }))
+    }
+}
+
+fn encode(held: Held) -> u32 {
+    match held {
+        Held::Scope => 0,
+        Held::Service => 1,
+    }
+}
+
+fn decode(held: u32) -> Held {
+    if held == encode(Held::Scope) { Held::Scope } else { Held::Service }
+}
+
+/// Those that are gone meanwhile hold nothing.
+fn cgroups_below(path: &Path) -> Vec<(u64, PathBuf)> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found = Vec::new();
+    for path in entries.filter(|path| path.is_dir()) {
+        found.extend(cgroups_below(&path));
+        found.extend(cgroup_id(&path).ok().map(|id| (id, path)));
+    }
+    found
+}
+
+fn error(source: libbpf_rs::Error) -> EbpfError {
+    EbpfError::Map { map: NAME, source }
+}

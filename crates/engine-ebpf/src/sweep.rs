@@ -1,0 +1,50 @@
+//! The sweep: flows whose end the programs were not told of.
+//!
+//! Another program in the scope may switch off the callbacks by which they hear of a connection's end. What such a
+//! connection took is given back by looking, now and then, which flows have a socket.
+
+use std::{io::Read, os::fd::AsFd};
+
+use libbpf_rs::{Iter, Link};
+
+use crate::{error::EbpfError, load::Loaded};
+
+/// The walks of a sweep, in their order: over which map, and by which program.
+const WALKS: [(&str, &str); 4] = [
+    ("outgoing", "wl_see_flow"),
+    ("inbound", "wl_see_flow"),
+    ("flows", "wl_judge_flow"),
+    ("tuples", "wl_judge_tuple"),
+];
+
+/// Ends flows that have no socket any more.
+#[derive(Debug)]
+pub struct FlowSweeper {
+    walks: Vec<(&'static str, Link)>,
+}
+
+impl FlowSweeper {
+    pub(crate) fn new(loaded: &mut Loaded) -> Result<Self, EbpfError> {
+        let walk = |(map, program): (&'static str, &'static str)| {
+            let handle = loaded.map(map)?;
+            let link = loaded.iterator(program, handle.as_fd());
+            Ok((map, link.map_err(|source| EbpfError::Map { map, source })?))
+        };
+        Ok(Self { walks: WALKS.into_iter().map(walk).collect::<Result<_, EbpfError>>()? })
+    }
+
+    /// Looks at every socket and every flow. A flow is ended by the second sweep that does not find it a socket, at
+    /// the earliest; between two sweeps there should be seconds.
+    ///
+    /// # Errors
+    /// [`EbpfError::Map`] says which could not be looked at; what was not judged is judged by the next sweep.
+    pub fn sweep(&self) -> Result<(), EbpfError> {
+        for (map, link) in &self.walks {
+            let failed = |source| EbpfError::Map { map, source };
+            let mut nothing = Vec::new();
+            let mut walk = Iter::new(link).map_err(failed)?;
+            walk.read_to_end(&mut nothing).map_err(|source| failed(source.into()))?;
+        }
+        Ok(())
+    }
+}

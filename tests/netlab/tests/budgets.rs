@@ -1,0 +1,83 @@
+//! What the programs cost the kernel stays within a budget; `make budgets` prints both.
+//!
+//! The verifier gives up at 1,000,000 instructions and 512 bytes of stack. Another clang comes to other numbers, and
+//! another kernel's verifier too, so the budgets leave room: what grows by half is to be looked at before it is there.
+
+use waylay_engine_ebpf::{Cost, measure_programs};
+
+/// The most that a program may cost.
+struct Budget {
+    program: &'static str,
+    instructions: u32,
+    verified: u32,
+    stack: u32,
+}
+
+const BUDGETS: [Budget; 10] = [
+    budget("wl_connect4", 3_600, 120_000, 512),
+    budget("wl_connect6", 3_600, 120_000, 512),
+    budget("wl_sockops", 900, 2_000, 224),
+    budget("wl_sock_release", 250, 600, 64),
+    budget("wl_getpeername4", 60, 60, 32),
+    budget("wl_getpeername6", 60, 60, 32),
+    budget("wl_getsockname4", 60, 60, 32),
+    budget("wl_getsockname6", 60, 60, 32),
+    budget("wl_getsockopt", 4_000, 20_000, 160),
+    budget("wl_setsockopt", 1_000, 2_000, 160),
+];
+
+const fn budget(program: &'static str, instructions: u32, verified: u32, stack: u32) -> Budget {
+    Budget { program, instructions, verified, stack }
+}
+
+/// A quarter of what the verifier follows before it gives up.
+const MOST_VERIFIED: u32 = 250_000;
+/// Bytes, all frames together.
+const MOST_STACK: u32 = 512;
+
+#[test]
+fn every_program_keeps_to_its_budget() {
+    let costs = measure_programs().unwrap();
+    print(&costs);
+    assert_eq!(costs.len(), BUDGETS.len(), "a program without a budget");
+    for Budget { program, instructions, verified, stack } in BUDGETS {
+        assert!(verified <= MOST_VERIFIED && stack <= MOST_STACK, "{program} may cost more than any program");
+        let cost = find(&costs, program);
+        assert!(cost.instructions <= instructions, "{program}: {} instructions", cost.instructions);
+        assert!(cost.verified <= verified, "{program}: {} instructions verified", cost.verified);
+        assert!(cost.stack <= stack, "{program}: {} bytes of stack: {:?}", cost.stack, cost.frames);
+    }
+}
+
+/// What is counted is there: the costs of the largest program cannot be next to nothing.
+#[test]
+fn the_costs_are_those_of_real_programs() {
+    let costs = measure_programs().unwrap();
+    let largest = find(&costs, "wl_connect6");
+    assert!(largest.instructions > 1_000 && largest.verified > largest.instructions, "{largest:?}");
+    assert!(largest.frames.len() > 5 && largest.stack > largest.frames[0], "{largest:?}");
+}
+
+fn find<'c>(costs: &'c [Cost], program: &str) -> &'c Cost {
+    costs.iter().find(|cost| cost.program == program).unwrap_or_else(|| panic!("{program} is not there"))
+}
+
+fn print(costs: &[Cost]) {
+    eprintln!("each: what it costs / what it may");
+    eprintln!(
+        "{:<16} {:>15} {:>17} {:>11} {:>14}  frames",
+        "program", "instructions", "verified", "stack", "machine code"
+    );
+    for Budget { program, instructions, verified, stack } in BUDGETS {
+        let cost = find(costs, program);
+        let frames: Vec<String> = cost.frames.iter().map(ToString::to_string).collect();
+        eprintln!(
+            "{program:<16} {:>15} {:>17} {:>11} {:>12} B  {}",
+            format!("{} / {instructions}", cost.instructions),
+            format!("{} / {verified}", cost.verified),
+            format!("{} / {stack}", cost.stack),
+            cost.machine_code,
+            frames.join("+")
+        );
+    }
+}

@@ -1,0 +1,516 @@
+//! One engine that every case is put to, with the parties, the services' listeners and servers around it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use proptest::test_runner::TestCaseError;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno as Fault,
+};
+use socket2::{Domain, SockRef, Socket, Type};
+use waylay::{
+    QueryError, RedirectRecords, query_redirect_chain, query_redirect_context, query_redirect_records,
+};
+use waylay_core::{
+    Availability, Chain, Event, FileId, Leg, ListenerOwner, Policy, Prefix, Protocol, Reach, Records,
+    Refusal, Routes, ServiceId, Slots, Tables, Verdict, World, decide,
+};
+use waylay_engine::{Endpoint, Engine, Installation, Liveness};
+use waylay_engine_ebpf::Limits;
+use waylay_netlab::{Lab, Namespace, patiently};
+
+use crate::callers::{Answer, Dialler, Programs};
+use crate::case::{CarryOn, Case, Declared, Family, Names, PORTS, Party, Program, SERVICES, Step, To};
+
+/// Only a connection that nobody gets takes as long.
+const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+pub(crate) struct Arena {
+    diallers: BTreeMap<Party, Dialler>,
+    doors: Vec<(Door, TcpListener)>,
+    lab: Lab,
+    programs: Programs,
+    scene: Scene,
+    /// The slots that services get if they are free.
+    wishes: [u8; 4],
+    /// Where services are that the engine knows: those installed, and those removed whose slots are not free yet.
+    known: BTreeMap<ServiceId, Endpoint>,
+    flows: Vec<Flow>,
+    pub(crate) tally: Tally,
+    _namespace: Namespace,
+}
+
+/// Who listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    Server,
+    Service(u32),
+}
+
+/// What is in force.
+#[derive(Default)]
+struct Scene {
+    policy: Policy,
+    tables: Tables,
+    endpoints: Vec<Endpoint>,
+    alive: BTreeSet<ServiceId>,
+    routes: Routes,
+}
+
+/// A connection that a service has received.
+struct Flow {
+    service: u32,
+    chain: Chain,
+    destination: SocketAddr,
+    records: RedirectRecords,
+    _accepted: TcpStream,
+}
+
+/// How often what was compared.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) direct: u64,
+    pub(crate) redirected: u64,
+    pub(crate) refused: BTreeMap<&'static str, u64>,
+    pub(crate) carried: u64,
+    pub(crate) forgotten: u64,
+}
+
+/// What a connect() came to, seen from all sides.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    /// At the server of this address, which is the one the caller is shown.
+    AtDestination(SocketAddr),
+    AtService {
+        service: u32,
+        /// Which of its listeners.
+        ip4: bool,
+        /// What the caller is shown.
+        peer: SocketAddr,
+        /// What the service is told.
+        hops: Vec<(u32, u32)>,
+        destination: SocketAddr,
+        application: (u32, u32, u64, String),
+    },
+    Refused {
+        errno: i32,
+        reported: Vec<Refusal>,
+    },
+    /// Nobody has it, or the records could not be set.
+    Lost(String),
+}
+
+impl Arena {
+    pub(crate) fn new() -> Self {
+        let namespace = Namespace::new();
+        for address in ["fd00:1::1/128", "fd00:1:8000::5/128"] {
+            namespace.ip(&["addr", "add", address, "dev", "lo", "nodad"]);
+        }
+        namespace.enter();
+        let mut lab = Lab::new("decides", Limits::default());
+        let programs = Programs::new();
+        let mut doors: Vec<(Door, TcpListener)> = Vec::new();
+        for service in 1..=SERVICES {
+            let listeners = lab.as_service(service, || service_listeners(service));
+            doors.extend(listeners.into_iter().map(|listener| (Door::Service(service), listener)));
+        }
+        let served = PORTS[..PORTS.len() - 1].iter().flat_map(|&port| {
+            [listener((Ipv4Addr::UNSPECIFIED, port).into()), listener((Ipv6Addr::UNSPECIFIED, port).into())]
+        });
+        doors.extend(served.map(|listener| (Door::Server, listener)));
+        let diallers =
+            Party::ALL.map(|party| (party, Dialler::start(party, &lab, &programs))).into_iter().collect();
+        lab.install(&Policy::default(), Vec::new());
+        Self {
+            diallers,
+            doors,
+            lab,
+            programs,
+            scene: Scene::default(),
+            wishes: [0, 1, 2, 3],
+            known: BTreeMap::new(),
+            flows: Vec::new(),
+            tally: Tally::default(),
+            _namespace: namespace,
+        }
+    }
+
+    pub(crate) fn try_case(&mut self, case: &Case) -> Result<(), TestCaseError> {
+        self.begin(case);
+        for step in &case.steps {
+            match step {
+                Step::Install(declared) => self.install(declared),
+                Step::Mark { service, alive } => self.mark(ServiceId(*service), *alive),
+                Step::Routes(reaches) => {
+                    let reaches = reaches.iter().map(|(net, error)| (net.prefix(), *error));
+                    self.publish(
+                        reaches
+                            .map(|(prefix, error)| (prefix, error.map_or(Reach::From(None), Reach::Never))),
+                    );
+                }
+                Step::Dial { by, to } => {
+                    let to = self.address(*to);
+                    self.compare(*by, None, to)?;
+                }
+                Step::CarryOn(carry_on) => self.carry_on(carry_on)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is left of the case before, and every service has the slot it is said to have.
+    fn begin(&mut self, case: &Case) {
+        self.flows.clear();
+        self.diallers.values_mut().for_each(Dialler::close_all);
+        while self.accept(&AT_ONCE).is_some() {}
+        let engine = &self.lab.engine;
+        patiently("the flows end", || (engine.flow_count().unwrap() == 0).then_some(()));
+        self.install(&Declared { services: Vec::new(), filters: Vec::new(), sublayers: [0; 3] });
+        let engine = &mut self.lab.engine;
+        patiently("the slots are free", || engine.slots().unwrap().iter().next().is_none().then_some(()));
+        self.known.clear();
+        self.wishes = case.slots;
+        if !self.scene.routes.is_empty() {
+            self.publish([]);
+        }
+        self.reported();
+    }
+
+    /// The slots that are taken, and for services of the policy without one those that they wish for.
+    fn slots(&mut self, policy: &Policy) -> Slots {
+        let taken = self.lab.engine.slots().unwrap();
+        self.known.retain(|&service, _| taken.of(service).is_some());
+        let mut slots: BTreeMap<ServiceId, u8> = taken.iter().collect();
+        for service in policy.services() {
+            let wish = self.wishes[service.id.0 as usize - 1];
+            if !slots.values().any(|&slot| slot == wish) {
+                slots.entry(service.id).or_insert(wish);
+            }
+        }
+        Slots::restore(slots).unwrap()
+    }
+
+    fn install(&mut self, declared: &Declared) {
+        let policy = declared.policy(self);
+        let slots = self.slots(&policy);
+        let tables = Tables::compile_keeping(&policy, slots).unwrap();
+        let endpoints = declared.services.iter().map(|service| {
+            let all = endpoint_of(&self.lab, &self.doors, service.id);
+            let tcp4 = if service.listens4 { all.tcp4 } else { Vec::new() };
+            let tcp6 = if service.listens6 { all.tcp6 } else { Vec::new() };
+            Endpoint { tcp4, tcp6, ..all }
+        });
+        let endpoints: Vec<Endpoint> = endpoints.collect();
+        let installation = Installation { tables: tables.clone(), endpoints: endpoints.clone() };
+        self.lab.engine.install(&installation).unwrap();
+        for endpoint in &endpoints {
+            let (service, part) = (endpoint.service, format!("svc-{}", endpoint.service.0));
+            if self.known.insert(service, endpoint.clone()).is_none() {
+                self.lab.engine.serve_cgroup(service, &self.lab.cgroup(Some(&part))).unwrap();
+            }
+        }
+        // One that goes is absent when it comes back, until it is said to be alive.
+        self.scene.alive.retain(|&service| policy.service(service).is_some());
+        (self.scene.policy, self.scene.tables, self.scene.endpoints) = (policy, tables, endpoints);
+        for service in declared.services.iter().filter(|service| service.alive) {
+            self.mark(ServiceId(service.id), true);
+        }
+    }
+
+    fn mark(&mut self, service: ServiceId, alive: bool) {
+        let liveness = if alive { Liveness::Alive } else { Liveness::Dead };
+        self.lab.engine.set_liveness(service, liveness).unwrap();
+        if alive && self.scene.policy.service(service).is_some() {
+            self.scene.alive.insert(service);
+        } else {
+            self.scene.alive.remove(&service);
+        }
+    }
+
+    fn publish(&mut self, reaches: impl IntoIterator<Item = (Prefix, Reach)>) {
+        self.scene.routes = Routes::default();
+        for (prefix, reach) in reaches {
+            self.scene.routes.set(prefix, reach);
+        }
+        self.lab.engine.set_routes(&self.scene.routes).unwrap();
+    }
+
+    fn address(&self, to: To) -> SocketAddr {
+        match to {
+            To::Address(ip, port) => (ip, port).into(),
+            To::Listener { service, family } => {
+                let endpoint = endpoint_of(&self.lab, &self.doors, service);
+                match family {
+                    Family::V4 => endpoint.tcp4[0].into(),
+                    Family::Mapped => {
+                        (endpoint.tcp4[0].ip().to_ipv6_mapped(), endpoint.tcp4[0].port()).into()
+                    }
+                    Family::V6 => endpoint.tcp6[0].into(),
+                }
+            }
+        }
+    }
+
+    fn carry_on(&mut self, carry_on: &CarryOn) -> Result<(), TestCaseError> {
+        if self.flows.is_empty() {
+            return Ok(());
+        }
+        let at = carry_on.flow % self.flows.len();
+        let to = carry_on.elsewhere.map(|to| self.address(to));
+        let by = Party::Service(self.flows[at].service);
+        let to = to.unwrap_or(self.flows[at].destination);
+        self.compare(by, carry_on.with_records.then_some(at), to)
+    }
+
+    /// Somebody dials, with the records of that flow: what is seen is what the meaning says.
+    fn compare(&mut self, by: Party, records: Option<usize>, to: SocketAddr) -> Result<(), TestCaseError> {
+        let remote = resolved(to);
+        let carried = records.map(|at| &self.flows[at]);
+        let leg = Leg { protocol: Protocol::Tcp, local: None, remote, caller: self.diallers[&by].identity() };
+        let brought = carried.map_or(Records::None, |flow| Records::Carried(flow.chain.clone()));
+        let world = self.world(remote);
+        let decision = decide(&self.scene.policy, &leg, &brought, &world);
+        let by_tables = self.scene.tables.decide(&leg, &brought, &world);
+        let handle = carried.map(|flow| flow.records.clone());
+        let expected = self.expect(&decision.verdict, remote);
+        let (seen, received) = self.dial(by, handle.as_ref(), to);
+        let what = format!("{by:?} dials {to} with {brought:?}; {}", decision.trace);
+        if seen != expected || by_tables != decision.verdict {
+            let tables = (by_tables != decision.verdict).then_some(by_tables);
+            return Err(TestCaseError::fail(format!(
+                "{what}\nexpected: {expected:?}\n    seen: {seen:?}\n  tables: {tables:?}"
+            )));
+        }
+        self.count(&decision.verdict, by, records.is_some());
+        if let (Verdict::Redirect { service, chain, .. }, Some((accepted, records))) =
+            (decision.verdict, received)
+        {
+            let service = service.0;
+            self.flows.push(Flow { service, chain, destination: remote, records, _accepted: accepted });
+        }
+        Ok(())
+    }
+
+    /// What the meaning needs to know of the world.
+    fn world(&self, remote: SocketAddr) -> World {
+        let ip4 = is_ip4(remote);
+        let listens = |endpoint: &Endpoint| match ip4 {
+            true => !endpoint.tcp4.is_empty(),
+            false => !endpoint.tcp6.is_empty(),
+        };
+        let there = self.scene.endpoints.iter().filter(|endpoint| listens(endpoint));
+        let there = there.map(|endpoint| endpoint.service).filter(|id| self.scene.alive.contains(id));
+        let listeners = |endpoint: &Endpoint| {
+            let tcp4 = endpoint.tcp4.iter().copied().map(SocketAddr::V4);
+            tcp4.chain(endpoint.tcp6.iter().copied().map(SocketAddr::V6)).collect::<Vec<_>>()
+        };
+        let at = |endpoint: &&Endpoint| listeners(endpoint).contains(&canonical(remote));
+        let listener = self.known.values().find(at);
+        let listener = listener.map(|endpoint| ListenerOwner::OwnInstance(endpoint.service));
+        World {
+            listener,
+            route: self.scene.routes.to(remote.ip()).route(),
+            availability: there.map(|id| (id, Availability::Available)).collect(),
+            ..World::default()
+        }
+    }
+
+    fn expect(&self, verdict: &Verdict, remote: SocketAddr) -> Seen {
+        match verdict {
+            Verdict::Direct if remote.port() == PORTS[PORTS.len() - 1] => {
+                Seen::Refused { errno: Fault::CONNREFUSED.raw_os_error(), reported: Vec::new() }
+            }
+            Verdict::Direct => Seen::AtDestination(canonical(remote)),
+            Verdict::Refuse(refusal) => {
+                Seen::Refused { errno: refusal.errno().number().into(), reported: vec![*refusal] }
+            }
+            Verdict::Redirect { service, chain, .. } => {
+                let origin = chain.origin().unwrap();
+                let dialler = self.diallers.values().find(|one| one.identity().pid == origin.pid).unwrap();
+                let path = dialler.program().display().to_string();
+                Seen::AtService {
+                    service: service.0,
+                    ip4: is_ip4(remote),
+                    peer: canonical(remote),
+                    hops: chain.hops().iter().map(|hop| (hop.service.0, hop.filter.0)).collect(),
+                    destination: canonical(remote),
+                    application: (origin.pid, origin.uid, origin.cgroup, path),
+                }
+            }
+        }
+    }
+
+    fn dial(
+        &mut self,
+        by: Party,
+        records: Option<&RedirectRecords>,
+        to: SocketAddr,
+    ) -> (Seen, Option<(TcpStream, RedirectRecords)>) {
+        let dialler = self.diallers.get_mut(&by).unwrap();
+        assert_eq!(dialler.party(), by);
+        match dialler.dial(to, records) {
+            Answer::Connected { peer } => match self.accept(&PATIENCE) {
+                Some((Door::Server, accepted)) => see_at_destination(&accepted, peer),
+                Some((Door::Service(service), accepted)) => see_at_service(service, accepted, peer),
+                None => (Seen::Lost("nobody has the connection".into()), None),
+            },
+            Answer::Errno(errno) => {
+                let seen = match self.accept(&AT_ONCE) {
+                    None => Seen::Refused { errno, reported: self.reported() },
+                    Some((door, _)) => Seen::Lost(format!("errno {errno}, and {door:?} has a connection")),
+                };
+                (seen, None)
+            }
+            Answer::Unset(answer) => (Seen::Lost(answer), None),
+        }
+    }
+
+    /// The next connection that anybody gets.
+    fn accept(&self, patience: &Timespec) -> Option<(Door, TcpStream)> {
+        let mut waiting: Vec<_> =
+            self.doors.iter().map(|(_, listener)| PollFd::new(listener, PollFlags::IN)).collect();
+        poll(&mut waiting, Some(patience)).unwrap();
+        let at = waiting.iter().position(|door| door.revents().contains(PollFlags::IN))?;
+        let (door, listener) = &self.doors[at];
+        let (accepted, _) = listener.accept().unwrap();
+        SockRef::from(&accepted).set_linger(Some(Duration::ZERO)).unwrap();
+        Some((*door, accepted))
+    }
+
+    /// The refusals that the programs have reported.
+    fn reported(&mut self) -> Vec<Refusal> {
+        let events = self.lab.engine.events(Duration::ZERO).unwrap();
+        let refusal = |event| match event {
+            Event::Refused { refusal, .. } => Some(refusal),
+            Event::Redirected { .. } | Event::Ended { .. } | Event::Lost { .. } => None,
+        };
+        events.into_iter().filter_map(refusal).collect()
+    }
+
+    fn count(&mut self, verdict: &Verdict, by: Party, with_records: bool) {
+        match verdict {
+            Verdict::Direct => self.tally.direct += 1,
+            Verdict::Redirect { .. } => self.tally.redirected += 1,
+            Verdict::Refuse(refusal) => *self.tally.refused.entry(kind(*refusal)).or_default() += 1,
+        }
+        match (by, with_records) {
+            (Party::Application(_), _) => {}
+            (Party::Service(_), true) => self.tally.carried += 1,
+            (Party::Service(_), false) => self.tally.forgotten += 1,
+        }
+    }
+}
+
+/// The kinds of refusals that the cases come to.
+pub(crate) const KINDS: [&str; 4] = ["blocked", "absent", "listener dialled", "no route"];
+
+fn kind(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Blocked { .. } => KINDS[0],
+        Refusal::ServiceAbsent { .. } => KINDS[1],
+        Refusal::ListenerDialled { .. } => KINDS[2],
+        Refusal::NoRoute { .. } => KINDS[3],
+        Refusal::BacklogFull { .. }
+        | Refusal::HopLimit { .. }
+        | Refusal::ForeignNamespace
+        | Refusal::Shortage(_) => "another",
+    }
+}
+
+impl Names for Arena {
+    fn file(&self, program: Program) -> FileId {
+        self.programs.file(program)
+    }
+
+    fn cgroup_id(&self, party: Party) -> u64 {
+        self.lab.cgroup_id(&party.cgroup())
+    }
+}
+
+fn see_at_destination(
+    accepted: &TcpStream,
+    peer: SocketAddr,
+) -> (Seen, Option<(TcpStream, RedirectRecords)>) {
+    let at = canonical(accepted.local_addr().unwrap());
+    let seen = match canonical(peer) == at {
+        true => Seen::AtDestination(at),
+        false => Seen::Lost(format!("at {at}, and {peer} is shown")),
+    };
+    (seen, None)
+}
+
+fn see_at_service(
+    service: u32,
+    accepted: TcpStream,
+    peer: SocketAddr,
+) -> (Seen, Option<(TcpStream, RedirectRecords)>) {
+    let asked = (
+        query_redirect_records(&accepted),
+        query_redirect_context(&accepted),
+        query_redirect_chain(&accepted),
+    );
+    if let (Err(QueryError::NotRegistered | QueryError::NotRedirected), Err(_), Err(_)) = asked {
+        // Dialled without the engine's doing: a destination as any other.
+        return see_at_destination(&accepted, peer);
+    }
+    let (Ok(records), Ok(context), Ok(hops)) = asked else {
+        return (Seen::Lost(format!("at service {service}, which is answered {asked:?}")), None);
+    };
+    let application = context.application();
+    let seen = Seen::AtService {
+        service,
+        ip4: accepted.local_addr().unwrap().is_ipv4(),
+        peer: canonical(peer),
+        hops: hops.iter().map(|hop| (hop.service_id, hop.filter_id)).collect(),
+        destination: canonical(context.original_destination()),
+        application: (application.pid, application.uid, application.cgroup, application.path.clone()),
+    };
+    (seen, Some((accepted, records)))
+}
+
+fn listener(address: SocketAddr) -> TcpListener {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    if address.is_ipv6() {
+        socket.set_only_v6(true).unwrap();
+    }
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket.listen(64).unwrap();
+    socket.into()
+}
+
+fn service_listeners(service: u32) -> [TcpListener; 2] {
+    let port = 9000 + service as u16;
+    [listener((Ipv4Addr::LOCALHOST, port).into()), listener((Ipv6Addr::LOCALHOST, port).into())]
+}
+
+fn endpoint_of(lab: &Lab, doors: &[(Door, TcpListener)], service: u32) -> Endpoint {
+    let own = doors.iter().filter(|(door, _)| *door == Door::Service(service));
+    lab.endpoint(service, own.map(|(_, listener)| listener))
+}
+
+/// To connect(), the unspecified address means this host.
+fn resolved(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.to_ipv4_mapped() == Some(Ipv4Addr::UNSPECIFIED) => {
+            Ipv4Addr::LOCALHOST.to_ipv6_mapped().into()
+        }
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
+    };
+    (ip, address.port()).into()
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    (address.ip().to_canonical(), address.port()).into()
+}
+
+fn is_ip4(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_ipv4()
+}

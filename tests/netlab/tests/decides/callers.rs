@@ -1,0 +1,130 @@
+//! Processes that dial, each in the cgroup, under the user and by the program of its party.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::SocketAddr,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::PathBuf,
+    process::{ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use tempfile::TempDir;
+use waylay::RedirectRecords;
+use waylay_core::{FileId, Process as Caller, ServiceId};
+use waylay_netlab::{Lab, Process};
+
+use crate::case::{Party, Program};
+
+const CALLER: &str = env!("CARGO_BIN_EXE_netlab-caller");
+
+/// The same program twice, where every user can reach it.
+#[derive(Debug)]
+pub(crate) struct Programs(TempDir);
+
+impl Programs {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let programs = Self(directory);
+        for program in [Program::First, Program::Second] {
+            fs::copy(CALLER, programs.path(program)).unwrap();
+        }
+        programs
+    }
+
+    pub(crate) fn path(&self, program: Program) -> PathBuf {
+        self.0.path().join(match program {
+            Program::First => "first",
+            Program::Second => "second",
+        })
+    }
+
+    /// As the kernel numbers it.
+    pub(crate) fn file(&self, program: Program) -> FileId {
+        let file = fs::metadata(self.path(program)).unwrap();
+        let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
+        FileId { device: u64::from(major) << 20 | u64::from(minor), inode: file.ino() }
+    }
+}
+
+/// One of them. It ends when dropped.
+pub(crate) struct Dialler {
+    party: Party,
+    program: PathBuf,
+    identity: Caller,
+    process: Process,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+/// What a connect() came to for who called it.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Connected { peer: SocketAddr },
+    Errno(i32),
+    Unset(String),
+}
+
+impl Dialler {
+    pub(crate) fn start(party: Party, lab: &Lab, programs: &Programs) -> Self {
+        let program = programs.path(party.program());
+        let enter = "echo $$ > \"$0\"; exec setpriv --reuid \"$1\" --clear-groups \"$2\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", enter]).arg(lab.procs(&party.cgroup())).arg(party.uid().to_string());
+        command.arg(&program).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Process::spawn(&mut command);
+        let child = process.child();
+        let (orders, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let identity = Caller {
+            pid: child.id(),
+            start_time_ns: 0,
+            uid: party.uid(),
+            exe: programs.file(party.program()),
+            cgroup: lab.cgroup_id(&party.cgroup()),
+            service: match party {
+                Party::Application(_) => None,
+                Party::Service(number) => Some(ServiceId(number)),
+            },
+        };
+        Self { party, program, identity, process, orders, answers: BufReader::new(answers) }
+    }
+
+    pub(crate) fn party(&self) -> Party {
+        self.party
+    }
+
+    pub(crate) fn identity(&self) -> Caller {
+        self.identity
+    }
+
+    pub(crate) fn program(&self) -> &PathBuf {
+        &self.program
+    }
+
+    pub(crate) fn dial(&mut self, to: SocketAddr, records: Option<&RedirectRecords>) -> Answer {
+        let records = records.map(|records| hexadecimal(records.as_bytes()));
+        let answer = self.order(&format!("dial {to} {}", records.as_deref().unwrap_or("-")));
+        match answer.split(' ').collect::<Vec<_>>()[..] {
+            ["connected", peer] => Answer::Connected { peer: peer.parse().unwrap() },
+            ["errno", number] => Answer::Errno(number.parse().unwrap()),
+            _ => Answer::Unset(answer),
+        }
+    }
+
+    pub(crate) fn close_all(&mut self) {
+        assert_eq!(self.order("close"), "closed");
+    }
+
+    fn order(&mut self, order: &str) -> String {
+        writeln!(self.orders, "{order}").unwrap();
+        let mut answer = String::new();
+        let read = self.answers.read_line(&mut answer).unwrap();
+        assert!(read > 0, "{:?} has ended: {:?}", self.party, self.process.child().wait());
+        answer.trim_end().to_owned()
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,318 @@
+//! What is tried: policies that replace each other, and legs under them. Addresses, programs and cgroups are
+//! told by what they are for, so that a case means the same in every run.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use proptest::{collection::vec, option, prelude::*, sample::select};
+use waylay_core::{
+    Action, AuthRule, Conditions, Errno, FailurePolicy, FileId, Filter, FilterId, FlagConditions, Layer,
+    Policy, PortRange, Prefix, Protocol, Right, Service, ServiceId, Sublayer, SublayerId,
+};
+
+/// Services 1 to this one have a cgroup and a program.
+pub(crate) const SERVICES: u32 = 4;
+const SUBLAYERS: u32 = 3;
+/// At all but the last there is a server.
+pub(crate) const PORTS: [u16; 4] = [8001, 8002, 8003, 8004];
+
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    /// The slots of services 1 to 4.
+    pub(crate) slots: [u8; 4],
+    pub(crate) steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Install(Declared),
+    Mark { service: u32, alive: bool },
+    Routes(Vec<(Net, Option<Errno>)>),
+    Dial { by: Party, to: To },
+    CarryOn(CarryOn),
+}
+
+/// A service that has received a connection dials.
+#[derive(Clone, Debug)]
+pub(crate) struct CarryOn {
+    /// One of the connections there are, counted round.
+    pub(crate) flow: usize,
+    pub(crate) with_records: bool,
+    /// Another destination than it was asked for.
+    pub(crate) elsewhere: Option<To>,
+}
+
+/// Who dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Party {
+    Application(u32),
+    Service(u32),
+}
+
+/// Who the parties are made of: two programs and two users, in every combination among the services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    First,
+    Second,
+}
+
+impl Party {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Application(1),
+        Self::Application(2),
+        Self::Service(1),
+        Self::Service(2),
+        Self::Service(3),
+        Self::Service(4),
+    ];
+
+    pub(crate) fn cgroup(self) -> String {
+        match self {
+            Self::Application(1) => "app".into(),
+            Self::Application(number) => format!("app-{number}"),
+            Self::Service(number) => format!("svc-{number}"),
+        }
+    }
+
+    pub(crate) const fn program(self) -> Program {
+        match self {
+            Self::Application(1) | Self::Service(1 | 3) => Program::First,
+            Self::Application(_) | Self::Service(_) => Program::Second,
+        }
+    }
+
+    pub(crate) const fn uid(self) -> u32 {
+        match self {
+            Self::Application(1) | Self::Service(1 | 2) => 0,
+            Self::Application(_) | Self::Service(_) => 1000,
+        }
+    }
+}
+
+/// A destination.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum To {
+    Address(IpAddr, u16),
+    /// A service's own listener.
+    Listener {
+        service: u32,
+        family: Family,
+    },
+}
+
+/// How an address is written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Family {
+    V4,
+    Mapped,
+    V6,
+}
+
+/// What is installed at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Declared {
+    /// In their order.
+    pub(crate) services: Vec<DeclaredService>,
+    pub(crate) filters: Vec<DeclaredFilter>,
+    pub(crate) sublayers: [u16; 3],
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct DeclaredService {
+    pub(crate) id: u32,
+    pub(crate) open: bool,
+    pub(crate) listens4: bool,
+    pub(crate) listens6: bool,
+    /// Said to be alive once it is installed; else that is as it was.
+    pub(crate) alive: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct DeclaredFilter {
+    pub(crate) weight: u64,
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) remote: Option<Net>,
+    /// The first and the last, by their place among the ports.
+    pub(crate) ports: Option<(usize, usize)>,
+    pub(crate) exe: Option<Program>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) cgroup: Option<Party>,
+    pub(crate) via_exe: Option<Program>,
+    pub(crate) layer: Layer,
+}
+
+/// A prefix.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Net(pub(crate) IpAddr, pub(crate) u8);
+
+impl Net {
+    pub(crate) fn prefix(self) -> Prefix {
+        Prefix::new(self.0, self.1).unwrap()
+    }
+}
+
+/// What the ground knows and a case does not.
+pub(crate) trait Names {
+    fn file(&self, program: Program) -> FileId;
+    fn cgroup_id(&self, party: Party) -> u64;
+}
+
+impl Declared {
+    pub(crate) fn policy(&self, names: &impl Names) -> Policy {
+        let services = self.services.iter().map(DeclaredService::service).collect();
+        let sublayer = |(id, weight)| Sublayer { id: SublayerId(id), name: format!("l{id}"), weight };
+        let sublayers = (1..=SUBLAYERS).zip(self.sublayers).map(sublayer).collect();
+        let known = |filter: &&DeclaredFilter| match filter.layer {
+            Layer::Redirect { service } => self.services.iter().any(|known| known.id == service.0),
+            Layer::Auth(_) => true,
+        };
+        let filters = (1..).zip(self.filters.iter().filter(known));
+        let filters = filters.map(|(id, filter)| filter.filter(id, names)).collect();
+        Policy::new(services, sublayers, filters).unwrap()
+    }
+}
+
+impl DeclaredService {
+    fn service(&self) -> Service {
+        Service {
+            id: ServiceId(self.id),
+            name: format!("s{}", self.id),
+            before: Vec::new(),
+            after: Vec::new(),
+            on_failure: if self.open { FailurePolicy::Open } else { FailurePolicy::Closed },
+        }
+    }
+}
+
+impl DeclaredFilter {
+    fn filter(&self, id: u32, names: &impl Names) -> Filter {
+        let conditions = Conditions {
+            protocol: self.protocol,
+            remote: self.remote.map(Net::prefix),
+            remote_ports: self.ports.map(|(a, b)| PortRange::new(PORTS[a.min(b)], PORTS[a.max(b)]).unwrap()),
+            exe: self.exe.map(|program| names.file(program)),
+            uid: self.uid,
+            cgroup: self.cgroup.map(|party| names.cgroup_id(party)),
+            via_exe: self.via_exe.map(|program| names.file(program)),
+        };
+        Filter { id: FilterId(id), weight: self.weight, conditions, layer: self.layer }
+    }
+}
+
+pub(crate) fn cases() -> impl Strategy<Value = Case> {
+    let slots = Just((0_u8..64).collect::<Vec<_>>()).prop_shuffle();
+    let slots = slots.prop_map(|slots| [slots[0], slots[1], slots[2], slots[3]]);
+    (slots, declared(), vec(steps(), 1..128)).prop_map(|(slots, first, mut steps)| {
+        steps.insert(0, Step::Install(first));
+        Case { slots, steps }
+    })
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let mark =
+        (1..=SERVICES, prop::bool::weighted(0.4)).prop_map(|(service, alive)| Step::Mark { service, alive });
+    let reach = option::of(select(vec![Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES]));
+    let by = select(vec![Party::Application(1), Party::Application(2)]);
+    let carry_on = (0_usize..8, prop::bool::weighted(0.7), option::weighted(0.3, destinations()))
+        .prop_map(|(flow, with_records, elsewhere)| Step::CarryOn(CarryOn { flow, with_records, elsewhere }));
+    prop_oneof![
+        1 => declared().prop_map(Step::Install),
+        2 => mark,
+        1 => vec((nets(), reach), 0..3).prop_map(Step::Routes),
+        10 => (by, destinations()).prop_map(|(by, to)| Step::Dial { by, to }),
+        16 => carry_on,
+    ]
+}
+
+fn declared() -> impl Strategy<Value = Declared> {
+    let listens = || prop::bool::weighted(0.9);
+    let traits = (any::<bool>(), listens(), listens(), prop::bool::weighted(0.8));
+    let order = Just((1..=SERVICES).collect::<Vec<_>>()).prop_shuffle();
+    let services = (order, vec(traits, 4), 0..=SERVICES as usize).prop_map(|(order, traits, count)| {
+        let service =
+            |(id, (open, listens4, listens6, alive))| DeclaredService { id, open, listens4, listens6, alive };
+        order.into_iter().zip(traits).take(count).map(service).collect()
+    });
+    (services, vec(filters(), 0..16), [0_u16..3, 0..3, 0..3])
+        .prop_map(|(services, filters, sublayers)| Declared { services, filters, sublayers })
+}
+
+prop_compose! {
+    fn filters()(
+        weight in 0_u64..3,
+        protocol in option::weighted(0.1, select(vec![Protocol::Tcp, Protocol::Tcp, Protocol::Udp])),
+        remote in option::weighted(0.3, nets()),
+        ports in option::weighted(0.3, (0..PORTS.len(), 0..PORTS.len())),
+        exe in option::weighted(0.15, programs()),
+        uid in option::weighted(0.15, select(vec![0, 1000])),
+        cgroup in option::weighted(0.1, select(Party::ALL.to_vec())),
+        via_exe in option::weighted(0.15, programs()),
+        layer in layers(),
+    ) -> DeclaredFilter {
+        DeclaredFilter { weight, protocol, remote, ports, exe, uid, cgroup, via_exe, layer }
+    }
+}
+
+fn layers() -> impl Strategy<Value = Layer> {
+    let redirect = (1..=SERVICES).prop_map(|service| Layer::Redirect { service: ServiceId(service) });
+    let flag = || option::weighted(0.3, any::<bool>());
+    let flags = (flag(), flag()).prop_map(|(redirected, proxied)| FlagConditions { redirected, proxied });
+    let auth = (1..=SUBLAYERS, flags, actions())
+        .prop_map(|(id, flags, action)| Layer::Auth(AuthRule { sublayer: SublayerId(id), flags, action }));
+    prop_oneof![3 => redirect, 1 => auth]
+}
+
+fn actions() -> impl Strategy<Value = Action> {
+    let right = || select(vec![Right::Soft, Right::Hard]);
+    let errno = select(vec![1_u16, 13, 22, 101, 110, 111, 113, 4095]);
+    prop_oneof![
+        right().prop_map(Action::Permit),
+        (right(), errno)
+            .prop_map(|(right, errno)| Action::Block { right, errno: Errno::new(errno).unwrap() }),
+        Just(Action::Continue),
+    ]
+}
+
+fn programs() -> impl Strategy<Value = Program> {
+    select(vec![Program::First, Program::Second])
+}
+
+fn nets() -> impl Strategy<Value = Net> {
+    let v4 = |a, b, c, d, length| Net(Ipv4Addr::new(a, b, c, d).into(), length);
+    let v6 = |text: &str, length| Net(text.parse().unwrap(), length);
+    select(vec![
+        v4(0, 0, 0, 0, 0),
+        v4(127, 0, 0, 0, 8),
+        v4(127, 1, 2, 0, 25),
+        v4(127, 1, 2, 3, 32),
+        v6("::", 0),
+        v6("::ffff:0:0", 96),
+        v6("::1", 128),
+        v6("fd00:1::", 33),
+        v6("fd00:1::", 126),
+    ])
+}
+
+/// All of them are on the loopback of the ground's namespace.
+fn addresses() -> impl Strategy<Value = IpAddr> {
+    let mapped = |ip: Ipv4Addr| IpAddr::from(ip.to_ipv6_mapped());
+    select(vec![
+        Ipv4Addr::LOCALHOST.into(),
+        Ipv4Addr::new(127, 1, 2, 3).into(),
+        Ipv4Addr::new(127, 1, 2, 200).into(),
+        Ipv4Addr::UNSPECIFIED.into(),
+        mapped(Ipv4Addr::new(127, 1, 2, 3)),
+        mapped(Ipv4Addr::UNSPECIFIED),
+        Ipv6Addr::LOCALHOST.into(),
+        Ipv6Addr::UNSPECIFIED.into(),
+        Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 1).into(),
+        Ipv6Addr::new(0xfd00, 1, 0x8000, 0, 0, 0, 0, 5).into(),
+    ])
+}
+
+fn destinations() -> impl Strategy<Value = To> {
+    let family = select(vec![Family::V4, Family::Mapped, Family::V6]);
+    prop_oneof![
+        20 => (addresses(), select(PORTS.to_vec())).prop_map(|(ip, port)| To::Address(ip, port)),
+        1 => (1..=SERVICES, family).prop_map(|(service, family)| To::Listener { service, family }),
+    ]
+}
