@@ -3,9 +3,9 @@
 # bash also where sh would do, so that the PATH below counts for every command.
 SHELL := /bin/bash
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
-TARGET := $(or $(CARGO_TARGET_DIR),target)
+OUTPUT := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test test-windows test-sanitizers model budgets fuzz bench instructions guarantee lint build install uninstall
+.PHONY: help demo test test-windows test-sanitizers test-kernels model budgets fuzz bench instructions guarantee lint build install uninstall
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -14,7 +14,7 @@ help: ## show this list
 demo: ## run curl and Python through chains of services on this machine (needs root or sudo)
 	@scripts/setup demo
 	cargo build --release -p waylay-cli -p waylay-examples
-	@scripts/demo $(TARGET)/release
+	@scripts/demo $(OUTPUT)/release
 
 test: ## run every test; those that load eBPF programs need root
 	@scripts/setup test
@@ -28,6 +28,10 @@ test-sanitizers: ## try the control codes under valgrind and with sanitizers (ne
 	@scripts/setup sanitizers
 	@scripts/test-sanitizers
 
+test-kernels: ## boot Debian's own kernel under qemu and run the engine's tests there (KERNEL=linux-image-6.12-amd64)
+	@scripts/setup kernels
+	@scripts/test-kernels $(KERNEL)
+
 model: ## try everything that up to five services can do to a connection (a minute)
 	@scripts/setup build
 	cargo test --release -p waylay-model --test chains -- --ignored --nocapture --test-threads 1
@@ -36,10 +40,9 @@ budgets: ## print what the kernel programs cost, and what they may (needs root)
 	@scripts/setup build
 	@cargo test --quiet -p waylay-netlab --test budgets -- --nocapture every_program
 
-fuzz: ## fuzz the arguments of the control codes for a minute (needs a nightly toolchain)
+fuzz: ## fuzz each decoder of bytes from outside for a minute (TARGET=name SECONDS=n; needs a nightly toolchain)
 	@scripts/setup fuzz
-	mkdir -p fuzz/target/found
-	cargo +nightly fuzz run arguments fuzz/target/found fuzz/corpus/arguments -- -max_total_time=60 -max_len=512
+	@scripts/fuzz $(or $(SECONDS),60) $(TARGET)
 
 bench: ## measure what waylay costs, against what it is built on and against others (needs root)
 	@scripts/setup bench

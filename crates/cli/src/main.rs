@@ -10,6 +10,8 @@ mod patterns;
 mod serve;
 mod shell;
 mod spec;
+#[cfg(test)]
+mod strange;
 mod terminal;
 
 use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};

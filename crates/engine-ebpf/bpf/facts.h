@@ -261,6 +261,7 @@ WL_GLOBAL int wl_exe_path(struct wl_flow *flow)
 	}
 	if (walk.count > WL_EXE_COMPONENTS)
 		return 0;
+#pragma clang loop unroll(full) /* see wl_query_chain() */
 	for (int i = WL_EXE_COMPONENTS - 1; i >= 0; i--) {
 		struct dentry *part = walk.found[i];
 		long n;

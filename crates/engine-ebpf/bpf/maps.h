@@ -25,11 +25,13 @@ struct {
 	__type(value, struct wl_key);
 } handle_key SEC(".maps");
 
+/* By sizes and not by types, as the map that user space puts there is: for Linux
+ * 6.1 a map with type information and one without are two kinds. */
 struct wl_tables_slot {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct wl_tables);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct wl_tables));
 };
 
 /* A reload replaces the inner map: a leg sees the old policy or the new one. */
@@ -74,8 +76,8 @@ struct wl_routes_slot {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, WL_MAX_ROUTES);
-	__type(key, struct wl_route_key);
-	__type(value, struct wl_route);
+	__uint(key_size, sizeof(struct wl_route_key));
+	__uint(value_size, sizeof(struct wl_route));
 };
 
 /* The host's routes as its user space last saw them; replaced as a whole. */

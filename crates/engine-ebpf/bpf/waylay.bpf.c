@@ -15,6 +15,7 @@
 #include "kernel.h"
 #include "abi.h"
 #include "siphash.h"
+#include "handle.h"
 #include "classify.h"
 #include "maps.h"
 #include "facts.h"

@@ -54,7 +54,7 @@ fn error(source: libbpf_rs::Error) -> EbpfError {
     EbpfError::Map { map: "events", source }
 }
 
-fn decode(bytes: &[u8]) -> Option<Event> {
+pub(crate) fn decode(bytes: &[u8]) -> Option<Event> {
     let event = abi::Event::read_from_bytes(bytes).ok()?;
     let refusal = decode_refusal(&event)?;
     let leg = LegSummary {

@@ -25,6 +25,8 @@ mod registry;
 mod routes;
 mod scope;
 mod slots;
+#[cfg(any(test, fuzzing))]
+mod strange;
 mod sweep;
 mod sys;
 
@@ -42,4 +44,6 @@ pub use progress::{Progress, ProgressReader};
 pub use registry::{LAYOUT as REGISTRY_LAYOUT, forget_instance, forget_other_layouts};
 pub use routes::RoutePublisher;
 pub use scope::{Limits, Scope};
+#[cfg(fuzzing)]
+pub use strange::frames;
 pub use sweep::FlowSweeper;

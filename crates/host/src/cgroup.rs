@@ -225,7 +225,7 @@ fn remove_tree(path: &Path) -> io::Result<()> {
 }
 
 /// Where the unified hierarchy is mounted, by `/proc/self/mountinfo` (proc(5)).
-fn unified_mount(mountinfo: &str) -> Option<PathBuf> {
+pub(crate) fn unified_mount(mountinfo: &str) -> Option<PathBuf> {
     let is_root_of_cgroup2 = |line: &&str| {
         let Some((left, right)) = line.split_once(" - ") else { return false };
         right.starts_with("cgroup2 ") && left.split(' ').nth(3) == Some("/")
@@ -240,7 +240,7 @@ fn unescape(path: &str) -> String {
 }
 
 /// This process's cgroup in the unified hierarchy, by `/proc/self/cgroup`.
-fn unified_membership(cgroup: &str) -> Option<&str> {
+pub(crate) fn unified_membership(cgroup: &str) -> Option<&str> {
     cgroup.lines().find_map(|line| line.strip_prefix("0::"))
 }
 

@@ -14,6 +14,11 @@ pub use checks::{Check, Need, State};
 pub use facts::{Facts, Jit};
 pub use others::{Meaning, Other, Relation};
 pub use runs::{Run, RunState};
+#[cfg(any(test, fuzzing))]
+pub(crate) use {
+    facts::{hidepid, lockdown},
+    runs::{holder, id_of_directory},
+};
 
 use crate::cgroup::Cgroup;
 
@@ -61,7 +66,8 @@ pub fn examine() -> Diagnosis {
         Err(_) => (None, None),
     };
     let runs = runs::runs(root.as_deref());
-    Diagnosis { kernel, place, checks, capabilities, others, runs, facts: facts::facts() }
+    let facts = facts::facts(&kernel);
+    Diagnosis { kernel, place, checks, capabilities, others, runs, facts }
 }
 
 /// Where a run could not even start, the engine can do nothing.

@@ -22,6 +22,8 @@ mod run;
 mod service;
 mod signals;
 mod spec;
+#[cfg(any(test, fuzzing))]
+mod strange;
 mod sweep;
 mod sys;
 pub mod user;
@@ -29,3 +31,5 @@ pub mod user;
 pub use error::RunError;
 pub use run::run;
 pub use spec::{Ended, Observer, RunSpec, ServiceSpec, Step};
+#[cfg(fuzzing)]
+pub use strange::{files, routes as route_messages};

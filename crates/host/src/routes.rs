@@ -38,6 +38,18 @@ pub(crate) fn current() -> io::Result<Routes> {
     Ok(survey::survey(&dump::dump()?, survey::ask_kernel))
 }
 
+/// Those of a datagram of messages; `ask` is the kernel's answer, as for `survey`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn of_messages(
+    bytes: &[u8],
+    ask: impl Fn(std::net::IpAddr) -> io::Result<std::net::IpAddr>,
+) -> io::Result<Routes> {
+    let mut messages = Vec::new();
+    dump::read_messages(bytes, &mut messages)?;
+    let routes: Vec<_> = messages.iter().filter_map(dump::read_route).collect();
+    Ok(survey::survey(&routes, ask))
+}
+
 /// Publishes the routes whenever they change, until it is stopped.
 pub(crate) struct RouteWatcher {
     stop: OwnedFd,

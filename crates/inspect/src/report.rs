@@ -2,6 +2,7 @@
 
 mod direction;
 mod human;
+mod json;
 mod outcome;
 mod time;
 
@@ -11,6 +12,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use waylay_relay::Direction;
 
+pub use json::harmless as harmless_json;
 pub use outcome::{Outcome, describe};
 pub use time::{Timestamp, TimestampError};
 
@@ -89,16 +91,16 @@ pub struct Report {
 }
 
 impl Report {
-    /// Writes the report as one line of JSON, line feed included, by a single write.
+    /// Writes the report as one line of JSON, line feed included, by a single write. Nothing in it steers a
+    /// terminal: see [`harmless_json`].
     ///
     /// # Errors
     ///
     /// Those of the writer.
     pub fn write_line(&self, to: &mut impl io::Write) -> io::Result<()> {
-        let mut line = serde_json::to_vec(self)?;
-        line.push(b'\n');
+        let line = json::harmless(&serde_json::to_string(self)?) + "\n";
         // In one piece, so that the lines of services which share a pipe aren't mixed.
-        to.write_all(&line)?;
+        to.write_all(line.as_bytes())?;
         Ok(())
     }
 

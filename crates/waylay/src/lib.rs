@@ -77,6 +77,8 @@ pub use options::{
 };
 #[cfg(target_os = "linux")]
 pub use platform::control;
+#[cfg(all(fuzzing, target_os = "linux"))]
+pub use platform::{answers, environment};
 pub use pool::{PoolKey, Pooling};
 pub use service::RedirectService;
 pub use shutdown::Shutdown;

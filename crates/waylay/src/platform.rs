@@ -22,6 +22,8 @@ mod windows;
 
 #[cfg(target_os = "linux")]
 pub use linux::control;
+#[cfg(all(fuzzing, target_os = "linux"))]
+pub use linux::strange::{answers, environment};
 
 #[cfg(target_os = "linux")]
 use linux as system;

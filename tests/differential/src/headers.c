@@ -6,12 +6,18 @@
 
 #include "../../../crates/engine-ebpf/bpf/abi.h"
 #include "../../../crates/engine-ebpf/bpf/siphash.h"
+#include "../../../crates/engine-ebpf/bpf/handle.h"
 #define WL_GLOBAL static
 #include "../../../crates/engine-ebpf/bpf/classify.h"
 
 void waylay_test_siphash(__u64 k0, __u64 k1, const __u64 *words, __u64 *tag)
 {
 	wl_siphash128(k0, k1, words, tag);
+}
+
+int waylay_test_judge_handle(const struct wl_key *key, const struct wl_handle *handle)
+{
+	return wl_judge_handle(key, handle);
 }
 
 int waylay_test_classify_redirect(const struct wl_tables *t, const struct wl_leg *leg, __u64 skip)

@@ -3,4 +3,4 @@
 
 mod sys;
 
-pub use sys::{Leg, Origin, classify_auth, classify_redirect, leg_size, siphash128};
+pub use sys::{Leg, Origin, classify_auth, classify_redirect, judge_handle, leg_size, siphash128};

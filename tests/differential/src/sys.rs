@@ -44,6 +44,8 @@ mod c {
 
     unsafe extern "C" {
         pub(super) fn waylay_test_siphash(k0: u64, k1: u64, words: *const u64, tag: *mut u64);
+        pub(super) fn waylay_test_judge_handle(key: *const abi::HandleKey, handle: *const abi::Handle)
+        -> i32;
         pub(super) fn waylay_test_classify_redirect(t: *const abi::Tables, leg: *const Leg, skip: u64)
         -> i32;
         pub(super) fn waylay_test_classify_auth(t: *const abi::Tables, leg: *const Leg) -> i32;
@@ -58,6 +60,13 @@ pub fn siphash128(k0: u64, k1: u64, words: &[u64; 4]) -> [u64; 2] {
     // SAFETY: it reads the four words and writes the two.
     unsafe { c::waylay_test_siphash(k0, k1, words.as_ptr(), tag.as_mut_ptr()) };
     tag
+}
+
+/// What is wrong with a handle: `enum wl_handle_verdict` of `handle.h`.
+#[must_use]
+pub fn judge_handle(key: &abi::HandleKey, handle: &abi::Handle) -> i32 {
+    // SAFETY: both are read only, and laid out as the C side has them.
+    unsafe { c::waylay_test_judge_handle(key, handle) }
 }
 
 /// The first redirect filter that matches and is not skipped.

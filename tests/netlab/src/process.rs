@@ -12,6 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// Longer than anything takes on a busy machine; only a failure waits so long.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Seconds to wait instead, where a whole machine is emulated.
+const PATIENCE_VARIABLE: &str = "WAYLAY_TEST_PATIENCE";
 const STEP: Duration = Duration::from_millis(10);
 
 /// Waits until `look` finds something.
@@ -19,7 +21,7 @@ const STEP: Duration = Duration::from_millis(10);
 /// # Panics
 /// If it does not in a minute; `what` says what was waited for.
 pub fn patiently<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + patience();
     loop {
         if let Some(found) = look() {
             return found;
@@ -27,6 +29,11 @@ pub fn patiently<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < give_up, "waited in vain: {what}");
         thread::sleep(STEP);
     }
+}
+
+fn patience() -> Duration {
+    let seconds = std::env::var(PATIENCE_VARIABLE).ok().and_then(|seconds| seconds.parse().ok());
+    seconds.map_or(PATIENCE, Duration::from_secs)
 }
 
 /// Sends a signal to a process the test started.

@@ -23,6 +23,7 @@ const TOPS: [&str; 9] = [
     "waylay-benches",
     "waylay-cli",
     "waylay-conformance",
+    "waylay-corpus",
     "waylay-differential",
     "waylay-examples",
     "waylay-headers",

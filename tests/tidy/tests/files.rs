@@ -66,6 +66,18 @@ fn every_guard_that_the_guarantees_name_exists() {
     }
 }
 
+#[test]
+fn every_step_that_the_guarantees_name_exists() {
+    let [guarantees, makefile] =
+        ["GUARANTEES.md", "Makefile"].map(|file| fs::read_to_string(root().join(file)).unwrap());
+    for step in guarantees.split("`make ").skip(1).filter_map(|text| text.split(['`', ' ']).next()) {
+        assert!(
+            makefile.contains(&format!("\n{step}: ")),
+            "GUARANTEES.md names make {step}, which does not exist"
+        );
+    }
+}
+
 /// The string that scanners are tried with, whole, would get the file that has it taken away.
 #[test]
 fn no_file_is_taken_for_infected() {

@@ -4,12 +4,13 @@ use serde::Serialize;
 use waylay_core::MAX_HOPS;
 use waylay_engine::{Capability, CapabilityState, Feature};
 use waylay_host::doctor::{Check, Diagnosis, Facts, Jit, Meaning, Other, Relation, Run, RunState, State};
+use waylay_inspect::report::harmless_json;
 
 use super::words;
 
 pub(super) fn text(diagnosis: &Diagnosis) -> serde_json::Result<String> {
     let text = serde_json::to_string_pretty(&Written::of(diagnosis))?;
-    Ok(text + "\n")
+    Ok(harmless_json(&text) + "\n")
 }
 
 #[derive(Serialize)]
@@ -76,6 +77,7 @@ struct OpenEnd {
 #[derive(Serialize)]
 struct WrittenFacts<'d> {
     ipv6: bool,
+    link_local: bool,
     mptcp: bool,
     jit: Option<bool>,
     command_runs_as_root: bool,
@@ -178,6 +180,7 @@ fn run(run: &Run) -> WrittenRun<'_> {
 fn facts(facts: &Facts) -> WrittenFacts<'_> {
     WrittenFacts {
         ipv6: facts.ipv6,
+        link_local: facts.link_local,
         mptcp: facts.mptcp,
         jit: facts.jit.map(|jit| jit == Jit::On),
         command_runs_as_root: facts.command_runs_as_root,

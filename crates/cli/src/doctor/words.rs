@@ -131,6 +131,12 @@ pub(super) fn open_ends(facts: &Facts) -> Vec<(&'static str, &'static str)> {
     if !facts.ipv6 {
         ends.push(("ipv6", "IPv6 is off: services listen on IPv4 only, and are absent for IPv6 connections"));
     }
+    if facts.ipv6 && !facts.link_local {
+        ends.push((
+            "link-local",
+            "connections to link-local IPv6 addresses fail: before Linux 6.2 programs are not shown the link",
+        ));
+    }
     if facts.mptcp {
         ends.push(("mptcp", "multipath TCP is on: it is inspected, and ends at the first service"));
     }

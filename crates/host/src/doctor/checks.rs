@@ -104,7 +104,7 @@ pub(super) fn checks(kernel: &str, line: &Result<Line, CgroupError>) -> Vec<Chec
 }
 
 /// The first two numbers of a release such as `6.1.0-13-amd64`.
-fn version(release: &str) -> Option<(u32, u32)> {
+pub(super) fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|character: char| !character.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }

@@ -2,13 +2,16 @@
 
 use std::{env, fs, path::Path};
 
-use super::checks::says;
+use super::checks::{says, version};
 
 /// What this machine is like.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Whether it has IPv6; without, services have no IPv6 listener.
     pub ipv6: bool,
+    /// Whether the kernel shows programs on which link a link-local IPv6 address is meant to be; without,
+    /// connections to such addresses fail.
+    pub link_local: bool,
     /// Whether programs may speak multipath TCP.
     pub mptcp: bool,
     /// Whether programs of the kernel are compiled.
@@ -32,10 +35,14 @@ pub enum Jit {
     Off,
 }
 
-pub(super) fn facts() -> Facts {
+/// The first kernel with `bpf_cast_to_kern_ctx()`, by which programs see it.
+const SHOWS_LINKS: (u32, u32) = (6, 2);
+
+pub(super) fn facts(kernel: &str) -> Facts {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     Facts {
         ipv6: has_ipv6(),
+        link_local: version(kernel).is_some_and(|version| version >= SHOWS_LINKS),
         mptcp: says("/proc/sys/net/mptcp/enabled", "1").unwrap_or(false),
         jit: says("/proc/sys/net/core/bpf_jit_enable", "0").map(|off| if off { Jit::Off } else { Jit::On }),
         command_runs_as_root: rustix::process::geteuid().is_root()
@@ -63,7 +70,7 @@ fn container() -> Option<String> {
     Some(name.trim().to_owned())
 }
 
-fn hidepid(mountinfo: &str) -> Option<String> {
+pub(crate) fn hidepid(mountinfo: &str) -> Option<String> {
     let proc = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/proc"))?;
     let (_, options) = proc.split_once(" - ")?;
     let options = options.split(' ').nth(2)?;
@@ -72,7 +79,7 @@ fn hidepid(mountinfo: &str) -> Option<String> {
 }
 
 /// The file lists all modes, with the one in force in brackets.
-fn lockdown(text: &str) -> Option<String> {
+pub(crate) fn lockdown(text: &str) -> Option<String> {
     let (_, mode) = text.split_once('[')?;
     let (mode, _) = mode.split_once(']')?;
     (mode != "none").then(|| mode.to_owned())

@@ -94,7 +94,7 @@ fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
-fn id_of_directory(path: &Path) -> Option<&str> {
+pub(crate) fn id_of_directory(path: &Path) -> Option<&str> {
     run_of_directory(path)?;
     path.file_name()?.to_str()?.strip_prefix(PREFIX)
 }
@@ -155,7 +155,7 @@ fn owner(record: &Path) -> Option<u32> {
 }
 
 /// Lines are `1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF`, device numbers in hexadecimal.
-fn holder(locks: &str, device: u64, inode: u64) -> Option<u32> {
+pub(crate) fn holder(locks: &str, device: u64, inode: u64) -> Option<u32> {
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let file = format!("{major:02x}:{minor:02x}:{inode}");
     let fields = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());

@@ -57,12 +57,15 @@ fn request(family: Family) -> Vec<u8> {
     bytes
 }
 
-/// One datagram of messages; false after the last.
 fn read_answer(socket: &OwnedFd, routes: &mut Vec<RouteMessage>) -> io::Result<bool> {
     let mut buffer = vec![0; BUFFER_BYTES];
     let (length, _) =
         rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty()))?;
-    let mut rest = &buffer[..length];
+    read_messages(&buffer[..length], routes)
+}
+
+/// One datagram of messages; false after the last.
+pub(super) fn read_messages(mut rest: &[u8], routes: &mut Vec<RouteMessage>) -> io::Result<bool> {
     while !rest.is_empty() {
         let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
         rest = &rest[aligned(message.header.length).clamp(1, rest.len())..];
@@ -83,7 +86,7 @@ fn aligned(length: u32) -> usize {
 
 /// Without those that match by more than the destination, or are copies the
 /// kernel keeps for itself.
-fn read_route(message: &RouteMessage) -> Option<TableRoute> {
+pub(super) fn read_route(message: &RouteMessage) -> Option<TableRoute> {
     let header = &message.header;
     if header.flags.contains(RouteFlags::Cloned) || header.source_prefix_length > 0 {
         return None;

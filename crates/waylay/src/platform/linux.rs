@@ -7,6 +7,8 @@ mod handover;
 mod options;
 mod query;
 mod registration;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod strange;
 mod sys;
 
 use std::{

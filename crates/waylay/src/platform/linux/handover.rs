@@ -3,6 +3,7 @@
 use std::{
     env, io,
     net::{SocketAddr, TcpListener},
+    ops::Range,
     os::fd::RawFd,
     process,
     sync::atomic::{AtomicBool, Ordering},
@@ -17,6 +18,10 @@ use crate::error::StartError;
 const FIRST: RawFd = 3;
 /// The names of descriptors that are listeners of TCP; each may occur several times.
 const TCP_NAMES: [&str; 2] = ["tcp4", "tcp6"];
+
+/// Descriptors that a process may have, unless somebody has raised `fs.nr_open` (proc(5)). Of more, some are
+/// surely not open, and a list of them would take up to 8 GB.
+const MOST: RawFd = 1 << 20;
 
 /// Set once this process has been given its sockets: descriptors have one owner.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -47,7 +52,7 @@ fn take_listeners() -> Result<Vec<TcpListener>, StartError> {
 
 /// The environment's part of it.
 #[derive(Debug, Default)]
-struct Handover {
+pub(super) struct Handover {
     count: RawFd,
     names: Option<String>,
     pid: Option<String>,
@@ -55,25 +60,30 @@ struct Handover {
 
 impl Handover {
     fn from_env() -> Self {
-        let count = env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok());
-        Self {
-            count: count.unwrap_or(0),
-            names: env::var("LISTEN_FDNAMES").ok(),
-            pid: env::var("LISTEN_PID").ok(),
-        }
+        let variable = |name| env::var(name).ok();
+        Self::new(variable("LISTEN_FDS"), variable("LISTEN_FDNAMES"), variable("LISTEN_PID"))
     }
 
-    fn all(&self) -> impl Iterator<Item = RawFd> {
+    pub(super) fn new(count: Option<String>, names: Option<String>, pid: Option<String>) -> Self {
+        let count = count.and_then(|count| count.parse().ok());
+        Self { count: count.unwrap_or(0), names, pid }
+    }
+
+    pub(super) fn all(&self) -> Range<RawFd> {
         FIRST..FIRST.saturating_add(self.count)
     }
 
     /// The descriptors that are, or without names ought to be, listeners of TCP.
-    fn tcp_listeners(&self, own_pid: u32) -> Result<Vec<RawFd>, StartError> {
+    pub(super) fn tcp_listeners(&self, own_pid: u32) -> Result<Vec<RawFd>, StartError> {
         match &self.pid {
             Some(pid) if *pid != own_pid.to_string() => {
                 return Err(StartError::ForAnotherProcess { meant: pid.clone(), pid: own_pid });
             }
             Some(_) | None => {}
+        }
+        if self.count > MOST {
+            let source = io::Error::from_raw_os_error(libc::EBADF);
+            return Err(StartError::NotAListener { fd: FIRST + MOST, source });
         }
         let descriptors: Vec<RawFd> = match &self.names {
             None => self.all().collect(),
@@ -161,6 +171,14 @@ mod tests {
         ] {
             let error = nothing.tcp_listeners(7).unwrap_err();
             assert!(matches!(error, StartError::NoListeners), "{nothing:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn more_than_a_process_can_have_are_not_even_listed() {
+        for names in [None, Some("tcp4")] {
+            let error = handover(RawFd::MAX, names, None).tcp_listeners(7).unwrap_err();
+            assert!(matches!(error, StartError::NotAListener { fd: 0x10_0003, .. }), "{error}");
         }
     }
 

@@ -67,7 +67,7 @@ pub(crate) fn set_records(socket: &impl AsFd, records: &[u8]) -> Result<(), SetE
 const SOCKADDR_IN6: usize = 28;
 
 /// A `sockaddr_in` or `sockaddr_in6` (ip(7), ipv6(7)): family, port, then the address.
-fn read_sockaddr(bytes: &[u8]) -> Option<SocketAddr> {
+pub(super) fn read_sockaddr(bytes: &[u8]) -> Option<SocketAddr> {
     let family = u16::from_ne_bytes(*bytes.first_chunk()?);
     let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
     match i32::from(family) {
