@@ -2,10 +2,12 @@
 
 use std::{
     error::Error,
+    ffi::CString,
     io::{self, Read},
     process::ExitCode,
 };
 
+use rustix::thread::set_name;
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
@@ -19,7 +21,8 @@ use waylay_inspect::{
 use crate::{args::ServeArgs, spec::Builtin};
 
 pub(crate) fn serve(args: ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
-    // What the kernel reports of a thread has its name.
+    // What the kernel reports of a thread has its name, be it the only one or one of the runtime's.
+    set_name(&CString::new(args.name.as_bytes())?)?;
     let runtime = threads(args.builtin).thread_name(&args.name).enable_all().build()?;
     runtime.block_on(run(args))?;
     Ok(ExitCode::SUCCESS)

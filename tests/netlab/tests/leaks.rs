@@ -142,7 +142,7 @@ fn flows_of(run: &Instance) -> usize {
 fn of_a_run_are_swept_up_while_it_lasts() {
     let programs = Programs::new();
     let dial = format!(
-        "read go; {} dial {}; read end; true",
+        "echo ready; read go; {} dial {}; read end; true",
         programs.path("netlab-load"),
         "192.0.2.1:80 ".repeat(COUNT)
     );
@@ -150,13 +150,15 @@ fn of_a_run_are_swept_up_while_it_lasts() {
         .waylay()
         .args(["--through", "log", "--patience", "600"])
         .spawn(["sh", "-c", &dial]);
+    // Not before the service is: the command is started after it.
+    assert_eq!(run.answer(), "ready");
     let instance = run.instance();
     // It takes nothing, so that all of them wait.
     let service = run.service("log");
     kill(service, Signal::STOP);
     switch_callbacks_off(instance.cgroup());
     run.tell("go");
-    run.stdout().wait_for_line(COUNT - 1);
+    run.stdout().wait_for_line(COUNT);
     kill(service, Signal::KILL);
     patiently("the end of the service", || instance.has_ended("svc-log").then_some(()));
     patiently("the sweep", || (flows_of(&instance) == 0).then_some(()));
