@@ -78,6 +78,29 @@ fn every_step_that_the_guarantees_name_exists() {
     }
 }
 
+/// They are numbered as they come, and each says by which command it is shown: its own number's, if it has guards.
+#[test]
+fn every_guarantee_is_shown_by_a_command() {
+    let guarantees = fs::read_to_string(root().join("GUARANTEES.md")).unwrap();
+    let rows = guarantees.lines().map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
+    let rows = rows.filter(|cells| cells.len() > 1 && cells[1].parse::<u32>().is_ok());
+    let numbers: Vec<String> = rows
+        .map(|cells| {
+            let [_, number, _, guards, shown_by, _, _] = cells[..] else { panic!("{cells:?}") };
+            let own = format!("`make guarantee N={number}`");
+            let shown = if guards.contains("::") {
+                shown_by.starts_with(&own)
+            } else {
+                shown_by.starts_with("`make ")
+            };
+            assert!(shown, "number {number} is shown by {shown_by:?}");
+            number.to_owned()
+        })
+        .collect();
+    assert!(numbers.len() > 40);
+    assert_eq!(numbers, (1..=numbers.len()).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
 /// The string that scanners are tried with, whole, would get the file that has it taken away.
 #[test]
 fn no_file_is_taken_for_infected() {
