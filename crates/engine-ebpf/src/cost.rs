@@ -7,7 +7,7 @@ use libbpf_rs::ObjectBuilder;
 
 use crate::{
     error::EbpfError,
-    load::{OBJECT, SCOPE_PROGRAMS, SERVICE_PROGRAMS, quiet_libbpf},
+    load::{OBJECT, SCOPE_PROGRAMS, SERVICE_PROGRAMS, WALK_PROGRAMS, quiet_libbpf},
     sys::{self, ProgramInfo},
 };
 
@@ -59,7 +59,11 @@ pub fn measure_programs() -> Result<Vec<Cost>, EbpfError> {
             frames,
         })
     };
-    SCOPE_PROGRAMS.into_iter().chain(SERVICE_PROGRAMS).map(measure).collect()
+    every_program().map(measure).collect()
+}
+
+fn every_program() -> impl Iterator<Item = &'static str> {
+    SCOPE_PROGRAMS.into_iter().chain(SERVICE_PROGRAMS).chain(WALK_PROGRAMS)
 }
 
 /// From the verifier's `stack depth 144+16+0`, or in other kernels `… max 160`.
@@ -91,6 +95,17 @@ fn deepest(frames: &[u32], calls: &[(usize, usize)], from: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_program_of_the_object_is_left_out() {
+        let object = ObjectBuilder::default().open_memory(OBJECT).unwrap();
+        let mut there: Vec<String> =
+            object.progs().map(|program| program.name().to_string_lossy().into_owned()).collect();
+        let mut measured: Vec<String> = every_program().map(str::to_owned).collect();
+        there.sort();
+        measured.sort();
+        assert_eq!(there, measured);
+    }
 
     #[test]
     fn the_verifiers_words_are_understood() {

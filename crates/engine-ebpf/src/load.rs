@@ -26,6 +26,8 @@ pub(crate) const SCOPE_PROGRAMS: [&str; 8] = [
 ];
 /// Attached to each service's cgroup.
 pub(crate) const SERVICE_PROGRAMS: [&str; 2] = ["wl_getsockopt", "wl_setsockopt"];
+/// Those that user space runs over the maps.
+pub(crate) const WALK_PROGRAMS: [&str; 4] = ["wl_carriers", "wl_see_flow", "wl_judge_flow", "wl_judge_tuple"];
 
 /// Programs that are loaded, with their configuration and key in place.
 #[derive(Debug)]
