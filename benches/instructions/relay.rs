@@ -14,11 +14,14 @@ use crate::{collected, valgrind};
 
 pub(crate) const NAME: &str = "relaying 64 bytes there and back, with its runtime";
 
-/// The difference between many exchanges and few.
+/// The difference between many exchanges and few; the least of some, because how often the relay is woken for one is a
+/// matter of how the machine's processors take turns.
 pub(crate) fn count() -> f64 {
     const FEW: u32 = 200;
     const MANY: u32 = 1200;
-    (exchanging(MANY) - exchanging(FEW)) / f64::from(MANY - FEW)
+    const TIMES: usize = 5;
+    let once = |_| (exchanging(MANY) - exchanging(FEW)) / f64::from(MANY - FEW);
+    (0..TIMES).map(once).fold(f64::INFINITY, f64::min)
 }
 
 fn exchanging(count: u32) -> f64 {

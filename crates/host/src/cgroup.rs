@@ -140,7 +140,8 @@ impl Cgroup {
         loop {
             match remove_tree(&self.path) {
                 Ok(()) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                // One below it may have been removed by somebody else meanwhile, or all of it.
+                Err(_) if !self.path.exists() => return Ok(()),
                 Err(error) if Instant::now() > give_up => return Err(error),
                 Err(_) => thread::sleep(REMOVAL_STEP),
             }

@@ -75,7 +75,14 @@ impl Instance {
 
     /// Whether it is as if it had never been.
     pub fn is_gone(&self) -> bool {
-        !self.cgroup.exists() && !self.pins().exists() && !self.record().exists()
+        self.what_stays().is_empty()
+    }
+
+    /// Of its cgroup, its pins and its record, those that are there.
+    pub fn what_stays(&self) -> Vec<PathBuf> {
+        let mut parts = vec![self.cgroup.clone(), self.pins(), self.record()];
+        parts.retain(|part| part.exists());
+        parts
     }
 
     /// Ends its processes, all at once.

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use crate::run::Waylay;
 
-/// Copies of `netlab-probe` and `netlab-load`, removed with their owner.
+/// Copies of `netlab-probe`, `netlab-load` and `waylay`, removed with their owner.
 #[derive(Debug)]
 pub struct Programs {
     directory: TempDir,
@@ -18,7 +18,7 @@ impl Programs {
     pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        for program in ["netlab-probe", "netlab-load"] {
+        for program in ["netlab-probe", "netlab-load", "waylay"] {
             fs::copy(Waylay::binary().with_file_name(program), directory.path().join(program)).unwrap();
         }
         Self { directory }

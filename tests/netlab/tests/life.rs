@@ -221,7 +221,7 @@ fn an_orderly_end_leaves_nothing() {
     let connect = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; cat /proc/self/cgroup");
     let finished = waylay().through_logs(2).watch(["bash", "-c", &connect]).well();
     let instance = Instance::of_membership(&finished.stdout).unwrap();
-    assert!(instance.is_gone(), "{instance:?}");
+    assert!(instance.is_gone(), "{:?} {}", instance.what_stays(), finished.stderr);
     assert_eq!(server.accepted(), 1);
 }
 

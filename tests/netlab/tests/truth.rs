@@ -253,6 +253,17 @@ fd00:77::2 many.test
 2001:db8::80 many.test
 ::1 many.test
 ";
+    /// There may be no file to mount it over.
+    const MOUNT: &str = "
+if [ ! -e /etc/hosts ]; then
+    etc=$(mktemp -d -p \"$(dirname \"$1\")\")
+    cp -a /etc/. \"$etc\"
+    touch \"$etc/hosts\"
+    mount --bind \"$etc\" /etc
+fi
+mount --bind \"$1\" /etc/hosts
+exec \"$2\" -c \"$3\"
+";
     const RESOLVE: &str = "
 import socket
 for found in socket.getaddrinfo('many.test', 80, type=socket.SOCK_STREAM):
@@ -266,10 +277,10 @@ for found in socket.getaddrinfo('many.test', 80, type=socket.SOCK_STREAM):
         let directory = TempDir::new().unwrap();
         let hosts = directory.path().join("hosts");
         std::fs::write(&hosts, HOSTS).unwrap();
-        let resolve = "mount --bind \"$1\" /etc/hosts && exec \"$2\" -c \"$3\"";
-        let command =
-            ["unshare", "--mount", "sh", "-c", resolve, "sh", hosts.to_str().unwrap(), python(), RESOLVE];
+        let hosts = hosts.to_str().unwrap();
+        let command = ["unshare", "--mount", "sh", "-ec", MOUNT, "sh", hosts, python(), RESOLVE];
         let plain = ground.client_namespace().unwrap().command("env").args(command).output().unwrap();
+        assert!(plain.status.success(), "{}", String::from_utf8_lossy(&plain.stderr));
         let plain = String::from_utf8(plain.stdout).unwrap();
         let watched = ground.waylay().through_logs(2).watch(command).well();
         assert_eq!(watched.stdout, plain);
