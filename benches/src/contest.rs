@@ -2,8 +2,6 @@
 
 use std::{env, fmt, hint::black_box, time::Instant};
 
-use crate::table::{self, Column};
-
 /// One way to do something.
 pub struct Rival<'r> {
     /// As the table names it.
@@ -64,6 +62,15 @@ pub fn rounds(usual: usize) -> usize {
     arguments.next().map_or(usual, |number| number.parse().expect("--rounds takes a number"))
 }
 
+/// What is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// Its unit, with what it is of where that is not plain.
+    pub unit: &'static str,
+    /// Digits behind the point.
+    pub digits: usize,
+}
+
 /// Rivals who do the same.
 #[derive(Debug)]
 pub struct Contest<'c> {
@@ -75,19 +82,10 @@ pub struct Contest<'c> {
     pub rivals: Vec<Rival<'c>>,
 }
 
-impl Contest<'_> {
-    /// Lets them take turns, and prints what came of it.
-    pub fn run(mut self, bench: &str, rounds: usize) {
-        let figures = take_turns(&mut self.rivals, rounds);
-        table::print(&self, &figures);
-        table::save(bench, &self, &figures);
-    }
-}
-
 /// What each rival's turns came to: by rival, round and column.
 pub type Figures = Vec<Vec<Vec<Option<f64>>>>;
 
-fn take_turns(rivals: &mut [Rival<'_>], rounds: usize) -> Figures {
+pub(crate) fn take_turns(rivals: &mut [Rival<'_>], rounds: usize) -> Figures {
     let mut figures = vec![Vec::with_capacity(rounds); rivals.len()];
     // The first round fills caches and does not count.
     for round in 0..=rounds {

@@ -14,9 +14,8 @@ mod sys;
 mod table;
 
 pub use cage::{Cage, cpu_of};
-pub use contest::{Contest, Figures, Rival, Spread, rounds, timed};
+pub use contest::{Column, Contest, Figures, Rival, Spread, rounds, timed};
 pub use peer::{peer, peer_file};
 pub use policies::policy_for;
 pub use seat::{Seat, drain, raise_descriptor_limit, seat_binary};
 pub use sys::{get_option, set_option};
-pub use table::Column;

@@ -9,23 +9,23 @@ use std::{
     sync::Mutex,
 };
 
-use crate::contest::{Contest, Figures, Rival, Spread};
-
-/// What is measured.
-#[derive(Clone, Copy, Debug)]
-pub struct Column {
-    /// Its unit, with what it is of where that is not plain.
-    pub unit: &'static str,
-    /// Digits behind the point.
-    pub digits: usize,
-}
+use crate::contest::{Column, Contest, Figures, Rival, Spread, take_turns};
 
 const NAME: usize = 44;
 const CELL: usize = 28;
 const RATIO: usize = 7;
 
+impl Contest<'_> {
+    /// Lets the rivals take turns, and prints and keeps what came of it.
+    pub fn run(mut self, bench: &str, rounds: usize) {
+        let figures = take_turns(&mut self.rivals, rounds);
+        print(&self, &figures);
+        save(bench, &self, &figures);
+    }
+}
+
 /// Prints each rival's median, least and most, and the median of its rounds' ratios to the one it is compared with.
-pub(crate) fn print(contest: &Contest<'_>, figures: &Figures) {
+fn print(contest: &Contest<'_>, figures: &Figures) {
     let rounds = figures.first().map_or(0, Vec::len);
     println!("\n## {}, {rounds} rounds in turns: median [least .. most]\n", contest.title);
     let mut head = format!("{:<NAME$}", "");
@@ -64,7 +64,7 @@ fn cell(spread: Spread, digits: usize) -> String {
 }
 
 /// Writes every figure to the bench's file, behind those of its earlier contests: contest, rival, round, unit, figure.
-pub(crate) fn save(bench: &str, contest: &Contest<'_>, figures: &Figures) {
+fn save(bench: &str, contest: &Contest<'_>, figures: &Figures) {
     static EARLIER: Mutex<String> = Mutex::new(String::new());
     let path = directory().join(format!("{bench}.csv"));
     let mut text = EARLIER.lock().unwrap();

@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeSet,
-    fmt, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -18,41 +18,11 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     error::EbpfError,
+    holder::{Held, Holder},
     scope::{Scope, cgroup_id},
 };
 
 pub(crate) const NAME: &str = "holders";
-
-/// An engine that holds a cgroup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// Its instance.
-    pub instance: u64,
-    /// The process that loaded it.
-    pub pid: u32,
-    /// What it has there.
-    pub held: Held,
-}
-
-/// What an engine has in a cgroup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
-    /// It watches everything in it.
-    Scope,
-    /// One of its services is in it.
-    Service,
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { instance, pid, .. } = self;
-        let held = match self.held {
-            Held::Scope => "is the scope",
-            Held::Service => "holds a service",
-        };
-        write!(f, "{held} of waylay-{instance:016x} (process {pid})")
-    }
-}
 
 /// The engine's window on the claims.
 #[derive(Debug)]

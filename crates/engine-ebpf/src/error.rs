@@ -4,7 +4,7 @@ use rustix::thread::CapabilitySet;
 use thiserror::Error;
 use waylay_core::{LimitError, SlotInUse};
 
-use crate::claims::Holder;
+use crate::holder::Holder;
 
 /// Why the engine cannot do what it was told.
 #[derive(Debug, Error)]
