@@ -21,7 +21,7 @@ pub use options::{
 pub use records::{Chain, Context, Flow, Handle, Hop, NamedChain, NamedHop, SocketWishes};
 pub use tables::{
     Config, Event, Filter, FilterCondition, HandleKey, Holder, Listener, ListenerOwner, Progress, Refusal,
-    Route, RouteKey, Service, Tables,
+    Route, RouteKey, SHOWS_DESTINATION, Service, Tables,
 };
 
 /// Slots for services in one policy.

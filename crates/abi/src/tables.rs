@@ -32,6 +32,9 @@ pub struct Config {
     pub max_flows_per_cgroup: u64,
 }
 
+/// Of [`Service::flags`]: getsockname(2) on the service's accepted sockets says the original destination.
+pub const SHOWS_DESTINATION: u32 = 1 << 0;
+
 /// A service's place in the tables.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -56,8 +59,8 @@ pub struct Service {
     pub count4: u16,
     /// How many of `ports6` count.
     pub count6: u16,
-    /// Zero.
-    pub reserved: u32,
+    /// [`SHOWS_DESTINATION`] or 0.
+    pub flags: u32,
     /// Ended by a zero.
     pub name: [u8; NAME_LEN],
 }
@@ -92,8 +95,8 @@ pub struct Route {
     pub source: [u8; 16],
     /// What connect() fails with; 0 if there is a route.
     pub error: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1 if it leads to this host itself.
+    pub here: u32,
 }
 
 /// The bits of [`Filter::conditions`]; all that are set must hold.
@@ -176,8 +179,8 @@ pub struct Tables {
     pub redirect_count: u32,
     /// How many of `auth` count.
     pub auth_count: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1 if a service listens on every address of the host.
+    pub any_address: u32,
     /// By slot.
     pub services: [Service; MAX_SERVICES],
     /// In the order in which they are asked.

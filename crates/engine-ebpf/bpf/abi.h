@@ -146,6 +146,10 @@ enum wl_failure_policy {
 	WL_ON_FAILURE_CLOSED = 1,
 };
 
+enum wl_service_flag {
+	WL_SHOWS_DESTINATION = 1 << 0, /* at the name of its accepted sockets, as TPROXY does */
+};
+
 struct wl_service {
 	__u64 prefix_mask; /* slots up to and including this one in the solved order */
 	__u64 cgroup;	   /* in which its sockets are made */
@@ -157,7 +161,7 @@ struct wl_service {
 	__u16 ports6[WL_MAX_LISTENERS];
 	__u16 count4; /* 0: not listening in this family */
 	__u16 count6;
-	__u32 reserved;
+	__u32 flags; /* enum wl_service_flag */
 	char name[WL_NAME_LEN];
 };
 
@@ -178,7 +182,7 @@ struct wl_route_key {
 struct wl_route {
 	__u8 source[16]; /* where connections start from; all zero: not known */
 	__u32 error;	 /* of connect(); 0: there is a route */
-	__u32 reserved;
+	__u32 here;	 /* 1: to this host itself */
 };
 
 enum wl_condition {
@@ -227,7 +231,7 @@ struct wl_tables {
 	__u32 service_count;
 	__u32 redirect_count;
 	__u32 auth_count;
-	__u32 reserved;
+	__u32 any_address; /* 1: a service listens on every address of the host */
 	struct wl_service services[WL_MAX_SERVICES]; /* by slot */
 	struct wl_filter redirect[WL_MAX_FILTERS];
 	struct wl_filter auth[WL_MAX_FILTERS];

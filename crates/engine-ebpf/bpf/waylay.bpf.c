@@ -170,18 +170,31 @@ static __always_inline __u64 wl_instance(void)
 	return key ? key->instance : 0;
 }
 
+/* One of ours that listens on every address of this host is dialled by each of them. */
+static __always_inline const struct wl_listener_owner *wl_listener_at_any_address(struct wl_listener *key,
+										   const struct wl_address *remote)
+{
+	const struct wl_listener_owner *owner;
+
+	wl_make_unspecified(key->ip);
+	owner = bpf_map_lookup_elem(&listeners, key);
+	return owner && owner->instance == wl_instance() && wl_is_here(remote) ? owner : NULL;
+}
+
 /* Whose listener the leg goes to, if its owner has the say on it: ours always;
  * another instance's only within its scope, for nowhere else can it have led
  * the leg there. To anybody else such a listener is an ordinary destination. */
 static __always_inline const struct wl_listener_owner *wl_listener_at(struct bpf_sock_addr *ctx,
-								       const struct wl_config *cfg,
-								       const struct wl_address *remote)
+								       const struct wl_connect *c)
 {
-	struct wl_listener key = { .netns = cfg->netns, .port = remote->port };
+	const struct wl_address *remote = &c->leg.remote;
+	struct wl_listener key = { .netns = c->config->netns, .port = remote->port };
 	const struct wl_listener_owner *owner;
 
 	__builtin_memcpy(key.ip, remote->ip, sizeof(key.ip));
 	owner = bpf_map_lookup_elem(&listeners, &key);
+	if (!owner && c->tables->any_address)
+		return wl_listener_at_any_address(&key, remote);
 	if (!owner || owner->instance == wl_instance() || wl_is_made_in(ctx, owner->scope, owner->scope_level))
 		return owner;
 	return NULL;
@@ -209,7 +222,7 @@ static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
 			return WL_PASS;
 		return wl_refuse(&c.leg, WL_REFUSED_FOREIGN_NAMESPACE, EACCES, 0, 0);
 	}
-	owner = wl_listener_at(ctx, c.config, &c.leg.remote);
+	owner = wl_listener_at(ctx, &c);
 	if (owner && owner->instance != wl_instance())
 		return WL_PASS;
 	if (owner)
@@ -275,11 +288,36 @@ static __always_inline const __u32 *wl_shown_source(struct bpf_sock_addr *ctx)
 	return (const __u32 *)out->source;
 }
 
+/* The same on a service's accepted socket, if it is one that looks there for
+ * where the connection was going. Looking is how it takes the connection. */
+static __always_inline const struct wl_address *wl_shown_destination(struct bpf_sock_addr *ctx)
+{
+	__u64 slot, *id = bpf_sk_storage_get(&inbound, ctx->sk, NULL, 0);
+	const struct wl_tables *t = wl_tables();
+	struct wl_flow *flow = id ? wl_live_flow(*id) : NULL;
+
+	if (!flow || !t)
+		return NULL;
+	slot = flow->slot;
+	asm volatile("" : "+r"(slot));
+	if (slot >= WL_MAX_SERVICES || !(t->services[slot].flags & WL_SHOWS_DESTINATION))
+		return NULL;
+	wl_take(flow);
+	return &flow->destination;
+}
+
 SEC("cgroup/getsockname4")
 int wl_getsockname4(struct bpf_sock_addr *ctx)
 {
-	const __u32 *ip = wl_shown_source(ctx);
+	const struct wl_address *destination = wl_shown_destination(ctx);
+	const __u32 *ip;
 
+	if (destination && wl_is_mapped(destination->ip)) {
+		ctx->user_ip4 = wl_ip4(destination->ip);
+		ctx->user_port = bpf_htons(destination->port);
+		return WL_PASS;
+	}
+	ip = wl_shown_source(ctx);
 	if (ip)
 		ctx->user_ip4 = ip[3];
 	return WL_PASS;
@@ -288,8 +326,11 @@ int wl_getsockname4(struct bpf_sock_addr *ctx)
 SEC("cgroup/getsockname6")
 int wl_getsockname6(struct bpf_sock_addr *ctx)
 {
-	const __u32 *ip = wl_shown_source(ctx);
+	const struct wl_address *destination = wl_shown_destination(ctx);
+	const __u32 *ip = destination ? (const __u32 *)destination->ip : wl_shown_source(ctx);
 
+	if (destination)
+		ctx->user_port = bpf_htons(destination->port);
 	if (ip) {
 		ctx->user_ip6[0] = ip[0];
 		ctx->user_ip6[1] = ip[1];

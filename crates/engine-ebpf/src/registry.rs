@@ -1,6 +1,7 @@
 //! What all instances of a host share through pins: above all the registry of listeners.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -12,6 +13,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     claims,
+    encode::reached_by,
     error::EbpfError,
     scope::{Scope, cgroup_id},
 };
@@ -43,21 +45,27 @@ impl Registry {
         Ok(Self { map, netns, instance, scope: cgroup_id(&scope.cgroup)?, scope_level: scope.level() })
     }
 
-    /// Enters a listener. Who listens on an address now is its only owner: an
+    /// Enters a listener, and one on every address also under the one by which it is reached. Who listens on an address now is its only owner: an
     /// older entry is of a service that has died while its instance lives.
     pub(crate) fn register(&self, address: SocketAddr, service: u32) -> Result<(), EbpfError> {
-        let key = self.key(address);
         let owner = abi::ListenerOwner {
             instance: self.instance,
             scope: self.scope,
             scope_level: self.scope_level,
             service,
         };
-        self.map.update(key.as_bytes(), owner.as_bytes(), MapFlags::ANY).map_err(error)
+        for address in names(address) {
+            self.map.update(self.key(address).as_bytes(), owner.as_bytes(), MapFlags::ANY).map_err(error)?;
+        }
+        Ok(())
     }
 
     /// Takes back what [`Registry::register`] entered, unless somebody else listens there by now.
     pub(crate) fn forget(&self, address: SocketAddr, service: u32) -> Result<(), EbpfError> {
+        names(address).into_iter().try_for_each(|address| self.forget_name(address, service))
+    }
+
+    fn forget_name(&self, address: SocketAddr, service: u32) -> Result<(), EbpfError> {
         let key = self.key(address);
         let owner = self.map.lookup(key.as_bytes(), MapFlags::ANY).map_err(error)?;
         let owner = owner.and_then(|bytes| abi::ListenerOwner::read_from_bytes(&bytes).ok());
@@ -73,6 +81,11 @@ impl Registry {
         let address = abi::Address::from(address);
         abi::Listener { netns: self.netns, ip: address.ip, port: address.port, reserved: [0; 6] }
     }
+}
+
+/// Under which a listener is found.
+fn names(address: SocketAddr) -> BTreeSet<SocketAddr> {
+    [address, reached_by(address)].into()
 }
 
 /// Removes an instance's listeners and its claims on cgroups, once nothing of it is in force any more.

@@ -8,7 +8,7 @@ use waylay_core::{
     Policy, Process, Protocol, Refusal, Resource, Room, Service, ServiceId, SlotInUse, Slots, Tables,
 };
 use waylay_engine::memory::{FlowId, Outcome, QueryRecordsError, SetRecordsError, SocketId};
-use waylay_engine::{Endpoint, Engine, Feature, Installation, Liveness, MemoryEngine};
+use waylay_engine::{Endpoint, Engine, Feature, Installation, Liveness, LocalName, MemoryEngine};
 
 const A: ServiceId = ServiceId(1);
 const B: ServiceId = ServiceId(2);
@@ -87,7 +87,13 @@ fn policy(services: &[ServiceId]) -> Policy {
 }
 
 fn endpoint(service: ServiceId) -> Endpoint {
-    Endpoint { service, cgroup: cgroup_of(service), tcp4: vec![listener_of(service)], tcp6: Vec::new() }
+    Endpoint {
+        service,
+        cgroup: cgroup_of(service),
+        tcp4: vec![listener_of(service)],
+        tcp6: Vec::new(),
+        local_name: LocalName::Listener,
+    }
 }
 
 fn cgroup_of(service: ServiceId) -> u64 {

@@ -11,7 +11,7 @@ use waylay_core::{
     ServiceId, Tables,
 };
 use waylay_engine::memory::{FlowId, Outcome, SocketId};
-use waylay_engine::{Endpoint, Engine, Installation, Liveness, MemoryEngine};
+use waylay_engine::{Endpoint, Engine, Installation, Liveness, LocalName, MemoryEngine};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -140,7 +140,13 @@ fn policy(services: &[ServiceId]) -> Policy {
 
 fn endpoint(service: ServiceId) -> Endpoint {
     let listener = SocketAddrV4::new(Ipv4Addr::LOCALHOST, u16::try_from(9000 + service.0).unwrap());
-    Endpoint { service, cgroup: cgroup_of(service), tcp4: vec![listener], tcp6: Vec::new() }
+    Endpoint {
+        service,
+        cgroup: cgroup_of(service),
+        tcp4: vec![listener],
+        tcp6: Vec::new(),
+        local_name: LocalName::Listener,
+    }
 }
 
 fn cgroup_of(service: ServiceId) -> u64 {

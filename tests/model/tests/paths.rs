@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use stateright::Model;
 use waylay_core::{ServiceId, Tables, Verdict};
 use waylay_engine::memory::{FlowId, Outcome, SocketId};
-use waylay_engine::{Endpoint, Engine, Installation, Liveness, MemoryEngine};
+use waylay_engine::{Endpoint, Engine, Installation, Liveness, LocalName, MemoryEngine};
 use waylay_model::{
     Chains, Declaration, Dial, Habit, Kind, Set, State, all_mixes, cgroup_of, contains, leg_from, process_of,
     subsets,
@@ -105,7 +105,13 @@ fn kind(verdict: &Verdict) -> String {
 fn endpoint(service: u32) -> Endpoint {
     let port = 9000 + u16::try_from(service).expect("few services");
     let tcp4 = vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)];
-    Endpoint { service: ServiceId(service), cgroup: cgroup_of(service), tcp4, tcp6: Vec::new() }
+    Endpoint {
+        service: ServiceId(service),
+        cgroup: cgroup_of(service),
+        tcp4,
+        tcp6: Vec::new(),
+        local_name: LocalName::Listener,
+    }
 }
 
 /// The engine agrees on every path of this model.
