@@ -125,9 +125,13 @@ WL_GLOBAL int wl_consider(struct wl_oldest *oldest, __u64 id, __u64 cgroup)
 
 static __always_inline bool wl_drop(const struct wl_oldest *oldest)
 {
+	__u32 zero = 0;
+	__u64 *dropped = bpf_map_lookup_elem(&dropped_flows, &zero);
+
 	if (!oldest->id || !wl_end_datagrams(oldest->id))
 		return false;
-	__sync_fetch_and_add(&dropped_datagram_flows, 1);
+	if (dropped)
+		__sync_fetch_and_add(dropped, 1);
 	return true;
 }
 

@@ -193,7 +193,9 @@ impl Lab {
     pub fn refusals(&mut self) -> Vec<Refusal> {
         let refused = |event| match event {
             Event::Refused { refusal, .. } => Some(refusal),
-            Event::Redirected { .. } | Event::Ended { .. } | Event::Lost { .. } => None,
+            Event::Redirected { .. } | Event::Ended { .. } | Event::Dropped { .. } | Event::Lost { .. } => {
+                None
+            }
         };
         self.engine.events(Duration::from_millis(20)).unwrap().into_iter().filter_map(refused).collect()
     }
