@@ -26,7 +26,7 @@ where
     let sockets: HashMap<u64, Arc<DatagramSocket>> = (0..).zip(sockets.into_iter().map(Arc::new)).collect();
     let mut readiness = Readiness::new()?;
     for (key, socket) in &sockets {
-        readiness.add(socket.socket(), *key)?;
+        readiness.add(&**socket, *key)?;
     }
     let flows = FlowTable::new(most_flows, idle);
     let mut serving = Serving { flows, clients: Arc::default(), handler, handlers: JoinSet::new() };

@@ -31,8 +31,11 @@ const MOST_FLOWS: usize = 1 << 20;
 ///             Some(datagram) = flow.recv() => {
 ///                 let _lost = outbound.send(&datagram);
 ///             }
-///             Some((answer, from)) = outbound.recv() => {
-///                 let _lost = flow.reply_from(from, &answer);
+///             Some(answer) = outbound.recv() => {
+///                 let _lost = match answer {
+///                     Ok((answer, from)) => flow.reply_from(from, &answer).is_err(),
+///                     Err(lost) => flow.report_error(&lost.error, lost.info).is_err(),
+///                 };
 ///             }
 ///             else => return, // The flow has expired, or the service ends.
 ///         }

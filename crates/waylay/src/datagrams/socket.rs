@@ -119,9 +119,19 @@ impl DatagramSocket {
         let (path, connected) = platform::selected_path(&self.socket)?;
         Ok(FlowFacts { path, connected, records, context, chain })
     }
+}
 
-    pub(crate) fn socket(&self) -> &UdpSocket {
-        &self.socket
+#[cfg(target_os = "linux")]
+impl std::os::fd::AsFd for DatagramSocket {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(windows)]
+impl AsSocket for DatagramSocket {
+    fn as_socket(&self) -> std::os::windows::io::BorrowedSocket<'_> {
+        self.socket.as_socket()
     }
 }
 
