@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, ffi::OsString};
 
 use thiserror::Error;
-use waylay_host::ServiceSpec;
+use waylay_host::{ServiceSpec, Transports};
 use waylay_inspect::scan::Patterns;
 
 use crate::{
@@ -104,7 +104,7 @@ fn service(spec: &Spec, forgets: bool, patterns: &Patterns, name: String) -> Ser
             (false, vec!["/bin/sh".into(), "-c".into(), format!("exec {command}").into()])
         }
     };
-    ServiceSpec { name, builtin, command, input }
+    ServiceSpec { name, transports: Transports::Tcp, builtin, command, input }
 }
 
 fn builtin_command(builtin: Builtin, forgets: bool, name: &str) -> Vec<OsString> {

@@ -9,6 +9,9 @@ use zerocopy::FromBytes;
 
 use crate::error::EbpfError;
 
+/// Number of the IP protocol.
+const UDP: u32 = 17;
+
 /// The programs' ring buffer. It may be read from any one thread.
 #[derive(Debug)]
 pub struct EventSource {
@@ -58,7 +61,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Event> {
     let event = abi::Event::read_from_bytes(bytes).ok()?;
     let refusal = decode_refusal(&event)?;
     let leg = LegSummary {
-        protocol: Protocol::Tcp,
+        protocol: if event.protocol == UDP { Protocol::Udp } else { Protocol::Tcp },
         pid: event.process.pid,
         uid: event.process.uid,
         comm: comm_to_string(&event.process.comm),
@@ -83,6 +86,7 @@ fn decode_refusal(event: &abi::Event) -> Option<Refusal> {
         abi::Refusal::NoFlows | abi::Refusal::NoTables => Refusal::Shortage(Resource::Flows),
         abi::Refusal::NoFlowsOfCgroup => Refusal::Shortage(Resource::FlowsOfCgroup),
         abi::Refusal::NoSocketStorage => Refusal::Shortage(Resource::SocketStorage),
+        abi::Refusal::NoPorts => Refusal::Shortage(Resource::Ports),
     };
     Some(refusal)
 }

@@ -30,6 +30,6 @@ pub mod user;
 
 pub use error::RunError;
 pub use run::run;
-pub use spec::{Ended, Observer, RunSpec, ServiceSpec, Step};
+pub use spec::{Ended, Observer, RunSpec, ServiceSpec, Step, Transports};
 #[cfg(fuzzing)]
 pub use strange::{files, routes as route_messages};

@@ -26,7 +26,7 @@ use crate::{
     routes::RouteWatcher,
     service::{Running, Waiting, launcher},
     signals::Signals,
-    spec::{Ended, Observer, RunSpec, Step},
+    spec::{Ended, Observer, RunSpec, Step, Transports},
     sweep::Sweeping,
     sys,
     user::Identity,
@@ -75,9 +75,11 @@ fn refuse_inherited_sockets() -> Result<(), RunError> {
     if descriptors.is_empty() { Ok(()) } else { Err(RunError::InheritedSockets { descriptors }) }
 }
 
-/// Each service of a run has one filter: every TCP connection.
+/// Each service of a run has one filter: all of its transports.
 fn policy(spec: &RunSpec) -> Result<Policy, PolicyError> {
     let ids = (1..).zip(&spec.services);
+    let takes =
+        |transports: Transports| Conditions { protocol: transports.condition(), ..Conditions::default() };
     let services = ids.clone().map(|(id, service)| Service {
         id: ServiceId(id),
         name: service.name.clone(),
@@ -85,10 +87,10 @@ fn policy(spec: &RunSpec) -> Result<Policy, PolicyError> {
         after: Vec::new(),
         on_failure: spec.on_failure,
     });
-    let filters = ids.map(|(id, _)| Filter {
+    let filters = ids.map(|(id, service)| Filter {
         id: FilterId(id),
         weight: 0,
-        conditions: Conditions::default(),
+        conditions: takes(service.transports),
         layer: Layer::Redirect { service: ServiceId(id) },
     });
     Policy::new(services.collect(), Vec::new(), filters.collect())
@@ -236,6 +238,8 @@ fn endpoints(waiting: &[Waiting]) -> Result<Vec<Endpoint>, RunError> {
             cgroup,
             tcp4: service.listening.tcp4.clone(),
             tcp6: service.listening.tcp6.clone(),
+            udp4: service.listening.udp4,
+            udp6: service.listening.udp6.clone(),
         });
     }
     Ok(endpoints)

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
-use waylay_core::{Event, FailurePolicy};
+use waylay_core::{Event, FailurePolicy, Protocol};
 
 use crate::user::Identity;
 
@@ -28,6 +28,8 @@ pub struct RunSpec {
 pub struct ServiceSpec {
     /// Its name, unique in the run.
     pub name: String,
+    /// What it takes of the command's traffic.
+    pub transports: Transports,
     /// Whether it comes with waylay; `command` then is this binary's arguments.
     pub builtin: bool,
     /// The program that serves, and its arguments.
@@ -35,6 +37,28 @@ pub struct ServiceSpec {
     /// What it finds on its standard input, to the end. Arguments and environment are not for that: both
     /// show in ps(1), and are short.
     pub input: Vec<u8>,
+}
+
+/// The transports of which a service takes the command's traffic; what it does not take goes past it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transports {
+    /// TCP connections.
+    Tcp,
+    /// UDP datagrams.
+    Udp,
+    /// Both.
+    TcpAndUdp,
+}
+
+impl Transports {
+    /// What a filter asks of a leg that is to go to the service.
+    pub(crate) const fn condition(self) -> Option<Protocol> {
+        match self {
+            Self::Tcp => Some(Protocol::Tcp),
+            Self::Udp => Some(Protocol::Udp),
+            Self::TcpAndUdp => None,
+        }
+    }
 }
 
 /// Who is told what happens during a run. Called from several threads.
