@@ -16,7 +16,7 @@ use std::{
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use waylay_abi as abi;
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+use zerocopy::IntoBytes;
 
 use super::{options::read_sockaddr, sys as options};
 use crate::{
@@ -27,12 +27,6 @@ use crate::{
 pub(crate) use readiness::Readiness;
 pub(crate) use sys::{Arrived, MOST_IN_A_BATCH};
 
-const SELECT_FLOW: i32 = 232;
-const OPEN_REPLY: i32 = 233;
-const QUERY_DATAGRAM: i32 = 234;
-const REPORT_ERROR: i32 = 235;
-const CONNECTED: u32 = 1;
-
 /// Datagrams that are sent as one message to be cut up (`UDP_SEGMENT`, udp(7)); the kernel allows 64.
 const MOST_SEGMENTS: usize = 64;
 /// Bytes of such a message: one datagram's most.
@@ -40,45 +34,9 @@ const MOST_BYTES: usize = 65_507;
 /// Longer ones may not fit into a packet, and only what does can be cut out of a message.
 const LONGEST_SEGMENT: usize = 1_400;
 
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct Path {
-    local: abi::Address,
-    peer: abi::Address,
-}
-
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct Ends {
-    path: Path,
-    flags: u32,
-    reserved: u32,
-}
-
-#[derive(Clone, Copy, IntoBytes, Immutable)]
-#[repr(C)]
-struct Reply {
-    path: Path,
-    from: abi::Address,
-}
-
-#[derive(Clone, Copy, IntoBytes, Immutable)]
-#[repr(C)]
-struct ErrorReport {
-    path: Path,
-    error: u32,
-    info: u32,
-}
-
-impl From<FlowPath> for Path {
+impl From<FlowPath> for abi::DatagramPath {
     fn from(path: FlowPath) -> Self {
         Self { local: path.local().into(), peer: path.peer().into() }
-    }
-}
-
-impl From<Path> for FlowPath {
-    fn from(path: Path) -> Self {
-        Self::new(path.local.into(), path.peer.into())
     }
 }
 
@@ -125,7 +83,7 @@ fn take_segments(socket: BorrowedFd<'_>) {
 
 /// Names the flow for this thread's next questions.
 pub(crate) fn select_flow(socket: &impl AsFd, path: FlowPath) -> Result<(), QueryError> {
-    set(socket, SELECT_FLOW, Path::from(path).as_bytes())
+    set(socket, abi::SELECT_FLOW, abi::DatagramPath::from(path).as_bytes())
 }
 
 /// Where the selected flow is going.
@@ -137,18 +95,19 @@ pub(crate) fn selected_destination(socket: &impl AsFd) -> Result<SocketAddr, Que
 
 /// The ends of the selected flow, and whether the application's socket is connected.
 pub(crate) fn selected_path(socket: &impl AsFd) -> Result<(FlowPath, bool), QueryError> {
-    let mut ends = Ends::new_zeroed();
-    let expected = size_of::<Ends>();
-    let got = options::get_option(socket.as_fd(), abi::SOL_WAYLAY, QUERY_DATAGRAM, ends.as_mut_bytes())?;
+    let mut ends = abi::Datagram::default();
+    let (expected, name) = (size_of_val(&ends), abi::QUERY_DATAGRAM);
+    let got = options::get_option(socket.as_fd(), abi::SOL_WAYLAY, name, ends.as_mut_bytes())?;
     if got != expected {
         return Err(QueryError::OtherVersion { expected, got });
     }
-    Ok((ends.path.into(), ends.flags & CONNECTED != 0))
+    let path = FlowPath::new(ends.local.into(), ends.peer.into());
+    Ok((path, ends.has(abi::DatagramFlag::Connected)))
 }
 
 /// Makes, and selects, a flow of the same application with another who answers.
 pub(crate) fn open_reply(socket: &impl AsFd, path: FlowPath, from: SocketAddr) -> Result<(), QueryError> {
-    set(socket, OPEN_REPLY, Reply { path: path.into(), from: from.into() }.as_bytes())
+    set(socket, abi::OPEN_REPLY, abi::Reply { path: path.into(), from: from.into() }.as_bytes())
 }
 
 /// Lets the application see what became of its datagram.
@@ -159,7 +118,8 @@ pub(crate) fn report_error(
     info: u32,
 ) -> Result<(), QueryError> {
     let error = error.raw_os_error().unwrap_or(libc::EHOSTUNREACH).cast_unsigned();
-    set(socket, REPORT_ERROR, ErrorReport { path: path.into(), error, info }.as_bytes())
+    let report = abi::UnreachableReport { path: path.into(), error, info };
+    set(socket, abi::REPORT_ERROR, report.as_bytes())
 }
 
 fn set(socket: &impl AsFd, name: i32, value: &[u8]) -> Result<(), QueryError> {

@@ -1,16 +1,14 @@
 //! Waiting for any of many sockets with one wake-up of the runtime: an epoll of our own, which the runtime watches.
 
 use std::{
-    fmt, io,
+    io,
+    mem::MaybeUninit,
     os::fd::{AsFd, OwnedFd},
 };
 
-use rustix::{
-    buffer::spare_capacity,
-    event::{
-        Timespec,
-        epoll::{self, CreateFlags, Event, EventData, EventFlags},
-    },
+use rustix::event::{
+    Timespec,
+    epoll::{self, CreateFlags, EventData, EventFlags},
 };
 use tokio::io::unix::AsyncFd;
 
@@ -20,22 +18,16 @@ use crate::datagrams::Ready;
 /// Sockets that are told of at once.
 const MOST_EVENTS: usize = 256;
 
+#[derive(Debug)]
 pub(crate) struct Readiness {
     epoll: AsyncFd<OwnedFd>,
-    events: Vec<Event>,
-}
-
-impl fmt::Debug for Readiness {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Readiness").field("epoll", &self.epoll).finish_non_exhaustive()
-    }
 }
 
 impl Readiness {
     pub(crate) fn new() -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let epoll = sys::watch(epoll)?;
-        Ok(Self { epoll, events: Vec::with_capacity(MOST_EVENTS) })
+        Ok(Self { epoll })
     }
 
     /// A socket that is closed is forgotten.
@@ -54,15 +46,14 @@ impl Readiness {
         Ok(())
     }
 
-    fn look(&mut self, ready: &mut Vec<Ready>) -> io::Result<bool> {
+    fn look(&self, ready: &mut Vec<Ready>) -> io::Result<bool> {
+        let mut room = [const { MaybeUninit::uninit() }; MOST_EVENTS];
+        let (events, _) = epoll::wait(self.epoll.get_ref(), &mut room, Some(&Timespec::default()))?;
         ready.clear();
-        self.events.clear();
-        epoll::wait(self.epoll.get_ref(), spare_capacity(&mut self.events), Some(&Timespec::default()))?;
-        let ready_now = self.events.iter().map(|event| {
+        ready.extend(events.iter().map(|event| {
             let flags = event.flags;
             Ready { key: event.data.u64(), has_error: flags.contains(EventFlags::ERR) }
-        });
-        ready.extend(ready_now);
+        }));
         Ok(!ready.is_empty())
     }
 }
