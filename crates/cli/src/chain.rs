@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, ffi::OsString, net::SocketAddr};
 
 use thiserror::Error;
-use waylay_host::{Adoption, ServiceSpec, Transports};
+use waylay_host::{Adoption, ServiceSpec};
 use waylay_inspect::scan::Patterns;
 
 use crate::{
@@ -128,7 +128,7 @@ fn service(spec: &Spec, forgets: bool, patterns: &Patterns, name: String) -> Ser
         Service::Builtin(Builtin::Log) | Service::Exec { .. } | Service::Adopt { .. } => Vec::new(),
     };
     let (builtin, transports, command) = match &spec.service {
-        Service::Builtin(builtin) => (true, Transports::Tcp, builtin_command(*builtin, forgets, &name)),
+        Service::Builtin(builtin) => (true, builtin.transports(), builtin_command(*builtin, forgets, &name)),
         Service::Exec { transports, command } | Service::Adopt { transports, command, .. } => {
             (false, *transports, shell_command(command))
         }

@@ -87,11 +87,15 @@ impl Hook {
     ];
 
     /// Where this engine attaches its own programs.
-    pub const OURS: [Self; 10] = [
+    pub const OURS: [Self; 14] = [
         Self::InetSockRelease,
         Self::SockOps,
         Self::Inet4Connect,
         Self::Inet6Connect,
+        Self::Udp4Sendmsg,
+        Self::Udp6Sendmsg,
+        Self::Udp4Recvmsg,
+        Self::Udp6Recvmsg,
         Self::Getsockopt,
         Self::Setsockopt,
         Self::Inet4Getpeername,

@@ -1,7 +1,6 @@
 //! What all instances of a host share through pins: above all the registry of listeners.
 
 use std::{
-    collections::BTreeSet,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -9,11 +8,11 @@ use std::{
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use waylay_abi as abi;
+use waylay_core::Protocol;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     claims,
-    encode::reached_by,
     error::EbpfError,
     scope::{Scope, cgroup_id},
 };
@@ -22,11 +21,18 @@ const NAME: &str = "listeners";
 /// The maps that are shared.
 pub(crate) const SHARED: [&str; 2] = [NAME, claims::NAME];
 /// Of the bytes in them. Instances that put others in there have maps of their own.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// Where one of them is pinned.
 pub(crate) fn pin_path(root: &Path, name: &str) -> PathBuf {
     root.join(format!("{name}-v{LAYOUT}"))
+}
+
+/// Where a service takes what is redirected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Registered {
+    pub(crate) protocol: Protocol,
+    pub(crate) address: SocketAddr,
 }
 
 /// The instance's window on the registry.
@@ -45,28 +51,22 @@ impl Registry {
         Ok(Self { map, netns, instance, scope: cgroup_id(&scope.cgroup)?, scope_level: scope.level() })
     }
 
-    /// Enters a listener, and one on every address also under the one by which it is reached. Who listens on an address now is its only owner: an
+    /// Enters a listener. Who listens on an address now is its only owner: an
     /// older entry is of a service that has died while its instance lives.
-    pub(crate) fn register(&self, address: SocketAddr, service: u32) -> Result<(), EbpfError> {
+    pub(crate) fn register(&self, listener: Registered, service: u32) -> Result<(), EbpfError> {
+        let key = self.key(listener);
         let owner = abi::ListenerOwner {
             instance: self.instance,
             scope: self.scope,
             scope_level: self.scope_level,
             service,
         };
-        for address in names(address) {
-            self.map.update(self.key(address).as_bytes(), owner.as_bytes(), MapFlags::ANY).map_err(error)?;
-        }
-        Ok(())
+        self.map.update(key.as_bytes(), owner.as_bytes(), MapFlags::ANY).map_err(error)
     }
 
     /// Takes back what [`Registry::register`] entered, unless somebody else listens there by now.
-    pub(crate) fn forget(&self, address: SocketAddr, service: u32) -> Result<(), EbpfError> {
-        names(address).into_iter().try_for_each(|address| self.forget_name(address, service))
-    }
-
-    fn forget_name(&self, address: SocketAddr, service: u32) -> Result<(), EbpfError> {
-        let key = self.key(address);
+    pub(crate) fn forget(&self, listener: Registered, service: u32) -> Result<(), EbpfError> {
+        let key = self.key(listener);
         let owner = self.map.lookup(key.as_bytes(), MapFlags::ANY).map_err(error)?;
         let owner = owner.and_then(|bytes| abi::ListenerOwner::read_from_bytes(&bytes).ok());
         match owner {
@@ -77,15 +77,14 @@ impl Registry {
         }
     }
 
-    fn key(&self, address: SocketAddr) -> abi::Listener {
-        let address = abi::Address::from(address);
-        abi::Listener { netns: self.netns, ip: address.ip, port: address.port, reserved: [0; 6] }
+    fn key(&self, listener: Registered) -> abi::Listener {
+        let address = abi::Address::from(listener.address);
+        let protocol = match listener.protocol {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+        };
+        abi::Listener { netns: self.netns, ip: address.ip, port: address.port, protocol, reserved: [0; 5] }
     }
-}
-
-/// Under which a listener is found.
-fn names(address: SocketAddr) -> BTreeSet<SocketAddr> {
-    [address, reached_by(address)].into()
 }
 
 /// Removes an instance's listeners and its claims on cgroups, once nothing of it is in force any more.

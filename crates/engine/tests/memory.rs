@@ -93,6 +93,8 @@ fn endpoint(service: ServiceId) -> Endpoint {
         tcp4: vec![listener_of(service)],
         tcp6: Vec::new(),
         local_name: LocalName::Listener,
+        udp4: None,
+        udp6: Vec::new(),
     }
 }
 

@@ -146,6 +146,8 @@ fn endpoint(service: ServiceId) -> Endpoint {
         tcp4: vec![listener],
         tcp6: Vec::new(),
         local_name: LocalName::Listener,
+        udp4: None,
+        udp6: Vec::new(),
     }
 }
 

@@ -182,7 +182,7 @@ impl Adopted {
     }
 
     fn listening(&self, own: &[Socket]) -> Listening {
-        let mut listening = Listening { tcp4: Vec::new(), tcp6: Vec::new() };
+        let mut listening = Listening { tcp4: Vec::new(), tcp6: Vec::new(), udp4: None, udp6: Vec::new() };
         let found = self.adoption.listens.iter().filter_map(|&address| taking(own, address));
         for address in found.flat_map(Socket::addresses) {
             match address {

@@ -23,6 +23,7 @@ use crate::{
     crew::{Adopting, Crew},
     error::RunError,
     health::HealthWatch,
+    icmp::Messenger,
     instance::{Instance, InstanceId, clean_up},
     launch::{Launch, Role},
     routes::RouteWatcher,
@@ -151,6 +152,7 @@ impl Place {
         let routes = RouteWatcher::start(engine.route_publisher()?).map_err(RunError::Routes)?;
         engine.attach()?;
         let refusals = RefusalReader::start(&engine, tables, observer)?;
+        let messenger = Messenger::start(engine.unreachable_source()?);
         let sweeping = Sweeping::start(engine.flow_sweeper()?);
         let mut crew = Crew::release(waiting, spec, &engine, observer)?;
         let adopting = Adopting { place: self, spec, tables, signals, observer };
@@ -164,6 +166,7 @@ impl Place {
         observer.step(Step::StoppingServices);
         crew.stop();
         refusals.stop();
+        messenger.stop();
         sweeping.stop();
         engine.remove()?;
         outcome
@@ -212,7 +215,9 @@ impl Place {
                 service: id,
                 cgroup: self.cgroup_of(service).id().map_err(failed)?,
                 tcp4: listening.as_ref().map(|listening| listening.tcp4.clone()).unwrap_or_default(),
-                tcp6: listening.map(|listening| listening.tcp6).unwrap_or_default(),
+                tcp6: listening.as_ref().map(|listening| listening.tcp6.clone()).unwrap_or_default(),
+                udp4: listening.as_ref().and_then(|listening| listening.udp4),
+                udp6: listening.map(|listening| listening.udp6).unwrap_or_default(),
                 local_name: service.adoption.as_ref().map(|adoption| adoption.local_name).unwrap_or_default(),
             });
         }

@@ -49,7 +49,7 @@ macro_rules! layout {
 fn rust_and_the_object_agree() {
     let path = object();
     let btf = Btf::from_path(&path).unwrap();
-    for (name, ours) in answers().into_iter().chain(tables()) {
+    for (name, ours) in answers().into_iter().chain(tables()).chain(state()) {
         assert_eq!(in_the_object(&btf, name), ours, "struct {name}");
     }
     std::fs::remove_file(path).unwrap();
@@ -101,6 +101,12 @@ fn answers() -> Vec<(&'static str, Layout)> {
                 exe_path,
             }),
         ),
+        ("wl_datagram_path", layout!(abi::DatagramPath { local, peer })),
+        ("wl_reply", layout!(abi::Reply { path, from })),
+        ("wl_error", layout!(abi::UnreachableReport { path, error, info })),
+        ("wl_datagram", layout!(abi::Datagram { local, peer, flags, reserved })),
+        ("wl_datagram_flow", layout!(abi::DatagramFlow { flow, ends, cookie, last })),
+        ("wl_unreachable", layout!(abi::Unreachable { path, error, info })),
         ("wl_named_hop", named_hop()),
         ("wl_named_chain", layout!(abi::NamedChain { version, hop_count, hops })),
     ]
@@ -120,7 +126,16 @@ fn tables() -> Vec<(&'static str, Layout)> {
         ("wl_key", layout!(abi::HandleKey { boot, instance, k0, k1 })),
         (
             "wl_config",
-            layout!(abi::Config { netns, service_level, foreign_namespace, max_flows, max_flows_per_cgroup }),
+            layout!(abi::Config {
+                netns,
+                service_level,
+                foreign_namespace,
+                max_flows,
+                max_flows_per_cgroup,
+                max_datagram_flows,
+                max_datagram_flows_per_cgroup,
+                datagram_idle_ns,
+            }),
         ),
         (
             "wl_service",
@@ -136,6 +151,10 @@ fn tables() -> Vec<(&'static str, Layout)> {
                 count4,
                 count6,
                 reserved,
+                udp4,
+                bank,
+                reserved2,
+                udp6,
                 name,
             }),
         ),
@@ -174,18 +193,27 @@ fn tables() -> Vec<(&'static str, Layout)> {
                 auth,
             }),
         ),
+    ]
+}
+
+/// What else the programs and user space share.
+fn state() -> Vec<(&'static str, Layout)> {
+    vec![
         ("wl_progress", layout!(abi::Progress { arrived, taken, lost })),
         ("wl_route_key", layout!(abi::RouteKey { length, ip })),
         ("wl_route", layout!(abi::Route { source, error, reserved })),
-        ("wl_listener", layout!(abi::Listener { netns, ip, port, reserved })),
+        ("wl_listener", layout!(abi::Listener { netns, ip, port, protocol, reserved })),
         ("wl_holder", layout!(abi::Holder { instance, pid, held })),
         ("wl_listener_owner", layout!(abi::ListenerOwner { instance, scope, scope_level, service })),
-        ("wl_event", layout!(abi::Event { refusal, error, service, filter, destination, process })),
+        (
+            "wl_event",
+            layout!(abi::Event { refusal, error, service, filter, destination, process, protocol, reserved }),
+        ),
     ]
 }
 
 /// What the programs keep among themselves.
-const OWN: [&str; 2] = ["wl_outgoing", "wl_tuple"];
+const OWN: [&str; 5] = ["wl_caller_from", "wl_destination", "wl_outgoing", "wl_path", "wl_tuple"];
 
 #[test]
 fn no_structure_that_is_shared_is_left_out() {
@@ -194,12 +222,13 @@ fn no_structure_that_is_shared_is_left_out() {
     let header = read("crates/engine-ebpf/bpf/abi.h");
     let structures = header.lines().filter_map(|line| line.strip_prefix("struct ")?.strip_suffix(" {"));
     let declared: BTreeSet<&str> = structures.collect();
-    let compared: BTreeSet<&str> = answers().iter().chain(&tables()).map(|(name, _)| *name).collect();
+    let compared: BTreeSet<&str> =
+        answers().iter().chain(&tables()).chain(&state()).map(|(name, _)| *name).collect();
     assert_eq!(&declared - &compared, OWN.into());
     assert!(compared.is_subset(&declared), "{:?}", &compared - &declared);
 
     let count = |file: &str| read(&format!("crates/abi/src/{file}.rs")).matches("\npub struct ").count();
-    let ours: usize = ["address", "records", "tables", "options", "lib"].map(count).iter().sum();
+    let ours: usize = ["address", "datagrams", "records", "tables", "options", "lib"].map(count).iter().sum();
     assert_eq!(ours, compared.len(), "a structure of waylay-abi is not compared");
 }
 

@@ -111,6 +111,8 @@ fn endpoint(service: u32) -> Endpoint {
         tcp4,
         tcp6: Vec::new(),
         local_name: LocalName::Listener,
+        udp4: None,
+        udp6: Vec::new(),
     }
 }
 

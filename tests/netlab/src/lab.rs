@@ -163,7 +163,15 @@ impl Lab {
             }
         }
         let cgroup = self.cgroup_id(&format!("svc-{service}"));
-        Endpoint { service: ServiceId(service), cgroup, tcp4, tcp6, local_name: LocalName::Listener }
+        Endpoint {
+            service: ServiceId(service),
+            cgroup,
+            tcp4,
+            tcp6,
+            udp4: None,
+            udp6: Vec::new(),
+            local_name: LocalName::Listener,
+        }
     }
 
     /// The number of `app`, `app-2` or `svc-ID`.
@@ -193,7 +201,9 @@ impl Lab {
     pub fn refusals(&mut self) -> Vec<Refusal> {
         let refused = |event| match event {
             Event::Refused { refusal, .. } => Some(refusal),
-            Event::Redirected { .. } | Event::Ended { .. } | Event::Lost { .. } => None,
+            Event::Redirected { .. } | Event::Ended { .. } | Event::Dropped { .. } | Event::Lost { .. } => {
+                None
+            }
         };
         self.engine.events(Duration::from_millis(20)).unwrap().into_iter().filter_map(refused).collect()
     }

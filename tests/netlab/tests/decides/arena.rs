@@ -387,7 +387,9 @@ impl Arena {
         let events = self.lab.engine.events(Duration::ZERO).unwrap();
         let refusal = |event| match event {
             Event::Refused { refusal, .. } => Some(refusal),
-            Event::Redirected { .. } | Event::Ended { .. } | Event::Lost { .. } => None,
+            Event::Redirected { .. } | Event::Ended { .. } | Event::Dropped { .. } | Event::Lost { .. } => {
+                None
+            }
         };
         events.into_iter().filter_map(refusal).collect()
     }
