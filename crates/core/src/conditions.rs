@@ -2,7 +2,7 @@
 
 use crate::address::{PortRange, Prefix};
 use crate::leg::{Facts, Flags, Protocol};
-use crate::process::FileId;
+use crate::process::{FileId, Process};
 
 /// What must hold for a filter to match. An absent condition always holds.
 ///
@@ -37,6 +37,14 @@ impl Conditions {
             && holds(self.uid, |uid| uid == facts.uid)
             && holds(self.cgroup, |cgroup| cgroup == facts.cgroup)
             && holds(self.via_exe, |exe| exe == facts.via_exe)
+    }
+
+    /// Whether those about the application hold, whatever the others ask.
+    #[must_use]
+    pub fn match_application(&self, application: &Process, via_exe: FileId) -> bool {
+        let Self { exe, uid, cgroup, via_exe: via, .. } = self;
+        let about_it = Self { exe: *exe, uid: *uid, cgroup: *cgroup, via_exe: *via, ..Self::default() };
+        about_it.match_facts(&Facts::asked_of(application, via_exe))
     }
 }
 

@@ -6,6 +6,7 @@
  *   sockops         carries the flow from the client's socket to the accepted one
  *   getpeername4/6  shows the application the address it asked for
  *   getsockname4/6  and the one it would have started from
+ *   sockets.h       refuses sockets that cannot be redirected
  *   sockopt.h       answers the services' questions, takes records from them
  *   sock_release    ends flows, together with sockops
  *
@@ -17,21 +18,15 @@
 #include "siphash.h"
 #include "handle.h"
 #include "classify.h"
+#include "unredirectable.h"
 #include "maps.h"
 #include "facts.h"
 #include "flows.h"
 #include "effect.h"
 #include "sockopt.h"
+#include "sockets.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
-
-static __always_inline void wl_originates(struct wl_leg *leg, const struct wl_process *application)
-{
-	leg->origin.exe_device = application->exe_device;
-	leg->origin.exe_inode = application->exe_inode;
-	leg->origin.cgroup = application->cgroup;
-	leg->origin.uid = application->uid;
-}
 
 /* The chain the leg brings along: records that its own service set on the
  * socket, or what leaving a service without records excludes. */
@@ -205,8 +200,8 @@ static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
 	if (!c.config || !c.tables)
 		return wl_refuse(&c.leg, WL_REFUSED_NO_TABLES, ENOBUFS, 0, 0);
 	if (bpf_get_netns_cookie(ctx) != c.config->netns) {
-		if (c.config->foreign_namespace == WL_FOREIGN_PERMIT)
-			return WL_PASS;
+		if (c.tables->foreign_namespace == WL_FOREIGN_PERMIT)
+			return wl_leave_alone(ctx, &c.leg);
 		return wl_refuse(&c.leg, WL_REFUSED_FOREIGN_NAMESPACE, EACCES, 0, 0);
 	}
 	owner = wl_listener_at(ctx, c.config, &c.leg.remote);

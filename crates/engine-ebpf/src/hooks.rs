@@ -87,7 +87,8 @@ impl Hook {
     ];
 
     /// Where this engine attaches its own programs.
-    pub const OURS: [Self; 10] = [
+    pub const OURS: [Self; 11] = [
+        Self::InetSockCreate,
         Self::InetSockRelease,
         Self::SockOps,
         Self::Inet4Connect,

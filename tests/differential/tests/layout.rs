@@ -120,7 +120,7 @@ fn tables() -> Vec<(&'static str, Layout)> {
         ("wl_key", layout!(abi::HandleKey { boot, instance, k0, k1 })),
         (
             "wl_config",
-            layout!(abi::Config { netns, service_level, foreign_namespace, max_flows, max_flows_per_cgroup }),
+            layout!(abi::Config { netns, service_level, reserved, max_flows, max_flows_per_cgroup }),
         ),
         (
             "wl_service",
@@ -168,7 +168,8 @@ fn tables() -> Vec<(&'static str, Layout)> {
                 service_count,
                 redirect_count,
                 auth_count,
-                reserved,
+                foreign_namespace,
+                unredirectable,
                 services,
                 redirect,
                 auth,
@@ -181,11 +182,20 @@ fn tables() -> Vec<(&'static str, Layout)> {
         ("wl_holder", layout!(abi::Holder { instance, pid, held })),
         ("wl_listener_owner", layout!(abi::ListenerOwner { instance, scope, scope_level, service })),
         ("wl_event", layout!(abi::Event { refusal, error, service, filter, destination, process })),
+        ("wl_socket_event", socket_event()),
     ]
 }
 
+/// Rust keeps `type` for itself.
+fn socket_event() -> Layout {
+    let (size, mut members) =
+        layout!(abi::SocketEvent { refusal, error, family, socket_type, protocol, process });
+    members[3].0 = "type".into();
+    (size, members)
+}
+
 /// What the programs keep among themselves.
-const OWN: [&str; 2] = ["wl_outgoing", "wl_tuple"];
+const OWN: [&str; 3] = ["wl_outgoing", "wl_tuple", "wl_visitor"];
 
 #[test]
 fn no_structure_that_is_shared_is_left_out() {
