@@ -10,13 +10,18 @@
 //! integer, ports too, is in host order.
 
 mod address;
+mod datagrams;
 mod options;
 mod records;
 mod tables;
 
 pub use address::{Address, Process, comm_to_string, path_to_string};
+pub use datagrams::{
+    Datagram, DatagramFlag, DatagramFlow, DatagramPath, Reply, Unreachable, UnreachableReport,
+};
 pub use options::{
-    ABI_VERSION, QUERY_CHAIN, QUERY_CONTEXT, QUERY_ORIGINAL_DST, QUERY_RECORDS, SET_RECORDS, SOL_WAYLAY,
+    ABI_VERSION, OPEN_REPLY, QUERY_CHAIN, QUERY_CONTEXT, QUERY_DATAGRAM, QUERY_ORIGINAL_DST, QUERY_RECORDS,
+    REPORT_ERROR, SELECT_FLOW, SET_RECORDS, SOL_WAYLAY,
 };
 pub use records::{Chain, Context, Flow, Handle, Hop, NamedChain, NamedHop, SocketWishes};
 pub use tables::{
@@ -32,6 +37,8 @@ pub const MAX_FILTERS: usize = 64;
 pub const MAX_HOPS: usize = 16;
 /// Listeners of one service in one family.
 pub const MAX_LISTENERS: usize = 16;
+/// UDP sockets of one service for IPv6.
+pub const MAX_BANK: usize = 64;
 /// Bytes of a service's name, the terminating zero included.
 pub const NAME_LEN: usize = 32;
 /// Bytes of a process's command name, the terminating zero included.

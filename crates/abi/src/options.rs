@@ -13,3 +13,12 @@ pub const SET_RECORDS: i32 = 222;
 pub const QUERY_ORIGINAL_DST: i32 = 230;
 /// Asks an accepted socket for the [`NamedChain`](crate::NamedChain) behind it.
 pub const QUERY_CHAIN: i32 = 231;
+/// Names the datagram flow that this thread asks a service's UDP socket about, by its
+/// [`DatagramPath`](crate::DatagramPath).
+pub const SELECT_FLOW: i32 = 232;
+/// Takes a [`Reply`](crate::Reply): makes a flow for who answers in the destination's stead, and selects it.
+pub const OPEN_REPLY: i32 = 233;
+/// Asks for the [`Datagram`](crate::Datagram) of the selected flow.
+pub const QUERY_DATAGRAM: i32 = 234;
+/// Takes a [`UnreachableReport`](crate::UnreachableReport): what became of a datagram at its destination.
+pub const REPORT_ERROR: i32 = 235;

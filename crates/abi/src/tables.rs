@@ -1,6 +1,6 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{Address, MAX_FILTERS, MAX_LISTENERS, MAX_SERVICES, NAME_LEN, Process};
+use crate::{Address, MAX_BANK, MAX_FILTERS, MAX_LISTENERS, MAX_SERVICES, NAME_LEN, Process};
 
 /// What makes an instance's handles its own.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -30,10 +30,16 @@ pub struct Config {
     pub max_flows: u64,
     /// Flows at one time that one cgroup may open.
     pub max_flows_per_cgroup: u64,
+    /// The same of datagram flows.
+    pub max_datagram_flows: u64,
+    /// The same of datagram flows.
+    pub max_datagram_flows_per_cgroup: u64,
+    /// How long a datagram flow is kept without a datagram, in nanoseconds.
+    pub datagram_idle_ns: u64,
 }
 
 /// A service's place in the tables.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Service {
     /// Slots up to and including this one in the solved order.
@@ -58,6 +64,14 @@ pub struct Service {
     pub count6: u16,
     /// Zero.
     pub reserved: u32,
+    /// Port of its UDP socket for IPv4; 0 if it has none.
+    pub udp4: u16,
+    /// How many of `udp6` count.
+    pub bank: u16,
+    /// Zero.
+    pub reserved2: u32,
+    /// Ports of its UDP sockets for IPv6, all of one address.
+    pub udp6: [u16; MAX_BANK],
     /// Ended by a zero.
     pub name: [u8; NAME_LEN],
 }
@@ -198,8 +212,10 @@ pub struct Listener {
     pub ip: [u8; 16],
     /// Host order.
     pub port: u16,
+    /// Number of the IP protocol. A UDP socket for IPv4 has every address of the host, written as 0.0.0.0.
+    pub protocol: u8,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
 }
 
 /// Whose listener it is.
@@ -254,6 +270,8 @@ pub enum Refusal {
     NoTables = 10,
     /// The destination has no route.
     NoRoute = 11,
+    /// No token for a datagram flow, or no local port.
+    NoPorts = 12,
     /// It cannot be redirected.
     Unredirectable = 13,
 }
@@ -274,6 +292,7 @@ impl Refusal {
             Self::NoSocketStorage,
             Self::NoTables,
             Self::NoRoute,
+            Self::NoPorts,
             Self::Unredirectable,
         ]
         .into_iter()
@@ -297,6 +316,10 @@ pub struct Event {
     pub destination: Address,
     /// Who called `connect`.
     pub process: Process,
+    /// Number of the IP protocol.
+    pub protocol: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What the kernel reports although nothing was refused: in place of a [`Refusal`], with the errno 0.
@@ -322,8 +345,8 @@ pub struct SocketEvent {
 
 const _: () = {
     assert!(size_of::<SocketEvent>() != size_of::<Event>());
-    assert!(size_of::<Service>() == 160);
+    assert!(size_of::<Service>() == 168 + 2 * MAX_BANK);
     assert!(size_of::<Filter>() == 80);
-    assert!(size_of::<Tables>() == 16 + 160 * MAX_SERVICES + 2 * 80 * MAX_FILTERS);
-    assert!(size_of::<Event>() == 16 + 24 + 56);
+    assert!(size_of::<Tables>() == 16 + size_of::<Service>() * MAX_SERVICES + 2 * 80 * MAX_FILTERS);
+    assert!(size_of::<Event>() == 16 + 24 + 56 + 8);
 };

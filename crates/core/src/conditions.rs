@@ -39,12 +39,13 @@ impl Conditions {
             && holds(self.via_exe, |exe| exe == facts.via_exe)
     }
 
-    /// Whether those about the application hold, whatever the others ask.
+    /// Whether those about the application hold of a process that acts for itself, whatever the others ask.
     #[must_use]
-    pub fn match_application(&self, application: &Process, via_exe: FileId) -> bool {
-        let Self { exe, uid, cgroup, via_exe: via, .. } = self;
-        let about_it = Self { exe: *exe, uid: *uid, cgroup: *cgroup, via_exe: *via, ..Self::default() };
-        about_it.match_facts(&Facts::asked_of(application, via_exe))
+    pub fn match_application(&self, process: &Process) -> bool {
+        holds(self.exe, |exe| exe == process.exe)
+            && holds(self.uid, |uid| uid == process.uid)
+            && holds(self.cgroup, |cgroup| cgroup == process.cgroup)
+            && holds(self.via_exe, |exe| exe == process.exe)
     }
 }
 

@@ -21,6 +21,7 @@ use crate::ids::{FilterId, SublayerId};
 use crate::leg::{Facts, Flags, Leg};
 use crate::model::{Action, FailurePolicy, Filter, Right, Service};
 use crate::policy::Policy;
+use crate::sockets::Unredirectable;
 use crate::trace::{AuthEffect, SkipReason, Trace, TraceStep};
 use crate::verdict::{Refusal, Verdict};
 use crate::world::{
@@ -195,15 +196,19 @@ impl Chooser<'_> {
         Choice::Direct
     }
 
-    /// No service can answer for a group of hosts, so that the only question is whether the leg may go there.
+    /// No service can stand in for a group of hosts: if one is wanted, the policy's switch answers.
     fn judge_group(&self, trace: &mut Trace) -> Choice {
-        let origin = self.chain.origin().unwrap_or(&self.leg.caller);
-        if self.policy.refuses_unredirectable(origin, &self.leg.caller) {
-            trace.push(TraceStep::RedirectRefused(Refusal::Unredirectable));
-            return Choice::Refuse(Refusal::Unredirectable);
+        let is_wanted = self.policy.services().iter().any(|service| self.match_filter(service).is_ok());
+        match (is_wanted, self.policy.unredirectable()) {
+            (true, Unredirectable::Block) => {
+                trace.push(TraceStep::RedirectRefused(Refusal::Unredirectable));
+                Choice::Refuse(Refusal::Unredirectable)
+            }
+            (true, Unredirectable::Permit) | (false, _) => {
+                trace.push(TraceStep::Unredirectable);
+                Choice::Direct
+            }
         }
-        trace.push(TraceStep::Unredirectable);
-        Choice::Direct
     }
 
     fn consider(&self, service: &Service) -> Answer {

@@ -9,7 +9,7 @@ use std::fmt;
 
 use crate::address::normal_form;
 use crate::decide::answer_foreign;
-use crate::leg::{Facts, Leg, Protocol};
+use crate::leg::{Leg, Protocol};
 use crate::model::{Filter, Layer};
 use crate::policy::Policy;
 use crate::process::Process;
@@ -152,7 +152,7 @@ impl SocketKind {
 /// ```
 #[must_use]
 pub fn decide_socket(policy: &Policy, socket: &NewSocket) -> SocketVerdict {
-    judge(socket, policy.foreign_namespace(), || policy.refuses_unredirectable(&socket.maker, &socket.maker))
+    judge(socket, policy.foreign_namespace(), || policy.refuses_unredirectable(&socket.maker))
 }
 
 fn judge(socket: &NewSocket, foreign: ForeignNamespace, is_refused: impl FnOnce() -> bool) -> SocketVerdict {
@@ -173,14 +173,14 @@ fn judge(socket: &NewSocket, foreign: ForeignNamespace, is_refused: impl FnOnce(
 }
 
 impl Policy {
-    /// Whether what cannot be redirected is refused to `via`, which acts for `application`: nobody but an application is.
-    pub(crate) fn refuses_unredirectable(&self, application: &Process, via: &Process) -> bool {
-        let is_service = via.service.is_some_and(|service| self.service(service).is_some());
+    /// Whether sockets that cannot be redirected are refused to a process.
+    fn refuses_unredirectable(&self, maker: &Process) -> bool {
+        let is_service = maker.service.is_some_and(|service| self.service(service).is_some());
         let redirects = |filter: &&Filter| matches!(filter.layer, Layer::Redirect { .. });
         let mut filters = self.filters().iter().filter(redirects);
         self.unredirectable() == Unredirectable::Block
             && !is_service
-            && filters.any(|filter| filter.conditions.match_application(application, via.exe))
+            && filters.any(|filter| filter.conditions.match_application(maker))
     }
 }
 
@@ -188,20 +188,15 @@ impl Tables {
     /// The verdict of [`decide_socket`], from tables alone.
     #[must_use]
     pub fn decide_socket(&self, socket: &NewSocket) -> SocketVerdict {
-        let maker = &socket.maker;
-        judge(socket, self.foreign_namespace(), || self.refuses_unredirectable(maker, maker))
+        judge(socket, self.foreign_namespace(), || self.refuses_unredirectable(&socket.maker))
     }
 
-    pub(crate) fn refuses_unredirectable(&self, application: &Process, via: &Process) -> bool {
-        let is_service = via.service.is_some_and(|service| self.service(service).is_some());
-        self.unredirectable() == Unredirectable::Block && !is_service && self.covers(application, via)
-    }
-
-    /// Whether a redirect filter's conditions about the application hold.
-    #[must_use]
-    pub fn covers(&self, application: &Process, via: &Process) -> bool {
+    fn refuses_unredirectable(&self, maker: &Process) -> bool {
+        let is_service = maker.service.is_some_and(|service| self.service(service).is_some());
         let mut filters = self.redirect_filters().iter();
-        filters.any(|filter| filter.conditions.match_application(application, via.exe))
+        self.unredirectable() == Unredirectable::Block
+            && !is_service
+            && filters.any(|filter| filter.conditions.match_application(maker))
     }
 }
 
@@ -216,21 +211,6 @@ impl Leg {
             None => ip.is_multicast(),
         };
         self.protocol == Protocol::Udp && is_group
-    }
-}
-
-impl Facts {
-    /// The original application as far as conditions ask about it.
-    pub(crate) fn asked_of(application: &Process, via_exe: crate::process::FileId) -> Self {
-        Self {
-            protocol: Protocol::Tcp,
-            remote: std::net::Ipv6Addr::UNSPECIFIED,
-            remote_port: 0,
-            exe: application.exe,
-            uid: application.uid,
-            cgroup: application.cgroup,
-            via_exe,
-        }
     }
 }
 

@@ -206,12 +206,10 @@ impl Tables {
         let chain = self.effective_chain(leg, records, caller);
         let facts = Facts::new(leg, &chain);
         let skip = self.mask_of(chain.excluded()) | caller.map_or(0, |service| bit(service.slot));
-        let choice = match (leg.is_to_a_group(), chain.origin().unwrap_or(&leg.caller)) {
-            (true, origin) if self.refuses_unredirectable(origin, &leg.caller) => {
-                Err(Refusal::Unredirectable)
-            }
-            (true, _) => Ok(None),
-            (false, _) => self.choose(&facts, skip, chain.is_full(), world),
+        let choice = if leg.is_to_a_group() {
+            self.judge_group(&facts, skip)
+        } else {
+            self.choose(&facts, skip, chain.is_full(), world)
         };
         let choice = match (choice, world.route) {
             (Ok(Some(_)) | Err(_), Route::Missing(errno)) => Err(Refusal::NoRoute { errno }),
@@ -241,6 +239,13 @@ impl Tables {
                 Chain::forgotten(self.services_of(service.prefix_mask), leg.caller)
             }
             (Records::None, None) => Chain::default(),
+        }
+    }
+
+    fn judge_group(&self, facts: &Facts, skip: u64) -> Result<Option<Hop>, Refusal> {
+        match (self.classify_redirect(facts, skip), self.unredirectable) {
+            (Some(_), Unredirectable::Block) => Err(Refusal::Unredirectable),
+            (Some(_), Unredirectable::Permit) | (None, _) => Ok(None),
         }
     }
 

@@ -16,11 +16,16 @@
 #define WL_SET_RECORDS 222
 #define WL_QUERY_ORIGINAL_DST 230
 #define WL_QUERY_CHAIN 231
+#define WL_SELECT_FLOW 232
+#define WL_OPEN_REPLY 233
+#define WL_QUERY_DATAGRAM 234
+#define WL_REPORT_ERROR 235
 
 #define WL_MAX_SERVICES 64
 #define WL_MAX_FILTERS 64
 #define WL_MAX_HOPS 16
 #define WL_MAX_LISTENERS 16 /* of one service in one family */
+#define WL_MAX_BANK 64	    /* UDP sockets of one service for IPv6 */
 #define WL_NAME_LEN 32
 #define WL_COMM_LEN 16
 #define WL_EXE_LEN 384
@@ -87,6 +92,82 @@ struct wl_flow {
 	char exe_path[WL_EXE_LEN];
 };
 
+/* The two ends of a UDP flow towards its service: the token it arrives at, and
+ * where it comes from. SELECT_FLOW takes it. */
+struct wl_datagram_path {
+	struct wl_address local;
+	struct wl_address peer;
+};
+
+/* What OPEN_REPLY takes: who it is that answers instead of the destination. */
+struct wl_reply {
+	struct wl_datagram_path path;
+	struct wl_address from;
+};
+
+/* What REPORT_ERROR takes: what became of a datagram at its destination. */
+struct wl_error {
+	struct wl_datagram_path path;
+	__u32 error;
+	__u32 info; /* the MTU, with EMSGSIZE */
+};
+
+enum wl_datagram_flag {
+	WL_DATAGRAM_CONNECTED = 1 << 0,	 /* the application's socket is */
+	WL_DATAGRAM_CLOSED = 1 << 1,	 /* that socket is gone, or goes elsewhere */
+	WL_DATAGRAM_PEER_SEEN = 1 << 2, /* `peer` is where datagrams came from, and no guess */
+};
+
+/* What QUERY_DATAGRAM answers. */
+struct wl_datagram {
+	struct wl_address local;
+	struct wl_address peer;
+	__u32 flags; /* enum wl_datagram_flag */
+	__u32 reserved;
+};
+
+/* A flow of datagrams: from one socket to one destination. */
+struct wl_datagram_flow {
+	struct wl_flow flow;
+	struct wl_datagram ends;
+	__u64 cookie; /* of the application's socket */
+	__u64 last;   /* datagram, or what else shows that the flow is of use; nanoseconds since boot */
+};
+
+/* By what a datagram flow is found at its service. An IPv4 token is of one flow
+ * only; the ports that stand for it with IPv6 are for every peer anew. */
+struct wl_path {
+	__u8 local_ip[16];
+	__u8 peer_ip[16]; /* all zero with IPv4 */
+	__u16 local_port;
+	__u16 peer_port; /* 0 with IPv4 */
+	__u32 reserved;
+};
+
+/* By what it is found at the application's socket. */
+struct wl_destination {
+	__u64 cookie;
+	__u8 ip[16];
+	__u32 scope;
+	__u16 port;
+	__u16 reserved;
+};
+
+/* Who has sent to a local port without having been asked. */
+struct wl_caller_from {
+	__u8 ip[16];
+	__u16 port;
+	__u16 local_port;
+	__u32 reserved;
+};
+
+/* For the supervisor: an error that an application is to see. */
+struct wl_unreachable {
+	struct wl_datagram_path path;
+	__u32 error;
+	__u32 info;
+};
+
 /* What QUERY_RECORDS answers and SET_RECORDS takes. */
 struct wl_handle {
 	__u32 version;
@@ -144,6 +225,9 @@ struct wl_config {
 	__u32 reserved;
 	__u64 max_flows;
 	__u64 max_flows_per_cgroup;
+	__u64 max_datagram_flows;
+	__u64 max_datagram_flows_per_cgroup;
+	__u64 datagram_idle_ns; /* a datagram flow ends after so long without a datagram */
 };
 
 enum wl_failure_policy {
@@ -163,6 +247,10 @@ struct wl_service {
 	__u16 count4; /* 0: not listening in this family */
 	__u16 count6;
 	__u32 reserved;
+	__u16 udp4; /* port of its UDP socket for IPv4; 0: none */
+	__u16 bank; /* how many of `udp6` count */
+	__u32 reserved2;
+	__u16 udp6[WL_MAX_BANK];
 	char name[WL_NAME_LEN];
 };
 
@@ -243,7 +331,8 @@ struct wl_listener {
 	__u64 netns;
 	__u8 ip[16];
 	__u16 port;
-	__u8 reserved[6];
+	__u8 protocol;
+	__u8 reserved[5];
 };
 
 struct wl_listener_owner {
@@ -289,6 +378,7 @@ enum wl_refusal {
 	WL_REFUSED_NO_SOCKET_STORAGE = 9,
 	WL_REFUSED_NO_TABLES = 10,
 	WL_REFUSED_NO_ROUTE = 11,
+	WL_REFUSED_NO_PORTS = 12,
 	WL_REFUSED_UNREDIRECTABLE = 13,
 };
 
@@ -304,6 +394,8 @@ struct wl_event {
 	__u32 filter;
 	struct wl_address destination;
 	struct wl_process process;
+	__u32 protocol;
+	__u32 reserved;
 };
 
 /* A socket that was not made. User space tells the two events by their size. */

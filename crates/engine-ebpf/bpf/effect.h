@@ -4,6 +4,11 @@
 
 #define WL_PASS 1
 #define WL_REJECT 0
+#define WL_GO_ON 2 /* not decided yet */
+
+/* Tokens of datagram flows: the upper half of 127.0.0.0/8, without its ends. */
+#define WL_FIRST_TOKEN 0x7f800001
+#define WL_TOKENS 0x7ffffe
 
 /* One connect() on its way through the program. */
 struct wl_connect {
@@ -11,6 +16,7 @@ struct wl_connect {
 	const struct wl_config *config;
 	const struct wl_tables *tables;
 	const struct wl_flow *carried;
+	const struct wl_flow *token; /* of the flow whose token an adopted service sends to */
 	const struct wl_route *route;
 	__u64 excluded;
 	__u32 hop_count;
@@ -36,6 +42,8 @@ static __always_inline void wl_report(const struct wl_leg *leg, __u32 refusal, _
 	event->filter = filter;
 	event->destination = leg->remote;
 	event->process = leg->caller;
+	event->protocol = leg->protocol;
+	event->reserved = 0;
 	bpf_ringbuf_submit(event, 0);
 }
 
@@ -130,15 +138,51 @@ WL_GLOBAL int wl_listener_room(struct bpf_sock_addr *ctx, const struct wl_servic
 	return answer;
 }
 
+/* The socket for datagrams; one for all, which drops what it has no room for. */
+WL_GLOBAL int wl_datagrams_room(struct bpf_sock_addr *ctx, const struct wl_service *service, __u32 ip4)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct sock *full;
+	struct bpf_sock *sk;
+	int answer = WL_ABSENT;
+
+	if (!service || !(ip4 ? service->udp4 : service->bank))
+		return WL_ABSENT;
+	if (ip4) {
+		tuple.ipv4.daddr = bpf_htonl(WL_FIRST_TOKEN);
+		tuple.ipv4.dport = bpf_htons(service->udp4);
+		sk = bpf_sk_lookup_udp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	} else {
+		tuple.ipv6.daddr[3] = bpf_htonl(1);
+		tuple.ipv6.dport = bpf_htons(service->udp6[0]);
+		sk = bpf_sk_lookup_udp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	}
+	if (!sk)
+		return WL_ABSENT;
+	full = wl_full_sock(sk);
+	if (BPF_CORE_READ(full, sk_cgrp_data.cgroup, kn, id) == service->cgroup)
+		answer = WL_AVAILABLE;
+	bpf_sk_release(sk);
+	return answer;
+}
+
+static __always_inline bool wl_is_alive(__u32 slot)
+{
+	__u32 *alive = bpf_map_lookup_elem(&service_alive, &slot);
+
+	return alive && *alive;
+}
+
 /* From any listener on, so that they fill alike. */
 WL_GLOBAL int wl_availability(struct bpf_sock_addr *ctx, const struct wl_service *service, __u32 slot, __u32 ip4)
 {
-	__u32 *alive = bpf_map_lookup_elem(&service_alive, &slot);
 	__u32 count, number;
 	int answer = WL_ABSENT;
 
-	if (!alive || !*alive || !service)
+	if (!wl_is_alive(slot) || !service)
 		return WL_ABSENT;
+	if (ctx->protocol == SOCK_PROTO_UDP)
+		return wl_datagrams_room(ctx, service, ip4);
 	count = ip4 ? service->count4 : service->count6;
 	if (!count || count > WL_MAX_LISTENERS)
 		return WL_ABSENT;
@@ -273,4 +317,29 @@ static __always_inline int wl_redirect(struct bpf_sock_addr *ctx, int family, st
 		wl_bind_device(ctx, 0);
 	wl_rewrite(ctx, family, &c->leg, service, c->listener);
 	return WL_PASS;
+}
+
+static __always_inline __u64 wl_instance(void)
+{
+	__u32 zero = 0;
+	const struct wl_key *key = bpf_map_lookup_elem(&handle_key, &zero);
+
+	return key ? key->instance : 0;
+}
+
+/* Whose listener the leg goes to, if its owner has the say on it: ours always;
+ * another instance's only within its scope, for nowhere else can it have led
+ * the leg there. To anybody else such a listener is an ordinary destination. */
+static __always_inline const struct wl_listener_owner *wl_listener_at(struct bpf_sock_addr *ctx,
+								       const struct wl_config *cfg, const __u8 *ip,
+								       __u16 port, __u8 protocol)
+{
+	struct wl_listener key = { .netns = cfg->netns, .port = port, .protocol = protocol };
+	const struct wl_listener_owner *owner;
+
+	__builtin_memcpy(key.ip, ip, sizeof(key.ip));
+	owner = bpf_map_lookup_elem(&listeners, &key);
+	if (!owner || owner->instance == wl_instance() || wl_is_made_in(ctx, owner->scope, owner->scope_level))
+		return owner;
+	return NULL;
 }

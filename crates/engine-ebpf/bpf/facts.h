@@ -160,18 +160,30 @@ static __always_inline struct bpf_sock *wl_msk(struct bpf_sock *sk)
 	return (struct bpf_sock *)bpf_skc_to_mptcp_sock(sk);
 }
 
+/* What the verifier lets us read of a socket is little, and for UDP there is no
+ * helper that leads to the rest: so the pointer becomes a number on the way. */
+static __always_inline struct sock *wl_full_sock(struct bpf_sock *sk)
+{
+	struct sock *full = (struct sock *)bpf_skc_to_tcp_sock(sk);
+	struct bpf_sock *at = sk;
+
+	if (!full)
+		bpf_probe_read_kernel(&full, sizeof(full), &at);
+	return full;
+}
+
 static __always_inline bool wl_owned_by_kernel(struct bpf_sock *sk)
 {
-	struct sock *owned = (struct sock *)wl_msk(sk) ?: (struct sock *)bpf_skc_to_tcp_sock(sk);
+	struct sock *owned = (struct sock *)wl_msk(sk) ?: wl_full_sock(sk);
 
-	return owned && BPF_CORE_READ_BITFIELD(owned, sk_kern_sock);
+	return owned && BPF_CORE_READ_BITFIELD_PROBED(owned, sk_kern_sock);
 }
 
 /* Whether a socket was made in this cgroup or below it, so that the programs
  * that are attached there are asked about it. Global, for the stack's sake. */
 WL_GLOBAL int wl_is_made_in(struct bpf_sock_addr *ctx, __u64 cgroup, __u32 level)
 {
-	struct sock *full = (struct sock *)bpf_skc_to_tcp_sock(ctx->sk);
+	struct sock *full = wl_full_sock(ctx->sk);
 	struct cgroup *at, *ancestor = NULL;
 
 	if (!full)
@@ -187,7 +199,7 @@ WL_GLOBAL int wl_is_made_in(struct bpf_sock_addr *ctx, __u64 cgroup, __u32 level
 
 static __always_inline void wl_wishes(struct bpf_sock *sk, int family, struct wl_socket_wishes *w)
 {
-	struct inet_sock *inet = (struct inet_sock *)bpf_skc_to_tcp_sock(sk);
+	struct inet_sock *inet = (struct inet_sock *)wl_full_sock(sk);
 	volatile struct bpf_sock *s = sk;
 	__u32 *source = (__u32 *)w->source;
 	/* Loaded before any branch: clang would merge them otherwise, and the

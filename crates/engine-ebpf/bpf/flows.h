@@ -2,41 +2,46 @@
 /* The life of a flow: admitted and reserved, made live, ended. */
 #pragma once
 
-static __always_inline void wl_release_cgroup(__u64 cgroup)
+static __always_inline void wl_count_out(__u64 *live, void *by_cgroup, __u64 cgroup)
 {
-	__u64 *count = bpf_map_lookup_elem(&admitted, &cgroup);
+	__u64 *count = bpf_map_lookup_elem(by_cgroup, &cgroup);
 
 	if (count)
 		__sync_fetch_and_add(count, -1);
+	__sync_fetch_and_add(live, -1);
 }
 
-/* Counts the flow in, or says which limit is reached. */
-static __always_inline int wl_admit(const struct wl_config *cfg, __u64 cgroup)
+/* Counts a flow in, or says which limit is reached. */
+static __always_inline int wl_count_in(__u64 *live, __u64 most, void *by_cgroup, __u64 cgroup, __u64 most_of_cgroup)
 {
 	__u64 none = 0, *count;
 
-	if (__sync_fetch_and_add(&live_flows, 1) >= cfg->max_flows) {
-		__sync_fetch_and_add(&live_flows, -1);
+	if (__sync_fetch_and_add(live, 1) >= most) {
+		__sync_fetch_and_add(live, -1);
 		return WL_REFUSED_NO_FLOWS;
 	}
-	count = bpf_map_lookup_elem(&admitted, &cgroup);
+	count = bpf_map_lookup_elem(by_cgroup, &cgroup);
 	if (!count) {
-		bpf_map_update_elem(&admitted, &cgroup, &none, BPF_NOEXIST);
-		count = bpf_map_lookup_elem(&admitted, &cgroup);
+		bpf_map_update_elem(by_cgroup, &cgroup, &none, BPF_NOEXIST);
+		count = bpf_map_lookup_elem(by_cgroup, &cgroup);
 	}
-	if (!count || __sync_fetch_and_add(count, 1) >= cfg->max_flows_per_cgroup) {
+	if (!count || __sync_fetch_and_add(count, 1) >= most_of_cgroup) {
 		if (count)
 			__sync_fetch_and_add(count, -1);
-		__sync_fetch_and_add(&live_flows, -1);
+		__sync_fetch_and_add(live, -1);
 		return WL_REFUSED_NO_FLOWS_OF_CGROUP;
 	}
 	return 0;
 }
 
+static __always_inline int wl_admit(const struct wl_config *cfg, __u64 cgroup)
+{
+	return wl_count_in(&live_flows, cfg->max_flows, &admitted, cgroup, cfg->max_flows_per_cgroup);
+}
+
 static __always_inline void wl_dismiss(__u64 cgroup)
 {
-	wl_release_cgroup(cgroup);
-	__sync_fetch_and_add(&live_flows, -1);
+	wl_count_out(&live_flows, &admitted, cgroup);
 }
 
 static __always_inline struct wl_progress *wl_progress_of(const struct wl_flow *flow)
@@ -91,10 +96,17 @@ static __always_inline void wl_end_unaccepted(__u64 id)
 		wl_end_flow(id, WL_ENDED_BY_CLIENT);
 }
 
+/* Flows of datagrams are numbered apart, so that a number says in which map it is. */
+#define WL_DATAGRAMS (1ULL << 63)
+
 static __always_inline struct wl_flow *wl_live_flow(__u64 id)
 {
-	struct wl_flow *flow = bpf_map_lookup_elem(&flows, &id);
+	struct wl_flow *flow;
 
+	if (id & WL_DATAGRAMS)
+		flow = bpf_map_lookup_elem(&datagram_flows, &id); /* which it is the first part of */
+	else
+		flow = bpf_map_lookup_elem(&flows, &id);
 	return flow && flow->state == WL_FLOW_LIVE ? flow : NULL;
 }
 

@@ -16,9 +16,11 @@
 #define AF_INET 2
 #define AF_INET6 10
 #define SOCK_PROTO_TCP 6
+#define SOCK_PROTO_UDP 17
 #define TCP_CLOSE 7
 #define TCP_LISTEN 10
 #define SOCK_STREAM 1
+#define SOCK_DGRAM 2
 #define SOL_IP 0
 #define SOL_SOCKET 1
 #define SOL_IPV6 41

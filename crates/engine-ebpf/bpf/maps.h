@@ -4,7 +4,10 @@
 
 #define WL_MAX_FLOWS 32768
 #define WL_MAX_CGROUPS 4096
-#define WL_MAX_REGISTERED 16384
+#define WL_MAX_REGISTERED 65536
+#define WL_MAX_DATAGRAM_FLOWS 131072
+#define WL_MAX_CALLERS 65536
+#define WL_MAX_SELECTIONS 16384
 #define WL_MAX_PROGRESS (WL_MAX_SERVICES * 2 * WL_MAX_LISTENERS)
 #define WL_MAX_ROUTES 16384
 #define WL_MAX_VISITORS 4096
@@ -60,6 +63,7 @@ struct {
 /* Shared by all instances of the host through its pin. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, WL_MAX_REGISTERED);
 	__type(key, struct wl_listener);
 	__type(value, struct wl_listener_owner);
@@ -113,6 +117,85 @@ struct {
 	__type(key, struct wl_tuple);
 	__type(value, __u64);
 } tuples SEC(".maps");
+
+/* Datagram flows, four times as many as connections can be: not preallocated,
+ * which would take 100 MB. They are counted in all the same. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, WL_MAX_DATAGRAM_FLOWS);
+	__type(key, __u64);
+	__type(value, struct wl_datagram_flow);
+} datagram_flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, WL_MAX_DATAGRAM_FLOWS);
+	__type(key, struct wl_path);
+	__type(value, __u64);
+} paths SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, WL_MAX_DATAGRAM_FLOWS);
+	__type(key, struct wl_destination);
+	__type(value, __u64);
+} destinations SEC(".maps");
+
+/* Datagram flows in the order in which they began, for whoever has to make room. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WL_MAX_DATAGRAM_FLOWS);
+	__type(key, __u32);
+	__type(value, __u64);
+} datagram_ages SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, WL_MAX_CGROUPS);
+	__type(key, __u64);
+	__type(value, __u64);
+} admitted_datagrams SEC(".maps");
+
+/* To answer these is no connection of the application's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, WL_MAX_CALLERS);
+	__type(key, struct wl_caller_from);
+	__type(value, __u64);
+} callers SEC(".maps");
+
+/* By thread: what it has selected. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, WL_MAX_SELECTIONS);
+	__type(key, __u64);
+	__type(value, __u64); /* the flow */
+} selections SEC(".maps");
+
+/* Sockets that another instance has led to its services: what arrives at them
+ * has been through its programs, and says nothing of who has called. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u8);
+} led_elsewhere SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct wl_datagram_flow);
+} empty_datagram_flow SEC(".maps");
+
+/* Errors of destinations, for the supervisor to hand on. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 64 * 1024);
+} unreachable SEC(".maps");
 
 /* The slots of chains that were copied since user space cleared it. */
 struct {
@@ -185,6 +268,11 @@ struct {
 __u64 last_flow;
 __u64 sweep; /* the number of the next */
 __u64 live_flows;
+__u64 live_datagram_flows;
+__u64 dropped_datagram_flows; /* to make room for others */
+__u64 last_token;
+__u64 first_age; /* where to look next for a datagram flow to drop */
+__u64 next_age;
 
 /* Only here so that the types no map holds are in the object's type
  * information, where a test compares them with user space's. */
@@ -196,4 +284,7 @@ const struct {
 	struct wl_socket_event socket_event;
 	struct wl_route_key route_key;
 	struct wl_route route;
+	struct wl_reply reply;
+	struct wl_error error;
+	struct wl_unreachable unreachable;
 } wl_answers = {};

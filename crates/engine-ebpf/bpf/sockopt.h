@@ -152,7 +152,7 @@ static __always_inline bool wl_is_query(int level, int name)
 	switch (level) {
 	case SOL_WAYLAY:
 		return name == WL_QUERY_RECORDS || name == WL_QUERY_CONTEXT || name == WL_QUERY_ORIGINAL_DST ||
-		       name == WL_QUERY_CHAIN;
+		       name == WL_QUERY_CHAIN || name == WL_QUERY_DATAGRAM;
 	case SOL_IP:
 		return name == SO_ORIGINAL_DST;
 	case SOL_IPV6:
@@ -160,6 +160,30 @@ static __always_inline bool wl_is_query(int level, int name)
 	default:
 		return false;
 	}
+}
+
+static __always_inline int wl_query_datagram(struct bpf_sockopt *ctx, __u64 id)
+{
+	struct wl_datagram_flow *d = wl_datagrams(id);
+	struct wl_datagram *out;
+
+	if (!(id & WL_DATAGRAMS) || !d)
+		return wl_opt_error(ENOENT);
+	WL_ANSWER(ctx, out, struct wl_datagram);
+	*out = d->ends;
+	return wl_opt_done(ctx, sizeof(*out));
+}
+
+/* Of a connection: the flow that its socket carries. Of datagrams, which share a
+ * socket: the flow that this thread has selected. */
+static __always_inline __u64 *wl_asked_about(struct bpf_sock *sk)
+{
+	__u64 thread;
+
+	if (sk->protocol != SOCK_PROTO_UDP)
+		return bpf_sk_storage_get(&inbound, sk, NULL, 0);
+	thread = bpf_get_current_pid_tgid();
+	return bpf_map_lookup_elem(&selections, &thread);
 }
 
 /* What only an instance that knows the socket says. */
@@ -178,7 +202,7 @@ int wl_getsockopt(struct bpf_sockopt *ctx)
 	/* Another instance's program on this cgroup may have answered already. */
 	if (!wl_is_query(ctx->level, ctx->optname) || ctx->retval == 0)
 		return 1;
-	id = sk ? bpf_sk_storage_get(&inbound, sk, NULL, 0) : NULL;
+	id = sk ? wl_asked_about(sk) : NULL;
 	if (id)
 		flow = wl_live_flow(*id);
 	else if (sk && ctx->level == SOL_WAYLAY && ctx->optname == WL_QUERY_CHAIN)
@@ -202,6 +226,8 @@ int wl_getsockopt(struct bpf_sockopt *ctx)
 		return wl_query_context(ctx, flow);
 	case WL_QUERY_CHAIN:
 		return wl_query_chain(ctx, flow);
+	case WL_QUERY_DATAGRAM:
+		return wl_query_datagram(ctx, *id);
 	default:
 		return wl_query_destination(ctx, &flow->destination);
 	}
@@ -235,8 +261,9 @@ static __always_inline int wl_set_records(struct bpf_sock *sk, const struct wl_h
 
 	if (error)
 		return error;
-	/* Nothing but TCP is redirected yet: records on another socket would be lost. */
-	if (sk->type != SOCK_STREAM || (sk->family != AF_INET && sk->family != AF_INET6))
+	/* Nothing else is redirected: records on another socket would be lost. */
+	if ((sk->type != SOCK_STREAM && sk->protocol != SOCK_PROTO_UDP) ||
+	    (sk->family != AF_INET && sk->family != AF_INET6))
 		return EOPNOTSUPP;
 	flow = wl_live_flow(handle->flow);
 	if (!flow)
@@ -258,21 +285,167 @@ static __always_inline int wl_set_records(struct bpf_sock *sk, const struct wl_h
 	return 0;
 }
 
+/* The flow at this path, if it is the caller's to ask about. */
+static __always_inline struct wl_datagram_flow *wl_select(struct bpf_sock *sk, const struct wl_datagram_path *path,
+							  int *error)
+{
+	__u64 thread = bpf_get_current_pid_tgid(), id = wl_find_datagrams(&path->local, &path->peer);
+	struct wl_datagram_flow *d = wl_datagrams(id);
+	const struct wl_config *cfg = wl_config();
+
+	*error = ENOENT;
+	if (sk->protocol != SOCK_PROTO_UDP || !d || !cfg)
+		return NULL;
+	*error = EACCES;
+	if (wl_caller_slot(cfg) != d->flow.slot)
+		return NULL;
+	*error = ENOENT;
+	if (d->ends.peer.port && d->ends.peer.port != path->peer.port)
+		return NULL;
+	if (!(d->ends.flags & WL_DATAGRAM_PEER_SEEN)) {
+		d->ends.peer = path->peer;
+		d->ends.flags |= WL_DATAGRAM_PEER_SEEN;
+	}
+	*error = ENOBUFS;
+	if (bpf_map_update_elem(&selections, &thread, &id, BPF_ANY))
+		return NULL;
+	*error = 0;
+	d->last = bpf_ktime_get_ns();
+	return d;
+}
+
+/* The flow of the same socket with somebody who answers in its destination's stead. */
+static __always_inline __u64 wl_open_reply(const struct wl_datagram_flow *d, const struct wl_address *from)
+{
+	const struct wl_config *cfg = wl_config();
+	const struct wl_tables *t = wl_tables();
+	struct wl_destination to = {};
+	struct wl_datagram_flow *reply;
+	__u64 id, *present, cgroup = d->flow.admitted_cgroup;
+	__u64 slot = d->flow.slot;
+
+	wl_destination_of(d->cookie, from, &to);
+	present = bpf_map_lookup_elem(&destinations, &to);
+	if (present && wl_datagrams(*present))
+		return *present;
+	asm volatile("" : "+r"(slot));
+	if (!cfg || !t || slot >= WL_MAX_SERVICES || wl_admit_datagrams(cfg, cgroup))
+		return 0;
+	wl_note_copy(d->flow.chain.excluded);
+	reply = wl_new_datagrams(&id);
+	if (!reply) {
+		wl_count_out(&live_datagram_flows, &admitted_datagrams, cgroup);
+		return 0;
+	}
+	reply->flow = d->flow;
+	reply->flow.id = id;
+	reply->flow.destination = *from;
+	reply->cookie = d->cookie;
+	reply->last = bpf_ktime_get_ns();
+	reply->ends.peer = d->ends.peer;
+	reply->ends.flags = d->ends.flags & WL_DATAGRAM_PEER_SEEN;
+	if (wl_take_token(reply, &t->services[slot], wl_is_mapped(from->ip)) && wl_note_destination(reply))
+		return id;
+	wl_end_datagrams(id);
+	return 0;
+}
+
+static __always_inline int wl_select_reply(struct bpf_sock *sk, const struct wl_reply *reply)
+{
+	__u64 thread = bpf_get_current_pid_tgid(), id;
+	struct wl_datagram_flow *d;
+	int error;
+
+	d = wl_select(sk, &reply->path, &error);
+	if (!d)
+		return error;
+	if (wl_is_mapped(reply->from.ip) != wl_is_mapped(d->flow.destination.ip))
+		return EINVAL;
+	id = wl_open_reply(d, &reply->from);
+	return id && !bpf_map_update_elem(&selections, &thread, &id, BPF_ANY) ? 0 : ENOBUFS;
+}
+
+static __always_inline int wl_report_unreachable(struct bpf_sock *sk, const struct wl_error *said)
+{
+	struct wl_unreachable *out;
+	int error;
+
+	if (!wl_select(sk, &said->path, &error))
+		return error;
+	out = bpf_ringbuf_reserve(&unreachable, sizeof(*out), 0);
+	if (!out)
+		return ENOBUFS;
+	out->path = said->path;
+	out->error = said->error;
+	out->info = said->info;
+	bpf_ringbuf_submit(out, 0);
+	return 0;
+}
+
+/* What is set as the type says; a pointer into the packet of the option, or NULL. */
+#define WL_INPUT(ctx, type)                                                                                  \
+	((ctx)->optlen == sizeof(type) && (ctx)->optval + sizeof(type) <= (ctx)->optval_end ?                \
+		 (const type *)(ctx)->optval :                                                               \
+		 NULL)
+
+static __always_inline int wl_set_datagram_option(struct bpf_sockopt *ctx)
+{
+	const struct wl_datagram_path *path;
+	const struct wl_reply *reply;
+	const struct wl_error *said;
+	int error = EINVAL;
+
+	switch (ctx->optname) {
+	case WL_SELECT_FLOW:
+		path = WL_INPUT(ctx, struct wl_datagram_path);
+		if (path)
+			wl_select(ctx->sk, path, &error);
+		break;
+	case WL_OPEN_REPLY:
+		reply = WL_INPUT(ctx, struct wl_reply);
+		if (reply)
+			error = wl_select_reply(ctx->sk, reply);
+		break;
+	case WL_REPORT_ERROR:
+		said = WL_INPUT(ctx, struct wl_error);
+		if (said)
+			error = wl_report_unreachable(ctx->sk, said);
+		break;
+	}
+	return error;
+}
+
+static __always_inline int wl_set_handle(struct bpf_sockopt *ctx)
+{
+	struct wl_handle handle;
+
+	if (ctx->optlen != sizeof(handle) || ctx->optval + sizeof(handle) > ctx->optval_end)
+		return EINVAL;
+	handle = *(struct wl_handle *)ctx->optval;
+	return wl_set_records(ctx->sk, &handle);
+}
+
 SEC("cgroup/setsockopt")
 int wl_setsockopt(struct bpf_sockopt *ctx)
 {
-	struct bpf_sock *sk = ctx->sk;
-	struct wl_handle handle;
 	int error;
 
-	if (ctx->level != SOL_WAYLAY || ctx->optname != WL_SET_RECORDS || ctx->optlen == -1 || !sk)
+	if (ctx->level != SOL_WAYLAY || ctx->optlen == -1 || !ctx->sk)
 		return 1;
-	if (ctx->optlen != sizeof(handle) || ctx->optval + sizeof(handle) > ctx->optval_end)
-		return wl_opt_error(EINVAL);
-	handle = *(struct wl_handle *)ctx->optval;
-	error = wl_set_records(sk, &handle);
+	switch (ctx->optname) {
+	case WL_SET_RECORDS:
+		error = wl_set_handle(ctx);
+		break;
+	case WL_SELECT_FLOW:
+	case WL_OPEN_REPLY:
+	case WL_REPORT_ERROR:
+		error = wl_set_datagram_option(ctx);
+		break;
+	default:
+		return 1;
+	}
 	/* Of another instance, whose program may have said what is wrong with it. */
-	if (error == EKEYEXPIRED && bpf_get_retval() < 0)
+	if ((error == EKEYEXPIRED || error == ENOENT) && bpf_get_retval() < 0)
 		return 1;
 	if (error)
 		return wl_opt_error(error);

@@ -23,6 +23,7 @@
 #include "facts.h"
 #include "flows.h"
 #include "effect.h"
+#include "datagrams.h"
 #include "sockopt.h"
 #include "sockets.h"
 
@@ -33,12 +34,12 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 static __always_inline void wl_find_chain(struct bpf_sock_addr *ctx, struct wl_connect *c)
 {
 	__u32 slot = c->leg.caller_slot;
-	struct wl_flow *carried_flow;
+	const struct wl_flow *carried_flow;
 
 	wl_originates(&c->leg, &c->leg.caller);
 	if (slot >= WL_MAX_SERVICES)
 		return;
-	carried_flow = bpf_sk_storage_get(&carried, wl_msk(ctx->sk) ?: ctx->sk, NULL, 0);
+	carried_flow = c->token ?: bpf_sk_storage_get(&carried, wl_msk(ctx->sk) ?: ctx->sk, NULL, 0);
 	if (carried_flow && carried_flow->slot == slot) {
 		c->carried = carried_flow;
 		c->leg.proxied = 1;
@@ -63,10 +64,13 @@ static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_conne
 {
 	__u64 skip = c->excluded;
 	bool ip4 = wl_takes_ip4(&c->leg);
+	bool group = c->leg.protocol == SOCK_PROTO_UDP && wl_is_group(c->leg.remote.ip);
 
 	choice->filter = -1;
 	choice->refusal = 0;
 	choice->error = ECONNREFUSED;
+	if (group && c->tables->unredirectable == WL_UNREDIRECTABLE_PERMIT)
+		return;
 	if (c->leg.caller_slot < WL_MAX_SERVICES)
 		skip |= 1ULL << c->leg.caller_slot;
 	for (int i = 0; i < WL_MAX_SERVICES; i++) {
@@ -81,6 +85,11 @@ static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_conne
 		slot = c->tables->redirect[f].slot & (WL_MAX_SERVICES - 1);
 		service = &c->tables->services[slot];
 		choice->filter = f;
+		if (group) {
+			choice->refusal = WL_REFUSED_UNREDIRECTABLE;
+			choice->error = EACCES;
+			return;
+		}
 		if (c->hop_count >= WL_MAX_HOPS) {
 			choice->refusal = WL_REFUSED_HOP_LIMIT;
 		} else {
@@ -117,8 +126,15 @@ static __always_inline void wl_judge_route(struct bpf_sock_addr *ctx, struct wl_
 	choice->error = route->error;
 }
 
-static __always_inline int wl_carry_out(struct bpf_sock_addr *ctx, int family, struct wl_connect *c,
-					const struct wl_choice *choice)
+/* What is dialled; the programs know it when they are compiled. */
+enum wl_dial {
+	WL_CONNECTION,
+	WL_DATAGRAMS_BY_CONNECT,
+	WL_DATAGRAMS_ONE_BY_ONE,
+};
+
+static __always_inline int wl_carry_out(struct bpf_sock_addr *ctx, int family, enum wl_dial dial,
+					struct wl_connect *c, const struct wl_choice *choice)
 {
 	__u64 index = choice->filter;
 	const struct wl_service *service;
@@ -132,6 +148,8 @@ static __always_inline int wl_carry_out(struct bpf_sock_addr *ctx, int family, s
 			if (c->carried->wishes.bound_device)
 				wl_bind_device(ctx, c->carried->wishes.bound_device);
 		}
+		if (dial != WL_CONNECTION && c->token)
+			wl_rewrite_to(ctx, family, &c->leg.remote);
 		return WL_PASS;
 	}
 	filter = &c->tables->redirect[index];
@@ -141,45 +159,47 @@ static __always_inline int wl_carry_out(struct bpf_sock_addr *ctx, int family, s
 		return wl_refuse(&c->leg, choice->refusal, choice->error, service->id, filter->id);
 	if (c->carried)
 		wl_grant_mark(ctx, &c->carried->wishes);
+	if (dial != WL_CONNECTION)
+		return wl_lead_datagrams(ctx, family, dial == WL_DATAGRAMS_BY_CONNECT, c, slot, service, filter);
 	return wl_redirect(ctx, family, c, slot, service, filter);
 }
 
-static __always_inline int wl_authorise(struct wl_connect *c, int *verdict)
+static __always_inline void wl_authorise(struct wl_connect *c, int *verdict)
 {
 	__u64 index = wl_classify_auth(c->tables, &c->leg);
 	const struct wl_filter *filter;
 
 	asm volatile("" : "+r"(index));
 	if (index >= WL_MAX_FILTERS)
-		return 0;
+		return;
 	filter = &c->tables->auth[index];
 	*verdict = wl_refuse(&c->leg, WL_REFUSED_BLOCKED, filter->error, 0, filter->id);
-	return 1;
 }
 
-static __always_inline __u64 wl_instance(void)
+/* What is settled before any policy is asked. */
+static __always_inline int wl_meet(struct bpf_sock_addr *ctx, struct wl_connect *c)
 {
-	__u32 zero = 0;
-	const struct wl_key *key = bpf_map_lookup_elem(&handle_key, &zero);
-
-	return key ? key->instance : 0;
+	wl_caller(&c->leg.caller);
+	if (!c->config || !c->tables)
+		return wl_refuse(&c->leg, WL_REFUSED_NO_TABLES, ENOBUFS, 0, 0);
+	if (bpf_get_netns_cookie(ctx) == c->config->netns)
+		return WL_GO_ON;
+	if (c->tables->foreign_namespace == WL_FOREIGN_PERMIT)
+		return wl_leave_alone(ctx, &c->leg);
+	return wl_refuse(&c->leg, WL_REFUSED_FOREIGN_NAMESPACE, EACCES, 0, 0);
 }
 
-/* Whose listener the leg goes to, if its owner has the say on it: ours always;
- * another instance's only within its scope, for nowhere else can it have led
- * the leg there. To anybody else such a listener is an ordinary destination. */
-static __always_inline const struct wl_listener_owner *wl_listener_at(struct bpf_sock_addr *ctx,
-								       const struct wl_config *cfg,
-								       const struct wl_address *remote)
+/* The verdict, or WL_GO_ON with what has been chosen. */
+static __always_inline int wl_ask_policy(struct bpf_sock_addr *ctx, struct wl_connect *c, struct wl_choice *choice)
 {
-	struct wl_listener key = { .netns = cfg->netns, .port = remote->port };
-	const struct wl_listener_owner *owner;
+	int verdict = WL_GO_ON;
 
-	__builtin_memcpy(key.ip, remote->ip, sizeof(key.ip));
-	owner = bpf_map_lookup_elem(&listeners, &key);
-	if (!owner || owner->instance == wl_instance() || wl_is_made_in(ctx, owner->scope, owner->scope_level))
-		return owner;
-	return NULL;
+	wl_find_chain(ctx, c);
+	wl_choose(ctx, c, choice);
+	wl_judge_route(ctx, c, choice);
+	c->leg.redirected = choice->filter >= 0 && !choice->refusal;
+	wl_authorise(c, &verdict);
+	return verdict;
 }
 
 static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
@@ -187,7 +207,7 @@ static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
 	struct wl_connect c = { .config = wl_config(), .tables = wl_tables() };
 	const struct wl_listener_owner *owner;
 	struct wl_choice choice;
-	int verdict = WL_PASS;
+	int verdict;
 
 	if (ctx->protocol != SOCK_PROTO_TCP)
 		return WL_PASS;
@@ -196,27 +216,17 @@ static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
 		return WL_PASS;
 	wl_remote(ctx, family, &c.leg.remote);
 	c.leg.protocol = SOCK_PROTO_TCP;
-	wl_caller(&c.leg.caller);
-	if (!c.config || !c.tables)
-		return wl_refuse(&c.leg, WL_REFUSED_NO_TABLES, ENOBUFS, 0, 0);
-	if (bpf_get_netns_cookie(ctx) != c.config->netns) {
-		if (c.tables->foreign_namespace == WL_FOREIGN_PERMIT)
-			return wl_leave_alone(ctx, &c.leg);
-		return wl_refuse(&c.leg, WL_REFUSED_FOREIGN_NAMESPACE, EACCES, 0, 0);
-	}
-	owner = wl_listener_at(ctx, c.config, &c.leg.remote);
+	verdict = wl_meet(ctx, &c);
+	if (verdict != WL_GO_ON)
+		return verdict;
+	owner = wl_listener_at(ctx, c.config, c.leg.remote.ip, c.leg.remote.port, SOCK_PROTO_TCP);
 	if (owner && owner->instance != wl_instance())
 		return WL_PASS;
 	if (owner)
 		return wl_refuse(&c.leg, WL_REFUSED_LISTENER_DIALLED, ECONNREFUSED, owner->service, 0);
 	c.leg.caller_slot = wl_caller_slot(c.config);
-	wl_find_chain(ctx, &c);
-	wl_choose(ctx, &c, &choice);
-	wl_judge_route(ctx, &c, &choice);
-	c.leg.redirected = choice.filter >= 0 && !choice.refusal;
-	if (wl_authorise(&c, &verdict))
-		return verdict;
-	return wl_carry_out(ctx, family, &c, &choice);
+	verdict = wl_ask_policy(ctx, &c, &choice);
+	return verdict != WL_GO_ON ? verdict : wl_carry_out(ctx, family, WL_CONNECTION, &c, &choice);
 }
 
 SEC("cgroup/connect4")
@@ -229,6 +239,75 @@ SEC("cgroup/connect6")
 int wl_connect6(struct bpf_sock_addr *ctx)
 {
 	return wl_on_connect(ctx, AF_INET6);
+}
+
+static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family, enum wl_dial dial)
+{
+	struct wl_connect c = { .config = wl_config(), .tables = wl_tables() };
+	bool connects = dial == WL_DATAGRAMS_BY_CONNECT;
+	struct wl_choice choice;
+	int verdict;
+
+	if (ctx->protocol != SOCK_PROTO_UDP)
+		return WL_PASS;
+	wl_remote(ctx, family, &c.leg.remote);
+	c.leg.protocol = SOCK_PROTO_UDP;
+	if (connects)
+		wl_leave_flow(ctx);
+	else if (wl_follow_flow(ctx, family, &c.leg.remote))
+		return WL_PASS;
+	if (wl_owned_by_kernel(ctx->sk))
+		return WL_PASS;
+	verdict = wl_meet(ctx, &c);
+	if (verdict != WL_GO_ON)
+		return verdict;
+	c.leg.caller_slot = wl_caller_slot(c.config);
+	verdict = wl_judge_answer(ctx, family, &c, connects);
+	if (verdict != WL_GO_ON)
+		return verdict;
+	verdict = wl_judge_listener(ctx, &c);
+	if (verdict != WL_GO_ON)
+		return verdict;
+	verdict = wl_ask_policy(ctx, &c, &choice);
+	return verdict != WL_GO_ON ? verdict : wl_carry_out(ctx, family, dial, &c, &choice);
+}
+
+SEC("cgroup/connect4")
+int wl_udp_connect4(struct bpf_sock_addr *ctx)
+{
+	return wl_on_datagrams(ctx, AF_INET, WL_DATAGRAMS_BY_CONNECT);
+}
+
+SEC("cgroup/connect6")
+int wl_udp_connect6(struct bpf_sock_addr *ctx)
+{
+	return wl_on_datagrams(ctx, AF_INET6, WL_DATAGRAMS_BY_CONNECT);
+}
+
+SEC("cgroup/sendmsg4")
+int wl_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return wl_on_datagrams(ctx, AF_INET, WL_DATAGRAMS_ONE_BY_ONE);
+}
+
+SEC("cgroup/sendmsg6")
+int wl_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return wl_on_datagrams(ctx, AF_INET6, WL_DATAGRAMS_ONE_BY_ONE);
+}
+
+SEC("cgroup/recvmsg4")
+int wl_recvmsg4(struct bpf_sock_addr *ctx)
+{
+	wl_show_sender(ctx, AF_INET);
+	return WL_PASS;
+}
+
+SEC("cgroup/recvmsg6")
+int wl_recvmsg6(struct bpf_sock_addr *ctx)
+{
+	wl_show_sender(ctx, AF_INET6);
+	return WL_PASS;
 }
 
 SEC("cgroup/getpeername4")
@@ -418,6 +497,18 @@ int wl_judge_flow(struct bpf_iter__bpf_map_elem *ctx)
 	return 0;
 }
 
+/* Datagram flows have no end but that nothing comes any more. */
+SEC("iter/bpf_map_elem")
+int wl_judge_datagrams(struct bpf_iter__bpf_map_elem *ctx)
+{
+	const struct wl_datagram_flow *d = ctx->value;
+	const struct wl_config *cfg = wl_config();
+
+	if (d && cfg && !wl_is_open(d) && d->last + cfg->datagram_idle_ns < bpf_ktime_get_ns())
+		wl_end_datagrams(d->flow.id);
+	return 0;
+}
+
 /* Addresses of a flow that has ended lead nowhere. */
 SEC("iter/bpf_map_elem")
 int wl_judge_tuple(struct bpf_iter__bpf_map_elem *ctx)
@@ -447,7 +538,9 @@ int wl_sock_release(struct bpf_sock *sk)
 	if (id)
 		wl_end_flow(*id, WL_ENDED_BY_SERVICE);
 	out = bpf_sk_storage_get(&outgoing, sk, NULL, 0);
-	if (out)
+	if (out && out->flow & WL_DATAGRAMS)
+		wl_close_datagrams(out->flow);
+	else if (out)
 		wl_end_unaccepted(out->flow);
 	return 1;
 }

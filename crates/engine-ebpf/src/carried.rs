@@ -30,7 +30,9 @@ pub(crate) fn carried_slots(loaded: &mut Loaded, tables: &MapHandle) -> Result<u
         .update(&0_u32.to_ne_bytes(), 0_u64.as_bytes(), MapFlags::ANY)
         .map_err(|source| EbpfError::Map { map: NOTES, source })?;
     wait_for_programs(loaded, tables)?;
-    let seen = carried_by_flows(loaded)? | carried_by_sockets(loaded)?;
+    let connections = carried_by_flows(loaded, "flows", size_of::<abi::Flow>())?;
+    let datagrams = carried_by_flows(loaded, "datagram_flows", size_of::<abi::DatagramFlow>())?;
+    let seen = connections | datagrams | carried_by_sockets(loaded)?;
     let noted = notes
         .lookup(&0_u32.to_ne_bytes(), MapFlags::ANY)
         .map_err(|source| EbpfError::Map { map: NOTES, source })?;
@@ -47,14 +49,15 @@ fn wait_for_programs(loaded: &Loaded, tables: &MapHandle) -> Result<(), EbpfErro
         .map_err(|source| EbpfError::Map { map: "tables", source })
 }
 
-fn carried_by_flows(loaded: &Loaded) -> Result<u64, EbpfError> {
-    let flows = loaded.map("flows")?;
+/// What the map holds begins with a flow.
+fn carried_by_flows(loaded: &Loaded, map: &'static str, size: usize) -> Result<u64, EbpfError> {
+    let flows = loaded.map(map)?;
     let mut mask = 0;
-    sys::for_each_value(flows.as_fd(), size_of::<u64>(), size_of::<abi::Flow>(), |value| {
+    sys::for_each_value(flows.as_fd(), size_of::<u64>(), size, |value| {
         // One that cannot be read is taken for one that carries everything.
-        mask |= abi::Flow::ref_from_bytes(value).map_or(u64::MAX, |flow| flow.chain.excluded);
+        mask |= abi::Flow::ref_from_prefix(value).map_or(u64::MAX, |(flow, _)| flow.chain.excluded);
     })
-    .map_err(|source| EbpfError::Map { map: "flows", source: source.into() })?;
+    .map_err(|source| EbpfError::Map { map, source: source.into() })?;
     Ok(mask)
 }
 

@@ -45,6 +45,9 @@ fn encode_service(service: &TableService, endpoint: Option<&Endpoint>) -> abi::S
         |family: fn(&Endpoint) -> Vec<SocketAddr>| Listeners::new(endpoint.map(family).unwrap_or_default());
     let tcp4 = of(|endpoint| endpoint.tcp4.iter().copied().map(SocketAddr::V4).collect());
     let tcp6 = of(|endpoint| endpoint.tcp6.iter().copied().map(SocketAddr::V6).collect());
+    let bank = endpoint.map(|endpoint| endpoint.udp6.as_slice()).unwrap_or_default();
+    let mut udp6 = [0; abi::MAX_BANK];
+    udp6.iter_mut().zip(bank).for_each(|(to, from)| *to = *from);
     let mut name = [0; abi::NAME_LEN];
     for (to, from) in name[..abi::NAME_LEN - 1].iter_mut().zip(service.name.bytes()) {
         *to = from;
@@ -64,11 +67,16 @@ fn encode_service(service: &TableService, endpoint: Option<&Endpoint>) -> abi::S
         count4: tcp4.count,
         count6: tcp6.count,
         reserved: 0,
+        udp4: endpoint.and_then(|endpoint| endpoint.udp4).unwrap_or(0),
+        bank: u16::try_from(bank.len()).unwrap_or(0),
+        reserved2: 0,
+        udp6,
         name,
     }
 }
 
 const _: () = assert!(abi::MAX_LISTENERS == waylay_engine::MAX_LISTENERS);
+const _: () = assert!(abi::MAX_BANK == waylay_engine::MAX_BANK);
 
 /// One family's listeners of a service.
 #[derive(Default)]

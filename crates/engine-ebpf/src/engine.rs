@@ -1,7 +1,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd},
     path::Path,
     time::Duration,
@@ -9,9 +9,9 @@ use std::{
 
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
 use waylay_abi as abi;
-use waylay_core::{Event, Limit, LimitError, Routes, ServiceId, Slots, TableService, Tables};
+use waylay_core::{Event, Limit, LimitError, Protocol, Routes, ServiceId, Slots, TableService, Tables};
 use waylay_engine::{
-    Capabilities, Capability, CapabilityState, Endpoint, Engine, Feature, Installation, Liveness,
+    Capabilities, Capability, CapabilityState, Endpoint, Engine, Feature, Installation, Liveness, MAX_BANK,
     MAX_LISTENERS,
 };
 use zerocopy::IntoBytes;
@@ -25,7 +25,7 @@ use crate::{
     families,
     load::{Loaded, SCOPE_PROGRAMS, SERVICE_PROGRAMS, tables_map},
     progress::{self, ProgressReader},
-    registry::Registry,
+    registry::{Registered, Registry},
     routes::RoutePublisher,
     scope::Scope,
     slots::SharedSlots,
@@ -158,7 +158,7 @@ impl EbpfEngine {
     /// # Errors
     /// [`EbpfError::Map`].
     pub fn flow_count(&self) -> Result<usize, EbpfError> {
-        Ok(self.loaded.map("flows")?.keys().count())
+        Ok(self.loaded.map("flows")?.keys().count() + self.loaded.map("datagram_flows")?.keys().count())
     }
 
     /// Ends what is in force and removes every trace of it.
@@ -178,23 +178,18 @@ impl EbpfEngine {
     /// What a service needs before tables may send connections to it.
     fn admit(&self, service: &TableService, endpoint: &Endpoint) -> Result<(), EbpfError> {
         let slot = u32::from(service.slot);
-        let families = listeners(endpoint);
-        for family in &families {
-            check_listeners(service.id, family)?;
-        }
-        for address in families.into_iter().flatten() {
-            self.registry.register(address, service.id.0)?;
+        check_endpoint(endpoint)?;
+        for listener in registered(endpoint) {
+            self.registry.register(listener, service.id.0)?;
         }
         self.write("slot_of_cgroup", endpoint.cgroup.as_bytes(), slot.as_bytes())
     }
 
     /// Takes back what a service needed where it was, but for what it needs where it is now.
     fn dismiss(&self, former: &Endpoint, now: Option<&Endpoint>) -> Result<(), EbpfError> {
-        let stays = |address: &SocketAddr| {
-            now.is_some_and(|now| listeners(now).into_iter().flatten().any(|stays| stays == *address))
-        };
-        for address in listeners(former).into_iter().flatten().filter(|address| !stays(address)) {
-            self.registry.forget(address, former.service.0)?;
+        let stays = now.map(registered).unwrap_or_default();
+        for listener in registered(former).into_iter().filter(|listener| !stays.contains(listener)) {
+            self.registry.forget(listener, former.service.0)?;
         }
         if now.is_none_or(|now| now.cgroup != former.cgroup) {
             self.delete("slot_of_cgroup", former.cgroup.as_bytes())?;
@@ -341,6 +336,26 @@ fn listeners(endpoint: &Endpoint) -> [Vec<SocketAddr>; 2] {
     [tcp4.collect(), tcp6.collect()]
 }
 
+/// All that it listens on.
+fn registered(endpoint: &Endpoint) -> Vec<Registered> {
+    let tcp = listeners(endpoint).into_iter().flatten();
+    let tcp = tcp.map(|address| Registered { protocol: Protocol::Tcp, address });
+    let udp4 = endpoint.udp4.iter().map(|&port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    let udp6 = endpoint.udp6.iter().map(|&port| SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
+    tcp.chain(udp4.chain(udp6).map(|address| Registered { protocol: Protocol::Udp, address })).collect()
+}
+
+fn check_endpoint(endpoint: &Endpoint) -> Result<(), EbpfError> {
+    for family in listeners(endpoint) {
+        check_listeners(endpoint.service, &family)?;
+    }
+    let (need, allowed) = (endpoint.udp6.len(), MAX_BANK);
+    if need > allowed {
+        return Err(LimitError { limit: Limit::Listeners, need, allowed }.into());
+    }
+    Ok(())
+}
+
 fn check_listeners(service: ServiceId, family: &[SocketAddr]) -> Result<(), EbpfError> {
     let (need, allowed) = (family.len(), MAX_LISTENERS);
     if need > allowed {
@@ -360,12 +375,12 @@ pub fn capabilities() -> Capabilities {
     [
         (Feature::RedirectTcp4, CapabilityState::Available),
         (Feature::RedirectTcp6, CapabilityState::Available),
-        (Feature::RedirectUdp4, missing("sendmsg and recvmsg programs")),
-        (Feature::RedirectUdp6, missing("sendmsg and recvmsg programs")),
+        (Feature::RedirectUdp4, CapabilityState::Available),
+        (Feature::RedirectUdp6, CapabilityState::Available),
         (Feature::Authorise, CapabilityState::Available),
         (Feature::Records, CapabilityState::Available),
         (Feature::HideRedirection, CapabilityState::Available),
-        (Feature::Enforcement, missing("programs for UDP")),
+        (Feature::Enforcement, of_every_family()),
         (Feature::RefuseSockets, CapabilityState::Available),
         (Feature::RefuseFamilies, of_every_family()),
         (Feature::OutliveOwner, CapabilityState::Available),

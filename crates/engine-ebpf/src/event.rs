@@ -11,6 +11,9 @@ use zerocopy::FromBytes;
 
 use crate::error::EbpfError;
 
+/// Number of the IP protocol.
+const UDP: u32 = 17;
+
 /// The programs' ring buffer. It may be read from any one thread.
 #[derive(Debug)]
 pub struct EventSource {
@@ -81,6 +84,7 @@ fn decode_socket(event: &abi::SocketEvent) -> Option<Event> {
         | abi::Refusal::NoFlows
         | abi::Refusal::NoFlowsOfCgroup
         | abi::Refusal::NoSocketStorage
+        | abi::Refusal::NoPorts
         | abi::Refusal::NoRoute => return None,
     };
     let socket = SocketSummary {
@@ -94,7 +98,7 @@ fn decode_socket(event: &abi::SocketEvent) -> Option<Event> {
 
 fn decode_leg(event: &abi::Event) -> Option<Event> {
     let leg = LegSummary {
-        protocol: Protocol::Tcp,
+        protocol: if event.protocol == UDP { Protocol::Udp } else { Protocol::Tcp },
         pid: event.process.pid,
         uid: event.process.uid,
         comm: comm_to_string(&event.process.comm),
@@ -123,6 +127,7 @@ fn decode_refusal(event: &abi::Event) -> Option<Refusal> {
         abi::Refusal::NoFlows | abi::Refusal::NoTables => Refusal::Shortage(Resource::Flows),
         abi::Refusal::NoFlowsOfCgroup => Refusal::Shortage(Resource::FlowsOfCgroup),
         abi::Refusal::NoSocketStorage => Refusal::Shortage(Resource::SocketStorage),
+        abi::Refusal::NoPorts => Refusal::Shortage(Resource::Ports),
     };
     Some(refusal)
 }

@@ -87,12 +87,16 @@ impl Hook {
     ];
 
     /// Where this engine attaches its own programs.
-    pub const OURS: [Self; 11] = [
+    pub const OURS: [Self; 15] = [
         Self::InetSockCreate,
         Self::InetSockRelease,
         Self::SockOps,
         Self::Inet4Connect,
         Self::Inet6Connect,
+        Self::Udp4Sendmsg,
+        Self::Udp6Sendmsg,
+        Self::Udp4Recvmsg,
+        Self::Udp6Recvmsg,
         Self::Getsockopt,
         Self::Setsockopt,
         Self::Inet4Getpeername,

@@ -16,7 +16,7 @@ pub const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/waylay.bpf.o
 
 /// Attached to the whole scope. Listed so that a program that is half way in
 /// never meets a redirected socket it cannot follow: connect comes last.
-pub(crate) const SCOPE_PROGRAMS: [&str; 9] = [
+pub(crate) const SCOPE_PROGRAMS: [&str; 15] = [
     "wl_sock_create",
     "wl_sock_release",
     "wl_sockops",
@@ -24,13 +24,20 @@ pub(crate) const SCOPE_PROGRAMS: [&str; 9] = [
     "wl_getpeername6",
     "wl_getsockname4",
     "wl_getsockname6",
+    "wl_recvmsg4",
+    "wl_recvmsg6",
+    "wl_sendmsg6",
+    "wl_sendmsg4",
+    "wl_udp_connect6",
+    "wl_udp_connect4",
     "wl_connect6",
     "wl_connect4",
 ];
 /// Attached to each service's cgroup.
 pub(crate) const SERVICE_PROGRAMS: [&str; 2] = ["wl_getsockopt", "wl_setsockopt"];
 /// Those that user space runs over the maps.
-pub(crate) const WALK_PROGRAMS: [&str; 4] = ["wl_carriers", "wl_see_flow", "wl_judge_flow", "wl_judge_tuple"];
+pub(crate) const WALK_PROGRAMS: [&str; 5] =
+    ["wl_carriers", "wl_see_flow", "wl_judge_flow", "wl_judge_tuple", "wl_judge_datagrams"];
 
 /// Programs that are loaded, with their configuration and key in place.
 #[derive(Debug)]
@@ -79,6 +86,9 @@ impl Loaded {
             reserved: 0,
             max_flows: scope.limits.flows,
             max_flows_per_cgroup: scope.limits.flows_per_cgroup,
+            max_datagram_flows: scope.limits.datagram_flows,
+            max_datagram_flows_per_cgroup: scope.limits.datagram_flows_per_cgroup,
+            datagram_idle_ns: u64::try_from(scope.limits.datagram_idle.as_nanos()).unwrap_or(u64::MAX),
         };
         self.write_first("config", config.as_bytes())
     }
@@ -96,8 +106,11 @@ impl Loaded {
     }
 
     fn write_empty_flow(&self) -> Result<(), EbpfError> {
-        let size = self.map("empty_flow")?.value_size() as usize;
-        self.write_first("empty_flow", &vec![0; size])
+        for map in ["empty_flow", "empty_datagram_flow"] {
+            let size = self.map(map)?.value_size() as usize;
+            self.write_first(map, &vec![0; size])?;
+        }
+        Ok(())
     }
 
     fn write_first(&self, map: &'static str, value: &[u8]) -> Result<(), EbpfError> {

@@ -8,6 +8,7 @@ use std::{
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use waylay_abi as abi;
+use waylay_core::Protocol;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
@@ -20,11 +21,18 @@ const NAME: &str = "listeners";
 /// The maps that are shared.
 pub(crate) const SHARED: [&str; 2] = [NAME, claims::NAME];
 /// Of the bytes in them. Instances that put others in there have maps of their own.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// Where one of them is pinned.
 pub(crate) fn pin_path(root: &Path, name: &str) -> PathBuf {
     root.join(format!("{name}-v{LAYOUT}"))
+}
+
+/// Where a service takes what is redirected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Registered {
+    pub(crate) protocol: Protocol,
+    pub(crate) address: SocketAddr,
 }
 
 /// The instance's window on the registry.
@@ -45,8 +53,8 @@ impl Registry {
 
     /// Enters a listener. Who listens on an address now is its only owner: an
     /// older entry is of a service that has died while its instance lives.
-    pub(crate) fn register(&self, address: SocketAddr, service: u32) -> Result<(), EbpfError> {
-        let key = self.key(address);
+    pub(crate) fn register(&self, listener: Registered, service: u32) -> Result<(), EbpfError> {
+        let key = self.key(listener);
         let owner = abi::ListenerOwner {
             instance: self.instance,
             scope: self.scope,
@@ -57,8 +65,8 @@ impl Registry {
     }
 
     /// Takes back what [`Registry::register`] entered, unless somebody else listens there by now.
-    pub(crate) fn forget(&self, address: SocketAddr, service: u32) -> Result<(), EbpfError> {
-        let key = self.key(address);
+    pub(crate) fn forget(&self, listener: Registered, service: u32) -> Result<(), EbpfError> {
+        let key = self.key(listener);
         let owner = self.map.lookup(key.as_bytes(), MapFlags::ANY).map_err(error)?;
         let owner = owner.and_then(|bytes| abi::ListenerOwner::read_from_bytes(&bytes).ok());
         match owner {
@@ -69,9 +77,13 @@ impl Registry {
         }
     }
 
-    fn key(&self, address: SocketAddr) -> abi::Listener {
-        let address = abi::Address::from(address);
-        abi::Listener { netns: self.netns, ip: address.ip, port: address.port, reserved: [0; 6] }
+    fn key(&self, listener: Registered) -> abi::Listener {
+        let address = abi::Address::from(listener.address);
+        let protocol = match listener.protocol {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+        };
+        abi::Listener { netns: self.netns, ip: address.ip, port: address.port, protocol, reserved: [0; 5] }
     }
 }
 

@@ -2,6 +2,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use crate::error::EbpfError;
@@ -43,12 +44,24 @@ pub struct Limits {
     pub flows: u64,
     /// Of one cgroup in it.
     pub flows_per_cgroup: u64,
+    /// Datagram flows of the whole scope; at most 131,072.
+    pub datagram_flows: u64,
+    /// Datagram flows of one cgroup in it. Beyond, the one that has been idle for longest makes room.
+    pub datagram_flows_per_cgroup: u64,
+    /// How long a datagram flow is kept without a datagram. That of a connected socket is kept as long as the socket.
+    pub datagram_idle: Duration,
 }
 
 impl Default for Limits {
-    /// All that the programs hold; one cgroup may take three quarters, so that
-    /// it cannot keep the services from carrying on what they have accepted.
+    /// All that the programs hold; one cgroup may take three quarters of the connections and seven eighths of the
+    /// datagram flows, so that it cannot keep the services from carrying on what they have accepted.
     fn default() -> Self {
-        Self { flows: 32_768, flows_per_cgroup: 24_576 }
+        Self {
+            flows: 32_768,
+            flows_per_cgroup: 24_576,
+            datagram_flows: 131_072,
+            datagram_flows_per_cgroup: 114_688,
+            datagram_idle: Duration::from_secs(60),
+        }
     }
 }

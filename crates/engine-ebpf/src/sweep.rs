@@ -10,11 +10,12 @@ use libbpf_rs::{Iter, Link};
 use crate::{error::EbpfError, load::Loaded};
 
 /// The walks of a sweep, in their order: over which map, and by which program.
-const WALKS: [(&str, &str); 4] = [
+const WALKS: [(&str, &str); 5] = [
     ("outgoing", "wl_see_flow"),
     ("inbound", "wl_see_flow"),
     ("flows", "wl_judge_flow"),
     ("tuples", "wl_judge_tuple"),
+    ("datagram_flows", "wl_judge_datagrams"),
 ];
 
 /// Ends flows that have no socket any more.

@@ -77,6 +77,9 @@ impl Installation {
 /// one alone ends at the number of local ports that are left towards one address and port.
 pub const MAX_LISTENERS: usize = 16;
 
+/// UDP sockets of one service for IPv6: what tells one destination from another is the port, for the loopback has one address there.
+pub const MAX_BANK: usize = 64;
+
 /// Where a service lives and listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -89,6 +92,11 @@ pub struct Endpoint {
     pub tcp4: Vec<SocketAddrV4>,
     /// Where it takes redirected TCP over IPv6: at most [`MAX_LISTENERS`], of one address.
     pub tcp6: Vec<SocketAddrV6>,
+    /// The port at which it takes redirected UDP over IPv4, on every address of the loopback.
+    pub udp4: Option<u16>,
+    /// The ports of `::1` at which it takes redirected UDP over IPv6: at most [`MAX_BANK`]. One socket of an application can have as
+    /// many destinations at a time as there are ports here.
+    pub udp6: Vec<u16>,
 }
 
 /// Whether a service's process lives.

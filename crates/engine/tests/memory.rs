@@ -88,7 +88,14 @@ fn policy(services: &[ServiceId]) -> Policy {
 }
 
 fn endpoint(service: ServiceId) -> Endpoint {
-    Endpoint { service, cgroup: cgroup_of(service), tcp4: vec![listener_of(service)], tcp6: Vec::new() }
+    Endpoint {
+        service,
+        cgroup: cgroup_of(service),
+        tcp4: vec![listener_of(service)],
+        tcp6: Vec::new(),
+        udp4: None,
+        udp6: Vec::new(),
+    }
 }
 
 fn cgroup_of(service: ServiceId) -> u64 {

@@ -140,7 +140,14 @@ fn policy(services: &[ServiceId]) -> Policy {
 
 fn endpoint(service: ServiceId) -> Endpoint {
     let listener = SocketAddrV4::new(Ipv4Addr::LOCALHOST, u16::try_from(9000 + service.0).unwrap());
-    Endpoint { service, cgroup: cgroup_of(service), tcp4: vec![listener], tcp6: Vec::new() }
+    Endpoint {
+        service,
+        cgroup: cgroup_of(service),
+        tcp4: vec![listener],
+        tcp6: Vec::new(),
+        udp4: None,
+        udp6: Vec::new(),
+    }
 }
 
 fn cgroup_of(service: ServiceId) -> u64 {

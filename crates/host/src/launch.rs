@@ -10,7 +10,7 @@ use std::{
     ffi::OsString,
     fs, io,
     io::Write,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     os::{
         fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd},
         unix::process::CommandExt,
@@ -22,7 +22,7 @@ use std::{
 use rustix::process::{Pid, Signal};
 use rustix::thread::{Gid, Uid};
 use serde::{Deserialize, Serialize};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use thiserror::Error;
 
 use crate::{families::refuse_other_families, sys, user::Identity};
@@ -34,6 +34,11 @@ const BACKLOG: i32 = 4096;
 /// left towards its address and port, some 28,000; these hold far more than the
 /// engine has flows.
 const LISTENERS: usize = 4;
+/// UDP sockets of a service for IPv6: one socket of an application can have so
+/// many destinations at a time.
+const BANK: usize = waylay_engine::MAX_BANK;
+/// Where a filter finds a datagram's destination (`SKF_NET_OFF`, linux/filter.h).
+const IPV4_DESTINATION: u32 = (-0x10_0000_i32 + 16) as u32;
 /// The first descriptor of `sd_listen_fds(3)`.
 const FIRST_LISTEN_FD: i32 = 3;
 /// Where services look for programs: nothing below root's home.
@@ -94,6 +99,10 @@ pub struct Listening {
     pub tcp4: Vec<SocketAddrV4>,
     /// The IPv6 listeners, where the host has IPv6.
     pub tcp6: Vec<SocketAddrV6>,
+    /// The port of the UDP socket for IPv4.
+    pub udp4: Option<u16>,
+    /// The ports of the UDP sockets for IPv6, where the host has IPv6.
+    pub udp6: Vec<u16>,
 }
 
 /// Why a process could not be launched.
@@ -268,6 +277,8 @@ fn listen_for_supervisor() -> Result<Vec<Passed>, LaunchError> {
     let listening = Listening {
         tcp4: at("tcp4").filter_map(only_v4).collect(),
         tcp6: at("tcp6").filter_map(only_v6).collect(),
+        udp4: at("udp4").map(|address| address.port()).next(),
+        udp6: at("udp6").map(|address| address.port()).collect(),
     };
     shake_hands(&listening)?;
     Ok(sockets)
@@ -294,8 +305,9 @@ struct Passed {
     socket: OwnedFd,
 }
 
-/// Listeners of both families, and a bound UDP socket of each. Without IPv6 on
-/// the host there is none for it.
+/// Listeners and UDP sockets of both families. Without IPv6 on the host there are
+/// none for it. The UDP socket for IPv4 has to be reached by every address of the
+/// loopback, and by nothing else; for IPv6, where that has one, there are many.
 fn make_sockets() -> io::Result<Vec<Passed>> {
     let (v4, v6) = (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST));
     let mut sockets = Vec::new();
@@ -303,8 +315,8 @@ fn make_sockets() -> io::Result<Vec<Passed>> {
         sockets.push(listen("tcp4", v4)?);
     }
     sockets.extend((0..LISTENERS).map_while(|_| listen("tcp6", v6).ok()));
-    sockets.push(bind_udp("udp4", v4)?);
-    sockets.extend(bind_udp("udp6", v6));
+    sockets.push(bind_udp("udp4", Ipv4Addr::UNSPECIFIED.into())?);
+    sockets.extend((0..BANK).map_while(|_| bind_udp("udp6", v6).ok()));
     Ok(sockets)
 }
 
@@ -321,9 +333,31 @@ fn listen(name: &'static str, ip: IpAddr) -> io::Result<Passed> {
 }
 
 fn bind_udp(name: &'static str, ip: IpAddr) -> io::Result<Passed> {
-    let socket = UdpSocket::bind((ip, 0))?;
-    let address = socket.local_addr()?;
+    let address = SocketAddr::new(ip, 0);
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if address.is_ipv4() {
+        socket.attach_filter(&only_tokens())?;
+    }
+    socket.bind(&address.into())?;
+    let address = socket.local_addr()?.as_socket().unwrap_or(address);
     Ok(Passed { name, address, socket: socket.into() })
+}
+
+/// Every address of the host leads to the socket; nothing may arrive at it but
+/// what the engine has led there, to an address in 127.128.0.0/9. (To bind it to
+/// the loopback's device would hide it from the engine.)
+fn only_tokens() -> [SockFilter; 5] {
+    let op = |code: u32, jt, jf, k| SockFilter::new(code as u16, jt, jf, k);
+    [
+        op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, IPV4_DESTINATION),
+        op(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, 0xff80_0000),
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, 0, 0x7f80_0000),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+    ]
 }
 
 fn shake_hands(listening: &Listening) -> Result<(), LaunchError> {

@@ -251,6 +251,8 @@ fn endpoints(waiting: &[Waiting]) -> Result<Vec<Endpoint>, RunError> {
             cgroup,
             tcp4: service.listening.tcp4.clone(),
             tcp6: service.listening.tcp6.clone(),
+            udp4: service.listening.udp4,
+            udp6: service.listening.udp6.clone(),
         });
     }
     Ok(endpoints)

@@ -255,7 +255,7 @@ fn endpoint(service: ServiceId) -> Endpoint {
     let (v4, v6) = (format!("127.0.0.1:{port}"), format!("[::1]:{port}"));
     let tcp4 = vec![v4.parse().expect("an address")];
     let tcp6 = vec![v6.parse().expect("an address")];
-    Endpoint { service, cgroup: cgroup_of(service), tcp4, tcp6 }
+    Endpoint { service, cgroup: cgroup_of(service), tcp4, tcp6, udp4: None, udp6: Vec::new() }
 }
 
 fn listener(service: ServiceId) -> SocketAddr {

@@ -39,11 +39,6 @@ __u32 waylay_test_judge_socket(const struct wl_tables *t, __u32 family, __u32 ty
 	return wl_judge_socket(t, &s, leg, foreign);
 }
 
-int waylay_test_refuses_unredirectable(const struct wl_tables *t, const struct wl_leg *leg)
-{
-	return wl_refuses_unredirectable(t, leg);
-}
-
 int waylay_test_is_group(const __u8 *ip)
 {
 	return wl_is_group(ip);

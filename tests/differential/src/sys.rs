@@ -57,7 +57,6 @@ mod c {
             leg: *const Leg,
             foreign: i32,
         ) -> u32;
-        pub(super) fn waylay_test_refuses_unredirectable(t: *const abi::Tables, leg: *const Leg) -> i32;
         pub(super) fn waylay_test_is_group(ip: *const u8) -> i32;
         pub(super) fn waylay_test_leg_size() -> usize;
     }
@@ -99,13 +98,6 @@ pub fn judge_socket(tables: &abi::Tables, kind: [u16; 3], maker: &Leg, foreign: 
     let [family, socket_type, protocol] = kind.map(u32::from);
     // SAFETY: both are read only, and laid out as the C side has them.
     unsafe { c::waylay_test_judge_socket(tables, family, socket_type, protocol, maker, foreign.into()) }
-}
-
-/// Whether what cannot be redirected is refused to the leg's caller.
-#[must_use]
-pub fn refuses_unredirectable(tables: &abi::Tables, leg: &Leg) -> bool {
-    // SAFETY: both are read only, and laid out as the C side has them.
-    unsafe { c::waylay_test_refuses_unredirectable(tables, leg) != 0 }
 }
 
 /// Whether an address is one of several hosts.

@@ -105,7 +105,14 @@ fn kind(verdict: &Verdict) -> String {
 fn endpoint(service: u32) -> Endpoint {
     let port = 9000 + u16::try_from(service).expect("few services");
     let tcp4 = vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)];
-    Endpoint { service: ServiceId(service), cgroup: cgroup_of(service), tcp4, tcp6: Vec::new() }
+    Endpoint {
+        service: ServiceId(service),
+        cgroup: cgroup_of(service),
+        tcp4,
+        tcp6: Vec::new(),
+        udp4: None,
+        udp6: Vec::new(),
+    }
 }
 
 /// The engine agrees on every path of this model.

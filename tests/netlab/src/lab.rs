@@ -163,7 +163,7 @@ impl Lab {
             }
         }
         let cgroup = self.cgroup_id(&format!("svc-{service}"));
-        Endpoint { service: ServiceId(service), cgroup, tcp4, tcp6 }
+        Endpoint { service: ServiceId(service), cgroup, tcp4, tcp6, udp4: None, udp6: Vec::new() }
     }
 
     /// The number of `app`, `app-2` or `svc-ID`.

@@ -111,7 +111,7 @@ fn a_full_backlog_refuses_even_under_open() {
 
 #[test]
 fn without_room_for_a_flow_nothing_leaves() {
-    let mut lab = Lab::new("flows", Limits { flows: 1, flows_per_cgroup: 1 });
+    let mut lab = Lab::new("flows", Limits { flows: 1, flows_per_cgroup: 1, ..Limits::default() });
     let (listener, server) = (lab.as_service(1, listener4), listener4());
     lab.install(&one_service(FailurePolicy::Open), vec![lab.endpoint(1, [&listener])]);
     let destination = server.local_addr().unwrap();
@@ -128,7 +128,7 @@ fn without_room_for_a_flow_nothing_leaves() {
 
 #[test]
 fn one_cgroup_cannot_take_the_flows_of_another() {
-    let mut lab = Lab::new("share", Limits { flows: 8, flows_per_cgroup: 1 });
+    let mut lab = Lab::new("share", Limits { flows: 8, flows_per_cgroup: 1, ..Limits::default() });
     let listener = lab.as_service(1, listener4);
     lab.install(&one_service(FailurePolicy::Open), vec![lab.endpoint(1, [&listener])]);
     let answers = lab.dial("app", &[anywhere(), anywhere()]);

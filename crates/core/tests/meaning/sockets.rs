@@ -127,6 +127,7 @@ fn datagrams_to_a_group_of_hosts_are_not_redirected_but_refused_or_permitted() {
         let refused = Verdict::Refuse(Refusal::Unredirectable);
         assert_eq!(decide(&policy, &leg, &Records::None, &world).verdict, refused);
         assert_eq!(decide(&permitting, &leg, &Records::None, &world).verdict, Verdict::Direct);
+        // Nobody is after it.
         let of_a_service = to(group, process_of(ServiceId(1)));
         assert_eq!(decide(&policy, &of_a_service, &Records::None, &world).verdict, Verdict::Direct);
     }

@@ -1,0 +1,599 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/*
+ * UDP. A flow is what goes from one socket to one destination. It is led to the
+ * service by a token, which stands for it: an IPv4 address of its own on the
+ * loopback, or, as IPv6 has one address there, one port of the service's bank.
+ * No routing table is touched, and the service's answers are known by the token
+ * that they come from.
+ */
+#pragma once
+
+#define WL_TOKEN_TRIES 16
+#define WL_PORT_TRIES 16
+#define WL_FIRST_PORT 32768 /* of those that bpf_bind() is asked for */
+#define WL_PORTS 28232
+#define WL_AGE_TRIES 64
+
+static __always_inline bool wl_is_token(const __u8 *ip)
+{
+	return wl_is_mapped(ip) && (bpf_ntohl(wl_ip4(ip)) & 0xff800000) == (WL_FIRST_TOKEN & 0xff800000);
+}
+
+static __always_inline bool wl_same_ip(const __u8 *one, const __u8 *other)
+{
+	const __u32 *a = (const __u32 *)one, *b = (const __u32 *)other;
+
+	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]));
+}
+
+static __always_inline struct wl_datagram_flow *wl_datagrams(__u64 id)
+{
+	return bpf_map_lookup_elem(&datagram_flows, &id);
+}
+
+static __always_inline void wl_path_between(const struct wl_address *local, const struct wl_address *peer,
+					    struct wl_path *path)
+{
+	__builtin_memcpy(path->local_ip, local->ip, sizeof(path->local_ip));
+	path->local_port = local->port;
+	if (wl_is_mapped(local->ip))
+		return;
+	__builtin_memcpy(path->peer_ip, peer->ip, sizeof(path->peer_ip));
+	path->peer_port = peer->port;
+}
+
+/* The flow that `peer` has at `local`, if any; a function for its stack. */
+WL_GLOBAL __u64 wl_find_datagrams(const struct wl_address *local, const struct wl_address *peer)
+{
+	struct wl_path path = {};
+	__u64 *id;
+
+	if (!local || !peer)
+		return 0;
+	wl_path_between(local, peer, &path);
+	id = bpf_map_lookup_elem(&paths, &path);
+	return id ? *id : 0;
+}
+
+static __always_inline void wl_destination_of(__u64 cookie, const struct wl_address *to, struct wl_destination *key)
+{
+	key->cookie = cookie;
+	__builtin_memcpy(key->ip, to->ip, sizeof(key->ip));
+	key->port = to->port;
+	key->scope = to->scope;
+}
+
+/* Whoever deletes the entry gives its place and its token back. */
+WL_GLOBAL int wl_end_datagrams(__u64 id)
+{
+	struct wl_datagram_flow *d = wl_datagrams(id);
+	struct wl_destination to = {};
+	struct wl_path path = {};
+	__u64 cgroup, *now;
+
+	if (!d)
+		return 0;
+	cgroup = d->flow.admitted_cgroup;
+	wl_path_between(&d->ends.local, &d->ends.peer, &path);
+	wl_destination_of(d->cookie, &d->flow.destination, &to);
+	if (bpf_map_delete_elem(&datagram_flows, &id))
+		return 0;
+	bpf_map_delete_elem(&paths, &path);
+	now = bpf_map_lookup_elem(&destinations, &to);
+	if (now && *now == id)
+		bpf_map_delete_elem(&destinations, &to);
+	wl_count_out(&live_datagram_flows, &admitted_datagrams, cgroup);
+	return 1;
+}
+
+/* The application sends no more; what is under way still finds the flow. */
+static __always_inline void wl_close_datagrams(__u64 id)
+{
+	struct wl_datagram_flow *d = wl_datagrams(id);
+
+	if (!d)
+		return;
+	d->ends.flags |= WL_DATAGRAM_CLOSED;
+	d->last = bpf_ktime_get_ns();
+}
+
+/* A connected socket may send at any time, and no program hears of it. */
+static __always_inline bool wl_is_open(const struct wl_datagram_flow *d)
+{
+	return (d->ends.flags & (WL_DATAGRAM_CONNECTED | WL_DATAGRAM_CLOSED)) == WL_DATAGRAM_CONNECTED;
+}
+
+/* The flow that has been idle for longest, of those that were looked at. */
+struct wl_oldest {
+	__u64 id;
+	__u64 since;
+};
+
+/* Looks at one; for the reason given at wl_auth_hear() a function of its own. */
+WL_GLOBAL int wl_consider(struct wl_oldest *oldest, __u64 id, __u64 cgroup)
+{
+	struct wl_datagram_flow *d = wl_datagrams(id);
+
+	if (!oldest || !d || wl_is_open(d) || d->last >= oldest->since)
+		return 0;
+	if (cgroup && d->flow.admitted_cgroup != cgroup)
+		return 0;
+	oldest->id = id;
+	oldest->since = d->last;
+	return 0;
+}
+
+static __always_inline bool wl_drop(const struct wl_oldest *oldest)
+{
+	if (!oldest->id || !wl_end_datagrams(oldest->id))
+		return false;
+	__sync_fetch_and_add(&dropped_datagram_flows, 1);
+	return true;
+}
+
+/* Drops the flow of this cgroup that has been idle for longest, of those that
+ * began first. Asked again it looks at others. */
+WL_GLOBAL int wl_make_room(__u64 cgroup)
+{
+	struct wl_oldest oldest = { .since = ~0ULL };
+	__u64 first = __sync_fetch_and_add(&first_age, WL_AGE_TRIES);
+
+	for (int i = 0; i < WL_AGE_TRIES; i++) {
+		__u32 index = (first + i) % WL_MAX_DATAGRAM_FLOWS;
+		__u64 *id = bpf_map_lookup_elem(&datagram_ages, &index);
+
+		if (id)
+			wl_consider(&oldest, *id, cgroup);
+	}
+	return wl_drop(&oldest);
+}
+
+static __always_inline int wl_admit_datagrams(const struct wl_config *cfg, __u64 cgroup)
+{
+	int full = 0;
+
+	for (int i = 0; i < 2; i++) {
+		full = wl_count_in(&live_datagram_flows, cfg->max_datagram_flows, &admitted_datagrams, cgroup,
+				   cfg->max_datagram_flows_per_cgroup);
+		if (!full || !wl_make_room(cgroup))
+			break;
+	}
+	return full;
+}
+
+static __always_inline struct wl_datagram_flow *wl_new_datagrams(__u64 *id)
+{
+	__u32 zero = 0, age;
+	const struct wl_datagram_flow *from = bpf_map_lookup_elem(&empty_datagram_flow, &zero);
+
+	*id = (__sync_fetch_and_add(&last_flow, 1) + 1) | WL_DATAGRAMS;
+	if (!from || bpf_map_update_elem(&datagram_flows, id, from, BPF_NOEXIST))
+		return NULL;
+	age = __sync_fetch_and_add(&next_age, 1) % WL_MAX_DATAGRAM_FLOWS;
+	bpf_map_update_elem(&datagram_ages, &age, id, BPF_ANY);
+	return wl_datagrams(*id);
+}
+
+static __always_inline int wl_take_address(struct wl_datagram_flow *d, const struct wl_service *service)
+{
+	struct wl_path path = {};
+	__u64 id = d->flow.id;
+
+	path.local_port = service->udp4;
+	for (int i = 0; i < WL_TOKEN_TRIES; i++) {
+		__u32 token = WL_FIRST_TOKEN + __sync_fetch_and_add(&last_token, 1) % WL_TOKENS;
+
+		wl_map_ip4(path.local_ip, bpf_htonl(token));
+		if (bpf_map_update_elem(&paths, &path, &id, BPF_NOEXIST))
+			continue;
+		__builtin_memcpy(d->ends.local.ip, path.local_ip, sizeof(path.local_ip));
+		d->ends.local.port = service->udp4;
+		d->ends.local.family = AF_INET;
+		return 1;
+	}
+	return 0;
+}
+
+/* The search for a port of the bank that this peer does not use yet. */
+struct wl_port_search {
+	struct wl_path path;
+	__u64 id;
+	struct wl_oldest oldest;
+	__u16 oldest_port;
+};
+
+WL_GLOBAL int wl_try_port(struct wl_port_search *s, __u32 port)
+{
+	__u64 *taken, before;
+
+	if (!s)
+		return 0;
+	s->path.local_port = port;
+	if (!bpf_map_update_elem(&paths, &s->path, &s->id, BPF_NOEXIST))
+		return 1;
+	taken = bpf_map_lookup_elem(&paths, &s->path);
+	before = s->oldest.id;
+	if (taken)
+		wl_consider(&s->oldest, *taken, 0);
+	if (s->oldest.id != before)
+		s->oldest_port = port;
+	return 0;
+}
+
+/* If all are taken, that of the flow that has been idle for longest, which is dropped. */
+static __always_inline int wl_search_port(struct wl_port_search *s, const struct wl_service *service)
+{
+	__u32 count = service->bank, start = bpf_get_prandom_u32();
+
+	if (!count || count > WL_MAX_BANK)
+		return 0;
+	for (int i = 0; i < WL_MAX_BANK; i++) {
+		__u64 at = (start + i) % count;
+
+		if (i >= count)
+			break;
+		asm volatile("" : "+r"(at));
+		if (wl_try_port(s, service->udp6[at & (WL_MAX_BANK - 1)]))
+			return 1;
+	}
+	return wl_drop(&s->oldest) && wl_try_port(s, s->oldest_port);
+}
+
+static __always_inline int wl_take_port(struct wl_datagram_flow *d, const struct wl_service *service)
+{
+	struct wl_port_search s = { .id = d->flow.id, .oldest.since = ~0ULL };
+
+	s.path.local_ip[15] = 1;
+	__builtin_memcpy(s.path.peer_ip, d->ends.peer.ip, sizeof(s.path.peer_ip));
+	s.path.peer_port = d->ends.peer.port;
+	if (!wl_search_port(&s, service))
+		return 0;
+	__builtin_memcpy(d->ends.local.ip, s.path.local_ip, sizeof(s.path.local_ip));
+	d->ends.local.port = s.path.local_port;
+	d->ends.local.family = AF_INET6;
+	return 1;
+}
+
+WL_GLOBAL int wl_take_token(struct wl_datagram_flow *d, const struct wl_service *service, __u32 ip4)
+{
+	if (!d || !service)
+		return 0;
+	return ip4 ? wl_take_address(d, service) : wl_take_port(d, service);
+}
+
+/* So that datagrams of a socket that is not connected find the flow again. */
+WL_GLOBAL int wl_note_destination(const struct wl_datagram_flow *d)
+{
+	struct wl_destination to = {};
+	__u64 id;
+
+	if (!d)
+		return 0;
+	id = d->flow.id;
+	wl_destination_of(d->cookie, &d->flow.destination, &to);
+	return !bpf_map_update_elem(&destinations, &to, &id, BPF_ANY);
+}
+
+/* `family` is the program's, as in wl_rewrite(). */
+static __always_inline void wl_rewrite_to(struct bpf_sock_addr *ctx, int family, const struct wl_address *to)
+{
+	const __u32 *ip = (const __u32 *)to->ip;
+
+	if (family == AF_INET) {
+		ctx->user_ip4 = ip[3];
+	} else {
+		ctx->user_ip6[0] = ip[0];
+		ctx->user_ip6[1] = ip[1];
+		ctx->user_ip6[2] = ip[2];
+		ctx->user_ip6[3] = ip[3];
+	}
+	ctx->user_port = bpf_htons(to->port);
+}
+
+/* Where datagrams start from, on their way over the loopback. */
+static __always_inline void wl_source(struct bpf_sock_addr *context, int family, bool connects, bool ip4,
+				      struct wl_address *a)
+{
+	const volatile struct bpf_sock_addr *ctx = context;
+	volatile struct bpf_sock *sk = context->sk;
+	/* Loaded before any branch, as in wl_wishes(). */
+	__u32 local4 = sk->src_ip4, port = sk->src_port;
+	__u32 l0 = sk->src_ip6[0], l1 = sk->src_ip6[1], l2 = sk->src_ip6[2], l3 = sk->src_ip6[3];
+	__u32 *words = (__u32 *)a->ip;
+
+	/* Else clang keeps the address of a field for later, which the verifier refuses. */
+	asm volatile("" : "+r"(ctx));
+	a->port = port;
+	a->family = ip4 ? AF_INET : AF_INET6;
+	a->scope = 0;
+	if (family == AF_INET && !connects) {
+		__u32 asked = ctx->msg_src_ip4;
+
+		local4 = asked ?: local4;
+	}
+	if (family == AF_INET6 && !connects) {
+		__u32 a0 = ctx->msg_src_ip6[0], a1 = ctx->msg_src_ip6[1], a2 = ctx->msg_src_ip6[2],
+		      a3 = ctx->msg_src_ip6[3];
+
+		if (a0 | a1 | a2 | a3) {
+			l0 = a0;
+			l1 = a1;
+			l2 = a2;
+			l3 = a3;
+		}
+	}
+	if (ip4) {
+		wl_map_ip4(a->ip, local4);
+	} else {
+		words[0] = l0;
+		words[1] = l1;
+		words[2] = l2;
+		words[3] = l3;
+	}
+	wl_resolve_unspecified(a->ip);
+}
+
+/* The socket's flow to this destination. A socket that is connected to an IPv4
+ * address in IPv6 has the token itself for a destination each time it sends. */
+static __always_inline struct wl_datagram_flow *wl_flow_to(struct bpf_sock_addr *ctx, const struct wl_address *remote)
+{
+	__u64 cookie = bpf_get_socket_cookie(ctx), *id;
+	struct wl_destination to = {};
+	struct wl_datagram_flow *d;
+
+	if (wl_is_token(remote->ip)) {
+		d = wl_datagrams(wl_find_datagrams(remote, remote));
+		return d && d->cookie == cookie ? d : NULL;
+	}
+	wl_destination_of(cookie, remote, &to);
+	id = bpf_map_lookup_elem(&destinations, &to);
+	d = id ? wl_datagrams(*id) : NULL;
+	return d && wl_is_alive(d->flow.slot) ? d : NULL;
+}
+
+/* A datagram to where this socket has a flow already. */
+static __always_inline bool wl_follow_flow(struct bpf_sock_addr *ctx, int family, const struct wl_address *remote)
+{
+	struct wl_datagram_flow *d = wl_flow_to(ctx, remote);
+
+	if (!d)
+		return false;
+	d->last = bpf_ktime_get_ns();
+	wl_rewrite_to(ctx, family, &d->ends.local);
+	return true;
+}
+
+/* connect() again, or for the first time. */
+static __always_inline void wl_leave_flow(struct bpf_sock_addr *ctx)
+{
+	struct wl_outgoing *out = bpf_sk_storage_get(&outgoing, ctx->sk, NULL, 0);
+
+	if (!out)
+		return;
+	if (out->bound_device)
+		wl_bind_device(ctx, out->bound_device);
+	wl_close_datagrams(out->flow);
+	bpf_sk_storage_delete(&outgoing, ctx->sk);
+}
+
+static __always_inline int wl_fail(int error)
+{
+	bpf_set_retval(-error);
+	return WL_REJECT;
+}
+
+/* A service answers, as only the flow's own service can, and where the flow's
+ * datagrams came from. */
+static __always_inline int wl_judge_reply(struct wl_datagram_flow *d, __u32 slot, const struct wl_address *to)
+{
+	if (d->flow.slot != slot)
+		return wl_fail(EACCES);
+	if (!(d->ends.flags & WL_DATAGRAM_PEER_SEEN)) {
+		if (d->ends.peer.port && d->ends.peer.port != to->port)
+			return wl_fail(ESTALE);
+		d->ends.peer = *to;
+		d->ends.flags |= WL_DATAGRAM_PEER_SEEN;
+	}
+	if (d->ends.peer.port != to->port || !wl_same_ip(d->ends.peer.ip, to->ip))
+		return wl_fail(ESTALE);
+	d->last = bpf_ktime_get_ns();
+	return WL_PASS;
+}
+
+WL_GLOBAL int wl_has_called(const struct wl_address *local, const struct wl_address *from)
+{
+	struct wl_caller_from key = {};
+
+	if (!local || !from)
+		return 0;
+	__builtin_memcpy(key.ip, from->ip, sizeof(key.ip));
+	key.port = from->port;
+	key.local_port = local->port;
+	return bpf_map_lookup_elem(&callers, &key) != NULL;
+}
+
+enum wl_whose {
+	WL_NOBODYS = 0,
+	WL_OTHERS, /* another instance's, which has the say on what is sent there */
+	WL_OURS,
+};
+
+/* Whose UDP socket takes what is sent there, whatever address of this host it is. */
+WL_GLOBAL int wl_whose_datagrams(struct bpf_sock_addr *ctx, const struct wl_address *to, __u32 *service)
+{
+	const struct wl_config *cfg = wl_config();
+	const struct wl_listener_owner *owner;
+	const struct wl_route *route;
+	__u8 ip[16] = {};
+
+	if (!to || !cfg || !service)
+		return WL_NOBODYS;
+	if (wl_is_mapped(to->ip))
+		wl_map_ip4(ip, 0);
+	else
+		__builtin_memcpy(ip, to->ip, sizeof(ip));
+	owner = wl_listener_at(ctx, cfg, ip, to->port, SOCK_PROTO_UDP);
+	if (!owner)
+		return WL_NOBODYS;
+	if (wl_is_mapped(to->ip) && to->ip[12] != 127) {
+		route = wl_route_to(to);
+		if (!route || !wl_same_ip(route->source, to->ip))
+			return WL_NOBODYS;
+	}
+	*service = owner->service;
+	return owner->instance == wl_instance() ? WL_OURS : WL_OTHERS;
+}
+
+/* What is no new flow: a service's answer, and an application's to somebody who
+ * has called it. To an adopted service a token is an address: what it sends there
+ * is for the destination, and carries the flow's chain. */
+static __always_inline int wl_judge_answer(struct bpf_sock_addr *ctx, int family, struct wl_connect *c, bool connects)
+{
+	struct wl_address source = {};
+	struct wl_datagram_flow *d;
+	__u32 service;
+
+	wl_source(ctx, family, connects, wl_takes_ip4(&c->leg), &source);
+	if (c->leg.caller_slot >= WL_MAX_SERVICES)
+		return wl_has_called(&source, &c->leg.remote) ? WL_PASS : WL_GO_ON;
+	d = wl_datagrams(wl_find_datagrams(&source, &c->leg.remote));
+	if (d)
+		return wl_judge_reply(d, c->leg.caller_slot, &c->leg.remote);
+	if (wl_is_token(source.ip) || wl_whose_datagrams(ctx, &source, &service) == WL_OURS)
+		return wl_fail(ESTALE);
+	d = wl_is_token(c->leg.remote.ip) ? wl_datagrams(wl_find_datagrams(&c->leg.remote, &source)) : NULL;
+	if (d && d->flow.slot == c->leg.caller_slot) {
+		d->last = bpf_ktime_get_ns();
+		c->token = &d->flow;
+		c->leg.remote = d->flow.destination;
+	}
+	return WL_GO_ON;
+}
+
+/* A service's socket is reached through the engine only, as its listeners are. */
+static __always_inline int wl_judge_listener(struct bpf_sock_addr *ctx, struct wl_connect *c)
+{
+	__u32 service = 0;
+	__u8 yes = 1;
+
+	switch (wl_whose_datagrams(ctx, &c->leg.remote, &service)) {
+	case WL_NOBODYS:
+		return WL_GO_ON;
+	case WL_OURS:
+		return wl_refuse(&c->leg, WL_REFUSED_LISTENER_DIALLED, ECONNREFUSED, service, 0);
+	default:
+		bpf_sk_storage_get(&led_elsewhere, ctx->sk, &yes, BPF_SK_STORAGE_GET_F_CREATE);
+		return WL_PASS;
+	}
+}
+
+/* With IPv6 a flow is known by its source port too, and connect() would choose
+ * that later only. */
+static __always_inline bool wl_fix_port(struct bpf_sock_addr *ctx)
+{
+	struct wl_sockaddr_in6 at = { .family = AF_INET6 };
+
+	if (ctx->sk->src_port)
+		return true;
+	for (int i = 0; i < WL_PORT_TRIES; i++) {
+		at.port = bpf_htons(WL_FIRST_PORT + bpf_get_prandom_u32() % WL_PORTS);
+		if (!bpf_bind(ctx, (struct sockaddr *)&at, sizeof(at)))
+			return true;
+	}
+	return false;
+}
+
+/* What the socket and the maps have to know before a datagram may leave. */
+static __always_inline int wl_settle_datagrams(struct bpf_sock_addr *ctx, int family, bool connects,
+					       struct wl_connect *c, struct wl_datagram_flow *d,
+					       const struct wl_service *service)
+{
+	bool ip4 = wl_takes_ip4(&c->leg);
+
+	d->cookie = bpf_get_socket_cookie(ctx);
+	d->last = bpf_ktime_get_ns();
+	if (connects)
+		d->ends.flags = WL_DATAGRAM_CONNECTED;
+	if (family == AF_INET6 && connects && !ip4 && !wl_fix_port(ctx))
+		return WL_REFUSED_NO_PORTS;
+	wl_source(ctx, family, connects, ip4, &d->ends.peer);
+	if (!wl_take_token(d, service, ip4))
+		return WL_REFUSED_NO_PORTS;
+	if (!(connects ? wl_remember(ctx, &d->flow, c->route, !c->carried) : wl_note_destination(d)))
+		return WL_REFUSED_NO_SOCKET_STORAGE;
+	return 0;
+}
+
+/* As wl_redirect() does it for connections. */
+static __always_inline int wl_lead_datagrams(struct bpf_sock_addr *ctx, int family, bool connects,
+					     struct wl_connect *c, __u32 slot, const struct wl_service *service,
+					     const struct wl_filter *filter)
+{
+	int full = wl_admit_datagrams(c->config, c->leg.caller.cgroup);
+	struct wl_datagram_flow *d;
+	__u64 id;
+
+	if (full)
+		return wl_refuse(&c->leg, full, ENOBUFS, service->id, filter->id);
+	wl_note_copy(c->excluded | 1ULL << (slot & 63));
+	d = wl_new_datagrams(&id);
+	if (!d) {
+		wl_count_out(&live_datagram_flows, &admitted_datagrams, c->leg.caller.cgroup);
+		return wl_refuse(&c->leg, WL_REFUSED_NO_FLOWS, ENOBUFS, service->id, filter->id);
+	}
+	if (c->carried)
+		d->flow = *c->carried;
+	else
+		wl_introduce(&c->leg.caller);
+	wl_fill_flow(&d->flow, c, id, slot, service, filter);
+	d->flow.state = WL_FLOW_LIVE;
+	d->flow.taken = 1; /* nothing waits in a backlog */
+	if (!c->carried) {
+		wl_wishes(ctx->sk, family, &d->flow.wishes);
+		wl_exe_path(&d->flow);
+	}
+	full = wl_settle_datagrams(ctx, family, connects, c, d, service);
+	if (full) {
+		wl_end_datagrams(id);
+		return wl_refuse(&c->leg, full, ENOBUFS, service->id, filter->id);
+	}
+	if (!c->carried && d->flow.wishes.bound_device)
+		wl_bind_device(ctx, 0);
+	wl_rewrite_to(ctx, family, &d->ends.local);
+	return WL_PASS;
+}
+
+/* Remembers who has sent to a local port by itself. */
+static __always_inline void wl_hear_caller(struct bpf_sock_addr *ctx, const struct wl_address *from)
+{
+	struct wl_address local = {};
+	struct wl_caller_from key = {};
+	__u64 now = 0;
+
+	local.port = ctx->sk->src_port;
+	if (wl_has_called(&local, from) || bpf_sk_storage_get(&led_elsewhere, ctx->sk, NULL, 0))
+		return;
+	__builtin_memcpy(key.ip, from->ip, sizeof(key.ip));
+	key.port = from->port;
+	key.local_port = local.port;
+	bpf_map_update_elem(&callers, &key, &now, BPF_ANY);
+}
+
+/* What recvmsg() says of a datagram's sender: of an answer through a service it
+ * is the address that the application asked for. */
+static __always_inline void wl_show_sender(struct bpf_sock_addr *ctx, int family)
+{
+	struct wl_address from = {}, own = {};
+	struct wl_datagram_flow *d;
+
+	if (ctx->protocol != SOCK_PROTO_UDP)
+		return;
+	wl_remote(ctx, family, &from);
+	wl_source(ctx, family, true, wl_is_mapped(from.ip), &own);
+	d = wl_datagrams(wl_find_datagrams(&from, &own));
+	if (!d || d->cookie != bpf_get_socket_cookie(ctx)) {
+		wl_hear_caller(ctx, &from);
+		return;
+	}
+	wl_rewrite_to(ctx, family, &d->flow.destination);
+}
