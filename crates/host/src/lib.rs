@@ -14,6 +14,7 @@
 pub mod cgroup;
 pub mod doctor;
 mod error;
+mod families;
 mod health;
 mod icmp;
 pub mod instance;

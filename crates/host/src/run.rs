@@ -13,6 +13,7 @@ use std::{
 
 use waylay_core::{
     Conditions, Event, Filter, FilterId, Layer, Policy, PolicyError, Refusal, Service, ServiceId, Tables,
+    Unredirectable,
 };
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
 use waylay_engine_ebpf::{EbpfEngine, EbpfError, Limits, Scope, bpf_file_system, in_initial_user_namespace};
@@ -23,7 +24,7 @@ use crate::{
     health::HealthWatch,
     icmp::Messenger,
     instance::{Instance, InstanceId, clean_up},
-    launch::{Launch, Role},
+    launch::{Families, Launch, Role},
     routes::RouteWatcher,
     service::{Running, Waiting, launcher},
     signals::Signals,
@@ -94,7 +95,9 @@ fn policy(spec: &RunSpec) -> Result<Policy, PolicyError> {
         conditions: takes(service.transports),
         layer: Layer::Redirect { service: ServiceId(id) },
     });
-    Policy::new(services.collect(), Vec::new(), filters.collect())
+    Ok(Policy::new(services.collect(), Vec::new(), filters.collect())?
+        .with_unredirectable(spec.unredirectable)
+        .with_foreign_namespace(spec.other_namespaces))
 }
 
 /// The cgroups and pins of a run.
@@ -155,7 +158,7 @@ impl Place {
         let sweeping = Sweeping::start(engine.flow_sweeper()?);
         let running = release(waiting, spec, &engine, observer)?;
         let health = health.start();
-        let outcome = self.run_command(spec, signals, observer);
+        let outcome = self.run_command(spec, families(spec, &engine), signals, observer);
         health.stop();
         routes.stop();
         observer.step(Step::StoppingServices);
@@ -192,6 +195,7 @@ impl Place {
     fn run_command(
         &self,
         spec: &RunSpec,
+        families: Families,
         signals: &Signals,
         observer: &Arc<dyn Observer>,
     ) -> Result<Ended, RunError> {
@@ -204,6 +208,7 @@ impl Place {
             identity: spec.identity.clone(),
             role: Role::Command,
             own_binary: false,
+            families,
         };
         observer.step(Step::Command);
         let mut child = launcher(&launch, &spec.command)
@@ -226,6 +231,14 @@ impl Place {
         if unpinned && forgotten && self.cgroup.remove().is_ok() {
             self.instance.forget();
         }
+    }
+}
+
+/// Whom the kernel does not ask about sockets of every family, a filter keeps from them.
+fn families(spec: &RunSpec, engine: &EbpfEngine) -> Families {
+    match (spec.unredirectable, engine.guards_every_family()) {
+        (Unredirectable::Permit, _) | (Unredirectable::Block, true) => Families::Any,
+        (Unredirectable::Block, false) => Families::Filtered,
     }
 }
 
@@ -324,6 +337,7 @@ fn concerned<'t>(event: &Event, tables: &'t Tables) -> Option<&'t str> {
         | Refusal::ListenerDialled { service } => service,
         Refusal::Blocked { .. }
         | Refusal::ForeignNamespace
+        | Refusal::Unredirectable
         | Refusal::NoRoute { .. }
         | Refusal::Shortage(_) => return None,
     };
