@@ -209,6 +209,11 @@ struct wl_key {
 	__u64 k1;
 };
 
+enum wl_unredirectable {
+	WL_UNREDIRECTABLE_PERMIT = 0,
+	WL_UNREDIRECTABLE_BLOCK = 1,
+};
+
 enum wl_foreign_namespace {
 	WL_FOREIGN_PERMIT = 0,
 	WL_FOREIGN_BLOCK = 1,
@@ -217,7 +222,7 @@ enum wl_foreign_namespace {
 struct wl_config {
 	__u64 netns; /* cookie of the namespace the services listen in */
 	__u32 service_level; /* depth of the services' cgroups */
-	__u32 foreign_namespace;
+	__u32 reserved;
 	__u64 max_flows;
 	__u64 max_flows_per_cgroup;
 	__u64 max_datagram_flows;
@@ -315,7 +320,8 @@ struct wl_tables {
 	__u32 service_count;
 	__u32 redirect_count;
 	__u32 auth_count;
-	__u32 reserved;
+	__u16 foreign_namespace; /* enum wl_foreign_namespace */
+	__u16 unredirectable;	 /* enum wl_unredirectable */
 	struct wl_service services[WL_MAX_SERVICES]; /* by slot */
 	struct wl_filter redirect[WL_MAX_FILTERS];
 	struct wl_filter auth[WL_MAX_FILTERS];
@@ -373,6 +379,12 @@ enum wl_refusal {
 	WL_REFUSED_NO_TABLES = 10,
 	WL_REFUSED_NO_ROUTE = 11,
 	WL_REFUSED_NO_PORTS = 12,
+	WL_REFUSED_UNREDIRECTABLE = 13,
+};
+
+/* What is reported although nothing was refused. */
+enum wl_passed {
+	WL_PASSED_FOREIGN_NAMESPACE = 64,
 };
 
 struct wl_event {
@@ -384,4 +396,20 @@ struct wl_event {
 	struct wl_process process;
 	__u32 protocol;
 	__u32 reserved;
+};
+
+/* A socket that was not made. User space tells the two events by their size. */
+struct wl_socket_event {
+	__u32 refusal;
+	__u32 error;
+	__u16 family;
+	__u16 type;
+	__u32 protocol;
+	struct wl_process process;
+};
+
+/* Whose legs of another network namespace have been reported. */
+struct wl_visitor {
+	__u64 netns;
+	__u64 start_time_ns; /* of the process, since boot */
 };

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use waylay_abi::{self as abi, FilterCondition};
 use waylay_core::{
-    Action, Conditions, FailurePolicy, FlagConditions, Protocol, Right, TableAuthFilter, TableFilter,
-    TableService, Tables,
+    Action, Conditions, FailurePolicy, FlagConditions, ForeignNamespace, Protocol, Right, TableAuthFilter,
+    TableFilter, TableService, Tables, Unredirectable,
 };
 use waylay_engine::Endpoint;
 use zerocopy::FromZeros;
@@ -16,6 +16,14 @@ use zerocopy::FromZeros;
 #[must_use]
 pub fn encode(tables: &Tables, endpoints: &[Endpoint]) -> Box<abi::Tables> {
     let mut out = Box::new(abi::Tables::new_zeroed());
+    out.foreign_namespace = match tables.foreign_namespace() {
+        ForeignNamespace::Permit => 0,
+        ForeignNamespace::Block => 1,
+    };
+    out.unredirectable = match tables.unredirectable() {
+        Unredirectable::Permit => 0,
+        Unredirectable::Block => 1,
+    };
     for service in tables.services() {
         let endpoint = endpoints.iter().find(|endpoint| endpoint.service == service.id);
         out.services[usize::from(service.slot)] = encode_service(service, endpoint);

@@ -22,6 +22,7 @@ use crate::{
     encode::encode,
     error::EbpfError,
     event::EventSource,
+    families,
     load::{Loaded, SCOPE_PROGRAMS, SERVICE_PROGRAMS, tables_map},
     progress::{self, ProgressReader},
     registry::{Registered, Registry},
@@ -29,6 +30,7 @@ use crate::{
     scope::Scope,
     slots::SharedSlots,
     sweep::FlowSweeper,
+    unreachable::UnreachableSource,
 };
 
 /// The eBPF engine of one scope.
@@ -46,6 +48,7 @@ pub struct EbpfEngine {
     slots: SharedSlots,
     endpoints: BTreeMap<ServiceId, Endpoint>,
     events: Option<EventSource>,
+    guards_families: bool,
 }
 
 impl EbpfEngine {
@@ -73,6 +76,7 @@ impl EbpfEngine {
             slots: SharedSlots::default(),
             endpoints: BTreeMap::new(),
             events: None,
+            guards_families: false,
         })
     }
 
@@ -98,7 +102,15 @@ impl EbpfEngine {
         for program in SCOPE_PROGRAMS {
             self.attach_program(program, &cgroup, program)?;
         }
+        self.guards_families = families::asks_about_every_family()
+            && self.attach_program(families::PROGRAM, &cgroup, families::PROGRAM).is_ok();
         Ok(())
+    }
+
+    /// Whether the programs are asked about sockets of every family, and not only of IPv4 and IPv6. Known once they are attached.
+    #[must_use]
+    pub const fn guards_every_family(&self) -> bool {
+        self.guards_families
     }
 
     /// Says whether services live; it can go to another thread.
@@ -139,7 +151,19 @@ impl EbpfEngine {
     /// # Errors
     /// [`EbpfError::Map`].
     pub fn event_source(&self) -> Result<EventSource, EbpfError> {
-        Ok(EventSource::new(self.loaded.map("events")?, self.loaded.map("lost_events")?))
+        Ok(EventSource::new(
+            self.loaded.map("events")?,
+            self.loaded.map("lost_events")?,
+            self.loaded.map("dropped_flows")?,
+        ))
+    }
+
+    /// What services say of destinations of datagrams; it can go to another thread.
+    ///
+    /// # Errors
+    /// [`EbpfError::Map`].
+    pub fn unreachable_source(&self) -> Result<UnreachableSource, EbpfError> {
+        Ok(UnreachableSource::new(self.loaded.map(UnreachableSource::MAP)?))
     }
 
     /// How many flows are under way.
@@ -369,13 +393,27 @@ pub fn capabilities() -> Capabilities {
         (Feature::Authorise, CapabilityState::Available),
         (Feature::Records, CapabilityState::Available),
         (Feature::HideRedirection, CapabilityState::Available),
-        (Feature::Enforcement, missing("programs for sockets other than TCP")),
+        (Feature::Enforcement, of_every_family()),
+        (Feature::RefuseSockets, CapabilityState::Available),
+        (Feature::RefuseFamilies, of_every_family()),
         (Feature::OutliveOwner, CapabilityState::Available),
         (Feature::HostScope, missing("a daemon")),
     ]
     .into_iter()
     .map(|(feature, state)| Capability { feature, state })
     .collect()
+}
+
+fn of_every_family() -> CapabilityState {
+    if families::asks_about_every_family() {
+        return CapabilityState::Available;
+    }
+    CapabilityState::Missing {
+        needs: "CONFIG_BPF_LSM=y, and bpf among the security modules in force (/sys/kernel/security/lsm)"
+            .into(),
+        remedy: "add bpf to lsm= on the kernel's command line; until then waylay run has a seccomp filter"
+            .into(),
+    }
 }
 
 const ALIVE: u32 = 1;

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, RingBufferBuilder};
 use waylay_abi::{self as abi, comm_to_string};
-use waylay_core::{Errno, Event, FilterId, LegSummary, Protocol, Refusal, Resource, ServiceId};
+use waylay_core::{
+    Errno, Event, FilterId, LegSummary, Protocol, Refusal, Resource, ServiceId, SocketKind, SocketSummary,
+};
 use zerocopy::FromBytes;
 
 use crate::error::EbpfError;
@@ -16,13 +18,21 @@ const UDP: u32 = 17;
 #[derive(Debug)]
 pub struct EventSource {
     events: MapHandle,
-    lost: MapHandle,
-    lost_so_far: u64,
+    lost: Counter,
+    dropped: Counter,
+}
+
+/// A number that the programs count up.
+#[derive(Debug)]
+struct Counter {
+    map: MapHandle,
+    seen: u64,
 }
 
 impl EventSource {
-    pub(crate) fn new(events: MapHandle, lost: MapHandle) -> Self {
-        Self { events, lost, lost_so_far: 0 }
+    pub(crate) fn new(events: MapHandle, lost: MapHandle, dropped: MapHandle) -> Self {
+        let counter = |map| Counter { map, seen: 0 };
+        Self { events, lost: counter(lost), dropped: counter(dropped) }
     }
 
     /// What happened since the last call; waits for it no longer than `timeout`.
@@ -40,16 +50,20 @@ impl EventSource {
             builder.add(&self.events, collect).map_err(error)?;
             builder.build().and_then(|ring| ring.poll(timeout)).map_err(error)?;
         }
-        events.extend(self.newly_lost()?);
+        events.extend(self.dropped.newly()?.map(|count| Event::Dropped { count }));
+        events.extend(self.lost.newly()?.map(|count| Event::Lost { count }));
         Ok(events)
     }
+}
 
-    fn newly_lost(&mut self) -> Result<Option<Event>, EbpfError> {
-        let bytes = self.lost.lookup(&0_u32.to_ne_bytes(), MapFlags::ANY).map_err(error)?;
-        let total = bytes.and_then(|bytes| u64::read_from_bytes(&bytes).ok()).unwrap_or(self.lost_so_far);
-        let count = total.saturating_sub(self.lost_so_far);
-        self.lost_so_far = total;
-        Ok((count > 0).then_some(Event::Lost { count }))
+impl Counter {
+    /// By how much it has grown since it was asked last.
+    fn newly(&mut self) -> Result<Option<u64>, EbpfError> {
+        let bytes = self.map.lookup(&0_u32.to_ne_bytes(), MapFlags::ANY).map_err(error)?;
+        let total = bytes.and_then(|bytes| u64::read_from_bytes(&bytes).ok()).unwrap_or(self.seen);
+        let count = total.saturating_sub(self.seen);
+        self.seen = total;
+        Ok((count > 0).then_some(count))
     }
 }
 
@@ -58,8 +72,43 @@ fn error(source: libbpf_rs::Error) -> EbpfError {
 }
 
 pub(crate) fn decode(bytes: &[u8]) -> Option<Event> {
-    let event = abi::Event::read_from_bytes(bytes).ok()?;
-    let refusal = decode_refusal(&event)?;
+    match abi::SocketEvent::read_from_bytes(bytes) {
+        Ok(event) => decode_socket(&event),
+        Err(_) => decode_leg(&abi::Event::read_from_bytes(bytes).ok()?),
+    }
+}
+
+fn decode_socket(event: &abi::SocketEvent) -> Option<Event> {
+    let kind = SocketKind {
+        family: event.family,
+        socket_type: event.socket_type,
+        protocol: u16::try_from(event.protocol).ok()?,
+    };
+    let refusal = match abi::Refusal::from_code(event.refusal)? {
+        abi::Refusal::Unredirectable => Refusal::Unredirectable,
+        abi::Refusal::ForeignNamespace => Refusal::ForeignNamespace,
+        abi::Refusal::NoTables => Refusal::Shortage(Resource::Flows),
+        abi::Refusal::Blocked
+        | abi::Refusal::ServiceAbsent
+        | abi::Refusal::BacklogFull
+        | abi::Refusal::HopLimit
+        | abi::Refusal::ListenerDialled
+        | abi::Refusal::NoFlows
+        | abi::Refusal::NoFlowsOfCgroup
+        | abi::Refusal::NoSocketStorage
+        | abi::Refusal::NoPorts
+        | abi::Refusal::NoRoute => return None,
+    };
+    let socket = SocketSummary {
+        kind,
+        pid: event.process.pid,
+        uid: event.process.uid,
+        comm: comm_to_string(&event.process.comm),
+    };
+    Some(Event::SocketRefused { refusal, socket })
+}
+
+fn decode_leg(event: &abi::Event) -> Option<Event> {
     let leg = LegSummary {
         protocol: if event.protocol == UDP { Protocol::Udp } else { Protocol::Tcp },
         pid: event.process.pid,
@@ -67,7 +116,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Event> {
         comm: comm_to_string(&event.process.comm),
         destination: event.destination.into(),
     };
-    Some(Event::Refused { refusal, leg })
+    if event.refusal == abi::PASSED_FOREIGN_NAMESPACE {
+        return Some(Event::LeftAlone { leg });
+    }
+    Some(Event::Refused { refusal: decode_refusal(event)?, leg })
 }
 
 fn decode_refusal(event: &abi::Event) -> Option<Refusal> {
@@ -82,6 +134,7 @@ fn decode_refusal(event: &abi::Event) -> Option<Refusal> {
         abi::Refusal::HopLimit => Refusal::HopLimit { service },
         abi::Refusal::ListenerDialled => Refusal::ListenerDialled { service },
         abi::Refusal::ForeignNamespace => Refusal::ForeignNamespace,
+        abi::Refusal::Unredirectable => Refusal::Unredirectable,
         abi::Refusal::NoRoute => Refusal::NoRoute { errno: Errno::new(u16::try_from(event.error).ok()?)? },
         abi::Refusal::NoFlows | abi::Refusal::NoTables => Refusal::Shortage(Resource::Flows),
         abi::Refusal::NoFlowsOfCgroup => Refusal::Shortage(Resource::FlowsOfCgroup),

@@ -17,6 +17,7 @@ mod encode;
 mod engine;
 mod error;
 mod event;
+mod families;
 mod holder;
 mod hooks;
 mod load;
@@ -30,6 +31,7 @@ mod slots;
 mod strange;
 mod sweep;
 mod sys;
+mod unreachable;
 
 pub use bpffs::{bpf_file_system, bpf_file_system_is_mounted};
 pub use cost::{Cost, STACK_UNIT, measure_programs};
@@ -37,6 +39,7 @@ pub use encode::encode;
 pub use engine::{EbpfEngine, LivenessMarks, capabilities};
 pub use error::{EbpfError, in_initial_user_namespace};
 pub use event::EventSource;
+pub use families::asks_about_every_family;
 pub use holder::{Held, Holder};
 pub use hooks::{Below, Hook, Hooked, HookedProgram, hooked};
 pub use load::OBJECT;
@@ -48,3 +51,4 @@ pub use scope::{Limits, Scope};
 #[cfg(fuzzing)]
 pub use strange::frames;
 pub use sweep::FlowSweeper;
+pub use unreachable::{Unreachable, UnreachableSource};

@@ -13,6 +13,7 @@ use std::{
 
 use waylay_core::{
     Conditions, Event, Filter, FilterId, Layer, Policy, PolicyError, Refusal, Service, ServiceId, Tables,
+    Unredirectable,
 };
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
 use waylay_engine_ebpf::{EbpfEngine, EbpfError, Limits, Scope, bpf_file_system, in_initial_user_namespace};
@@ -21,8 +22,9 @@ use crate::{
     cgroup::{Cgroup, CgroupError},
     error::RunError,
     health::HealthWatch,
+    icmp::Messenger,
     instance::{Instance, InstanceId, clean_up},
-    launch::{Launch, Role},
+    launch::{Families, Launch, Role},
     routes::RouteWatcher,
     service::{Running, Waiting, launcher},
     signals::Signals,
@@ -93,7 +95,9 @@ fn policy(spec: &RunSpec) -> Result<Policy, PolicyError> {
         conditions: takes(service.transports),
         layer: Layer::Redirect { service: ServiceId(id) },
     });
-    Policy::new(services.collect(), Vec::new(), filters.collect())
+    Ok(Policy::new(services.collect(), Vec::new(), filters.collect())?
+        .with_unredirectable(spec.unredirectable)
+        .with_foreign_namespace(spec.other_namespaces))
 }
 
 /// The cgroups and pins of a run.
@@ -150,10 +154,11 @@ impl Place {
         engine.attach()?;
         let refusals = RefusalReader::start(&engine, tables, observer)?;
         let health = HealthWatch::new(&engine, spec, &waiting, observer)?;
+        let messenger = Messenger::start(engine.unreachable_source()?);
         let sweeping = Sweeping::start(engine.flow_sweeper()?);
         let running = release(waiting, spec, &engine, observer)?;
         let health = health.start();
-        let outcome = self.run_command(spec, signals, observer);
+        let outcome = self.run_command(spec, families(spec, &engine), signals, observer);
         health.stop();
         routes.stop();
         observer.step(Step::StoppingServices);
@@ -163,6 +168,7 @@ impl Place {
             service.wait();
         }
         refusals.stop();
+        messenger.stop();
         sweeping.stop();
         engine.remove()?;
         outcome
@@ -189,6 +195,7 @@ impl Place {
     fn run_command(
         &self,
         spec: &RunSpec,
+        families: Families,
         signals: &Signals,
         observer: &Arc<dyn Observer>,
     ) -> Result<Ended, RunError> {
@@ -201,6 +208,7 @@ impl Place {
             identity: spec.identity.clone(),
             role: Role::Command,
             own_binary: false,
+            families,
         };
         observer.step(Step::Command);
         let mut child = launcher(&launch, &spec.command)
@@ -223,6 +231,14 @@ impl Place {
         if unpinned && forgotten && self.cgroup.remove().is_ok() {
             self.instance.forget();
         }
+    }
+}
+
+/// Whom the kernel does not ask about sockets of every family, a filter keeps from them.
+fn families(spec: &RunSpec, engine: &EbpfEngine) -> Families {
+    match (spec.unredirectable, engine.guards_every_family()) {
+        (Unredirectable::Permit, _) | (Unredirectable::Block, true) => Families::Any,
+        (Unredirectable::Block, false) => Families::Filtered,
     }
 }
 
@@ -321,6 +337,7 @@ fn concerned<'t>(event: &Event, tables: &'t Tables) -> Option<&'t str> {
         | Refusal::ListenerDialled { service } => service,
         Refusal::Blocked { .. }
         | Refusal::ForeignNamespace
+        | Refusal::Unredirectable
         | Refusal::NoRoute { .. }
         | Refusal::Shortage(_) => return None,
     };

@@ -49,7 +49,7 @@ macro_rules! layout {
 fn rust_and_the_object_agree() {
     let path = object();
     let btf = Btf::from_path(&path).unwrap();
-    for (name, ours) in answers().into_iter().chain(tables()) {
+    for (name, ours) in answers().into_iter().chain(tables()).chain(state()) {
         assert_eq!(in_the_object(&btf, name), ours, "struct {name}");
     }
     std::fs::remove_file(path).unwrap();
@@ -129,7 +129,7 @@ fn tables() -> Vec<(&'static str, Layout)> {
             layout!(abi::Config {
                 netns,
                 service_level,
-                foreign_namespace,
+                reserved,
                 max_flows,
                 max_flows_per_cgroup,
                 max_datagram_flows,
@@ -158,41 +158,26 @@ fn tables() -> Vec<(&'static str, Layout)> {
                 name,
             }),
         ),
-        (
-            "wl_filter",
-            layout!(abi::Filter {
-                exe_device,
-                exe_inode,
-                cgroup,
-                via_exe_device,
-                via_exe_inode,
-                id,
-                conditions,
-                remote,
-                uid,
-                port_first,
-                port_last,
-                remote_len,
-                protocol,
-                slot,
-                sublayer,
-                action,
-                hard,
-                error,
-            }),
-        ),
+        ("wl_filter", filter()),
         (
             "wl_tables",
             layout!(abi::Tables {
                 service_count,
                 redirect_count,
                 auth_count,
-                reserved,
+                foreign_namespace,
+                unredirectable,
                 services,
                 redirect,
                 auth,
             }),
         ),
+    ]
+}
+
+/// What else the programs and user space share.
+fn state() -> Vec<(&'static str, Layout)> {
+    vec![
         ("wl_progress", layout!(abi::Progress { arrived, taken, lost })),
         ("wl_route_key", layout!(abi::RouteKey { length, ip })),
         ("wl_route", layout!(abi::Route { source, error, reserved })),
@@ -203,11 +188,44 @@ fn tables() -> Vec<(&'static str, Layout)> {
             "wl_event",
             layout!(abi::Event { refusal, error, service, filter, destination, process, protocol, reserved }),
         ),
+        ("wl_socket_event", socket_event()),
     ]
 }
 
+fn filter() -> Layout {
+    layout!(abi::Filter {
+        exe_device,
+        exe_inode,
+        cgroup,
+        via_exe_device,
+        via_exe_inode,
+        id,
+        conditions,
+        remote,
+        uid,
+        port_first,
+        port_last,
+        remote_len,
+        protocol,
+        slot,
+        sublayer,
+        action,
+        hard,
+        error,
+    })
+}
+
+/// Rust keeps `type` for itself.
+fn socket_event() -> Layout {
+    let (size, mut members) =
+        layout!(abi::SocketEvent { refusal, error, family, socket_type, protocol, process });
+    members[3].0 = "type".into();
+    (size, members)
+}
+
 /// What the programs keep among themselves.
-const OWN: [&str; 5] = ["wl_caller_from", "wl_destination", "wl_outgoing", "wl_path", "wl_tuple"];
+const OWN: [&str; 6] =
+    ["wl_caller_from", "wl_destination", "wl_outgoing", "wl_path", "wl_tuple", "wl_visitor"];
 
 #[test]
 fn no_structure_that_is_shared_is_left_out() {
@@ -216,7 +234,8 @@ fn no_structure_that_is_shared_is_left_out() {
     let header = read("crates/engine-ebpf/bpf/abi.h");
     let structures = header.lines().filter_map(|line| line.strip_prefix("struct ")?.strip_suffix(" {"));
     let declared: BTreeSet<&str> = structures.collect();
-    let compared: BTreeSet<&str> = answers().iter().chain(&tables()).map(|(name, _)| *name).collect();
+    let compared: BTreeSet<&str> =
+        answers().iter().chain(&tables()).chain(&state()).map(|(name, _)| *name).collect();
     assert_eq!(&declared - &compared, OWN.into());
     assert!(compared.is_subset(&declared), "{:?}", &compared - &declared);
 

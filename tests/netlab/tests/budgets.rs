@@ -13,21 +13,30 @@ struct Budget {
     stack: u32,
 }
 
-const BUDGETS: [Budget; 14] = [
+const BUDGETS: [Budget; 23] = [
     budget("wl_connect4", 3_600, 120_000, 512),
     budget("wl_connect6", 3_600, 120_000, 512),
     budget("wl_sockops", 900, 2_000, 224),
+    budget("wl_sock_create", 450, 18_000, 320),
+    budget("wl_socket_create", 500, 18_000, 320),
     budget("wl_sock_release", 250, 600, 64),
     budget("wl_getpeername4", 60, 60, 32),
     budget("wl_getpeername6", 60, 60, 32),
     budget("wl_getsockname4", 60, 60, 32),
     budget("wl_getsockname6", 60, 60, 32),
     budget("wl_getsockopt", 4_000, 20_000, 160),
-    budget("wl_setsockopt", 1_000, 2_000, 160),
+    budget("wl_setsockopt", 3_000, 12_000, 384),
+    budget("wl_udp_connect4", 4_800, 120_000, 512),
+    budget("wl_udp_connect6", 4_800, 120_000, 512),
+    budget("wl_sendmsg4", 4_800, 120_000, 512),
+    budget("wl_sendmsg6", 4_800, 120_000, 512),
+    budget("wl_recvmsg4", 400, 600, 256),
+    budget("wl_recvmsg6", 450, 800, 256),
     budget("wl_carriers", 60, 100, 64),
     budget("wl_see_flow", 100, 200, 64),
     budget("wl_judge_flow", 200, 400, 96),
     budget("wl_judge_tuple", 100, 200, 160),
+    budget("wl_judge_datagrams", 250, 400, 192),
 ];
 
 const fn budget(program: &'static str, instructions: u32, verified: u32, stack: u32) -> Budget {
@@ -43,8 +52,8 @@ const MOST_STACK: u32 = 512;
 fn every_program_keeps_to_its_budget() {
     let costs = measure_programs().unwrap();
     print(&costs);
-    assert_eq!(costs.len(), BUDGETS.len(), "a program without a budget");
-    for Budget { program, instructions, verified, stack } in BUDGETS {
+    assert!(costs.iter().all(|cost| BUDGETS.iter().any(|budget| budget.program == cost.program)));
+    for Budget { program, instructions, verified, stack } in budgets_of(&costs) {
         assert!(verified <= MOST_VERIFIED && stack <= MOST_STACK, "{program} may cost more than any program");
         let cost = find(&costs, program);
         assert!(cost.instructions <= instructions, "{program}: {} instructions", cost.instructions);
@@ -62,6 +71,14 @@ fn the_costs_are_those_of_real_programs() {
     assert!(largest.frames.len() > 5 && largest.stack > largest.frames[0], "{largest:?}");
 }
 
+/// One program is loaded only where the kernel asks it.
+fn budgets_of(costs: &[Cost]) -> impl Iterator<Item = Budget> {
+    let there = |budget: &Budget| {
+        budget.program != "wl_socket_create" || costs.iter().any(|cost| cost.program == budget.program)
+    };
+    BUDGETS.into_iter().filter(there)
+}
+
 fn find<'c>(costs: &'c [Cost], program: &str) -> &'c Cost {
     costs.iter().find(|cost| cost.program == program).unwrap_or_else(|| panic!("{program} is not there"))
 }
@@ -72,7 +89,7 @@ fn print(costs: &[Cost]) {
         "{:<16} {:>15} {:>17} {:>11} {:>14}  frames",
         "program", "instructions", "verified", "stack", "machine code"
     );
-    for Budget { program, instructions, verified, stack } in BUDGETS {
+    for Budget { program, instructions, verified, stack } in budgets_of(costs) {
         let cost = find(costs, program);
         let frames: Vec<String> = cost.frames.iter().map(ToString::to_string).collect();
         eprintln!(
