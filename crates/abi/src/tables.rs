@@ -24,8 +24,8 @@ pub struct Config {
     pub netns: u64,
     /// Depth of the services' cgroups, the root being 0.
     pub service_level: u32,
-    /// Whether legs of other namespaces are permitted (0) or blocked (1).
-    pub foreign_namespace: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Flows at one time.
     pub max_flows: u64,
     /// Flows at one time that one cgroup may open.
@@ -72,7 +72,7 @@ pub struct Service {
     /// How many of `udp6` count.
     pub bank: u16,
     /// Zero.
-    pub reserved2: u32,
+    pub reserved: u32,
     /// Ports of its UDP sockets for IPv6, all of one address.
     pub udp6: [u16; MAX_BANK],
     /// Ended by a zero.
@@ -193,8 +193,14 @@ pub struct Tables {
     pub redirect_count: u32,
     /// How many of `auth` count.
     pub auth_count: u32,
+    /// Whether legs of other namespaces are permitted (0) or blocked (1).
+    pub foreign_namespace: u8,
+    /// Whether what cannot be redirected is permitted (0) or blocked (1), where a redirect filter covers the application.
+    pub unredirectable: u8,
     /// 1 if a service listens on every address of the host.
-    pub any_address: u32,
+    pub any_address: u8,
+    /// Zero.
+    pub reserved: u8,
     /// By slot.
     pub services: [Service; MAX_SERVICES],
     /// In the order in which they are asked.
@@ -273,6 +279,8 @@ pub enum Refusal {
     NoRoute = 11,
     /// No token for a datagram flow, or no local port.
     NoPorts = 12,
+    /// It cannot be redirected.
+    Unredirectable = 13,
 }
 
 impl Refusal {
@@ -292,6 +300,7 @@ impl Refusal {
             Self::NoTables,
             Self::NoRoute,
             Self::NoPorts,
+            Self::Unredirectable,
         ]
         .into_iter()
         .find(|refusal| *refusal as u32 == code)
@@ -320,7 +329,29 @@ pub struct Event {
     pub reserved: u32,
 }
 
+/// What the kernel reports although nothing was refused: in place of a [`Refusal`], with the errno 0.
+pub const PASSED_FOREIGN_NAMESPACE: u32 = 64;
+
+/// A socket that was not made. Events are told apart by their size.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SocketEvent {
+    /// A [`Refusal`].
+    pub refusal: u32,
+    /// The errno the application got.
+    pub error: u32,
+    /// Address family.
+    pub family: u16,
+    /// `SOCK_STREAM` and the like.
+    pub socket_type: u16,
+    /// Number of the protocol.
+    pub protocol: u32,
+    /// Who called `socket`.
+    pub process: Process,
+}
+
 const _: () = {
+    assert!(size_of::<SocketEvent>() != size_of::<Event>());
     assert!(size_of::<Service>() == 168 + 2 * MAX_BANK);
     assert!(size_of::<Filter>() == 80);
     assert!(size_of::<Tables>() == 16 + size_of::<Service>() * MAX_SERVICES + 2 * 80 * MAX_FILTERS);

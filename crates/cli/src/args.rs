@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use waylay_core::FailurePolicy;
+use waylay_core::{FailurePolicy, ForeignNamespace, Unredirectable};
 
 use crate::{
     spec::{Builtin, Spec},
@@ -74,6 +74,8 @@ Examples:
       End a connection before a private key has passed, whichever way it goes.
   sudo waylay run --through guard=exec:'python3 guard.py' --through log -- ./build.sh
       A service of your own, called guard, before one that reports.
+  sudo waylay run --unredirectable permit -- ping -c 1 192.0.2.1
+      With sockets that nothing can inspect.
   sudo waylay run --through log --through adopt:127.0.0.1:5000='haproxy -db -f x.cfg' -- ./build.sh
       A proxy as it is, after a service that reports; docs/adopt has configurations.
   sudo waylay run -o json --log connections.json -- wget -q http://example.test/
@@ -117,6 +119,12 @@ pub(crate) struct RunArgs {
     /// What becomes of connections while a service is gone
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = OnFailure::Closed)]
     pub(crate) on_failure: OnFailure,
+    /// What becomes of sockets that cannot be redirected: UDP-Lite, SCTP, ICMP, raw, packet, vsock …
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Answer::Block)]
+    pub(crate) unredirectable: Answer,
+    /// What becomes of connections that COMMAND makes in another network namespace
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Answer::Permit)]
+    pub(crate) other_namespaces: Answer,
     /// Let COMMAND inherit network sockets, although what it does with them is not inspected
     #[arg(long)]
     pub(crate) keep_sockets: bool,
@@ -227,6 +235,32 @@ impl From<OnFailure> for FailurePolicy {
         match choice {
             OnFailure::Open => Self::Open,
             OnFailure::Closed => Self::Closed,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Answer {
+    /// They pass uninspected
+    Permit,
+    /// They are refused, with a line that says so
+    Block,
+}
+
+impl From<Answer> for Unredirectable {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Permit => Self::Permit,
+            Answer::Block => Self::Block,
+        }
+    }
+}
+
+impl From<Answer> for ForeignNamespace {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Permit => Self::Permit,
+            Answer::Block => Self::Block,
         }
     }
 }

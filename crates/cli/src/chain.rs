@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, ffi::OsString, net::SocketAddr};
 
 use thiserror::Error;
-use waylay_host::{Adoption, ServiceSpec};
+use waylay_host::{Adoption, ServiceSpec, Transports};
 use waylay_inspect::scan::Patterns;
 
 use crate::{
@@ -128,12 +128,19 @@ fn service(spec: &Spec, forgets: bool, patterns: &Patterns, name: String) -> Ser
         Service::Builtin(Builtin::Log) | Service::Exec { .. } | Service::Adopt { .. } => Vec::new(),
     };
     let (builtin, transports, command) = match &spec.service {
-        Service::Builtin(builtin) => (true, builtin.transports(), builtin_command(*builtin, forgets, &name)),
+        Service::Builtin(builtin) => (true, transports(*builtin), builtin_command(*builtin, forgets, &name)),
         Service::Exec { transports, command } | Service::Adopt { transports, command, .. } => {
             (false, *transports, shell_command(command))
         }
     };
     ServiceSpec { name, transports, builtin, command, input, adoption: adoption(&spec.service).cloned() }
+}
+
+const fn transports(builtin: Builtin) -> Transports {
+    match builtin {
+        Builtin::Log => Transports::TcpAndUdp,
+        Builtin::Scan => Transports::Tcp,
+    }
 }
 
 fn adoption(service: &Service) -> Option<&Adoption> {

@@ -73,6 +73,8 @@ fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
         identity: Identity::of_the_caller(args.user.as_deref())?,
         services,
         on_failure: args.on_failure.into(),
+        unredirectable: args.unredirectable.into(),
+        other_namespaces: args.other_namespaces.into(),
         keep_sockets: args.keep_sockets,
         patience: Duration::from_secs(args.patience),
         start_patience: Duration::from_secs(args.start_patience),

@@ -14,7 +14,7 @@ use std::{
 };
 
 use thiserror::Error;
-use waylay_core::{Event, FailurePolicy};
+use waylay_core::{Event, FailurePolicy, Refusal};
 use waylay_host::{Observer, Step};
 use waylay_inspect::report::{Outcome, Report};
 
@@ -37,6 +37,27 @@ pub(crate) fn complain(error: &dyn std::error::Error) {
 /// Prints what the user should know.
 fn notice(text: &str) {
     say(&format!("{} {text}", terminal::stderr().paint(Colour::Yellow, "waylay:")));
+}
+
+/// What the user can do about what was refused, or was not.
+fn remedy(event: &Event) -> &'static str {
+    match event {
+        Event::Refused { refusal: Refusal::Unredirectable, .. }
+        | Event::SocketRefused { refusal: Refusal::Unredirectable, .. } => {
+            " (--unredirectable permit lets it pass, uninspected)"
+        }
+        Event::Refused { refusal: Refusal::ForeignNamespace, .. }
+        | Event::SocketRefused { refusal: Refusal::ForeignNamespace, .. } => {
+            " (--other-namespaces permit lets it pass, uninspected)"
+        }
+        Event::LeftAlone { .. } => " (--other-namespaces block refuses such; said once a process)",
+        Event::Refused { .. }
+        | Event::SocketRefused { .. }
+        | Event::Redirected { .. }
+        | Event::Ended { .. }
+        | Event::Dropped { .. }
+        | Event::Lost { .. } => "",
+    }
 }
 
 /// Where reports go and how they look.
@@ -125,7 +146,7 @@ impl Observer for Output {
 
     fn refused(&self, event: &Event, service: Option<&str>) {
         let name = service.map_or_else(String::new, |service| format!(" ({service})"));
-        notice(&format!("{event}{name}"));
+        notice(&format!("{event}{name}{}", remedy(event)));
     }
 
     fn service_hung(&self, service: &str, waited: Duration) {

@@ -107,13 +107,6 @@ impl Builtin {
         }
     }
 
-    pub(crate) const fn transports(self) -> Transports {
-        match self {
-            Self::Log => Transports::TcpAndUdp,
-            Self::Scan => Transports::Tcp,
-        }
-    }
-
     fn named(name: &str) -> Option<Self> {
         [Self::Log, Self::Scan].into_iter().find(|builtin| builtin.name() == name)
     }

@@ -2,7 +2,7 @@
 
 use crate::address::{PortRange, Prefix};
 use crate::leg::{Facts, Flags, Protocol};
-use crate::process::FileId;
+use crate::process::{FileId, Process};
 
 /// What must hold for a filter to match. An absent condition always holds.
 ///
@@ -37,6 +37,15 @@ impl Conditions {
             && holds(self.uid, |uid| uid == facts.uid)
             && holds(self.cgroup, |cgroup| cgroup == facts.cgroup)
             && holds(self.via_exe, |exe| exe == facts.via_exe)
+    }
+
+    /// Whether those about the application hold of a process that acts for itself, whatever the others ask.
+    #[must_use]
+    pub fn match_application(&self, process: &Process) -> bool {
+        holds(self.exe, |exe| exe == process.exe)
+            && holds(self.uid, |uid| uid == process.uid)
+            && holds(self.cgroup, |cgroup| cgroup == process.cgroup)
+            && holds(self.via_exe, |exe| exe == process.exe)
     }
 }
 

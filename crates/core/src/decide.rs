@@ -9,7 +9,7 @@
 //! 3. The leg gets its [`Chain`]: the one it carries, or, where a service dials without records, one that excludes that service
 //!    and every earlier one.
 //! 4. The redirect is chosen, purely: the first service in order that the chain does not exclude, that is not the caller and
-//!    that has a matching filter. Absence asks its failure policy, a full backlog refuses, and so does a full chain in front of a
+//!    that has a matching filter. A group of hosts has no service; [`Policy::unredirectable`] answers for it. Absence asks its failure policy, a full backlog refuses, and so does a full chain in front of a
 //!    service that fails closed. If that layer wants anything at all of a destination without a route, the leg is refused with the
 //!    error the kernel has for it: an engine may learn of a new route late, and what is refused too long has not got past anybody.
 //! 5. The *original* destination is authorised. A block wins over everything that the redirect layer decided, refusals included, so
@@ -21,6 +21,7 @@ use crate::ids::{FilterId, SublayerId};
 use crate::leg::{Facts, Flags, Leg};
 use crate::model::{Action, FailurePolicy, Filter, Right, Service};
 use crate::policy::Policy;
+use crate::sockets::Unredirectable;
 use crate::trace::{AuthEffect, SkipReason, Trace, TraceStep};
 use crate::verdict::{Refusal, Verdict};
 use crate::world::{
@@ -111,7 +112,7 @@ pub(crate) fn settle_outside_policy(
     Some(verdict)
 }
 
-fn answer_foreign(foreign: ForeignNamespace) -> Verdict {
+pub(crate) fn answer_foreign(foreign: ForeignNamespace) -> Verdict {
     match foreign {
         ForeignNamespace::Permit => Verdict::Direct,
         ForeignNamespace::Block => Verdict::Refuse(Refusal::ForeignNamespace),
@@ -176,6 +177,9 @@ impl Chooser<'_> {
     }
 
     fn ask_services(&self, trace: &mut Trace) -> Choice {
+        if self.leg.is_to_a_group() {
+            return self.judge_group(trace);
+        }
         for service in self.policy.services() {
             match self.consider(service) {
                 Answer::Takes(hop) => {
@@ -190,6 +194,21 @@ impl Chooser<'_> {
             }
         }
         Choice::Direct
+    }
+
+    /// No service can stand in for a group of hosts: if one is wanted, the policy's switch answers.
+    fn judge_group(&self, trace: &mut Trace) -> Choice {
+        let is_wanted = self.policy.services().iter().any(|service| self.match_filter(service).is_ok());
+        match (is_wanted, self.policy.unredirectable()) {
+            (true, Unredirectable::Block) => {
+                trace.push(TraceStep::RedirectRefused(Refusal::Unredirectable));
+                Choice::Refuse(Refusal::Unredirectable)
+            }
+            (true, Unredirectable::Permit) | (false, _) => {
+                trace.push(TraceStep::Unredirectable);
+                Choice::Direct
+            }
+        }
     }
 
     fn consider(&self, service: &Service) -> Answer {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::chain::Hop;
 use crate::leg::Protocol;
+use crate::sockets::SocketKind;
 use crate::verdict::Refusal;
 
 /// Something an engine did.
@@ -23,6 +24,18 @@ pub enum Event {
     Refused {
         /// Why; it names the service or filter concerned.
         refusal: Refusal,
+        /// The leg.
+        leg: LegSummary,
+    },
+    /// A socket was not made.
+    SocketRefused {
+        /// Why.
+        refusal: Refusal,
+        /// The socket.
+        socket: SocketSummary,
+    },
+    /// A leg of another network namespace was left alone; told once of each process and namespace.
+    LeftAlone {
         /// The leg.
         leg: LegSummary,
     },
@@ -58,6 +71,25 @@ pub struct LegSummary {
     pub destination: SocketAddr,
 }
 
+/// What an event says of a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketSummary {
+    /// What it was to be.
+    pub kind: SocketKind,
+    /// The process that asked for it.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Its command name; see [`LegSummary::comm`].
+    pub comm: String,
+}
+
+impl fmt::Display for SocketSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}] {}", self.comm.escape_debug(), self.pid, self.kind)
+    }
+}
+
 impl fmt::Display for LegSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}[{}] {} {}", self.comm.escape_debug(), self.pid, self.protocol, self.destination)
@@ -71,6 +103,10 @@ impl fmt::Display for Event {
                 write!(f, "{leg}: redirected to {} by {}, flow {flow:016x}", hop.service, hop.filter)
             }
             Self::Refused { refusal, leg } => write!(f, "{leg}: refused with {}: {refusal}", refusal.errno()),
+            Self::SocketRefused { refusal, socket } => {
+                write!(f, "{socket}: refused with {}: {refusal}", refusal.errno())
+            }
+            Self::LeftAlone { leg } => write!(f, "{leg}: left alone: another network namespace"),
             Self::Ended { flow } => write!(f, "flow {flow:016x} ended"),
             Self::Dropped { count } => {
                 write!(f, "{count} idle UDP flows were dropped to make room for others")

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Reading order: [`model`] and [`conditions`] (what people write), [`leg`] and [`chain`] (what a connection brings with it),
-//! [`world`] and [`routes`] (how things stand), [`mod@decide`] and [`verdict`] (what follows), [`tables`] (the same in flat form),
+//! [`world`] and [`routes`] (how things stand), [`mod@decide`] and [`verdict`] (what follows), [`sockets`] (what becomes of those that can't be redirected),
+//! [`tables`] (the same in flat form),
 //! [`event`] (what engines report). The small nouns are in [`ids`], [`address`] and [`process`].
 
 pub mod address;
@@ -25,6 +26,7 @@ pub mod policy;
 pub mod process;
 pub mod routes;
 pub mod slots;
+pub mod sockets;
 pub mod tables;
 pub mod trace;
 pub mod verdict;
@@ -34,7 +36,7 @@ pub use address::{PortRange, PortRangeError, Prefix, PrefixError, normal_form};
 pub use chain::{Chain, ChainError, Hop, MAX_HOPS, Records, RedirectState, ServiceSet, state};
 pub use conditions::{Conditions, FlagConditions};
 pub use decide::{Decision, decide};
-pub use event::{Event, LegSummary};
+pub use event::{Event, LegSummary, SocketSummary};
 pub use ids::{FilterId, ServiceId, SublayerId};
 pub use leg::{Facts, Flags, Leg, Protocol};
 pub use model::{Action, AuthRule, Errno, FailurePolicy, Filter, Layer, Right, Service, Sublayer};
@@ -43,6 +45,7 @@ pub use policy::{Limit, LimitError, MAX_SERVICES, Policy, PolicyError};
 pub use process::{FileId, Process};
 pub use routes::{Reach, Routes};
 pub use slots::{SlotError, SlotInUse, Slots};
+pub use sockets::{NewSocket, SocketKind, SocketReach, SocketVerdict, Unredirectable, decide_socket};
 pub use tables::{AuthOutcome, MAX_FILTERS, TableAuthFilter, TableFilter, TableService, Tables};
 pub use trace::{AuthEffect, SkipReason, Trace, TraceStep};
 pub use verdict::{Refusal, Verdict};

@@ -8,6 +8,7 @@ use crate::chain::ServiceSet;
 use crate::ids::{FilterId, ServiceId, SublayerId};
 use crate::model::{AuthRule, Filter, Layer, Service, Sublayer};
 use crate::order::{OrderError, solve};
+use crate::sockets::Unredirectable;
 use crate::world::ForeignNamespace;
 
 /// Services of one policy. Excluded sets are kept as masks of this many bits.
@@ -20,6 +21,7 @@ pub struct Policy {
     sublayers: Vec<Sublayer>,
     filters: Vec<Filter>,
     foreign_namespace: ForeignNamespace,
+    unredirectable: Unredirectable,
 }
 
 /// Why declarations do not make a policy.
@@ -110,7 +112,8 @@ impl fmt::Display for Limit {
 }
 
 impl Policy {
-    /// Checks the declarations and solves the order. Legs of foreign namespaces pass; see [`Policy::with_foreign_namespace`].
+    /// Checks the declarations and solves the order. Legs of foreign namespaces pass, and what cannot be redirected is
+    /// refused; see [`Policy::with_foreign_namespace`] and [`Policy::with_unredirectable`].
     pub fn new(
         services: Vec<Service>,
         sublayers: Vec<Sublayer>,
@@ -135,6 +138,7 @@ impl Policy {
             sublayers: heaviest_first(sublayers, |sublayer| (Reverse(sublayer.weight), sublayer.id)),
             filters: heaviest_first(filters, |filter| (Reverse(filter.weight), filter.id)),
             foreign_namespace: ForeignNamespace::default(),
+            unredirectable: Unredirectable::default(),
         })
     }
 
@@ -142,6 +146,12 @@ impl Policy {
     #[must_use]
     pub fn with_foreign_namespace(self, foreign_namespace: ForeignNamespace) -> Self {
         Self { foreign_namespace, ..self }
+    }
+
+    /// The same policy with another rule for what cannot be redirected.
+    #[must_use]
+    pub fn with_unredirectable(self, unredirectable: Unredirectable) -> Self {
+        Self { unredirectable, ..self }
     }
 
     /// The services in their solved order.
@@ -166,6 +176,12 @@ impl Policy {
     #[must_use]
     pub const fn foreign_namespace(&self) -> ForeignNamespace {
         self.foreign_namespace
+    }
+
+    /// What becomes of what cannot be redirected.
+    #[must_use]
+    pub const fn unredirectable(&self) -> Unredirectable {
+        self.unredirectable
     }
 
     /// The service of this id.

@@ -11,6 +11,7 @@ use crate::leg::{Facts, Flags, Leg};
 use crate::model::{Action, Errno, FailurePolicy, Right};
 use crate::policy::{Limit, LimitError, Policy};
 use crate::slots::Slots;
+use crate::sockets::Unredirectable;
 use crate::trace::Trace;
 use crate::verdict::{Refusal, Verdict};
 use crate::world::{Availability, ForeignNamespace, Room, Route, World};
@@ -25,6 +26,7 @@ pub struct Tables {
     redirect_filters: Vec<TableFilter>,
     auth_filters: Vec<TableAuthFilter>,
     foreign_namespace: ForeignNamespace,
+    unredirectable: Unredirectable,
     slots: Slots,
 }
 
@@ -97,6 +99,7 @@ impl Tables {
             redirect_filters: compile_redirect_filters(policy, &services),
             auth_filters: compile_auth_filters(policy),
             foreign_namespace: policy.foreign_namespace(),
+            unredirectable: policy.unredirectable(),
             services,
             slots,
         })
@@ -124,6 +127,12 @@ impl Tables {
     #[must_use]
     pub const fn foreign_namespace(&self) -> ForeignNamespace {
         self.foreign_namespace
+    }
+
+    /// What becomes of what cannot be redirected.
+    #[must_use]
+    pub const fn unredirectable(&self) -> Unredirectable {
+        self.unredirectable
     }
 
     /// The slots in use, those of gone services included. The next tables are compiled keeping them.
@@ -197,7 +206,11 @@ impl Tables {
         let chain = self.effective_chain(leg, records, caller);
         let facts = Facts::new(leg, &chain);
         let skip = self.mask_of(chain.excluded()) | caller.map_or(0, |service| bit(service.slot));
-        let choice = self.choose(&facts, skip, chain.is_full(), world);
+        let choice = if leg.is_to_a_group() {
+            self.judge_group(&facts, skip)
+        } else {
+            self.choose(&facts, skip, chain.is_full(), world)
+        };
         let choice = match (choice, world.route) {
             (Ok(Some(_)) | Err(_), Route::Missing(errno)) => Err(Refusal::NoRoute { errno }),
             (choice, Route::Missing(_) | Route::Exists) => choice,
@@ -226,6 +239,13 @@ impl Tables {
                 Chain::forgotten(self.services_of(service.prefix_mask), leg.caller)
             }
             (Records::None, None) => Chain::default(),
+        }
+    }
+
+    fn judge_group(&self, facts: &Facts, skip: u64) -> Result<Option<Hop>, Refusal> {
+        match (self.classify_redirect(facts, skip), self.unredirectable) {
+            (Some(_), Unredirectable::Block) => Err(Refusal::Unredirectable),
+            (Some(_), Unredirectable::Permit) | (None, _) => Ok(None),
         }
     }
 

@@ -34,6 +34,8 @@ pub enum TraceStep {
         /// The service that dials.
         service: ServiceId,
     },
+    /// The destination is a group of hosts, which no service can stand in for, and it is permitted.
+    Unredirectable,
     /// The service does not get the connection, and the next one is tried.
     Skipped {
         /// The service.
@@ -152,6 +154,7 @@ impl TraceStep {
                     names.service(*service)
                 )
             }
+            Self::Unredirectable => f.write_str("the destination is a group of hosts: not redirected"),
             Self::Skipped { service, reason } => write!(f, "{}: skipped, {reason}", names.service(*service)),
             Self::Chosen(hop) => write!(f, "{}: chosen by {}", names.service(hop.service), hop.filter),
             Self::RedirectRefused(refusal) => write!(f, "not redirected: {refusal}"),

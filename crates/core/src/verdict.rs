@@ -58,6 +58,9 @@ pub enum Refusal {
     },
     /// The policy blocks legs of foreign network namespaces.
     ForeignNamespace,
+    /// It cannot be redirected (the kind of socket, or a destination that is a group of hosts), and the application is one whose
+    /// connections are.
+    Unredirectable,
     /// The destination has no route; the application sees the kernel's own error.
     NoRoute {
         /// That error.
@@ -81,7 +84,7 @@ impl Refusal {
             Self::Blocked { errno, .. } | Self::NoRoute { errno } => errno,
             Self::ServiceAbsent { .. } | Self::BacklogFull { .. } => Errno::ECONNREFUSED,
             Self::HopLimit { .. } | Self::ListenerDialled { .. } => Errno::ECONNREFUSED,
-            Self::ForeignNamespace => Errno::EACCES,
+            Self::ForeignNamespace | Self::Unredirectable => Errno::EACCES,
             Self::Shortage(_) => Errno::ENOBUFS,
         }
     }
@@ -98,6 +101,7 @@ impl fmt::Display for Refusal {
                 write!(f, "a listener of {service} was dialled past the engine")
             }
             Self::ForeignNamespace => f.write_str("another network namespace"),
+            Self::Unredirectable => f.write_str("it cannot be redirected"),
             Self::NoRoute { .. } => f.write_str("the destination has no route"),
             Self::Shortage(resource) => write!(f, "no {resource} left"),
         }

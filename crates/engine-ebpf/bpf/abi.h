@@ -209,6 +209,11 @@ struct wl_key {
 	__u64 k1;
 };
 
+enum wl_unredirectable {
+	WL_UNREDIRECTABLE_PERMIT = 0,
+	WL_UNREDIRECTABLE_BLOCK = 1,
+};
+
 enum wl_foreign_namespace {
 	WL_FOREIGN_PERMIT = 0,
 	WL_FOREIGN_BLOCK = 1,
@@ -217,7 +222,7 @@ enum wl_foreign_namespace {
 struct wl_config {
 	__u64 netns; /* cookie of the namespace the services listen in */
 	__u32 service_level; /* depth of the services' cgroups */
-	__u32 foreign_namespace;
+	__u32 reserved;
 	__u64 max_flows;
 	__u64 max_flows_per_cgroup;
 	__u64 max_datagram_flows;
@@ -248,7 +253,7 @@ struct wl_service {
 	__u32 flags; /* enum wl_service_flag */
 	__u16 udp4; /* port of its UDP socket for IPv4; 0: none */
 	__u16 bank; /* how many of `udp6` count */
-	__u32 reserved2;
+	__u32 reserved;
 	__u16 udp6[WL_MAX_BANK];
 	char name[WL_NAME_LEN];
 };
@@ -319,7 +324,10 @@ struct wl_tables {
 	__u32 service_count;
 	__u32 redirect_count;
 	__u32 auth_count;
-	__u32 any_address; /* 1: a service listens on every address of the host */
+	__u8 foreign_namespace; /* enum wl_foreign_namespace */
+	__u8 unredirectable;	/* enum wl_unredirectable */
+	__u8 any_address;	/* 1: a service listens on every address of the host */
+	__u8 reserved;
 	struct wl_service services[WL_MAX_SERVICES]; /* by slot */
 	struct wl_filter redirect[WL_MAX_FILTERS];
 	struct wl_filter auth[WL_MAX_FILTERS];
@@ -377,6 +385,12 @@ enum wl_refusal {
 	WL_REFUSED_NO_TABLES = 10,
 	WL_REFUSED_NO_ROUTE = 11,
 	WL_REFUSED_NO_PORTS = 12,
+	WL_REFUSED_UNREDIRECTABLE = 13,
+};
+
+/* What is reported although nothing was refused. */
+enum wl_passed {
+	WL_PASSED_FOREIGN_NAMESPACE = 64,
 };
 
 struct wl_event {
@@ -388,4 +402,20 @@ struct wl_event {
 	struct wl_process process;
 	__u32 protocol;
 	__u32 reserved;
+};
+
+/* A socket that was not made. User space tells the two events by their size. */
+struct wl_socket_event {
+	__u32 refusal;
+	__u32 error;
+	__u16 family;
+	__u16 type;
+	__u32 protocol;
+	struct wl_process process;
+};
+
+/* Whose legs of another network namespace have been reported. */
+struct wl_visitor {
+	__u64 netns;
+	__u64 start_time_ns; /* of the process, since boot */
 };

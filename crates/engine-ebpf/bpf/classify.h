@@ -54,27 +54,32 @@ static inline __attribute__((always_inline)) bool wl_asks(const struct wl_filter
 	return *(const volatile __u32 *)&f->conditions & condition;
 }
 
+/* The conditions about the application and about the process that calls. */
+static inline __attribute__((always_inline)) bool wl_application_matches(const struct wl_filter *f,
+									  const struct wl_leg *leg)
+{
+	const struct wl_origin *app = &leg->origin;
+	const struct wl_process *via = &leg->caller;
+
+	if (wl_asks(f, WL_IF_EXE) && (f->exe_inode != app->exe_inode || f->exe_device != app->exe_device))
+		return false;
+	if (wl_asks(f, WL_IF_UID) && f->uid != app->uid)
+		return false;
+	if (wl_asks(f, WL_IF_CGROUP) && f->cgroup != app->cgroup)
+		return false;
+	return !wl_asks(f, WL_IF_VIA_EXE) ||
+	       (f->via_exe_inode == via->exe_inode && f->via_exe_device == via->exe_device);
+}
+
 WL_GLOBAL int wl_filter_matches(const struct wl_filter *f, const struct wl_leg *leg)
 {
-	const struct wl_origin *app;
-	const struct wl_process *via;
-
 	if (!f || !leg)
 		return 0;
-	app = &leg->origin;
-	via = &leg->caller;
 	if (wl_asks(f, WL_IF_PROTOCOL) && f->protocol != leg->protocol)
 		return 0;
 	if (wl_asks(f, WL_IF_PORTS) && (leg->remote.port < f->port_first || leg->remote.port > f->port_last))
 		return 0;
-	if (wl_asks(f, WL_IF_EXE) && (f->exe_inode != app->exe_inode || f->exe_device != app->exe_device))
-		return 0;
-	if (wl_asks(f, WL_IF_UID) && f->uid != app->uid)
-		return 0;
-	if (wl_asks(f, WL_IF_CGROUP) && f->cgroup != app->cgroup)
-		return 0;
-	if (wl_asks(f, WL_IF_VIA_EXE) &&
-	    (f->via_exe_inode != via->exe_inode || f->via_exe_device != via->exe_device))
+	if (!wl_application_matches(f, leg))
 		return 0;
 	if (wl_asks(f, leg->redirected ? WL_IF_NOT_REDIRECTED : WL_IF_REDIRECTED))
 		return 0;

@@ -65,6 +65,14 @@ static __always_inline void wl_caller(struct wl_process *p)
 	p->uid = (__u32)bpf_get_current_uid_gid();
 }
 
+static __always_inline void wl_originates(struct wl_leg *leg, const struct wl_process *application)
+{
+	leg->origin.exe_device = application->exe_device;
+	leg->origin.exe_inode = application->exe_inode;
+	leg->origin.cgroup = application->cgroup;
+	leg->origin.uid = application->uid;
+}
+
 /* The rest, for what is remembered or reported. */
 static __always_inline void wl_introduce(struct wl_process *p)
 {

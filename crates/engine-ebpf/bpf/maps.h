@@ -10,6 +10,7 @@
 #define WL_MAX_SELECTIONS 16384
 #define WL_MAX_PROGRESS (WL_MAX_SERVICES * 2 * WL_MAX_LISTENERS)
 #define WL_MAX_ROUTES 16384
+#define WL_MAX_VISITORS 4096
 
 /* User space writes these. */
 
@@ -248,6 +249,14 @@ struct {
 	__uint(max_entries, 256 * 1024);
 } events SEC(".maps");
 
+/* Who has been reported as dialling from another network namespace. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, WL_MAX_VISITORS);
+	__type(key, struct wl_visitor);
+	__type(value, __u8);
+} visitors SEC(".maps");
+
 /* Reports that found no room in `events`. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -279,6 +288,7 @@ const struct {
 	struct wl_context context;
 	struct wl_named_chain chain;
 	struct wl_event event;
+	struct wl_socket_event socket_event;
 	struct wl_route_key route_key;
 	struct wl_route route;
 	struct wl_reply reply;

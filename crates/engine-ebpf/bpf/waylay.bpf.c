@@ -6,6 +6,7 @@
  *   sockops         carries the flow from the client's socket to the accepted one
  *   getpeername4/6  shows the application the address it asked for
  *   getsockname4/6  and the one it would have started from
+ *   sockets.h       refuses sockets that cannot be redirected
  *   sockopt.h       answers the services' questions, takes records from them
  *   sock_release    ends flows, together with sockops
  *
@@ -17,22 +18,17 @@
 #include "siphash.h"
 #include "handle.h"
 #include "classify.h"
+#include "unredirectable.h"
 #include "maps.h"
 #include "facts.h"
 #include "flows.h"
 #include "effect.h"
+#include "datagram_flows.h"
 #include "datagrams.h"
 #include "sockopt.h"
+#include "sockets.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
-
-static __always_inline void wl_originates(struct wl_leg *leg, const struct wl_process *application)
-{
-	leg->origin.exe_device = application->exe_device;
-	leg->origin.exe_inode = application->exe_inode;
-	leg->origin.cgroup = application->cgroup;
-	leg->origin.uid = application->uid;
-}
 
 /* The chain the leg brings along: records that its own service set on the
  * socket, or what leaving a service without records excludes. */
@@ -69,10 +65,13 @@ static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_conne
 {
 	__u64 skip = c->excluded;
 	bool ip4 = wl_takes_ip4(&c->leg);
+	bool group = c->leg.protocol == SOCK_PROTO_UDP && wl_is_group(c->leg.remote.ip);
 
 	choice->filter = -1;
 	choice->refusal = 0;
 	choice->error = ECONNREFUSED;
+	if (group && c->tables->unredirectable == WL_UNREDIRECTABLE_PERMIT)
+		return;
 	if (c->leg.caller_slot < WL_MAX_SERVICES)
 		skip |= 1ULL << c->leg.caller_slot;
 	for (int i = 0; i < WL_MAX_SERVICES; i++) {
@@ -87,6 +86,11 @@ static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_conne
 		slot = c->tables->redirect[f].slot & (WL_MAX_SERVICES - 1);
 		service = &c->tables->services[slot];
 		choice->filter = f;
+		if (group) {
+			choice->refusal = WL_REFUSED_UNREDIRECTABLE;
+			choice->error = EACCES;
+			return;
+		}
 		if (c->hop_count >= WL_MAX_HOPS) {
 			choice->refusal = WL_REFUSED_HOP_LIMIT;
 		} else {
@@ -181,22 +185,9 @@ static __always_inline int wl_meet(struct bpf_sock_addr *ctx, struct wl_connect 
 		return wl_refuse(&c->leg, WL_REFUSED_NO_TABLES, ENOBUFS, 0, 0);
 	if (bpf_get_netns_cookie(ctx) == c->config->netns)
 		return WL_GO_ON;
-	if (c->config->foreign_namespace == WL_FOREIGN_PERMIT)
-		return WL_PASS;
+	if (c->tables->foreign_namespace == WL_FOREIGN_PERMIT)
+		return wl_leave_alone(ctx, &c->leg);
 	return wl_refuse(&c->leg, WL_REFUSED_FOREIGN_NAMESPACE, EACCES, 0, 0);
-}
-
-/* One of ours that listens on every address of this host is dialled by each of them. */
-static __always_inline const struct wl_listener_owner *wl_listener_at_any_address(struct bpf_sock_addr *ctx,
-										   const struct wl_connect *c)
-{
-	const struct wl_address *remote = &c->leg.remote;
-	const struct wl_listener_owner *owner;
-	struct wl_address any = *remote;
-
-	wl_make_unspecified(any.ip);
-	owner = wl_listener_at(ctx, c->config, any.ip, any.port, SOCK_PROTO_TCP);
-	return owner && owner->instance == wl_instance() && wl_is_here(remote) ? owner : NULL;
 }
 
 /* The verdict, or WL_GO_ON with what has been chosen. */
@@ -229,9 +220,7 @@ static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
 	verdict = wl_meet(ctx, &c);
 	if (verdict != WL_GO_ON)
 		return verdict;
-	owner = wl_listener_at(ctx, c.config, c.leg.remote.ip, c.leg.remote.port, SOCK_PROTO_TCP);
-	if (!owner && c.tables->any_address)
-		owner = wl_listener_at_any_address(ctx, &c);
+	owner = wl_listener_at(ctx, &c);
 	if (owner && owner->instance != wl_instance())
 		return WL_PASS;
 	if (owner)

@@ -7,7 +7,11 @@ use libbpf_rs::ObjectBuilder;
 
 use crate::{
     error::EbpfError,
-    load::{OBJECT, SCOPE_PROGRAMS, SERVICE_PROGRAMS, WALK_PROGRAMS, quiet_libbpf},
+    families,
+    load::{
+        OBJECT, SCOPE_PROGRAMS, SERVICE_PROGRAMS, WALK_PROGRAMS, leave_out_what_the_kernel_lacks,
+        quiet_libbpf,
+    },
     sys::{self, ProgramInfo},
 };
 
@@ -40,7 +44,8 @@ pub const STACK_UNIT: u32 = 32;
 /// answer.
 pub fn measure_programs() -> Result<Vec<Cost>, EbpfError> {
     quiet_libbpf();
-    let open = ObjectBuilder::default().open_memory(OBJECT).map_err(EbpfError::of_load)?;
+    let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(EbpfError::of_load)?;
+    leave_out_what_the_kernel_lacks(&mut open);
     let (object, logs) = sys::load_with_logs(open).map_err(EbpfError::of_load)?;
     let measure = |program| {
         let loaded = object.progs().find(|loaded| loaded.name() == program);
@@ -59,11 +64,14 @@ pub fn measure_programs() -> Result<Vec<Cost>, EbpfError> {
             frames,
         })
     };
-    every_program().map(measure).collect()
+    every_program()
+        .filter(|program| *program != families::PROGRAM || families::has_the_hook())
+        .map(measure)
+        .collect()
 }
 
 fn every_program() -> impl Iterator<Item = &'static str> {
-    SCOPE_PROGRAMS.into_iter().chain(SERVICE_PROGRAMS).chain(WALK_PROGRAMS)
+    SCOPE_PROGRAMS.into_iter().chain([families::PROGRAM]).chain(SERVICE_PROGRAMS).chain(WALK_PROGRAMS)
 }
 
 /// From the verifier's `stack depth 144+16+0`, or in other kernels `… max 160`.

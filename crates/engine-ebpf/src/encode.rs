@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use waylay_abi::{self as abi, FilterCondition};
 use waylay_core::{
-    Action, Conditions, FailurePolicy, FlagConditions, Protocol, Right, TableAuthFilter, TableFilter,
-    TableService, Tables,
+    Action, Conditions, FailurePolicy, FlagConditions, ForeignNamespace, Protocol, Right, TableAuthFilter,
+    TableFilter, TableService, Tables, Unredirectable,
 };
 use waylay_engine::{Endpoint, LocalName};
 use zerocopy::FromZeros;
@@ -16,10 +16,18 @@ use zerocopy::FromZeros;
 #[must_use]
 pub fn encode(tables: &Tables, endpoints: &[Endpoint]) -> Box<abi::Tables> {
     let mut out = Box::new(abi::Tables::new_zeroed());
+    out.foreign_namespace = match tables.foreign_namespace() {
+        ForeignNamespace::Permit => 0,
+        ForeignNamespace::Block => 1,
+    };
+    out.unredirectable = match tables.unredirectable() {
+        Unredirectable::Permit => 0,
+        Unredirectable::Block => 1,
+    };
     for service in tables.services() {
         let endpoint = endpoints.iter().find(|endpoint| endpoint.service == service.id);
         out.services[usize::from(service.slot)] = encode_service(service, endpoint);
-        out.any_address |= u32::from(endpoint.is_some_and(listens_everywhere));
+        out.any_address |= u8::from(endpoint.is_some_and(listens_everywhere));
         out.service_count = out.service_count.max(u32::from(service.slot) + 1);
     }
     for (to, from) in out.redirect.iter_mut().zip(tables.redirect_filters()) {
@@ -62,7 +70,7 @@ fn encode_service(service: &TableService, endpoint: Option<&Endpoint>) -> abi::S
         flags: endpoint.map_or(0, |endpoint| flags(endpoint.local_name)),
         udp4: endpoint.and_then(|endpoint| endpoint.udp4).unwrap_or(0),
         bank: u16::try_from(bank.len()).unwrap_or(0),
-        reserved2: 0,
+        reserved: 0,
         udp6,
         name,
     }

@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd},
@@ -19,9 +19,10 @@ use zerocopy::IntoBytes;
 use crate::{
     carried::carried_slots,
     claims::Claims,
-    encode::{encode, reached_by},
+    encode::encode,
     error::EbpfError,
     event::EventSource,
+    families,
     load::{Loaded, SCOPE_PROGRAMS, SERVICE_PROGRAMS, tables_map},
     progress::{self, ProgressReader},
     registry::{Registered, Registry},
@@ -47,6 +48,7 @@ pub struct EbpfEngine {
     slots: SharedSlots,
     endpoints: BTreeMap<ServiceId, Endpoint>,
     events: Option<EventSource>,
+    guards_families: bool,
 }
 
 impl EbpfEngine {
@@ -74,6 +76,7 @@ impl EbpfEngine {
             slots: SharedSlots::default(),
             endpoints: BTreeMap::new(),
             events: None,
+            guards_families: false,
         })
     }
 
@@ -99,7 +102,15 @@ impl EbpfEngine {
         for program in SCOPE_PROGRAMS {
             self.attach_program(program, &cgroup, program)?;
         }
+        self.guards_families = families::asks_about_every_family()
+            && self.attach_program(families::PROGRAM, &cgroup, families::PROGRAM).is_ok();
         Ok(())
+    }
+
+    /// Whether the programs are asked about sockets of every family, and not only of IPv4 and IPv6. Known once they are attached.
+    #[must_use]
+    pub const fn guards_every_family(&self) -> bool {
+        self.guards_families
     }
 
     /// Says whether services live; it can go to another thread.
@@ -338,10 +349,9 @@ fn listeners(endpoint: &Endpoint) -> [Vec<SocketAddr>; 2] {
     [tcp4.collect(), tcp6.collect()]
 }
 
-/// All that it listens on; where it is on every address, also the one by which it is reached.
+/// All that it listens on.
 fn registered(endpoint: &Endpoint) -> Vec<Registered> {
     let tcp = listeners(endpoint).into_iter().flatten();
-    let tcp = tcp.flat_map(|address| BTreeSet::from([address, reached_by(address)]));
     let tcp = tcp.map(|address| Registered { protocol: Protocol::Tcp, address });
     let udp4 = endpoint.udp4.iter().map(|&port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
     let udp6 = endpoint.udp6.iter().map(|&port| SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
@@ -383,13 +393,27 @@ pub fn capabilities() -> Capabilities {
         (Feature::Authorise, CapabilityState::Available),
         (Feature::Records, CapabilityState::Available),
         (Feature::HideRedirection, CapabilityState::Available),
-        (Feature::Enforcement, missing("programs for sockets other than TCP")),
+        (Feature::Enforcement, of_every_family()),
+        (Feature::RefuseSockets, CapabilityState::Available),
+        (Feature::RefuseFamilies, of_every_family()),
         (Feature::OutliveOwner, CapabilityState::Available),
         (Feature::HostScope, missing("a daemon")),
     ]
     .into_iter()
     .map(|(feature, state)| Capability { feature, state })
     .collect()
+}
+
+fn of_every_family() -> CapabilityState {
+    if families::asks_about_every_family() {
+        return CapabilityState::Available;
+    }
+    CapabilityState::Missing {
+        needs: "CONFIG_BPF_LSM=y, and bpf among the security modules in force (/sys/kernel/security/lsm)"
+            .into(),
+        remedy: "add bpf to lsm= on the kernel's command line; until then waylay run has a seccomp filter"
+            .into(),
+    }
 }
 
 const ALIVE: u32 = 1;

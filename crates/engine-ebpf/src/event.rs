@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, RingBufferBuilder};
 use waylay_abi::{self as abi, comm_to_string};
-use waylay_core::{Errno, Event, FilterId, LegSummary, Protocol, Refusal, Resource, ServiceId};
+use waylay_core::{
+    Errno, Event, FilterId, LegSummary, Protocol, Refusal, Resource, ServiceId, SocketKind, SocketSummary,
+};
 use zerocopy::FromBytes;
 
 use crate::error::EbpfError;
@@ -70,8 +72,43 @@ fn error(source: libbpf_rs::Error) -> EbpfError {
 }
 
 pub(crate) fn decode(bytes: &[u8]) -> Option<Event> {
-    let event = abi::Event::read_from_bytes(bytes).ok()?;
-    let refusal = decode_refusal(&event)?;
+    match abi::SocketEvent::read_from_bytes(bytes) {
+        Ok(event) => decode_socket(&event),
+        Err(_) => decode_leg(&abi::Event::read_from_bytes(bytes).ok()?),
+    }
+}
+
+fn decode_socket(event: &abi::SocketEvent) -> Option<Event> {
+    let kind = SocketKind {
+        family: event.family,
+        socket_type: event.socket_type,
+        protocol: u16::try_from(event.protocol).ok()?,
+    };
+    let refusal = match abi::Refusal::from_code(event.refusal)? {
+        abi::Refusal::Unredirectable => Refusal::Unredirectable,
+        abi::Refusal::ForeignNamespace => Refusal::ForeignNamespace,
+        abi::Refusal::NoTables => Refusal::Shortage(Resource::Flows),
+        abi::Refusal::Blocked
+        | abi::Refusal::ServiceAbsent
+        | abi::Refusal::BacklogFull
+        | abi::Refusal::HopLimit
+        | abi::Refusal::ListenerDialled
+        | abi::Refusal::NoFlows
+        | abi::Refusal::NoFlowsOfCgroup
+        | abi::Refusal::NoSocketStorage
+        | abi::Refusal::NoPorts
+        | abi::Refusal::NoRoute => return None,
+    };
+    let socket = SocketSummary {
+        kind,
+        pid: event.process.pid,
+        uid: event.process.uid,
+        comm: comm_to_string(&event.process.comm),
+    };
+    Some(Event::SocketRefused { refusal, socket })
+}
+
+fn decode_leg(event: &abi::Event) -> Option<Event> {
     let leg = LegSummary {
         protocol: if event.protocol == UDP { Protocol::Udp } else { Protocol::Tcp },
         pid: event.process.pid,
@@ -79,7 +116,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Event> {
         comm: comm_to_string(&event.process.comm),
         destination: event.destination.into(),
     };
-    Some(Event::Refused { refusal, leg })
+    if event.refusal == abi::PASSED_FOREIGN_NAMESPACE {
+        return Some(Event::LeftAlone { leg });
+    }
+    Some(Event::Refused { refusal: decode_refusal(event)?, leg })
 }
 
 fn decode_refusal(event: &abi::Event) -> Option<Refusal> {
@@ -94,6 +134,7 @@ fn decode_refusal(event: &abi::Event) -> Option<Refusal> {
         abi::Refusal::HopLimit => Refusal::HopLimit { service },
         abi::Refusal::ListenerDialled => Refusal::ListenerDialled { service },
         abi::Refusal::ForeignNamespace => Refusal::ForeignNamespace,
+        abi::Refusal::Unredirectable => Refusal::Unredirectable,
         abi::Refusal::NoRoute => Refusal::NoRoute { errno: Errno::new(u16::try_from(event.error).ok()?)? },
         abi::Refusal::NoFlows | abi::Refusal::NoTables => Refusal::Shortage(Resource::Flows),
         abi::Refusal::NoFlowsOfCgroup => Refusal::Shortage(Resource::FlowsOfCgroup),

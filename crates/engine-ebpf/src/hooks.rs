@@ -87,7 +87,8 @@ impl Hook {
     ];
 
     /// Where this engine attaches its own programs.
-    pub const OURS: [Self; 14] = [
+    pub const OURS: [Self; 15] = [
+        Self::InetSockCreate,
         Self::InetSockRelease,
         Self::SockOps,
         Self::Inet4Connect,

@@ -2,19 +2,22 @@
 
 use std::{fs, os::fd::BorrowedFd, path::Path};
 
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, PrintLevel, ProgramMut};
+use libbpf_rs::{
+    Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramMut,
+};
 use rustix::rand::GetRandomFlags;
 use waylay_abi as abi;
 use zerocopy::IntoBytes;
 
-use crate::{error::EbpfError, registry, scope::Scope, sys};
+use crate::{error::EbpfError, families, registry, scope::Scope, sys};
 
 /// The compiled programs, with their type information.
 pub const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/waylay.bpf.o"));
 
 /// Attached to the whole scope. Listed so that a program that is half way in
 /// never meets a redirected socket it cannot follow: connect comes last.
-pub(crate) const SCOPE_PROGRAMS: [&str; 14] = [
+pub(crate) const SCOPE_PROGRAMS: [&str; 15] = [
+    "wl_sock_create",
     "wl_sock_release",
     "wl_sockops",
     "wl_getpeername4",
@@ -80,7 +83,7 @@ impl Loaded {
         let config = abi::Config {
             netns: self.netns,
             service_level: scope.service_level,
-            foreign_namespace: 0,
+            reserved: 0,
             max_flows: scope.limits.flows,
             max_flows_per_cgroup: scope.limits.flows_per_cgroup,
             max_datagram_flows: scope.limits.datagram_flows,
@@ -135,7 +138,15 @@ fn load(pin_root: &Path) -> Result<Object, EbpfError> {
             map.set_pin_path(&path).map_err(|source| EbpfError::Pin { path: path.clone(), source })?;
         }
     }
+    leave_out_what_the_kernel_lacks(&mut open);
     open.load().map_err(EbpfError::of_load)
+}
+
+pub(crate) fn leave_out_what_the_kernel_lacks(open: &mut OpenObject) {
+    let optional = open.progs_mut().find(|program| program.name() == families::PROGRAM);
+    if let Some(mut program) = optional {
+        program.set_autoload(families::has_the_hook());
+    }
 }
 
 /// The inner map of one set of tables, filled.

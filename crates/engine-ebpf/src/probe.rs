@@ -5,7 +5,8 @@ use libbpf_rs::ObjectBuilder;
 
 use crate::{
     error::EbpfError,
-    load::{OBJECT, SCOPE_PROGRAMS, SERVICE_PROGRAMS, quiet_libbpf},
+    families,
+    load::{OBJECT, SCOPE_PROGRAMS, SERVICE_PROGRAMS, leave_out_what_the_kernel_lacks, quiet_libbpf},
 };
 
 /// A program that the kernel was asked to take.
@@ -33,6 +34,9 @@ fn load(wanted: impl Fn(&str) -> bool) -> Result<(), EbpfError> {
     for mut program in open.progs_mut() {
         let is_wanted = program.name().to_str().is_some_and(&wanted);
         program.set_autoload(is_wanted);
+    }
+    if wanted(families::PROGRAM) {
+        leave_out_what_the_kernel_lacks(&mut open);
     }
     open.load().map_err(EbpfError::of_load)?;
     Ok(())

@@ -5,14 +5,20 @@ use waylay_core::Event;
 
 use crate::event::decode;
 
-/// What is taken for a refusal has a frame's length, and can be shown.
+/// What is taken for an event has a frame's length, and can be shown.
 ///
 /// # Panics
 /// If not.
 pub fn frames(bytes: &[u8]) {
     let Some(event) = decode(bytes) else { return };
-    assert_eq!(bytes.len(), size_of::<waylay_abi::Event>());
-    assert!(matches!(event, Event::Refused { .. }), "{event:?}");
+    let length = match event {
+        Event::Refused { .. } | Event::LeftAlone { .. } => size_of::<waylay_abi::Event>(),
+        Event::SocketRefused { .. } => size_of::<waylay_abi::SocketEvent>(),
+        Event::Redirected { .. } | Event::Ended { .. } | Event::Dropped { .. } | Event::Lost { .. } => {
+            panic!("{event:?}")
+        }
+    };
+    assert_eq!(bytes.len(), length);
     let shown = event.to_string();
     assert!(!shown.chars().any(char::is_control), "{shown:?}");
 }

@@ -1,14 +1,14 @@
 //! Questions to the kernel that no safe library asks.
 #![expect(
     unsafe_code,
-    reason = "getsockopt(SO_NETNS_COOKIE), bpf(BPF_PROG_QUERY, BPF_MAP_LOOKUP_BATCH, BPF_OBJ_GET_INFO_BY_FD), the verifier's log"
+    reason = "getsockopt(SO_NETNS_COOKIE), lsm_list_modules(2), bpf(BPF_PROG_LOAD), bpf(BPF_PROG_QUERY, BPF_MAP_LOOKUP_BATCH, BPF_OBJ_GET_INFO_BY_FD), the verifier's log"
 )]
 
 use std::{
     ffi::CStr,
     io,
     net::UdpSocket,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr,
 };
 
@@ -43,6 +43,64 @@ pub(crate) fn attached_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io:
     let count = unsafe { query.__bindgen_anon_1.prog_cnt };
     ids.truncate(count as usize);
     Ok(Attached { ids, flags: query.attach_flags })
+}
+
+/// Whether the kernel takes a program of a cgroup for a hook of its security modules. One that lets everything pass is
+/// loaded and dropped.
+pub(crate) fn takes_programs_for(hook: &CStr) -> bool {
+    const RETURN_ONE: [libbpf_sys::bpf_insn; 2] = [instruction(0xb7, 1), instruction(0x95, 0)];
+    // SAFETY: the name ends with a zero and outlives the call.
+    let id = unsafe { libbpf_sys::libbpf_find_vmlinux_btf_id(hook.as_ptr(), libbpf_sys::BPF_LSM_CGROUP) };
+    let Ok(attach_btf_id) = u32::try_from(id) else { return false };
+    let mut options = libbpf_sys::bpf_prog_load_opts {
+        sz: size_of::<libbpf_sys::bpf_prog_load_opts>() as _,
+        expected_attach_type: libbpf_sys::BPF_LSM_CGROUP,
+        attach_btf_id,
+        ..Default::default()
+    };
+    // SAFETY: the kernel reads the strings, the instructions and the options, all of which outlive the call.
+    let program = unsafe {
+        libbpf_sys::bpf_prog_load(
+            libbpf_sys::BPF_PROG_TYPE_LSM,
+            c"wl_probe".as_ptr(),
+            c"GPL".as_ptr(),
+            RETURN_ONE.as_ptr(),
+            RETURN_ONE.len() as _,
+            &raw mut options,
+        )
+    };
+    if program < 0 {
+        return false;
+    }
+    // SAFETY: the descriptor is new, and nobody else has it.
+    drop(unsafe { OwnedFd::from_raw_fd(program) });
+    true
+}
+
+/// One that names register 0 only.
+const fn instruction(code: u8, immediate: i32) -> libbpf_sys::bpf_insn {
+    libbpf_sys::bpf_insn {
+        code,
+        _bitfield_align_1: [],
+        _bitfield_1: libbpf_sys::__BindgenBitfieldUnit::new([0]),
+        off: 0,
+        imm: immediate,
+    }
+}
+
+/// lsm_list_modules(2) of Linux 6.8 and later, whose number is the same on every architecture.
+const LSM_LIST_MODULES: libc::c_long = 461;
+/// `LSM_ID_BPF`, linux/lsm.h.
+const LSM_ID_BPF: u64 = 109;
+
+/// Whether programs are among the security modules in force; `None` on kernels that do not say.
+pub(crate) fn bpf_is_a_security_module() -> Option<bool> {
+    let mut modules = [0_u64; 64];
+    let mut size = size_of_val(&modules) as u32;
+    // SAFETY: the kernel writes at most `size` bytes to `modules`, and their number to `size`; both outlive the call.
+    let count = unsafe { libc::syscall(LSM_LIST_MODULES, modules.as_mut_ptr(), &raw mut size, 0) };
+    let count = usize::try_from(count).ok()?;
+    Some(modules.iter().take(count).any(|module| *module == LSM_ID_BPF))
 }
 
 /// What the kernel says of a program that is loaded.

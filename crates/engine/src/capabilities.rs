@@ -34,6 +34,10 @@ pub enum Feature {
     Records,
     /// Showing the application the address it asked for.
     HideRedirection,
+    /// Refusing sockets of IPv4 and IPv6 that cannot be redirected.
+    RefuseSockets,
+    /// Refusing sockets of other families that cannot be redirected.
+    RefuseFamilies,
     /// Rules that no unprivileged process can get around.
     Enforcement,
     /// Rules that stay in force when their owner dies.
@@ -87,6 +91,8 @@ impl fmt::Display for Feature {
             Self::Authorise => "permit and block",
             Self::Records => "records",
             Self::HideRedirection => "show applications the address they asked for",
+            Self::RefuseSockets => "refuse sockets of IP that cannot be redirected",
+            Self::RefuseFamilies => "refuse sockets of other families that cannot be redirected",
             Self::Enforcement => "rules no unprivileged process can get around",
             Self::OutliveOwner => "rules that outlive their owner",
             Self::HostScope => "watch the whole host",

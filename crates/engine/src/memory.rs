@@ -2,13 +2,14 @@
 //!
 //! Who a caller is, is found out here as in every engine: by its cgroup, never by what the leg says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use waylay_core::{
-    Availability, Chain, Event, Hop, Leg, LegSummary, ListenerOwner, Process, Protocol, Reach, Records,
-    Refusal, Route, Routes, ServiceId, ServiceSet, SlotInUse, Slots, Tables, Verdict, World, normal_form,
+    Availability, Chain, Event, Hop, Leg, LegSummary, ListenerOwner, Namespace, NewSocket, Process, Protocol,
+    Reach, Records, Refusal, Route, Routes, ServiceId, ServiceSet, SlotInUse, Slots, SocketKind,
+    SocketSummary, SocketVerdict, Tables, Verdict, World, normal_form,
 };
 
 use crate::{Capabilities, Capability, CapabilityState, Endpoint, Engine, Feature, Installation, Liveness};
@@ -84,6 +85,8 @@ pub struct MemoryEngine {
     records: BTreeMap<SocketId, Carried>,
     connected: BTreeMap<SocketId, Option<FlowId>>,
     last_flow: u64,
+    /// Processes whose legs of another namespace have been told.
+    visitors: BTreeSet<(u32, u64)>,
     events: Vec<Event>,
 }
 
@@ -113,6 +116,9 @@ impl MemoryEngine {
         let leg = Leg { caller: self.identify(leg.caller), ..*leg };
         let records = self.records_on(socket, leg.caller);
         let verdict = self.installation.tables.decide(&leg, &records, &self.world_for(&leg));
+        if self.world.namespace == Namespace::Foreign && verdict == Verdict::Direct {
+            self.leave_alone(&leg);
+        }
         let outcome = match verdict {
             Verdict::Direct => Outcome::Direct,
             Verdict::Redirect { service, filter, chain } => {
@@ -127,6 +133,18 @@ impl MemoryEngine {
             Outcome::Refused(_) => None,
         };
         outcome
+    }
+
+    /// A process makes a socket, of a kind that can be redirected or not.
+    pub fn make_socket(&mut self, kind: SocketKind, maker: &Process) -> SocketVerdict {
+        let maker = self.identify(*maker);
+        let (owner, namespace) = (self.world.socket_owner, self.world.namespace);
+        let verdict = self.installation.tables.decide_socket(&NewSocket { kind, maker, owner, namespace });
+        if let SocketVerdict::Refuse(refusal) = verdict {
+            let socket = SocketSummary { kind, pid: maker.pid, uid: maker.uid, comm: String::new() };
+            self.events.push(Event::SocketRefused { refusal, socket });
+        }
+        verdict
     }
 
     /// A service asks for the records of a flow it received.
@@ -259,6 +277,12 @@ impl MemoryEngine {
         Outcome::Redirected { service: hop.service, flow }
     }
 
+    fn leave_alone(&mut self, leg: &Leg) {
+        if self.visitors.insert((leg.caller.pid, leg.caller.start_time_ns)) {
+            self.events.push(Event::LeftAlone { leg: summarise(leg) });
+        }
+    }
+
     fn refuse(&mut self, leg: &Leg, refusal: Refusal) -> Outcome {
         self.events.push(Event::Refused { refusal, leg: summarise(leg) });
         Outcome::Refused(refusal)
@@ -316,7 +340,14 @@ impl Engine for MemoryEngine {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let features = [Feature::RedirectTcp4, Feature::RedirectTcp6, Feature::Authorise, Feature::Records];
+        let features = [
+            Feature::RedirectTcp4,
+            Feature::RedirectTcp6,
+            Feature::Authorise,
+            Feature::Records,
+            Feature::RefuseSockets,
+            Feature::RefuseFamilies,
+        ];
         features
             .map(|feature| Capability { feature, state: CapabilityState::Available })
             .into_iter()

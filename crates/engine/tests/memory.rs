@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use waylay_core::{
     Availability, Conditions, Event, FailurePolicy, FileId, Filter, FilterId, Layer, Leg, Limit, LimitError,
-    Policy, Process, Protocol, Refusal, Resource, Room, Service, ServiceId, SlotInUse, Slots, Tables,
+    Namespace, Policy, Process, Protocol, Refusal, Resource, Room, Service, ServiceId, SlotInUse, Slots,
+    SocketKind, SocketVerdict, Tables,
 };
 use waylay_engine::memory::{FlowId, Outcome, QueryRecordsError, SetRecordsError, SocketId};
 use waylay_engine::{Endpoint, Engine, Feature, Installation, Liveness, LocalName, MemoryEngine};
@@ -92,9 +93,9 @@ fn endpoint(service: ServiceId) -> Endpoint {
         cgroup: cgroup_of(service),
         tcp4: vec![listener_of(service)],
         tcp6: Vec::new(),
-        local_name: LocalName::Listener,
         udp4: None,
         udp6: Vec::new(),
+        local_name: LocalName::Listener,
     }
 }
 
@@ -355,4 +356,27 @@ fn it_says_what_it_can_do() {
     let capabilities = MemoryEngine::new().capabilities();
     assert!(capabilities.has(Feature::RedirectTcp4) && capabilities.has(Feature::Records));
     assert!(!capabilities.has(Feature::HostScope));
+}
+
+#[test]
+fn sockets_that_cannot_be_redirected_are_refused_and_told() {
+    let mut host = Host::with(&[A]);
+    let ping = SocketKind { family: 2, socket_type: 2, protocol: 1 };
+    let refused = SocketVerdict::Refuse(Refusal::Unredirectable);
+    assert_eq!(host.engine.make_socket(ping, &app()), refused);
+    let told = |event: &Event| matches!(event, Event::SocketRefused { socket, .. } if socket.kind == ping);
+    assert_eq!(host.events().iter().filter(|event| told(event)).count(), 1);
+    assert_eq!(host.engine.make_socket(ping, &process_of(A)), SocketVerdict::Permit);
+    assert_eq!(host.events(), []);
+}
+
+#[test]
+fn legs_of_another_namespace_are_told_once_a_process() {
+    let mut host = Host::with(&[A]);
+    host.engine.world.namespace = Namespace::Foreign;
+    for _ in 0..3 {
+        assert_eq!(host.dial(app()), Outcome::Direct);
+    }
+    let told = |event: &&Event| matches!(event, Event::LeftAlone { .. });
+    assert_eq!(host.events().iter().filter(told).count(), 1);
 }

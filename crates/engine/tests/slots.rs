@@ -145,9 +145,9 @@ fn endpoint(service: ServiceId) -> Endpoint {
         cgroup: cgroup_of(service),
         tcp4: vec![listener],
         tcp6: Vec::new(),
-        local_name: LocalName::Listener,
         udp4: None,
         udp6: Vec::new(),
+        local_name: LocalName::Listener,
     }
 }
 

@@ -24,7 +24,7 @@ use waylay_core::Protocol;
 use crate::{
     cgroup::Cgroup,
     error::RunError,
-    launch::{Launch, Listening, Role},
+    launch::{Families, Launch, Listening, Role},
     service::{STOP_PATIENCE, STOP_STEP, launcher, read_reports},
     signals::Signals,
     sockets::{self, Socket},
@@ -90,6 +90,7 @@ impl Adopted {
             identity: Some(identity),
             role: Role::Adopted,
             own_binary: false,
+            families: Families::Any,
         };
         let mut child = launcher(&launch, &spec.command)
             .and_then(|mut command| command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn())
@@ -182,7 +183,7 @@ impl Adopted {
     }
 
     fn listening(&self, own: &[Socket]) -> Listening {
-        let mut listening = Listening { tcp4: Vec::new(), tcp6: Vec::new(), udp4: None, udp6: Vec::new() };
+        let mut listening = Listening::default();
         let found = self.adoption.listens.iter().filter_map(|&address| taking(own, address));
         for address in found.flat_map(Socket::addresses) {
             match address {

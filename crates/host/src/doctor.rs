@@ -11,7 +11,7 @@ use std::{io, path::PathBuf};
 use waylay_engine::{Capabilities, Capability, CapabilityState};
 
 pub use checks::{Check, Need, State};
-pub use facts::{Facts, Jit};
+pub use facts::{Facts, Guard, Jit};
 pub use others::{Meaning, Other, Relation};
 pub use runs::{Run, RunState};
 #[cfg(any(test, fuzzing))]

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use thiserror::Error;
 
-use crate::{sys, user::Identity};
+use crate::{families::refuse_other_families, sys, user::Identity};
 
 /// Pending connections a listener holds before it counts as full; the kernel
 /// caps it at `net.core.somaxconn`.
@@ -57,6 +57,17 @@ pub struct Launch {
     pub role: Role,
     /// Whether it becomes this binary again, with the arguments given.
     pub own_binary: bool,
+    /// Whether it may make sockets of families that no engine is asked about.
+    pub families: Families,
+}
+
+/// Of which families a launched process may make sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Families {
+    /// Of all, or an engine is asked.
+    Any,
+    /// Of IP, and of those that stay on this host: a seccomp filter refuses the others.
+    Filtered,
 }
 
 /// The hidden subcommand that leads to [`Launch::exec`], followed by the
@@ -84,7 +95,7 @@ impl std::str::FromStr for Launch {
 
 /// What a service's launcher says on its standard output, in one line of JSON,
 /// before it waits for a line on its standard input and goes on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listening {
     /// The IPv4 listeners.
     pub tcp4: Vec<SocketAddrV4>,
@@ -117,6 +128,11 @@ pub enum LaunchError {
     /// The supervisor is gone or speaks another language.
     #[error("lost the supervisor")]
     Supervisor(#[source] io::Error),
+    /// Sockets of other families could not be refused.
+    #[error(
+        "cannot keep the command from sockets that cannot be redirected (--unredirectable permit goes on without)"
+    )]
+    Families(#[source] io::Error),
     /// Privileges could not be given up.
     #[error("cannot change to the uid {uid}")]
     Identity {
@@ -155,6 +171,7 @@ impl LaunchError {
             | Self::Listen(_)
             | Self::Dismissed
             | Self::Supervisor(_)
+            | Self::Families(_)
             | Self::Identity { .. }
             | Self::OwnBinary(_) => 125,
         }
@@ -178,6 +195,9 @@ impl Launch {
         let mut command = self.command(command)?;
         match self.role {
             Role::Command => {
+                if self.families == Families::Filtered {
+                    refuse_other_families().map_err(LaunchError::Families)?;
+                }
                 self.assume_identity()?;
                 self.show_person(&mut command);
             }

@@ -17,6 +17,7 @@ pub mod cgroup;
 mod crew;
 pub mod doctor;
 mod error;
+mod families;
 mod health;
 mod icmp;
 pub mod instance;

@@ -14,6 +14,7 @@ use std::{
 
 use waylay_core::{
     Conditions, Event, Filter, FilterId, Layer, Policy, PolicyError, Refusal, Service, ServiceId, Tables,
+    Unredirectable,
 };
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
 use waylay_engine_ebpf::{EbpfEngine, EbpfError, Limits, Scope, bpf_file_system, in_initial_user_namespace};
@@ -25,7 +26,7 @@ use crate::{
     health::HealthWatch,
     icmp::Messenger,
     instance::{APPLICATIONS, Instance, InstanceId, clean_up},
-    launch::{Launch, Role},
+    launch::{Families, Launch, Role},
     routes::RouteWatcher,
     service::{Waiting, launcher},
     signals::Signals,
@@ -96,7 +97,9 @@ fn policy(spec: &RunSpec) -> Result<Policy, PolicyError> {
         conditions: takes(service.transports),
         layer: Layer::Redirect { service: ServiceId(id) },
     });
-    Policy::new(services.collect(), Vec::new(), filters.collect())
+    Ok(Policy::new(services.collect(), Vec::new(), filters.collect())?
+        .with_unredirectable(spec.unredirectable)
+        .with_foreign_namespace(spec.other_namespaces))
 }
 
 /// The cgroups and pins of a run.
@@ -158,7 +161,7 @@ impl Place {
         let adopting = Adopting { place: self, spec, tables, signals, observer };
         let outcome = adopting.adopt_all(&mut engine, endpoints, &mut crew).and_then(|()| {
             let health = HealthWatch::new(&engine, spec, crew.patients(), observer)?.start();
-            let outcome = self.run_command(spec, signals, observer);
+            let outcome = self.run_command(spec, families(spec, &engine), signals, observer);
             health.stop();
             outcome
         });
@@ -210,14 +213,14 @@ impl Place {
         let mut endpoints = Vec::new();
         for (id, service) in (1..).map(ServiceId).zip(&spec.services) {
             let failed = |source| RunError::ServiceStart { service: service.name.clone(), source };
-            let listening = waiting.get(&id).map(|waiting| waiting.listening.clone());
+            let listening = waiting.get(&id).map(|waiting| waiting.listening.clone()).unwrap_or_default();
             endpoints.push(Endpoint {
                 service: id,
                 cgroup: self.cgroup_of(service).id().map_err(failed)?,
-                tcp4: listening.as_ref().map(|listening| listening.tcp4.clone()).unwrap_or_default(),
-                tcp6: listening.as_ref().map(|listening| listening.tcp6.clone()).unwrap_or_default(),
-                udp4: listening.as_ref().and_then(|listening| listening.udp4),
-                udp6: listening.map(|listening| listening.udp6).unwrap_or_default(),
+                tcp4: listening.tcp4,
+                tcp6: listening.tcp6,
+                udp4: listening.udp4,
+                udp6: listening.udp6,
                 local_name: service.adoption.as_ref().map(|adoption| adoption.local_name).unwrap_or_default(),
             });
         }
@@ -227,6 +230,7 @@ impl Place {
     fn run_command(
         &self,
         spec: &RunSpec,
+        families: Families,
         signals: &Signals,
         observer: &Arc<dyn Observer>,
     ) -> Result<Ended, RunError> {
@@ -239,6 +243,7 @@ impl Place {
             identity: spec.identity.clone(),
             role: Role::Command,
             own_binary: false,
+            families,
         };
         observer.step(Step::Command);
         let mut child = launcher(&launch, &spec.command)
@@ -261,6 +266,14 @@ impl Place {
         if unpinned && forgotten && self.cgroup.remove().is_ok() {
             self.instance.forget();
         }
+    }
+}
+
+/// Whom the kernel does not ask about sockets of every family, a filter keeps from them.
+fn families(spec: &RunSpec, engine: &EbpfEngine) -> Families {
+    match (spec.unredirectable, engine.guards_every_family()) {
+        (Unredirectable::Permit, _) | (Unredirectable::Block, true) => Families::Any,
+        (Unredirectable::Block, false) => Families::Filtered,
     }
 }
 
@@ -320,6 +333,7 @@ fn concerned<'t>(event: &Event, tables: &'t Tables) -> Option<&'t str> {
         | Refusal::ListenerDialled { service } => service,
         Refusal::Blocked { .. }
         | Refusal::ForeignNamespace
+        | Refusal::Unredirectable
         | Refusal::NoRoute { .. }
         | Refusal::Shortage(_) => return None,
     };

@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{
     cgroup::Cgroup,
     error::RunError,
-    launch::{self, Launch, Listening, Role},
+    launch::{self, Families, Launch, Listening, Role},
     spec::{Observer, ServiceSpec},
     user::Identity,
 };
@@ -56,6 +56,7 @@ impl Waiting {
             identity: Some(identity),
             role: Role::Service,
             own_binary: spec.builtin,
+            families: Families::Any,
         };
         let mut child = launcher(&launch, &spec.command)
             .and_then(|mut command| command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn())

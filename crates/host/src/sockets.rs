@@ -69,7 +69,7 @@ impl Socket {
         let all_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         match self.local.ip().to_canonical() {
             IpAddr::V6(ip) if ip.is_unspecified() && !self.only_v6 => vec![self.local, all_v4],
-            ip => vec![SocketAddr::new(ip, port)],
+            ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => vec![SocketAddr::new(ip, port)],
         }
     }
 

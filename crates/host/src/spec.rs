@@ -4,7 +4,7 @@ use std::{
     ffi::OsString, net::SocketAddr, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration,
 };
 
-use waylay_core::{Event, FailurePolicy, Protocol};
+use waylay_core::{Event, FailurePolicy, ForeignNamespace, Protocol, Unredirectable};
 use waylay_engine::LocalName;
 
 use crate::user::Identity;
@@ -20,6 +20,10 @@ pub struct RunSpec {
     pub services: Vec<ServiceSpec>,
     /// What happens to connections while a service is gone.
     pub on_failure: FailurePolicy,
+    /// What becomes of what cannot be redirected.
+    pub unredirectable: Unredirectable,
+    /// What becomes of connections of other network namespaces.
+    pub other_namespaces: ForeignNamespace,
     /// Whether the command may inherit network sockets, which are not inspected.
     pub keep_sockets: bool,
     /// How long a service may leave connections waiting before it is ended as hung.
@@ -81,7 +85,7 @@ impl Transports {
 pub trait Observer: Send + Sync {
     /// A service wrote a line on its standard output.
     fn report(&self, service: &str, line: &str);
-    /// The kernel refused a connection; `service` is the one concerned.
+    /// The kernel refused a connection or a socket, or left a connection alone; `service` is the one concerned.
     fn refused(&self, event: &Event, service: Option<&str>);
     /// A service has taken no connection for so long, although some waited, and is ended.
     fn service_hung(&self, service: &str, waited: Duration);

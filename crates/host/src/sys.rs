@@ -1,7 +1,7 @@
 //! Descriptors by their numbers, which no safe library offers.
 #![expect(
     unsafe_code,
-    reason = "dup2 onto a fixed number, close_range, descriptors this process was started with"
+    reason = "dup2 onto a fixed number, close_range, seccomp, descriptors this process was started with"
 )]
 
 use std::{
@@ -32,6 +32,21 @@ pub(crate) fn passes_network_socket_on(fd: i32) -> bool {
     };
     let inherited = flags >= 0 && flags & libc::FD_CLOEXEC == 0;
     inherited && result == 0 && ![libc::AF_UNIX, libc::AF_NETLINK].contains(&family)
+}
+
+/// Puts a seccomp filter on this process (seccomp(2), `SECCOMP_SET_MODE_FILTER`).
+pub(crate) fn filter_system_calls(program: &[libc::sock_filter]) -> io::Result<()> {
+    let Ok(len) = libc::c_ushort::try_from(program.len()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads `len` instructions from `filter`, which outlives the call, and writes nothing.
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Marks every descriptor from `first` up to be closed by the next exec.

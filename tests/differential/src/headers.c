@@ -9,6 +9,7 @@
 #include "../../../crates/engine-ebpf/bpf/handle.h"
 #define WL_GLOBAL static
 #include "../../../crates/engine-ebpf/bpf/classify.h"
+#include "../../../crates/engine-ebpf/bpf/unredirectable.h"
 
 void waylay_test_siphash(__u64 k0, __u64 k1, const __u64 *words, __u64 *tag)
 {
@@ -28,6 +29,19 @@ int waylay_test_classify_redirect(const struct wl_tables *t, const struct wl_leg
 int waylay_test_classify_auth(const struct wl_tables *t, const struct wl_leg *leg)
 {
 	return wl_classify_auth(t, leg);
+}
+
+__u32 waylay_test_judge_socket(const struct wl_tables *t, __u32 family, __u32 type, __u32 protocol,
+			       const struct wl_leg *leg, int foreign)
+{
+	struct wl_socket s = { .family = family, .type = type, .protocol = protocol };
+
+	return wl_judge_socket(t, &s, leg, foreign);
+}
+
+int waylay_test_is_group(const __u8 *ip)
+{
+	return wl_is_group(ip);
 }
 
 size_t waylay_test_leg_size(void)

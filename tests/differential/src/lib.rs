@@ -3,4 +3,6 @@
 
 mod sys;
 
-pub use sys::{Leg, Origin, classify_auth, classify_redirect, judge_handle, leg_size, siphash128};
+pub use sys::{
+    Leg, Origin, classify_auth, classify_redirect, is_group, judge_handle, judge_socket, leg_size, siphash128,
+};

@@ -49,6 +49,15 @@ mod c {
         pub(super) fn waylay_test_classify_redirect(t: *const abi::Tables, leg: *const Leg, skip: u64)
         -> i32;
         pub(super) fn waylay_test_classify_auth(t: *const abi::Tables, leg: *const Leg) -> i32;
+        pub(super) fn waylay_test_judge_socket(
+            t: *const abi::Tables,
+            family: u32,
+            socket_type: u32,
+            protocol: u32,
+            leg: *const Leg,
+            foreign: i32,
+        ) -> u32;
+        pub(super) fn waylay_test_is_group(ip: *const u8) -> i32;
         pub(super) fn waylay_test_leg_size() -> usize;
     }
 }
@@ -81,6 +90,21 @@ pub fn classify_redirect(tables: &abi::Tables, leg: &Leg, skip: u64) -> Option<u
 pub fn classify_auth(tables: &abi::Tables, leg: &Leg) -> Option<usize> {
     // SAFETY: both are read only, and laid out as the C side has them.
     usize::try_from(unsafe { c::waylay_test_classify_auth(tables, leg) }).ok()
+}
+
+/// Why a socket (family, type, protocol) is refused to the leg's caller: `enum wl_refusal`, 0 if it is not.
+#[must_use]
+pub fn judge_socket(tables: &abi::Tables, kind: [u16; 3], maker: &Leg, foreign: bool) -> u32 {
+    let [family, socket_type, protocol] = kind.map(u32::from);
+    // SAFETY: both are read only, and laid out as the C side has them.
+    unsafe { c::waylay_test_judge_socket(tables, family, socket_type, protocol, maker, foreign.into()) }
+}
+
+/// Whether an address is one of several hosts.
+#[must_use]
+pub fn is_group(ip: [u8; 16]) -> bool {
+    // SAFETY: it reads the 16 bytes.
+    unsafe { c::waylay_test_is_group(ip.as_ptr()) != 0 }
 }
 
 /// Bytes of `struct wl_leg`.

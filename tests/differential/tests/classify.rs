@@ -122,7 +122,7 @@ fn leg(facts: &Facts, flags: Flags) -> Leg {
         exe_inode: facts.exe.inode,
         uid: facts.uid,
         cgroup: facts.cgroup,
-        flags: 0,
+        reserved: 0,
     };
     let caller = abi::Process {
         exe_device: facts.via_exe.device,

@@ -129,7 +129,7 @@ fn tables() -> Vec<(&'static str, Layout)> {
             layout!(abi::Config {
                 netns,
                 service_level,
-                foreign_namespace,
+                reserved,
                 max_flows,
                 max_flows_per_cgroup,
                 max_datagram_flows,
@@ -150,43 +150,24 @@ fn tables() -> Vec<(&'static str, Layout)> {
                 ports6,
                 count4,
                 count6,
-                reserved,
+                flags,
                 udp4,
                 bank,
-                reserved2,
+                reserved,
                 udp6,
                 name,
             }),
         ),
-        (
-            "wl_filter",
-            layout!(abi::Filter {
-                exe_device,
-                exe_inode,
-                cgroup,
-                via_exe_device,
-                via_exe_inode,
-                id,
-                conditions,
-                remote,
-                uid,
-                port_first,
-                port_last,
-                remote_len,
-                protocol,
-                slot,
-                sublayer,
-                action,
-                hard,
-                error,
-            }),
-        ),
+        ("wl_filter", filter()),
         (
             "wl_tables",
             layout!(abi::Tables {
                 service_count,
                 redirect_count,
                 auth_count,
+                foreign_namespace,
+                unredirectable,
+                any_address,
                 reserved,
                 services,
                 redirect,
@@ -201,7 +182,7 @@ fn state() -> Vec<(&'static str, Layout)> {
     vec![
         ("wl_progress", layout!(abi::Progress { arrived, taken, lost })),
         ("wl_route_key", layout!(abi::RouteKey { length, ip })),
-        ("wl_route", layout!(abi::Route { source, error, reserved })),
+        ("wl_route", layout!(abi::Route { source, error, here })),
         ("wl_listener", layout!(abi::Listener { netns, ip, port, protocol, reserved })),
         ("wl_holder", layout!(abi::Holder { instance, pid, held })),
         ("wl_listener_owner", layout!(abi::ListenerOwner { instance, scope, scope_level, service })),
@@ -209,11 +190,44 @@ fn state() -> Vec<(&'static str, Layout)> {
             "wl_event",
             layout!(abi::Event { refusal, error, service, filter, destination, process, protocol, reserved }),
         ),
+        ("wl_socket_event", socket_event()),
     ]
 }
 
+fn filter() -> Layout {
+    layout!(abi::Filter {
+        exe_device,
+        exe_inode,
+        cgroup,
+        via_exe_device,
+        via_exe_inode,
+        id,
+        conditions,
+        remote,
+        uid,
+        port_first,
+        port_last,
+        remote_len,
+        protocol,
+        slot,
+        sublayer,
+        action,
+        hard,
+        error,
+    })
+}
+
+/// Rust keeps `type` for itself.
+fn socket_event() -> Layout {
+    let (size, mut members) =
+        layout!(abi::SocketEvent { refusal, error, family, socket_type, protocol, process });
+    members[3].0 = "type".into();
+    (size, members)
+}
+
 /// What the programs keep among themselves.
-const OWN: [&str; 5] = ["wl_caller_from", "wl_destination", "wl_outgoing", "wl_path", "wl_tuple"];
+const OWN: [&str; 6] =
+    ["wl_caller_from", "wl_destination", "wl_outgoing", "wl_path", "wl_tuple", "wl_visitor"];
 
 #[test]
 fn no_structure_that_is_shared_is_left_out() {

@@ -110,9 +110,9 @@ fn endpoint(service: u32) -> Endpoint {
         cgroup: cgroup_of(service),
         tcp4,
         tcp6: Vec::new(),
-        local_name: LocalName::Listener,
         udp4: None,
         udp6: Vec::new(),
+        local_name: LocalName::Listener,
     }
 }
 

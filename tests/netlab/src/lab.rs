@@ -201,9 +201,12 @@ impl Lab {
     pub fn refusals(&mut self) -> Vec<Refusal> {
         let refused = |event| match event {
             Event::Refused { refusal, .. } => Some(refusal),
-            Event::Redirected { .. } | Event::Ended { .. } | Event::Dropped { .. } | Event::Lost { .. } => {
-                None
-            }
+            Event::SocketRefused { refusal, .. } => Some(refusal),
+            Event::LeftAlone { .. }
+            | Event::Redirected { .. }
+            | Event::Ended { .. }
+            | Event::Dropped { .. }
+            | Event::Lost { .. } => None,
         };
         self.engine.events(Duration::from_millis(20)).unwrap().into_iter().filter_map(refused).collect()
     }

@@ -13,10 +13,12 @@ struct Budget {
     stack: u32,
 }
 
-const BUDGETS: [Budget; 21] = [
+const BUDGETS: [Budget; 23] = [
     budget("wl_connect4", 3_600, 120_000, 512),
     budget("wl_connect6", 3_600, 120_000, 512),
     budget("wl_sockops", 900, 2_000, 224),
+    budget("wl_sock_create", 450, 18_000, 320),
+    budget("wl_socket_create", 500, 18_000, 320),
     budget("wl_sock_release", 250, 600, 64),
     budget("wl_getpeername4", 60, 60, 32),
     budget("wl_getpeername6", 60, 60, 32),
@@ -50,8 +52,8 @@ const MOST_STACK: u32 = 512;
 fn every_program_keeps_to_its_budget() {
     let costs = measure_programs().unwrap();
     print(&costs);
-    assert_eq!(costs.len(), BUDGETS.len(), "a program without a budget");
-    for Budget { program, instructions, verified, stack } in BUDGETS {
+    assert!(costs.iter().all(|cost| BUDGETS.iter().any(|budget| budget.program == cost.program)));
+    for Budget { program, instructions, verified, stack } in budgets_of(&costs) {
         assert!(verified <= MOST_VERIFIED && stack <= MOST_STACK, "{program} may cost more than any program");
         let cost = find(&costs, program);
         assert!(cost.instructions <= instructions, "{program}: {} instructions", cost.instructions);
@@ -69,6 +71,14 @@ fn the_costs_are_those_of_real_programs() {
     assert!(largest.frames.len() > 5 && largest.stack > largest.frames[0], "{largest:?}");
 }
 
+/// One program is loaded only where the kernel asks it.
+fn budgets_of(costs: &[Cost]) -> impl Iterator<Item = Budget> {
+    let there = |budget: &Budget| {
+        budget.program != "wl_socket_create" || costs.iter().any(|cost| cost.program == budget.program)
+    };
+    BUDGETS.into_iter().filter(there)
+}
+
 fn find<'c>(costs: &'c [Cost], program: &str) -> &'c Cost {
     costs.iter().find(|cost| cost.program == program).unwrap_or_else(|| panic!("{program} is not there"))
 }
@@ -79,7 +89,7 @@ fn print(costs: &[Cost]) {
         "{:<16} {:>15} {:>17} {:>11} {:>14}  frames",
         "program", "instructions", "verified", "stack", "machine code"
     );
-    for Budget { program, instructions, verified, stack } in BUDGETS {
+    for Budget { program, instructions, verified, stack } in budgets_of(costs) {
         let cost = find(costs, program);
         let frames: Vec<String> = cost.frames.iter().map(ToString::to_string).collect();
         eprintln!(

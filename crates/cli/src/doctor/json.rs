@@ -127,6 +127,8 @@ fn capability(capability: &Capability) -> WrittenCapability<'_> {
         Feature::RedirectTcp6 => "redirect-tcp6",
         Feature::RedirectUdp4 => "redirect-udp4",
         Feature::RedirectUdp6 => "redirect-udp6",
+        Feature::RefuseSockets => "refuse-sockets",
+        Feature::RefuseFamilies => "refuse-families",
         Feature::Authorise => "authorise",
         Feature::Records => "records",
         Feature::HideRedirection => "hide-redirection",

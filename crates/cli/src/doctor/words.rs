@@ -1,7 +1,7 @@
 //! Words for what was found, the same in both forms.
 
 use waylay_core::MAX_HOPS;
-use waylay_host::doctor::{Facts, Jit, Meaning, Need, Other, Relation, Run, RunState};
+use waylay_host::doctor::{Facts, Guard, Jit, Meaning, Need, Other, Relation, Run, RunState};
 
 /// What is needed.
 pub(super) fn need(need: Need) -> &'static str {
@@ -115,13 +115,29 @@ fn list(services: &[String]) -> String {
 pub(super) fn open_ends(facts: &Facts) -> Vec<(&'static str, &'static str)> {
     let mut ends = vec![
         ("udp", "UDP, and so QUIC and DNS, passes uninspected: only TCP is redirected"),
-        ("raw-sockets", "UDP-Lite and raw and packet sockets pass uninspected; the latter take CAP_NET_RAW"),
         (
             "passed-sockets",
             "sockets made outside of a run and handed to a process in it are not hooked; inherited ones are refused",
         ),
-        ("other-namespaces", "connections made in another network namespace are left alone"),
+        (
+            "other-namespaces",
+            "connections made in another network namespace are left alone, and who makes them is named; --other-namespaces \
+             block refuses them",
+        ),
     ];
+    match facts.families {
+        Guard::Programs => {}
+        Guard::Filter => ends.push((
+            "socket-families",
+            "packet, vsock and other sockets that cannot be redirected are refused by a seccomp filter, without a line that \
+             says so, and io_uring with them: bpf is not among the security modules (lsm=)",
+        )),
+        Guard::None => ends.push((
+            "raw-sockets",
+            "packet, vsock and other sockets that cannot be redirected need the kernel's seccomp filters, or its security \
+             hooks for programs; without either a run starts with --unredirectable permit only, and they pass",
+        )),
+    }
     if facts.command_runs_as_root {
         ends.push((
             "root-command",

@@ -5,4 +5,5 @@ mod chains;
 mod fixtures;
 mod policies;
 mod rules;
+mod sockets;
 mod tables;

@@ -11,9 +11,10 @@ use proptest::sample::select;
 use proptest::test_runner::TestRunner;
 use waylay_core::{
     Action, AuthRule, Availability, Chain, Conditions, Errno, FileId, Filter, FilterId, FlagConditions,
-    ForeignNamespace, Hop, Layer, Leg, ListenerOwner, MAX_HOPS, Namespace, Policy, PortRange, Prefix,
-    Process, Protocol, Records, Refusal, Resource, Right, Room, Route, Service, ServiceId, ServiceSet, Slots,
-    SocketOwner, SublayerId, Tables, Verdict, World, decide,
+    ForeignNamespace, Hop, Layer, Leg, ListenerOwner, MAX_HOPS, Namespace, NewSocket, Policy, PortRange,
+    Prefix, Process, Protocol, Records, Refusal, Resource, Right, Room, Route, Service, ServiceId,
+    ServiceSet, Slots, SocketKind, SocketOwner, SocketVerdict, SublayerId, Tables, Unredirectable, Verdict,
+    World, decide, decide_socket,
 };
 
 use crate::fixtures::*;
@@ -82,7 +83,7 @@ fn tables_answer_what_decide_answers() {
     }
 }
 
-const KINDS: [&str; 10] = [
+const KINDS: [&str; 11] = [
     "direct",
     "redirect",
     "blocked",
@@ -91,6 +92,7 @@ const KINDS: [&str; 10] = [
     "hop limit",
     "listener",
     "namespace",
+    "unredirectable",
     "no route",
     "shortage",
 ];
@@ -105,14 +107,21 @@ fn kind(verdict: &Verdict) -> &'static str {
         Verdict::Refuse(Refusal::HopLimit { .. }) => "hop limit",
         Verdict::Refuse(Refusal::ListenerDialled { .. }) => "listener",
         Verdict::Refuse(Refusal::ForeignNamespace) => "namespace",
+        Verdict::Refuse(Refusal::Unredirectable) => "unredirectable",
         Verdict::Refuse(Refusal::NoRoute { .. }) => "no route",
         Verdict::Refuse(Refusal::Shortage(_)) => "shortage",
     }
 }
 
 fn policies() -> impl Strategy<Value = Policy> {
-    (services(), vec((filters(), any::<bool>()), 0..14), [0u16..3, 0..3, 0..3], foreign_namespaces())
-        .prop_map(|(services, filters, weights, foreign)| {
+    (
+        services(),
+        vec((filters(), any::<bool>()), 0..14),
+        [0u16..3, 0..3, 0..3],
+        foreign_namespaces(),
+        unredirectable(),
+    )
+        .prop_map(|(services, filters, weights, foreign, unredirectable)| {
             let sublayers = (1..=SUBLAYERS).zip(weights).map(|(id, weight)| sublayer(id, weight)).collect();
             let declared = |filter: &Filter| match filter.layer {
                 Layer::Redirect { service } => services.iter().any(|known| known.id == service),
@@ -124,7 +133,9 @@ fn policies() -> impl Strategy<Value = Policy> {
                 Filter { id, ..filter }
             });
             let filters = numbered.filter(declared).collect();
-            policy(services, sublayers, filters).with_foreign_namespace(foreign)
+            policy(services, sublayers, filters)
+                .with_foreign_namespace(foreign)
+                .with_unredirectable(unredirectable)
         })
 }
 
@@ -213,6 +224,7 @@ fn addresses() -> impl Strategy<Value = IpAddr> {
         Ipv4Addr::new(198, 51, 100, 1).into(),
         Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped().into(),
         Ipv6Addr::LOCALHOST.into(),
+        Ipv4Addr::new(224, 0, 0, 251).into(),
     ])
 }
 
@@ -281,4 +293,34 @@ fn worlds() -> impl Strategy<Value = World> {
 
 fn foreign_namespaces() -> impl Strategy<Value = ForeignNamespace> {
     select(vec![ForeignNamespace::Permit, ForeignNamespace::Block])
+}
+
+fn unredirectable() -> impl Strategy<Value = Unredirectable> {
+    select(vec![Unredirectable::Permit, Unredirectable::Block])
+}
+
+fn sockets() -> impl Strategy<Value = NewSocket> {
+    let kinds = [(2, 1, 6), (2, 2, 1), (10, 3, 6), (1, 1, 0), (17, 3, 0), (40, 1, 0)];
+    let kinds = kinds.map(|(family, socket_type, protocol)| SocketKind { family, socket_type, protocol });
+    (select(kinds.to_vec()), processes(), worlds()).prop_map(|(kind, maker, world)| NewSocket {
+        kind,
+        maker,
+        owner: world.socket_owner,
+        namespace: world.namespace,
+    })
+}
+
+#[test]
+fn tables_make_of_sockets_what_decide_socket_makes() {
+    let config = ProptestConfig { cases: 6000, failure_persistence: None, ..ProptestConfig::default() };
+    let seen = RefCell::new(BTreeMap::<SocketVerdict, u32>::new());
+    let outcome = TestRunner::new(config).run(&(policies(), sockets()), |(policy, socket)| {
+        let tables = Tables::compile(&policy).expect("few filters");
+        let expected = decide_socket(&policy, &socket);
+        prop_assert_eq!(tables.decide_socket(&socket), expected);
+        *seen.borrow_mut().entry(expected).or_default() += 1;
+        Ok(())
+    });
+    outcome.unwrap();
+    assert_eq!(seen.borrow().len(), 3, "{seen:?}");
 }

@@ -2,6 +2,8 @@
 
 use std::{env, fs, path::Path};
 
+use waylay_engine_ebpf::asks_about_every_family;
+
 use super::checks::{says, version};
 
 /// What this machine is like.
@@ -14,6 +16,8 @@ pub struct Facts {
     pub link_local: bool,
     /// Whether programs may speak multipath TCP.
     pub mptcp: bool,
+    /// What keeps a command from sockets of families that cannot be redirected.
+    pub families: Guard,
     /// Whether programs of the kernel are compiled.
     pub jit: Option<Jit>,
     /// What a command would run as: root, unless sudo tells on whose behalf or `--user` is given.
@@ -24,6 +28,18 @@ pub struct Facts {
     pub hidepid: Option<String>,
     /// The kernel's lockdown mode, if any is in force.
     pub lockdown: Option<String>,
+}
+
+/// What keeps a command from sockets of families that cannot be redirected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Guard {
+    /// The engine's program, by the kernel's security hooks.
+    Programs,
+    /// A seccomp filter, which says nothing and takes `io_uring` away too.
+    Filter,
+    /// Nothing: the kernel has neither.
+    #[default]
+    None,
 }
 
 /// How programs of the kernel are carried out.
@@ -44,6 +60,7 @@ pub(super) fn facts(kernel: &str) -> Facts {
         ipv6: has_ipv6(),
         link_local: version(kernel).is_some_and(|version| version >= SHOWS_LINKS),
         mptcp: says("/proc/sys/net/mptcp/enabled", "1").unwrap_or(false),
+        families: families(),
         jit: says("/proc/sys/net/core/bpf_jit_enable", "0").map(|off| if off { Jit::Off } else { Jit::On }),
         command_runs_as_root: rustix::process::geteuid().is_root()
             && env::var("SUDO_UID").map_or(true, |uid| uid == "0"),
@@ -57,6 +74,14 @@ pub(super) fn facts(kernel: &str) -> Facts {
 fn has_ipv6() -> bool {
     fs::read_to_string("/proc/net/if_inet6")
         .is_ok_and(|table| table.lines().any(|line| line.starts_with("00000000000000000000000000000001 ")))
+}
+
+fn families() -> Guard {
+    match (asks_about_every_family(), Path::new("/proc/sys/kernel/seccomp/actions_avail").exists()) {
+        (true, _) => Guard::Programs,
+        (false, true) => Guard::Filter,
+        (false, false) => Guard::None,
+    }
 }
 
 fn container() -> Option<String> {

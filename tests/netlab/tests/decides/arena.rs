@@ -387,9 +387,12 @@ impl Arena {
         let events = self.lab.engine.events(Duration::ZERO).unwrap();
         let refusal = |event| match event {
             Event::Refused { refusal, .. } => Some(refusal),
-            Event::Redirected { .. } | Event::Ended { .. } | Event::Dropped { .. } | Event::Lost { .. } => {
-                None
-            }
+            Event::SocketRefused { .. }
+            | Event::LeftAlone { .. }
+            | Event::Redirected { .. }
+            | Event::Ended { .. }
+            | Event::Dropped { .. }
+            | Event::Lost { .. } => None,
         };
         events.into_iter().filter_map(refusal).collect()
     }
@@ -420,6 +423,7 @@ fn kind(refusal: Refusal) -> &'static str {
         Refusal::BacklogFull { .. }
         | Refusal::HopLimit { .. }
         | Refusal::ForeignNamespace
+        | Refusal::Unredirectable
         | Refusal::Shortage(_) => "another",
     }
 }
