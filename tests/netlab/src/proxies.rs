@@ -2,8 +2,15 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener},
-    os::unix::fs::PermissionsExt,
+    net::{Ipv4Addr, Ipv6Addr, TcpListener},
+    ops::RangeInclusive,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            fs::PermissionsExt,
+            net::{SocketAddr, UnixListener},
+        },
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -173,9 +180,21 @@ fn listens(pid: u32, port: u16) -> bool {
     table.lines().any(|line| line.contains(&format!(":{port:04X} 00000000:0000 0A")))
 }
 
-/// A port on which nobody listens, in this namespace or one where nobody does anyway.
+/// A port on which nobody listens or will: out of the range from which the kernel takes ports by itself, and no other
+/// test gets it while this process lives.
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap().local_addr().unwrap().port()
+    const PORTS: RangeInclusive<u16> = 10_000..=32_000;
+    let start = usize::try_from(std::process::id()).unwrap() * 97 % PORTS.len();
+    PORTS.skip(start).chain(PORTS).find(|&port| take(port)).expect("a free port")
+}
+
+fn take(port: u16) -> bool {
+    let name = SocketAddr::from_abstract_name(format!("netlab-port-{port}")).unwrap();
+    let Ok(claim) = UnixListener::bind_addr(&name) else { return false };
+    // For as long as the process lives.
+    std::mem::forget(claim);
+    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+        && TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).is_ok()
 }
 
 fn open_directory() -> TempDir {
