@@ -99,9 +99,20 @@ impl Proxies {
         self.with(proxy, port, &configuration)
     }
 
+    /// nginx for datagrams, as documented.
+    pub fn spec_for_datagrams(&self) -> String {
+        let (configuration, port) = self.read("nginx-udp.conf", "5004");
+        let command = self.command(Proxy::Nginx, port, &configuration);
+        format!("nginx=adopt/udp+tproxy:0.0.0.0:{port}={command}")
+    }
+
     /// The text of the documented configuration, and the port in it.
     pub fn documented(&self, proxy: Proxy) -> (String, u16) {
         let (page, documented) = proxy.page();
+        self.read(page, documented)
+    }
+
+    fn read(&self, page: &str, documented: &str) -> (String, u16) {
         let port = free_port();
         let text = fs::read_to_string(docs().join(page)).unwrap();
         assert!(text.contains(documented), "{page} has no port {documented}");
