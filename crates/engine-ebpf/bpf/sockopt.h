@@ -310,10 +310,8 @@ static __always_inline struct wl_datagram_flow *wl_select(struct bpf_sock *sk, c
 	*error = ENOENT;
 	if (d->ends.peer.port && d->ends.peer.port != path->peer.port)
 		return NULL;
-	if (!(d->ends.flags & WL_DATAGRAM_PEER_SEEN)) {
-		d->ends.peer = path->peer;
-		d->ends.flags |= WL_DATAGRAM_PEER_SEEN;
-	}
+	if (!(d->ends.flags & WL_DATAGRAM_PEER_SEEN))
+		wl_see_peer(d, &path->peer);
 	*error = ENOBUFS;
 	if (bpf_map_update_elem(&selections, &thread, &id, BPF_ANY))
 		return NULL;

@@ -23,6 +23,7 @@
 #include "facts.h"
 #include "flows.h"
 #include "effect.h"
+#include "callers.h"
 #include "datagram_flows.h"
 #include "datagrams.h"
 #include "sockopt.h"
@@ -149,6 +150,8 @@ static __always_inline int wl_carry_out(struct bpf_sock_addr *ctx, int family, e
 			if (c->carried->wishes.bound_device)
 				wl_bind_device(ctx, c->carried->wishes.bound_device);
 		}
+		if (dial != WL_CONNECTION && c->carried)
+			wl_introduce_application(ctx, family, dial == WL_DATAGRAMS_BY_CONNECT, c);
 		if (dial != WL_CONNECTION && c->token)
 			wl_rewrite_to(ctx, family, &c->leg.remote);
 		return WL_PASS;
@@ -311,32 +314,31 @@ int wl_recvmsg6(struct bpf_sock_addr *ctx)
 	return WL_PASS;
 }
 
-SEC("cgroup/getpeername4")
-int wl_getpeername4(struct bpf_sock_addr *ctx)
+/* Whom the socket is connected to as far as its owner is concerned. */
+static __always_inline const struct wl_address *wl_shown_peer(struct bpf_sock_addr *ctx)
 {
 	struct wl_outgoing *out = bpf_sk_storage_get(&outgoing, ctx->sk, NULL, 0);
 
-	if (out) {
-		ctx->user_ip4 = wl_ip4(out->destination.ip);
-		ctx->user_port = bpf_htons(out->destination.port);
-	}
+	return out ? &out->destination : bpf_sk_storage_get(&peers, ctx->sk, NULL, 0);
+}
+
+SEC("cgroup/getpeername4")
+int wl_getpeername4(struct bpf_sock_addr *ctx)
+{
+	const struct wl_address *peer = wl_shown_peer(ctx);
+
+	if (peer)
+		wl_rewrite_to(ctx, AF_INET, peer);
 	return WL_PASS;
 }
 
 SEC("cgroup/getpeername6")
 int wl_getpeername6(struct bpf_sock_addr *ctx)
 {
-	struct wl_outgoing *out = bpf_sk_storage_get(&outgoing, ctx->sk, NULL, 0);
-	const __u32 *ip;
+	const struct wl_address *peer = wl_shown_peer(ctx);
 
-	if (out) {
-		ip = (const __u32 *)out->destination.ip;
-		ctx->user_ip6[0] = ip[0];
-		ctx->user_ip6[1] = ip[1];
-		ctx->user_ip6[2] = ip[2];
-		ctx->user_ip6[3] = ip[3];
-		ctx->user_port = bpf_htons(out->destination.port);
-	}
+	if (peer)
+		wl_rewrite_to(ctx, AF_INET6, peer);
 	return WL_PASS;
 }
 
@@ -402,6 +404,36 @@ int wl_getsockname6(struct bpf_sock_addr *ctx)
 	return WL_PASS;
 }
 
+/* The last leg, if it ends on this host: a server in the scope is to see the
+ * application as its client. */
+static __always_inline void wl_on_last_syn(struct bpf_sock_ops *ops, struct bpf_sock *sk)
+{
+	const struct wl_flow *records = bpf_sk_storage_get(&carried, sk, NULL, 0);
+	struct wl_address own = {}, to = {};
+	struct wl_tuple tuple = {};
+
+	if (!records)
+		return;
+	wl_tuple_of(ops, true, &tuple);
+	__builtin_memcpy(to.ip, tuple.server_ip, sizeof(to.ip));
+	if (!wl_is_here(&to))
+		return;
+	__builtin_memcpy(own.ip, tuple.client_ip, sizeof(own.ip));
+	own.port = tuple.client_port;
+	wl_speak_for(&own, tuple.server_port, SOCK_PROTO_TCP, &records->source);
+}
+
+/* The application's address, as it sees it itself. */
+static __always_inline void wl_note_source(__u64 id, const struct wl_outgoing *out, const struct wl_tuple *tuple)
+{
+	struct wl_flow *flow = bpf_map_lookup_elem(&flows, &id);
+
+	if (!flow || flow->source.port)
+		return;
+	__builtin_memcpy(flow->source.ip, wl_is_set(out->source) ? out->source : tuple->client_ip, 16);
+	flow->source.port = tuple->client_port;
+}
+
 /* The SYN is about to leave and its source port is known: name the flow by it. */
 static __always_inline void wl_on_syn(struct bpf_sock_ops *ops)
 {
@@ -410,12 +442,31 @@ static __always_inline void wl_on_syn(struct bpf_sock_ops *ops)
 	struct wl_tuple tuple = {};
 	__u64 id;
 
-	if (!out)
+	if (!out) {
+		if (sk)
+			wl_on_last_syn(ops, sk);
 		return;
+	}
 	id = out->flow;
 	wl_tuple_of(ops, true, &tuple);
+	wl_note_source(id, out, &tuple);
 	bpf_map_update_elem(&tuples, &tuple, &id, BPF_ANY);
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+/* At a server in the scope: whom it is told its client is. */
+static __always_inline void wl_note_peer(struct bpf_sock *sk, const struct wl_tuple *tuple)
+{
+	const struct wl_address *behind;
+	struct wl_address from = {}, peer;
+
+	__builtin_memcpy(from.ip, tuple->client_ip, sizeof(from.ip));
+	from.port = tuple->client_port;
+	behind = wl_behind(&from, tuple->server_port, SOCK_PROTO_TCP);
+	if (!behind)
+		return;
+	peer = *behind;
+	bpf_sk_storage_get(&peers, sk, &peer, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
 /* The service's end exists, before accept() can return it: hand the flow over. */
@@ -429,8 +480,11 @@ static __always_inline void wl_on_accepted(struct bpf_sock_ops *ops)
 
 	wl_tuple_of(ops, false, &tuple);
 	found = bpf_map_lookup_elem(&tuples, &tuple);
-	if (!found || !sk)
+	if (!found || !sk) {
+		if (sk)
+			wl_note_peer(sk, &tuple);
 		return;
+	}
 	id = *found;
 	bpf_map_delete_elem(&tuples, &tuple);
 	flow = bpf_map_lookup_elem(&flows, &id);
