@@ -118,6 +118,8 @@ static __always_inline void wl_rewrite_to(struct bpf_sock_addr *ctx, int family,
 {
 	const __u32 *ip = (const __u32 *)to->ip;
 
+	/* As in wl_source(). */
+	asm volatile("" : "+r"(ctx));
 	if (family == AF_INET) {
 		ctx->user_ip4 = ip[3];
 	} else {
@@ -272,18 +274,6 @@ WL_GLOBAL int wl_whose_datagrams(struct bpf_sock_addr *ctx, const struct wl_addr
 	return owner->instance == wl_instance() ? WL_OURS : WL_OTHERS;
 }
 
-/* An application answers somebody who has called it. */
-static __always_inline int wl_judge_caller(struct bpf_sock_addr *ctx, int family, const struct wl_connect *c,
-					   __u16 local_port)
-{
-	struct wl_address to = c->leg.remote;
-
-	if (!wl_has_called(local_port, &to))
-		return WL_GO_ON;
-	wl_rewrite_to(ctx, family, &to);
-	return WL_PASS;
-}
-
 /* What is no new flow: a service's answer, and an application's to somebody who
  * has called it. To an adopted service a token is an address: what it sends there
  * is for the destination, and carries the flow's chain. */
@@ -294,8 +284,15 @@ static __always_inline int wl_judge_answer(struct bpf_sock_addr *ctx, int family
 	__u32 service;
 
 	wl_source(ctx, family, connects, wl_takes_ip4(&c->leg), &source);
-	if (c->leg.caller_slot >= WL_MAX_SERVICES)
-		return wl_judge_caller(ctx, family, c, source.port);
+	if (c->leg.caller_slot >= WL_MAX_SERVICES) {
+		__u32 port = source.port;
+
+		source = c->leg.remote;
+		if (!wl_has_called(port, &source))
+			return WL_GO_ON;
+		wl_rewrite_to(ctx, family, &source);
+		return WL_PASS;
+	}
 	d = wl_datagrams(wl_find_datagrams(&source, &c->leg.remote));
 	if (d)
 		return wl_judge_reply(d, c->leg.caller_slot, &c->leg.remote);
