@@ -104,7 +104,11 @@ fn service(spec: &Spec, forgets: bool, patterns: &Patterns, name: String) -> Ser
             (false, vec!["/bin/sh".into(), "-c".into(), format!("exec {command}").into()])
         }
     };
-    ServiceSpec { name, transports: Transports::Tcp, builtin, command, input }
+    let transports = match spec.service {
+        Service::Builtin(Builtin::Log) => Transports::TcpAndUdp,
+        Service::Builtin(Builtin::Scan) | Service::Exec(_) => Transports::Tcp,
+    };
+    ServiceSpec { name, transports, builtin, command, input }
 }
 
 fn builtin_command(builtin: Builtin, forgets: bool, name: &str) -> Vec<OsString> {

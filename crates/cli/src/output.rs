@@ -55,6 +55,7 @@ fn remedy(event: &Event) -> &'static str {
         | Event::SocketRefused { .. }
         | Event::Redirected { .. }
         | Event::Ended { .. }
+        | Event::Dropped { .. }
         | Event::Lost { .. } => "",
     }
 }

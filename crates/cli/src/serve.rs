@@ -38,7 +38,7 @@ fn threads(builtin: Builtin) -> Builder {
 }
 
 async fn run(args: ServeArgs) -> Result<(), Box<dyn Error>> {
-    let service = RedirectService::from_env()?;
+    let mut service = RedirectService::from_env()?;
     let shutdown = service.shutdown();
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::spawn(async move {
@@ -47,7 +47,10 @@ async fn run(args: ServeArgs) -> Result<(), Box<dyn Error>> {
         }
     });
     match args.builtin {
-        Builtin::Log => Log { name: args.name, forgets: args.forget }.serve(service).await?,
+        Builtin::Log => {
+            let datagrams = service.take_datagrams()?;
+            Log { name: args.name, forgets: args.forget }.serve(service, datagrams).await?;
+        }
         Builtin::Scan => Scan::new(args.name, args.forget, patterns()?)?.serve(service).await?,
     }
     Ok(())

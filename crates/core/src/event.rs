@@ -44,6 +44,11 @@ pub enum Event {
         /// The flow.
         flow: u64,
     },
+    /// So many datagram flows, those idle for longest, were dropped because others needed their places.
+    Dropped {
+        /// How many.
+        count: u64,
+    },
     /// The reader was too slow, and this many events are lost.
     Lost {
         /// How many.
@@ -103,6 +108,9 @@ impl fmt::Display for Event {
             }
             Self::LeftAlone { leg } => write!(f, "{leg}: left alone: another network namespace"),
             Self::Ended { flow } => write!(f, "flow {flow:016x} ended"),
+            Self::Dropped { count } => {
+                write!(f, "{count} idle UDP flows were dropped to make room for others")
+            }
             Self::Lost { count } => write!(f, "{count} events lost"),
         }
     }

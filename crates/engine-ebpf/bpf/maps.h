@@ -265,11 +265,18 @@ struct {
 	__type(value, __u64);
 } lost_events SEC(".maps");
 
+/* Datagram flows that were dropped to make room for others. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} dropped_flows SEC(".maps");
+
 __u64 last_flow;
 __u64 sweep; /* the number of the next */
 __u64 live_flows;
 __u64 live_datagram_flows;
-__u64 dropped_datagram_flows; /* to make room for others */
 __u64 last_token;
 __u64 first_age; /* where to look next for a datagram flow to drop */
 __u64 next_age;

@@ -23,6 +23,7 @@
 #include "facts.h"
 #include "flows.h"
 #include "effect.h"
+#include "datagram_flows.h"
 #include "datagrams.h"
 #include "sockopt.h"
 #include "sockets.h"

@@ -30,6 +30,7 @@ use crate::{
     scope::Scope,
     slots::SharedSlots,
     sweep::FlowSweeper,
+    unreachable::UnreachableSource,
 };
 
 /// The eBPF engine of one scope.
@@ -150,7 +151,19 @@ impl EbpfEngine {
     /// # Errors
     /// [`EbpfError::Map`].
     pub fn event_source(&self) -> Result<EventSource, EbpfError> {
-        Ok(EventSource::new(self.loaded.map("events")?, self.loaded.map("lost_events")?))
+        Ok(EventSource::new(
+            self.loaded.map("events")?,
+            self.loaded.map("lost_events")?,
+            self.loaded.map("dropped_flows")?,
+        ))
+    }
+
+    /// What services say of destinations of datagrams; it can go to another thread.
+    ///
+    /// # Errors
+    /// [`EbpfError::Map`].
+    pub fn unreachable_source(&self) -> Result<UnreachableSource, EbpfError> {
+        Ok(UnreachableSource::new(self.loaded.map(UnreachableSource::MAP)?))
     }
 
     /// How many flows are under way.

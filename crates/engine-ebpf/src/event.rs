@@ -18,13 +18,21 @@ const UDP: u32 = 17;
 #[derive(Debug)]
 pub struct EventSource {
     events: MapHandle,
-    lost: MapHandle,
-    lost_so_far: u64,
+    lost: Counter,
+    dropped: Counter,
+}
+
+/// A number that the programs count up.
+#[derive(Debug)]
+struct Counter {
+    map: MapHandle,
+    seen: u64,
 }
 
 impl EventSource {
-    pub(crate) fn new(events: MapHandle, lost: MapHandle) -> Self {
-        Self { events, lost, lost_so_far: 0 }
+    pub(crate) fn new(events: MapHandle, lost: MapHandle, dropped: MapHandle) -> Self {
+        let counter = |map| Counter { map, seen: 0 };
+        Self { events, lost: counter(lost), dropped: counter(dropped) }
     }
 
     /// What happened since the last call; waits for it no longer than `timeout`.
@@ -42,16 +50,20 @@ impl EventSource {
             builder.add(&self.events, collect).map_err(error)?;
             builder.build().and_then(|ring| ring.poll(timeout)).map_err(error)?;
         }
-        events.extend(self.newly_lost()?);
+        events.extend(self.dropped.newly()?.map(|count| Event::Dropped { count }));
+        events.extend(self.lost.newly()?.map(|count| Event::Lost { count }));
         Ok(events)
     }
+}
 
-    fn newly_lost(&mut self) -> Result<Option<Event>, EbpfError> {
-        let bytes = self.lost.lookup(&0_u32.to_ne_bytes(), MapFlags::ANY).map_err(error)?;
-        let total = bytes.and_then(|bytes| u64::read_from_bytes(&bytes).ok()).unwrap_or(self.lost_so_far);
-        let count = total.saturating_sub(self.lost_so_far);
-        self.lost_so_far = total;
-        Ok((count > 0).then_some(Event::Lost { count }))
+impl Counter {
+    /// By how much it has grown since it was asked last.
+    fn newly(&mut self) -> Result<Option<u64>, EbpfError> {
+        let bytes = self.map.lookup(&0_u32.to_ne_bytes(), MapFlags::ANY).map_err(error)?;
+        let total = bytes.and_then(|bytes| u64::read_from_bytes(&bytes).ok()).unwrap_or(self.seen);
+        let count = total.saturating_sub(self.seen);
+        self.seen = total;
+        Ok((count > 0).then_some(count))
     }
 }
 

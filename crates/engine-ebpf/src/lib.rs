@@ -31,6 +31,7 @@ mod slots;
 mod strange;
 mod sweep;
 mod sys;
+mod unreachable;
 
 pub use bpffs::{bpf_file_system, bpf_file_system_is_mounted};
 pub use cost::{Cost, STACK_UNIT, measure_programs};
@@ -50,3 +51,4 @@ pub use scope::{Limits, Scope};
 #[cfg(fuzzing)]
 pub use strange::frames;
 pub use sweep::FlowSweeper;
+pub use unreachable::{Unreachable, UnreachableSource};

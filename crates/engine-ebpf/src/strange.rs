@@ -14,7 +14,9 @@ pub fn frames(bytes: &[u8]) {
     let length = match event {
         Event::Refused { .. } | Event::LeftAlone { .. } => size_of::<waylay_abi::Event>(),
         Event::SocketRefused { .. } => size_of::<waylay_abi::SocketEvent>(),
-        Event::Redirected { .. } | Event::Ended { .. } | Event::Lost { .. } => panic!("{event:?}"),
+        Event::Redirected { .. } | Event::Ended { .. } | Event::Dropped { .. } | Event::Lost { .. } => {
+            panic!("{event:?}")
+        }
     };
     assert_eq!(bytes.len(), length);
     let shown = event.to_string();

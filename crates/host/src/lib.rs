@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`run()`] (the whole life of one run), `service` (one service's
 //! process), [`launch`] (what happens in that process before its program),
-//! `health` (a service that hangs), `sweep` (flows whose end was missed), `routes` (the host's, for the engine),
+//! `health` (a service that hangs), `sweep` (flows whose end was missed), `icmp` (errors of destinations, for applications), `routes` (the host's, for the engine),
 //! [`cgroup`], [`instance`] (what stays on the host and how it is cleaned up),
 //! [`doctor`] (what a machine offers).
 
@@ -16,6 +16,7 @@ pub mod doctor;
 mod error;
 mod families;
 mod health;
+mod icmp;
 pub mod instance;
 pub mod launch;
 mod routes;

@@ -22,6 +22,7 @@ use crate::{
     cgroup::{Cgroup, CgroupError},
     error::RunError,
     health::HealthWatch,
+    icmp::Messenger,
     instance::{Instance, InstanceId, clean_up},
     launch::{Families, Launch, Role},
     routes::RouteWatcher,
@@ -153,6 +154,7 @@ impl Place {
         engine.attach()?;
         let refusals = RefusalReader::start(&engine, tables, observer)?;
         let health = HealthWatch::new(&engine, spec, &waiting, observer)?;
+        let messenger = Messenger::start(engine.unreachable_source()?);
         let sweeping = Sweeping::start(engine.flow_sweeper()?);
         let running = release(waiting, spec, &engine, observer)?;
         let health = health.start();
@@ -166,6 +168,7 @@ impl Place {
             service.wait();
         }
         refusals.stop();
+        messenger.stop();
         sweeping.stop();
         engine.remove()?;
         outcome

@@ -64,6 +64,7 @@ impl Account {
             original_destination: inbound.original_destination(),
             protocol: Sniffer::new().protocol(),
             host: None,
+            datagrams: None,
             bytes_to_destination: 0,
             bytes_to_application: 0,
             duration_us: 0,

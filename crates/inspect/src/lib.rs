@@ -5,6 +5,7 @@
 
 mod account;
 mod bounded;
+pub mod dns;
 pub mod log;
 pub mod report;
 pub mod scan;

@@ -1,8 +1,10 @@
-//! The `log` service: lets every connection pass and reports it when it has ended.
+//! The `log` service: lets every connection and flow of datagrams pass, and reports it when it has ended.
 
-use std::sync::Arc;
+mod datagrams;
 
-use waylay::{Inbound, RedirectService, ServeError};
+use std::{io, sync::Arc};
+
+use waylay::{Inbound, RedirectService, ServeError, datagrams::DatagramService};
 use waylay_relay::{Direction, Observer, Verdict};
 
 use crate::{
@@ -25,11 +27,19 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`ServeError`] if a listener fails.
-    pub async fn serve(self, service: RedirectService) -> Result<(), ServeError> {
+    /// [`ServeError`] if a listener, or a socket for datagrams, fails.
+    pub async fn serve(
+        self,
+        service: RedirectService,
+        datagrams: Option<DatagramService>,
+    ) -> Result<(), ServeError> {
         let log = Arc::new(self);
+        let flows = datagrams.map(|datagrams| tokio::spawn(datagrams::serve(Arc::clone(&log), datagrams)));
         service.serve(move |inbound| Arc::clone(&log).handle(inbound)).await?;
-        Ok(())
+        match flows {
+            Some(flows) => flows.await.map_err(io::Error::from).flatten().map_err(ServeError::Listener),
+            None => Ok(()),
+        }
     }
 
     async fn handle(self: Arc<Self>, inbound: Inbound) {

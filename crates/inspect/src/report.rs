@@ -1,5 +1,6 @@
-//! The report of one connection: what a service writes when the connection has ended, one JSON object a line.
+//! The report of one connection or flow of datagrams: what a service writes when it has ended, one JSON object a line.
 
+mod datagrams;
 mod direction;
 mod human;
 mod json;
@@ -12,13 +13,14 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use waylay_relay::Direction;
 
+pub use datagrams::{DatagramReport, QueryReport, Transport};
 pub use json::harmless as harmless_json;
 pub use outcome::{Outcome, describe};
 pub use time::{Timestamp, TimestampError};
 
 use crate::sniff::Protocol;
 
-/// One connection as one service saw it. The fields are written in this order, under these names.
+/// One connection, or flow of datagrams, as one service saw it. The fields are written in this order, under these names.
 ///
 /// # Example
 ///
@@ -36,6 +38,7 @@ use crate::sniff::Protocol;
 ///     original_destination: "127.0.0.1:8080".parse()?,
 ///     protocol: Protocol::Http,
 ///     host: Some("example.test".into()),
+///     datagrams: None,
 ///     bytes_to_destination: 78,
 ///     bytes_to_application: 1256,
 ///     duration_us: 3400,
@@ -52,7 +55,7 @@ use crate::sniff::Protocol;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// When the service accepted the connection.
+    /// When the service accepted the connection, or the first datagram came.
     pub time: Timestamp,
     /// The service that reports.
     pub service: String,
@@ -68,11 +71,14 @@ pub struct Report {
     pub protocol: Protocol,
     /// The host the application asked for, if it said so.
     pub host: Option<String>,
+    /// What only flows of datagrams have; its fields are the line's.
+    #[serde(flatten)]
+    pub datagrams: Option<DatagramReport>,
     /// Bytes forwarded from the application.
     pub bytes_to_destination: u64,
     /// Bytes forwarded to the application.
     pub bytes_to_application: u64,
-    /// Microseconds from acceptance to end.
+    /// Microseconds from acceptance to end; from the first datagram to the last.
     pub duration_us: u64,
     /// The services the connection has been through, this one included, in order.
     pub chain: Vec<String>,

@@ -4,12 +4,18 @@
 //! the first byte of the application picks the only parser that may succeed, and the application's bytes are
 //! kept, 16 KiB at most, until it has. How the bytes were cut into chunks never matters to the result.
 
+mod datagrams;
 mod host;
 mod http;
+mod quic;
 mod tls;
 
 use serde::{Deserialize, Serialize};
 use waylay_relay::Direction;
+
+pub use datagrams::{Answer, DatagramSniffer, Query};
+#[cfg(fuzzing)]
+pub use quic::strange::frames as quic_frames;
 
 /// What a connection speaks.
 ///
@@ -27,6 +33,10 @@ pub enum Protocol {
     Http,
     /// TLS: the application sent the beginning of a ClientHello.
     Tls,
+    /// The application asked a question of the DNS, in a datagram.
+    Dns,
+    /// QUIC, version 1 or 2: the application sent an Initial packet.
+    Quic,
     /// The destination sent the first byte.
     ServerFirst,
     /// The application sent the first byte, and it isn't, or not yet, known to be one of the above.
@@ -41,6 +51,8 @@ impl Protocol {
         match self {
             Self::Http => "http",
             Self::Tls => "tls",
+            Self::Dns => "dns",
+            Self::Quic => "quic",
             Self::ServerFirst => "server-first",
             Self::Unknown => "unknown",
             Self::Silent => "silent",

@@ -1,6 +1,7 @@
 //! Moving bytes between the two sockets of an inspected connection, past an observer.
 //! It never dials, never decides what may pass and never turns a failure into a clean end.
-//! `waylay` completes it with an accepted and a dialled socket, `waylay-inspect` with observers.
+//! `waylay` completes it with an accepted and a dialled socket, `waylay-inspect` with observers. For [`datagrams`] it
+//! asks `waylay` of each flow whose it is.
 //!
 //! It is for Linux: it splices, and polls what tokio does not tell. A service for Windows uses
 //! `tokio::io::copy_bidirectional`; `examples/portable.rs` shows how.
@@ -36,6 +37,7 @@
 //! no pipes or SIGPIPE has its default action (splice(2) can't be told not to raise it), are copied.
 
 mod connection;
+pub mod datagrams;
 mod error;
 mod flow;
 mod observer;

@@ -176,13 +176,16 @@ async fn changed(phase: &mut watch::Receiver<Phase>) {
     }
 }
 
-enum First<L, R> {
+pub(crate) enum First<L, R> {
     Left(L),
     Right(R),
 }
 
 /// What ends first; the other is dropped.
-async fn first<L, R>(left: impl Future<Output = L>, right: impl Future<Output = R>) -> First<L, R> {
+pub(crate) async fn first<L, R>(
+    left: impl Future<Output = L>,
+    right: impl Future<Output = R>,
+) -> First<L, R> {
     let (mut left, mut right) = (pin!(left), pin!(right));
     poll_fn(|context| {
         if let Poll::Ready(output) = left.as_mut().poll(context) {

@@ -115,6 +115,23 @@ pub enum StartError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Nobody handed sockets for datagrams over: none is named `udp4` or `udp6`. Windows never does.
+    #[cfg_attr(
+        not(windows),
+        error(
+            "no sockets for datagrams were passed; start this program by `waylay run --through exec/udp:…`"
+        )
+    )]
+    #[cfg_attr(windows, error("datagrams are not redirected on this system"))]
+    NoDatagrams,
+    /// A passed descriptor is not a socket of UDP, or cannot be told to say where datagrams were going.
+    #[error("descriptor {fd} is not a UDP socket")]
+    NotADatagramSocket {
+        /// The descriptor.
+        fd: RawSocket,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// No listening socket on that address.
     #[error("cannot listen on {address}")]
     Listen {

@@ -56,6 +56,7 @@ compile_error!("there is a backend for Linux and one for Windows, and none for t
 
 mod accept;
 mod context;
+pub mod datagrams;
 mod error;
 mod inbound;
 mod options;

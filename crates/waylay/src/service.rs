@@ -1,6 +1,6 @@
 use std::{
-    io,
-    net::{SocketAddr, TcpListener},
+    io, mem,
+    net::{SocketAddr, TcpListener, UdpSocket},
     sync::Arc,
     time::Duration,
 };
@@ -9,9 +9,10 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{
     accept::serve_streams,
+    datagrams::DatagramService,
     error::{ServeError, StartError},
     inbound::Inbound,
-    platform,
+    platform::{self, Sockets},
     pool::Pooling,
     shutdown::Shutdown,
 };
@@ -41,6 +42,7 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub struct RedirectService {
     listeners: Vec<TcpListener>,
+    datagrams: Vec<UdpSocket>,
     pooling: Pooling,
     shutdown: Shutdown,
 }
@@ -50,10 +52,10 @@ impl RedirectService {
     /// (`sd_listen_fds(3)`): descriptors 3 and up.
     ///
     /// With `LISTEN_FDNAMES` it takes those named `tcp4` and `tcp6`; each name
-    /// may occur several times. Others (`udp4`, `udp6`, and whatever else) stay
-    /// open and untouched: nothing is redirected to them yet. Without names it
-    /// takes all. Every passed descriptor is closed in the programs that this
-    /// process starts.
+    /// may occur several times; and those named `udp4` and `udp6` for
+    /// [`take_datagrams`](Self::take_datagrams). Others stay open and untouched.
+    /// Without names it takes all for listeners. Every passed descriptor is
+    /// closed in the programs that this process starts.
     ///
     /// `LISTEN_PID` must name this process if it is set.
     ///
@@ -66,8 +68,35 @@ impl RedirectService {
     /// listeners are not those of a registered service. On Windows those of
     /// [`bind`](Self::bind), or [`StartError::NotAnAddress`].
     pub fn from_env() -> Result<Self, StartError> {
-        let listeners = platform::listeners_from_env(listen)?;
-        Self::with_listeners(listeners)
+        let Sockets { listeners, datagrams } = platform::sockets_from_env(listen)?;
+        let service = Self::with_listeners(listeners)?;
+        Ok(Self { datagrams, ..service })
+    }
+
+    /// What serves the datagrams that are redirected to this service, if any are: the policy says so. It ends by
+    /// the same [`Shutdown`]. Who does not take it before [`serve`](Self::serve) closes its sockets, and then
+    /// datagrams are refused or go on, as the failure policy has it.
+    ///
+    /// # Errors
+    /// [`StartError::NotADatagramSocket`].
+    ///
+    /// # Example
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut service = waylay::RedirectService::from_env()?;
+    /// if let Some(datagrams) = service.take_datagrams()? {
+    ///     tokio::spawn(datagrams.serve(|flow| async move { println!("{}", flow.original_destination()) }));
+    /// }
+    /// service.serve(|inbound| async move { drop(inbound) }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn take_datagrams(&mut self) -> Result<Option<DatagramService>, StartError> {
+        let sockets = mem::take(&mut self.datagrams);
+        if sockets.is_empty() {
+            return Ok(None);
+        }
+        DatagramService::with_shutdown(sockets, self.shutdown.clone()).map(Some)
     }
 
     /// Listens on an address. Port 0 stands for any.
@@ -120,7 +149,8 @@ impl RedirectService {
                 .and_then(|()| listener.set_nonblocking(true))
                 .map_err(|source| StartError::NotAListener { fd: platform::number(listener), source })?;
         }
-        Ok(Self { listeners, pooling: Pooling::Never, shutdown: Shutdown::new() })
+        let (datagrams, shutdown) = (Vec::new(), Shutdown::new());
+        Ok(Self { listeners, datagrams, pooling: Pooling::Never, shutdown })
     }
 
     /// Which connections may share an upstream connection: what
@@ -170,7 +200,7 @@ impl RedirectService {
         H: Future<Output = ()> + Send + 'static,
     {
         platform::raise_descriptor_limit();
-        let Self { listeners, pooling, shutdown } = self;
+        let Self { listeners, datagrams: _closed, pooling, shutdown } = self;
         let handler = Arc::new(handler);
         let identify_and_handle = move |stream| {
             let handler = Arc::clone(&handler);

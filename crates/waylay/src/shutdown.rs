@@ -53,6 +53,13 @@ impl Shutdown {
         self.end(Instant::now().checked_add(grace));
     }
 
+    /// Waits until the service is to end: for one that has a loop of its own.
+    pub async fn triggered(&self) {
+        let mut phase = self.0.subscribe();
+        // This handle keeps the channel open.
+        let _open = phase.wait_for(|phase| *phase != Phase::Serving).await;
+    }
+
     pub(crate) fn subscribe(&self) -> watch::Receiver<Phase> {
         self.0.subscribe()
     }

@@ -194,9 +194,11 @@ impl Lab {
         let refused = |event| match event {
             Event::Refused { refusal, .. } => Some(refusal),
             Event::SocketRefused { refusal, .. } => Some(refusal),
-            Event::LeftAlone { .. } | Event::Redirected { .. } | Event::Ended { .. } | Event::Lost { .. } => {
-                None
-            }
+            Event::LeftAlone { .. }
+            | Event::Redirected { .. }
+            | Event::Ended { .. }
+            | Event::Dropped { .. }
+            | Event::Lost { .. } => None,
         };
         self.engine.events(Duration::from_millis(20)).unwrap().into_iter().filter_map(refused).collect()
     }

@@ -13,7 +13,7 @@ struct Budget {
     stack: u32,
 }
 
-const BUDGETS: [Budget; 16] = [
+const BUDGETS: [Budget; 23] = [
     budget("wl_connect4", 3_600, 120_000, 512),
     budget("wl_connect6", 3_600, 120_000, 512),
     budget("wl_sockops", 900, 2_000, 224),
@@ -25,11 +25,18 @@ const BUDGETS: [Budget; 16] = [
     budget("wl_getsockname4", 60, 60, 32),
     budget("wl_getsockname6", 60, 60, 32),
     budget("wl_getsockopt", 4_000, 20_000, 160),
-    budget("wl_setsockopt", 1_000, 2_000, 160),
+    budget("wl_setsockopt", 3_000, 12_000, 384),
+    budget("wl_udp_connect4", 4_800, 120_000, 512),
+    budget("wl_udp_connect6", 4_800, 120_000, 512),
+    budget("wl_sendmsg4", 4_800, 120_000, 512),
+    budget("wl_sendmsg6", 4_800, 120_000, 512),
+    budget("wl_recvmsg4", 400, 600, 256),
+    budget("wl_recvmsg6", 450, 800, 256),
     budget("wl_carriers", 60, 100, 64),
     budget("wl_see_flow", 100, 200, 64),
     budget("wl_judge_flow", 200, 400, 96),
     budget("wl_judge_tuple", 100, 200, 160),
+    budget("wl_judge_datagrams", 250, 400, 192),
 ];
 
 const fn budget(program: &'static str, instructions: u32, verified: u32, stack: u32) -> Budget {

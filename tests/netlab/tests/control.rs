@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::fd::AsFd,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::{fd::AsFd, unix::net::UnixStream},
 };
 
 use socket2::{Domain, Socket, Type};
@@ -92,10 +92,10 @@ fn a_socket_of_another_kind_carries_no_records() {
     let (_client, accepted) = services.connection();
     let records = query_redirect_records(&accepted).unwrap();
     services.lab.as_service(1, || {
-        let datagrams = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let refused = set_redirect_records(&datagrams, &records);
+        let (local, _peer) = UnixStream::pair().unwrap();
+        let refused = set_redirect_records(&local, &records);
         assert!(matches!(refused, Err(SetError::NotSupported)), "{refused:?}");
-        let unknown = query_redirect_records(&datagrams);
+        let unknown = query_redirect_records(&local);
         assert!(matches!(unknown, Err(QueryError::NotSupported)), "{unknown:?}");
     });
 }

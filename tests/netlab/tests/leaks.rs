@@ -131,10 +131,10 @@ fn are_all_that_is_swept_up() {
 fn flows_of(run: &Instance) -> usize {
     let hooked = hooked(run.cgroup()).unwrap();
     let connect = hooked.iter().find(|hooked| hooked.hook == Hook::Inet4Connect).unwrap();
-    let id = connect.programs[0].id;
-    let mut programs = ProgInfoIter::with_query_opts(ProgInfoQueryOptions::default().include_map_ids(true));
-    let maps = programs.find(|program| program.id == id).unwrap().map_ids;
-    let mut maps = maps.into_iter().map(|id| MapHandle::from_map_id(id).unwrap());
+    let ours = |id| connect.programs.iter().any(|program| program.id == id);
+    let programs = ProgInfoIter::with_query_opts(ProgInfoQueryOptions::default().include_map_ids(true));
+    let maps = programs.filter(|program| ours(program.id)).flat_map(|program| program.map_ids);
+    let mut maps = maps.map(|id| MapHandle::from_map_id(id).unwrap());
     maps.find(|map| map.name() == "flows").unwrap().keys().count()
 }
 

@@ -15,7 +15,7 @@ const RULES: [(&str, &[&str]); 9] = [
     ("waylay-host", &["waylay-core", "waylay-engine", "waylay-engine-ebpf"]),
     ("waylay", &["waylay-abi", "waylay-core"]),
     ("waylay-ws2", &["waylay"]),
-    ("waylay-relay", &[]),
+    ("waylay-relay", &["waylay"]),
     ("waylay-inspect", &["waylay", "waylay-relay"]),
 ];
 /// What may use any: nobody may use it in turn.

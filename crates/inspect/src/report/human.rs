@@ -2,20 +2,27 @@
 
 use waylay_relay::Direction;
 
-use super::{Outcome, Report};
+use super::{DatagramReport, Outcome, Report};
+use crate::sniff::Protocol;
 
 const SEPARATOR: &str = "  ";
+/// Questions that a line has room for.
+const MOST_QUERIES: usize = 4;
 
 pub(super) fn line(report: &Report) -> String {
+    let datagrams = report.datagrams.as_ref();
+    let (up, down) =
+        datagrams.map(|seen| (seen.datagrams_to_destination, seen.datagrams_to_application)).unzip();
     let columns = [
         Some(printable(&report.service)),
         Some(format!("{}[{}] → {}", program(&report.application), report.pid, report.original_destination)),
         Some(protocol(report)),
-        Some(format!("↑ {}", bytes(report.bytes_to_destination))),
-        Some(format!("↓ {}", bytes(report.bytes_to_application))),
+        Some(format!("↑ {}{}", count(up), bytes(report.bytes_to_destination))),
+        Some(format!("↓ {}{}", count(down), bytes(report.bytes_to_application))),
         Some(duration(report.duration_us)),
         chain(&report.chain),
         ending(report),
+        lost(report),
     ];
     columns.into_iter().flatten().collect::<Vec<_>>().join(SEPARATOR)
 }
@@ -26,10 +33,40 @@ fn program(path: &str) -> String {
 }
 
 fn protocol(report: &Report) -> String {
+    let name = match (&report.datagrams, report.protocol) {
+        (Some(_), Protocol::Unknown | Protocol::Silent | Protocol::ServerFirst) => "udp",
+        (Some(_) | None, protocol) => protocol.name(),
+    };
+    let queries = report.datagrams.as_ref().map(queries).unwrap_or_default();
     match &report.host {
-        Some(host) => format!("{} {}", report.protocol.name(), printable(host)),
-        None => report.protocol.name().to_owned(),
+        Some(host) => format!("{name} {}", printable(host)),
+        None if queries.is_empty() => name.to_owned(),
+        None => format!("{name} {queries}"),
     }
+}
+
+/// The first few, and how many more there were.
+fn queries(datagrams: &DatagramReport) -> String {
+    let shown = datagrams.queries.iter().take(MOST_QUERIES).map(|query| {
+        let outcome = query.rcode.as_deref().unwrap_or("no answer");
+        format!("{} {} {}", printable(&query.kind), printable(&query.name), printable(outcome))
+    });
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    let left = datagrams.queries.len().saturating_sub(MOST_QUERIES) as u64;
+    match left.saturating_add(datagrams.unlisted_queries) {
+        0 => shown,
+        left => format!("{shown} and {left} more"),
+    }
+}
+
+/// Datagrams, in front of their bytes.
+fn count(datagrams: Option<u64>) -> String {
+    datagrams.map(|count| format!("{count}: ")).unwrap_or_default()
+}
+
+fn lost(report: &Report) -> Option<String> {
+    let dropped = report.datagrams.as_ref()?.datagrams_dropped;
+    (dropped > 0).then(|| format!("{dropped} lost"))
 }
 
 fn chain(services: &[String]) -> Option<String> {

@@ -13,6 +13,7 @@ fn report() -> Report {
         original_destination: SocketAddr::from(([127, 0, 0, 1], 8080)),
         protocol: Protocol::Http,
         host: Some("example.test".into()),
+        datagrams: None,
         bytes_to_destination: 78,
         bytes_to_application: 1256,
         duration_us: 3400,
@@ -35,6 +36,33 @@ fn failed() -> Report {
         chain: Vec::new(),
         verdict: Outcome::Unreachable,
         error: Some(describe(&io::Error::from_raw_os_error(111))),
+        ..report()
+    }
+}
+
+fn resolved() -> Report {
+    let query = |name: &str, kind: &str, rcode: Option<&str>, addresses: &[&str]| QueryReport {
+        name: name.into(),
+        kind: kind.into(),
+        rcode: rcode.map(str::to_owned),
+        answers: addresses.len() as u16,
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+    };
+    Report {
+        original_destination: SocketAddr::from(([127, 0, 0, 53], 53)),
+        protocol: Protocol::Dns,
+        host: None,
+        datagrams: Some(DatagramReport {
+            transport: Transport::Udp,
+            datagrams_to_destination: 2,
+            datagrams_to_application: 1,
+            datagrams_dropped: 0,
+            queries: vec![
+                query("example.test", "A", Some("NOERROR"), &["192.0.2.1"]),
+                query("\u{1b}.test", "AAAA", None, &[]),
+            ],
+            unlisted_queries: 0,
+        }),
         ..report()
     }
 }
@@ -93,7 +121,7 @@ fn a_line_of_json_of_a_stopped_connection() {
 
 #[test]
 fn lines_are_read_back() {
-    for report in [report(), failed(), stopped()] {
+    for report in [report(), failed(), stopped(), resolved()] {
         assert_eq!(Report::from_line(&line(&report)).unwrap(), report);
     }
     for line in ["", "{}", "[]", r#"{"time":"yesterday"}"#] {
@@ -103,8 +131,8 @@ fn lines_are_read_back() {
 
 #[test]
 fn names_agree_with_the_lines() {
-    use Protocol::{Http, ServerFirst, Silent, Tls, Unknown};
-    for protocol in [Http, Tls, ServerFirst, Unknown, Silent] {
+    use Protocol::{Dns, Http, Quic, ServerFirst, Silent, Tls, Unknown};
+    for protocol in [Http, Tls, Dns, Quic, ServerFirst, Unknown, Silent] {
         assert_eq!(serde_json::to_value(protocol).unwrap(), protocol.name());
     }
     use Outcome::{Failed, Forwarded, Reset, Stopped, Unreachable};
@@ -130,4 +158,33 @@ fn a_line_for_people() {
         stopped().human().split_once("stopped: ").unwrap().1,
         r#""top\u{202e} \xff \u{1b}secret" on its way to the application (flow 3)"#
     );
+}
+
+#[test]
+fn a_line_of_json_of_datagrams() {
+    let line = line(&resolved());
+    let part = concat!(
+        r#""protocol":"dns","host":null,"transport":"udp","datagrams_to_destination":2,"datagrams_to_application":1,"#,
+        r#""queries":[{"name":"example.test","type":"A","rcode":"NOERROR","answers":1,"addresses":["192.0.2.1"]},"#,
+        r#"{"name":"\u001b.test","type":"AAAA","rcode":null,"answers":0,"addresses":[]}],"bytes_to_destination":78,"#,
+    );
+    assert!(line.contains(part), "{line}");
+}
+
+#[test]
+fn a_line_for_people_of_datagrams() {
+    assert_eq!(
+        resolved().human(),
+        concat!(
+            r"log  curl[4711] → 127.0.0.53:53  dns A example.test NOERROR, AAAA \u{1b}.test no answer",
+            "  ↑ 2: 78 B  ↓ 1: 1.2 KiB  3.4 ms  via log › log-2"
+        )
+    );
+    let mut report = resolved();
+    report.protocol = Protocol::Unknown;
+    let datagrams = report.datagrams.as_mut().unwrap();
+    datagrams.queries.clear();
+    datagrams.datagrams_dropped = 7;
+    let line = report.human();
+    assert!(line.contains("  udp  ↑ 2: 78 B  ") && line.ends_with("  7 lost"), "{line}");
 }

@@ -67,17 +67,43 @@ impl ClientHello {
     }
 
     fn finding(&self) -> Option<Finding> {
-        let message = self.message.bytes();
-        if message.first() != Some(&CLIENT_HELLO) {
-            return Some(Finding::Final(Protocol::Unknown, None));
+        match message_so_far(self.message.bytes()) {
+            Message::Incomplete => None,
+            Message::Other => Some(Finding::Final(Protocol::Unknown, None)),
+            Message::TooLong => Some(Finding::Final(Protocol::Tls, None)),
+            Message::ClientHello(host) => Some(Finding::Final(Protocol::Tls, host)),
         }
-        let &[_, high, middle, low] = message.first_chunk::<MESSAGE_HEADER_BYTES>()?;
-        let body_bytes = u32::from_be_bytes([0, high, middle, low]) as usize;
-        if body_bytes > Bounded::LIMIT - MESSAGE_HEADER_BYTES {
-            return Some(Finding::Final(Protocol::Tls, None));
-        }
-        let body = message[MESSAGE_HEADER_BYTES..].get(..body_bytes)?;
-        Some(Finding::Final(Protocol::Tls, server_name(body)))
+    }
+}
+
+/// What the first bytes of a handshake are.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    /// A ClientHello as far as it goes.
+    Incomplete,
+    /// No ClientHello.
+    Other,
+    /// One that is longer than what is kept.
+    TooLong,
+    /// All of one, and its server name.
+    ClientHello(Option<String>),
+}
+
+pub(super) fn message_so_far(message: &[u8]) -> Message {
+    let Some(&first) = message.first() else { return Message::Incomplete };
+    if first != CLIENT_HELLO {
+        return Message::Other;
+    }
+    let Some(&[_, high, middle, low]) = message.first_chunk::<MESSAGE_HEADER_BYTES>() else {
+        return Message::Incomplete;
+    };
+    let body_bytes = u32::from_be_bytes([0, high, middle, low]) as usize;
+    if body_bytes > Bounded::LIMIT - MESSAGE_HEADER_BYTES {
+        return Message::TooLong;
+    }
+    match message[MESSAGE_HEADER_BYTES..].get(..body_bytes) {
+        Some(body) => Message::ClientHello(server_name(body)),
+        None => Message::Incomplete,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod context;
 pub mod control;
+mod datagrams;
 mod error;
 mod handover;
 mod options;
@@ -22,7 +23,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::Trouble;
 use crate::{context::RedirectContext, socket::RawSocket};
 
-pub(crate) use handover::listeners_from_env;
+pub(crate) use datagrams::{
+    MOST_IN_A_BATCH, Readiness, datagram_socket, enlarge_buffers, open_reply, prepare_inbound,
+    prepare_outbound, receive, report_error, select_flow, selected_destination, selected_path, send,
+    take_unreachable,
+};
+pub(crate) use handover::{datagram_sockets_from_env, sockets_from_env};
 pub(crate) use options::{
     query_chain, query_context, query_original_destination, query_records, redirect_state, set_records,
 };

@@ -5,6 +5,7 @@
 //! the records, no ids. What is not known stays empty here and is never made up.
 
 mod context;
+mod datagrams;
 mod error;
 mod handover;
 mod query;
@@ -27,7 +28,12 @@ use crate::{
     socket::{AsSocket, RawSocket},
 };
 
-pub(crate) use handover::listeners_from_env;
+pub(crate) use datagrams::{
+    MOST_IN_A_BATCH, Readiness, datagram_socket, datagram_sockets_from_env, enlarge_buffers, open_reply,
+    prepare_inbound, prepare_outbound, receive, report_error, select_flow, selected_destination,
+    selected_path, send, take_unreachable,
+};
+pub(crate) use handover::sockets_from_env;
 pub(crate) use query::{
     query_chain, query_context, query_original_destination, query_records, redirect_state, set_records,
 };

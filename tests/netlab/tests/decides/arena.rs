@@ -391,6 +391,7 @@ impl Arena {
             | Event::LeftAlone { .. }
             | Event::Redirected { .. }
             | Event::Ended { .. }
+            | Event::Dropped { .. }
             | Event::Lost { .. } => None,
         };
         events.into_iter().filter_map(refusal).collect()

@@ -7,7 +7,7 @@
 
 use std::{
     io,
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd},
     ptr,
 };
@@ -87,4 +87,10 @@ pub(crate) fn close_on_exec(fd: RawFd) -> io::Result<()> {
 pub(crate) fn adopt_listener(fd: RawFd) -> TcpListener {
     // SAFETY: by that protocol the descriptor is this process's; it is open, and taken once.
     unsafe { TcpListener::from_raw_fd(fd) }
+}
+
+/// The socket behind a descriptor passed by `LISTEN_FDS`.
+pub(crate) fn adopt_datagram_socket(fd: RawFd) -> UdpSocket {
+    // SAFETY: by that protocol the descriptor is this process's; it is open, and taken once.
+    unsafe { UdpSocket::from_raw_fd(fd) }
 }

@@ -5,13 +5,14 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
-use crate::error::StartError;
+use crate::{error::StartError, platform::Sockets};
 
-pub(crate) fn listeners_from_env(
+pub(crate) fn sockets_from_env(
     listen: impl Fn(SocketAddr) -> Result<TcpListener, StartError>,
-) -> Result<Vec<TcpListener>, StartError> {
+) -> Result<Sockets, StartError> {
     let text = env::var("WAYLAY_LISTEN").unwrap_or_default();
-    addresses(&text)?.into_iter().map(listen).collect()
+    let listeners = addresses(&text)?.into_iter().map(listen).collect::<Result<_, _>>()?;
+    Ok(Sockets { listeners, datagrams: Vec::new() })
 }
 
 /// Addresses with commas between them.
