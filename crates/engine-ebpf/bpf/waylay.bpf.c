@@ -390,6 +390,18 @@ static __always_inline void wl_on_syn(struct bpf_sock_ops *ops)
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
+/* Ties a flow to the accepted socket and, of multipath TCP, to the one above it
+ * that accept() returns. Storage may be wanted by two processors at once. */
+static __always_inline bool wl_tie(struct bpf_sock *sk, __u64 id)
+{
+	struct bpf_sock *msk = wl_msk(sk);
+
+	if (!bpf_sk_storage_get(&inbound, sk, &id, BPF_SK_STORAGE_GET_F_CREATE))
+		return false;
+	return !msk || bpf_sk_storage_get(&inbound, msk, &id, BPF_SK_STORAGE_GET_F_CREATE) ||
+	       bpf_sk_storage_get(&inbound, msk, &id, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
 /* The service's end exists, before accept() can return it: hand the flow over. */
 static __always_inline void wl_on_accepted(struct bpf_sock_ops *ops)
 {
@@ -408,7 +420,7 @@ static __always_inline void wl_on_accepted(struct bpf_sock_ops *ops)
 	flow = bpf_map_lookup_elem(&flows, &id);
 	if (!flow)
 		return;
-	if (!bpf_sk_storage_get(&inbound, sk, &id, BPF_SK_STORAGE_GET_F_CREATE)) {
+	if (!wl_tie(sk, id)) {
 		/* Without its flow the service drops the connection; see WL_QUERY_RECORDS. */
 		wl_end_flow(id, WL_ENDED_BY_CLIENT);
 		return;
