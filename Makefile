@@ -48,7 +48,7 @@ bench: ## measure what waylay costs, against what it is built on and against oth
 	@scripts/setup bench
 	cargo build --release -p waylay-cli
 	cargo build --release -p waylay-benches --bin bench-seat
-	cargo bench -p waylay-benches --bench connect --bench options --bench control_codes --bench relay
+	cargo bench -p waylay-benches --bench connect --bench options --bench control_codes --bench relay --bench udp
 
 guarantee: ## run the tests that guard one promise of GUARANTEES.md: make guarantee N=7
 	@scripts/setup test

@@ -10,12 +10,16 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 
-use crate::server::{ANSWER, BLOCK, REQUEST};
+use crate::{
+    datagrams,
+    server::{ANSWER, BLOCK, REQUEST},
+};
 
 const BUFFER: usize = 256 << 10;
 
 pub(crate) fn obey() {
-    let mut idle = Vec::new();
+    let (mut idle, mut open) = (Vec::new(), Vec::new());
+    waylay_benches::raise_descriptor_limit();
     println!("ready");
     for line in stdin().lines() {
         let line = line.unwrap();
@@ -34,8 +38,17 @@ pub(crate) fn obey() {
                 idle.extend((0..number(count)).map(|_| opened(address(server))));
                 println!("0");
             }
+            ["volley", server, count, window] => {
+                let (took, lost) = datagrams::volley(address(server), number(count), number(window));
+                println!("{took} {lost}");
+            }
+            ["open", server, sockets, ports] => {
+                open.extend(datagrams::open(address(server), number(sockets), number(ports) as u16));
+                println!("0");
+            }
             ["hang-up"] => {
                 idle.clear();
+                open.clear();
                 println!("0");
             }
             _ => panic!("{line:?}"),

@@ -117,6 +117,18 @@ impl Seat {
         self.ask(&format!("idle {server} {count}"));
     }
 
+    /// How long so many datagrams of 64 bytes take there and back, `window` of them on their way at a time; and how
+    /// many were lost.
+    pub fn volley(&mut self, server: SocketAddr, count: u32, window: u32) -> (Duration, f64) {
+        let answer = self.ask(&format!("volley {server} {count} {window}"));
+        (Duration::from_secs_f64(answer[0] / 1e9), answer[1])
+    }
+
+    /// Opens flows of datagrams, from so many sockets to so many ports, until [`Seat::hang_up`].
+    pub fn open(&mut self, server: SocketAddr, sockets: u32, ports: u16) {
+        self.ask(&format!("open {server} {sockets} {ports}"));
+    }
+
     /// Closes them.
     pub fn hang_up(&mut self) {
         self.ask("hang-up");
