@@ -116,7 +116,7 @@ static __always_inline void wl_judge_route(struct bpf_sock_addr *ctx, struct wl_
 {
 	const struct wl_route *route;
 
-	if (choice->filter < 0)
+	if (choice->filter < 0 || choice->refusal == WL_REFUSED_UNREDIRECTABLE)
 		return;
 	route = wl_route_to(&c->leg.remote);
 	c->route = route;
