@@ -26,7 +26,8 @@ pub use options::{
 pub use records::{Chain, Context, Flow, Handle, Hop, NamedChain, NamedHop, SocketWishes};
 pub use tables::{
     Config, Event, Filter, FilterCondition, HandleKey, Holder, Listener, ListenerOwner,
-    PASSED_FOREIGN_NAMESPACE, Progress, Refusal, Route, RouteKey, Service, SocketEvent, Tables,
+    PASSED_FOREIGN_NAMESPACE, Progress, Refusal, Route, RouteKey, SHOWS_DESTINATION, Service, SocketEvent,
+    Tables,
 };
 
 /// Slots for services in one policy.

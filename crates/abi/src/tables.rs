@@ -38,6 +38,9 @@ pub struct Config {
     pub datagram_idle_ns: u64,
 }
 
+/// Of [`Service::flags`]: getsockname(2) on the service's accepted sockets says the original destination.
+pub const SHOWS_DESTINATION: u32 = 1 << 0;
+
 /// A service's place in the tables.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -62,14 +65,14 @@ pub struct Service {
     pub count4: u16,
     /// How many of `ports6` count.
     pub count6: u16,
-    /// Zero.
-    pub reserved: u32,
+    /// [`SHOWS_DESTINATION`] or 0.
+    pub flags: u32,
     /// Port of its UDP socket for IPv4; 0 if it has none.
     pub udp4: u16,
     /// How many of `udp6` count.
     pub bank: u16,
     /// Zero.
-    pub reserved2: u32,
+    pub reserved: u32,
     /// Ports of its UDP sockets for IPv6, all of one address.
     pub udp6: [u16; MAX_BANK],
     /// Ended by a zero.
@@ -106,8 +109,8 @@ pub struct Route {
     pub source: [u8; 16],
     /// What connect() fails with; 0 if there is a route.
     pub error: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1 if it leads to this host itself.
+    pub here: u32,
 }
 
 /// The bits of [`Filter::conditions`]; all that are set must hold.
@@ -191,9 +194,13 @@ pub struct Tables {
     /// How many of `auth` count.
     pub auth_count: u32,
     /// Whether legs of other namespaces are permitted (0) or blocked (1).
-    pub foreign_namespace: u16,
+    pub foreign_namespace: u8,
     /// Whether what cannot be redirected is permitted (0) or blocked (1), where a redirect filter covers the application.
-    pub unredirectable: u16,
+    pub unredirectable: u8,
+    /// 1 if a service listens on every address of the host.
+    pub any_address: u8,
+    /// Zero.
+    pub reserved: u8,
     /// By slot.
     pub services: [Service; MAX_SERVICES],
     /// In the order in which they are asked.

@@ -76,6 +76,8 @@ Examples:
       A service of your own, called guard, before one that reports.
   sudo waylay run --unredirectable permit -- ping -c 1 192.0.2.1
       With sockets that nothing can inspect.
+  sudo waylay run --through log --through adopt:127.0.0.1:5000='haproxy -db -f x.cfg' -- ./build.sh
+      A proxy as it is, after a service that reports; docs/adopt has configurations.
   sudo waylay run -o json --log connections.json -- wget -q http://example.test/
       One JSON object a line, in a file only you can read.
   sudo waylay run --through log --through log --forget log -- curl http://example.test/
@@ -96,6 +98,12 @@ pub(crate) struct RunArgs {
     ///
     /// exec:COMMAND: a program that cooperates, in any language; it finds its listening sockets as
     /// sd_listen_fds(3) says, and what it prints goes to standard error
+    ///
+    /// adopt:ADDRESS=COMMAND: a transparent proxy that knows nothing of waylay (HAProxy, nginx, redsocks, …) and listens on
+    /// ADDRESS by itself; ADDRESS,ADDRESS for IPv4 and IPv6. It learns the destination by SO_ORIGINAL_DST; write
+    /// adopt/tproxy: for one that goes by the address of its socket
+    ///
+    /// exec/udp:, exec/tcp+udp: (the same with adopt): what it takes, if not TCP alone
     ///
     /// NAME= in front of any of them calls the service NAME in reports and chains
     #[arg(long, value_name = "SPEC", value_parser = Spec::parse)]
@@ -126,6 +134,9 @@ pub(crate) struct RunArgs {
     /// After so long without a datagram `log` reports a flow of UDP as ended
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub(crate) idle: u64,
+    /// How long an adopted service may take until it listens
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) start_patience: u64,
     /// How connections are reported: `human` on standard error, `json` on standard output
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = Format::Human)]
     pub(crate) output: Format,

@@ -1,9 +1,9 @@
 //! From the SPECs that were typed to the services of a run.
 
-use std::{collections::BTreeSet, ffi::OsString};
+use std::{collections::BTreeSet, ffi::OsString, net::SocketAddr};
 
 use thiserror::Error;
-use waylay_host::{ServiceSpec, Transports};
+use waylay_host::{Adoption, ServiceSpec, Transports};
 use waylay_inspect::scan::Patterns;
 
 use crate::{
@@ -29,6 +29,11 @@ pub(crate) enum ChainError {
     /// One name for two services.
     #[error("two services are called {name}")]
     NameTaken { name: String },
+    /// One place for two services that listen by themselves.
+    #[error(
+        "the services {one} and {other} cannot both listen on port {port}: each has to have a place of its own"
+    )]
+    AddressTaken { one: String, other: String, port: u16 },
     /// The name outgrew what the kernel side holds.
     #[error("the name {name:?} is longer than {LONGEST_NAME} bytes")]
     NameTooLong { name: String },
@@ -46,6 +51,7 @@ pub(crate) fn services(
         return Err(ChainError::NameTooLong { name: name.clone() });
     }
     check_forgotten(through, &names, forget)?;
+    check_addresses(through, &names)?;
     let patterns = patterns(through, pattern)?;
     let service = |(spec, name)| service(spec, forget.contains(&name), &patterns, name);
     Ok(through.iter().zip(names).map(service).collect())
@@ -75,6 +81,29 @@ fn check_forgotten(through: &[Spec], names: &[String], forget: &[String]) -> Res
         }
         None => Ok(()),
     }
+}
+
+fn check_addresses(through: &[Spec], names: &[String]) -> Result<(), ChainError> {
+    let mut taken: Vec<(SocketAddr, &String)> = Vec::new();
+    for (spec, name) in through.iter().zip(names) {
+        let Some(adoption) = adoption(&spec.service) else { continue };
+        let clash = |&&(other, _): &&(SocketAddr, &String)| {
+            adoption.listens.iter().any(|&address| overlap(address, other))
+        };
+        if let Some(&(address, one)) = taken.iter().find(clash) {
+            let (one, other, port) = (one.clone(), name.clone(), address.port());
+            return Err(ChainError::AddressTaken { one, other, port });
+        }
+        taken.extend(adoption.listens.iter().map(|&address| (address, name)));
+    }
+    Ok(())
+}
+
+/// Of `[::]` it depends on the program whether IPv4 is its too.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+    let meet = one.ip() == other.ip() || everywhere && one.is_ipv4() == other.is_ipv4();
+    meet && one.port() == other.port()
 }
 
 fn patterns(through: &[Spec], pattern: &[OsString]) -> Result<Patterns, ChainError> {
@@ -107,19 +136,33 @@ fn names(through: &[Spec]) -> Result<Vec<String>, ChainError> {
 fn service(spec: &Spec, forgets: bool, patterns: &Patterns, name: String) -> ServiceSpec {
     let input = match spec.service {
         Service::Builtin(Builtin::Scan) => patterns.encode(),
-        Service::Builtin(Builtin::Log) | Service::Exec(_) => Vec::new(),
+        Service::Builtin(Builtin::Log) | Service::Exec { .. } | Service::Adopt { .. } => Vec::new(),
     };
-    let (builtin, command) = match &spec.service {
-        Service::Builtin(builtin) => (true, builtin_command(*builtin, forgets, &name)),
-        Service::Exec(command) => {
-            (false, vec!["/bin/sh".into(), "-c".into(), format!("exec {command}").into()])
+    let (builtin, transports, command) = match &spec.service {
+        Service::Builtin(builtin) => (true, transports(*builtin), builtin_command(*builtin, forgets, &name)),
+        Service::Exec { transports, command } | Service::Adopt { transports, command, .. } => {
+            (false, *transports, shell_command(command))
         }
     };
-    let transports = match spec.service {
-        Service::Builtin(Builtin::Log) => Transports::TcpAndUdp,
-        Service::Builtin(Builtin::Scan) | Service::Exec(_) => Transports::Tcp,
-    };
-    ServiceSpec { name, transports, builtin, command, input }
+    ServiceSpec { name, transports, builtin, command, input, adoption: adoption(&spec.service).cloned() }
+}
+
+const fn transports(builtin: Builtin) -> Transports {
+    match builtin {
+        Builtin::Log => Transports::TcpAndUdp,
+        Builtin::Scan => Transports::Tcp,
+    }
+}
+
+fn adoption(service: &Service) -> Option<&Adoption> {
+    match service {
+        Service::Builtin(_) | Service::Exec { .. } => None,
+        Service::Adopt { adoption, .. } => Some(adoption),
+    }
+}
+
+fn shell_command(command: &str) -> Vec<OsString> {
+    vec!["/bin/sh".into(), "-c".into(), format!("exec {command}").into()]
 }
 
 fn builtin_command(builtin: Builtin, forgets: bool, name: &str) -> Vec<OsString> {
@@ -182,6 +225,22 @@ mod tests {
             error.to_string(),
             "--forget guard: no built-in service of that name in this chain; it has log"
         );
+    }
+
+    #[test]
+    fn what_is_adopted_has_a_place_that_no_other_has() {
+        let chain = parse(&["log", "adopt/tproxy:127.0.0.1:5000=nginx -c x", "adopt:127.0.0.2:5000=haproxy"]);
+        let services = services(&chain, &[]).unwrap();
+        assert_eq!(services[1].command, ["/bin/sh", "-c", "exec nginx -c x"]);
+        let adoption = services[1].adoption.as_ref().unwrap();
+        assert_eq!(adoption.listens, ["127.0.0.1:5000".parse().unwrap()]);
+        assert_eq!(services[0].adoption, None);
+        for other in ["adopt:127.0.0.1:5000=haproxy", "adopt:0.0.0.0:5000=haproxy"] {
+            let error =
+                super::services(&parse(&["adopt:127.0.0.1:5000=nginx", other]), &[], &[]).unwrap_err();
+            let wanted = "the services nginx and haproxy cannot both listen on port 5000";
+            assert!(error.to_string().starts_with(wanted), "{error}");
+        }
     }
 
     #[test]

@@ -78,6 +78,7 @@ fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
         other_namespaces: args.other_namespaces.into(),
         keep_sockets: args.keep_sockets,
         patience: Duration::from_secs(args.patience),
+        start_patience: Duration::from_secs(args.start_patience),
     };
     let output: Arc<dyn Observer> = Arc::new(Output::new(args.output, args.log.as_deref())?);
     match waylay_host::run(&spec, &output) {

@@ -117,6 +117,14 @@ impl Output {
     }
 }
 
+/// What becomes of those who want a service that is gone.
+const fn gone(on_failure: FailurePolicy) -> &'static str {
+    match on_failure {
+        FailurePolicy::Open => "new connections go on without it (open)",
+        FailurePolicy::Closed => "new connections are refused (closed)",
+    }
+}
+
 /// Mode 0600 and, behind sudo, the caller's.
 fn open(path: &Path) -> io::Result<fs::File> {
     let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
@@ -154,11 +162,20 @@ impl Observer for Output {
             (None, Some(signal)) => format!("signal {signal}"),
             (None, None) => "an unknown status".to_owned(),
         };
-        let policy = match on_failure {
-            FailurePolicy::Open => "new connections go on without it (open)",
-            FailurePolicy::Closed => "new connections are refused (closed)",
-        };
+        let policy = gone(on_failure);
         notice(&format!("the service {service} ended with {how}; {policy}"));
+    }
+
+    fn adopted_ended(&self, service: &str, on_failure: FailurePolicy) {
+        let policy = gone(on_failure);
+        notice(&format!("all processes of the service {service} have ended; {policy}"));
+    }
+
+    fn family_missing(&self, service: &str, family: &str, on_failure: FailurePolicy) {
+        let policy = gone(on_failure);
+        notice(&format!(
+            "the service {service} does not listen on {family}; {policy}, if they are over {family}"
+        ));
     }
 
     fn waiting_for_background(&self) {
@@ -173,6 +190,9 @@ impl Observer for Output {
         let text = match step {
             Step::LoadingPrograms => Some("waylay: loading the programs …".to_owned()),
             Step::StartingService { name } => Some(format!("waylay: starting the service {name} …")),
+            Step::WaitingForListener { name, address } => {
+                Some(format!("waylay: waiting for the service {name} to listen on {address} …"))
+            }
             Step::Command => None,
             Step::Background { processes } => Some(format!("waylay: waiting for {processes} process(es) …")),
             Step::StoppingServices => Some("waylay: stopping the services …".to_owned()),

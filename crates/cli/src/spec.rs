@@ -1,6 +1,9 @@
 //! What a SPEC says: a service, and perhaps its name.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use clap::ValueEnum;
+use waylay_host::{Adoption, LocalName, Transports};
 
 use crate::meant::meant;
 
@@ -22,7 +25,21 @@ pub(crate) enum Service {
     /// One that comes with waylay.
     Builtin(Builtin),
     /// A program that cooperates, started by the shell.
-    Exec(String),
+    Exec {
+        /// What it takes.
+        transports: Transports,
+        /// For the shell.
+        command: String,
+    },
+    /// A program that knows nothing of waylay, started by the shell.
+    Adopt {
+        /// What it takes.
+        transports: Transports,
+        /// Where it listens and how it asks.
+        adoption: Adoption,
+        /// For the shell.
+        command: String,
+    },
 }
 
 /// A service that comes with waylay.
@@ -34,9 +51,10 @@ pub(crate) enum Builtin {
     Scan,
 }
 
-const KNOWN: &str = "log, scan, exec:COMMAND";
+const ADOPTED: &str = "as in adopt:127.0.0.1:5000=haproxy -db -f haproxy.cfg";
+const KNOWN: &str = "log, scan, exec:COMMAND, adopt:ADDRESS=COMMAND";
 /// What a SPEC can begin with.
-const BEGINNINGS: [&str; 3] = ["log", "scan", "exec:"];
+const BEGINNINGS: [&str; 4] = ["log", "scan", "exec:", "adopt:"];
 
 impl Spec {
     pub(crate) fn parse(spec: &str) -> Result<Self, String> {
@@ -54,7 +72,7 @@ impl Spec {
     pub(crate) fn stem(&self) -> String {
         match &self.service {
             Service::Builtin(builtin) => builtin.name().to_owned(),
-            Service::Exec(command) => stem(command),
+            Service::Exec { command, .. } | Service::Adopt { command, .. } => stem(command),
         }
     }
 }
@@ -70,13 +88,13 @@ impl Service {
         if let Some(builtin) = Builtin::named(text) {
             return Ok(Self::Builtin(builtin));
         }
-        match text.split_once(':') {
-            Some(("exec", command)) if !command.trim().is_empty() => {
-                Ok(Self::Exec(command.trim().to_owned()))
-            }
-            Some(("exec", _)) => Err("exec: needs a command, as in exec:./my-service".to_owned()),
-            Some(("adopt", _)) => Err(format!("adopt: is not there yet; known services: {KNOWN}")),
-            Some(_) | None => Err(unknown(text)),
+        let Some((kind, rest)) = text.split_once(':') else { return Err(unknown(text)) };
+        let (kind, options) =
+            kind.split_once('/').map_or((kind, None), |(kind, options)| (kind, Some(options)));
+        match kind {
+            "exec" => exec(options, rest),
+            "adopt" => adopt(options, rest),
+            _ => Err(unknown(text)),
         }
     }
 }
@@ -91,6 +109,77 @@ impl Builtin {
 
     fn named(name: &str) -> Option<Self> {
         [Self::Log, Self::Scan].into_iter().find(|builtin| builtin.name() == name)
+    }
+}
+
+fn exec(options: Option<&str>, command: &str) -> Result<Service, String> {
+    let Options { transports, local_name } = Options::parse(options)?;
+    if local_name != LocalName::default() {
+        return Err("tproxy is for adopt: only; what cooperates asks the kernel itself".to_owned());
+    }
+    match command.trim() {
+        "" => Err("exec: needs a command, as in exec:./my-service".to_owned()),
+        command => Ok(Service::Exec { transports, command: command.to_owned() }),
+    }
+}
+
+fn adopt(options: Option<&str>, rest: &str) -> Result<Service, String> {
+    let Options { transports, local_name } = Options::parse(options)?;
+    let (addresses, command) = rest.split_once('=').unwrap_or((rest, ""));
+    let command = command.trim().to_owned();
+    if command.is_empty() {
+        return Err(format!("adopt: needs an address and a command, {ADOPTED}"));
+    }
+    let listens = addresses.split(',').map(address).collect::<Result<Vec<_>, _>>()?;
+    match listens[..] {
+        [_] => {}
+        [one, other] if one.is_ipv4() != other.is_ipv4() => {}
+        _ => return Err(format!("{addresses}: one address, or one of IPv4 and one of IPv6")),
+    }
+    Ok(Service::Adopt { transports, adoption: Adoption { listens, local_name }, command })
+}
+
+/// Where a program that is to be adopted listens, as far as that can be judged by looking at it.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_error| {
+        format!("{text:?} is not an address with a port, such as 127.0.0.1:5000 or [::1]:5000, {ADOPTED}")
+    })?;
+    let link_local = matches!(address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
+    if address.port() == 0 {
+        return Err(format!("{address}: a service is found by its port, and nobody listens on 0"));
+    }
+    if link_local || address.ip().is_multicast() || address.ip() == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Err(format!("{address}: connections of this host cannot be led there; 127.0.0.1 would do"));
+    }
+    if address.ip() != address.ip().to_canonical() {
+        return Err(format!("{address}: write {} instead", address.ip().to_canonical()));
+    }
+    Ok(address)
+}
+
+/// What stands behind a slash: `udp`, `tcp+tproxy`.
+struct Options {
+    transports: Transports,
+    local_name: LocalName,
+}
+
+impl Options {
+    fn parse(options: Option<&str>) -> Result<Self, String> {
+        let (mut tcp, mut udp, mut local_name) = (false, false, LocalName::default());
+        for option in options.into_iter().flat_map(|options| options.split('+')) {
+            match option {
+                "tcp" => tcp = true,
+                "udp" => udp = true,
+                "tproxy" => local_name = LocalName::Destination,
+                _ => return Err(format!("/{option}: no such option; known options: tcp, udp, tproxy")),
+            }
+        }
+        let transports = match (tcp, udp) {
+            (_, false) => Transports::Tcp,
+            (false, true) => Transports::Udp,
+            (true, true) => Transports::TcpAndUdp,
+        };
+        Ok(Self { transports, local_name })
     }
 }
 
@@ -125,9 +214,14 @@ mod tests {
 
     #[test]
     fn an_unknown_spec_lists_the_known_ones_and_the_one_that_may_be_meant() {
-        let known = "known services: log, scan, exec:COMMAND";
+        let known = "known services: log, scan, exec:COMMAND, adopt:ADDRESS=COMMAND";
         assert_eq!(Spec::parse("proxy").unwrap_err(), format!("no such service; {known}"));
-        for (spec, meant) in [("lgo", "log"), ("scna", "scan"), ("exce:./guard", "exec:")] {
+        for (spec, meant) in [
+            ("lgo", "log"),
+            ("scna", "scan"),
+            ("exce:./guard", "exec:"),
+            ("adpot:127.0.0.1:5000=haproxy", "adopt:"),
+        ] {
             let error = Spec::parse(spec).unwrap_err();
             assert_eq!(error, format!("no such service (is {meant} meant?); {known}"));
         }
@@ -138,7 +232,8 @@ mod tests {
     fn a_name_is_what_stands_before_the_first_equals_sign() {
         let named = Spec::parse("my-guard.1=exec:MODE=strict guard").unwrap();
         assert_eq!(named.name.as_deref(), Some("my-guard.1"));
-        assert_eq!(named.service, Service::Exec("MODE=strict guard".to_owned()));
+        let command = "MODE=strict guard".to_owned();
+        assert_eq!(named.service, Service::Exec { transports: Transports::Tcp, command });
         assert_eq!(Spec::parse("exec:MODE=strict guard").unwrap().name, None);
         for name in ["", "a b", "a/b", "\u{1b}", "12345678901234567890123456789012"] {
             let error = Spec::parse(&format!("{name}=log")).unwrap_err();
@@ -156,6 +251,67 @@ mod tests {
             ("/", "exec"),
         ] {
             assert_eq!(Spec::parse(&format!("exec:{command}")).unwrap().stem(), stem, "{command}");
+        }
+    }
+
+    fn adopted(spec: &str) -> (Option<String>, Transports, Adoption, String) {
+        let Spec { name, service } = Spec::parse(spec).unwrap();
+        match service {
+            Service::Adopt { transports, adoption, command } => (name, transports, adoption, command),
+            other @ (Service::Builtin(_) | Service::Exec { .. }) => panic!("{spec}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_adopted_has_an_address_before_and_a_command_after_the_equals_sign() {
+        let (name, transports, adoption, command) = adopted("adopt:127.0.0.1:5000=haproxy -f x=y.cfg");
+        assert_eq!((name, transports, command.as_str()), (None, Transports::Tcp, "haproxy -f x=y.cfg"));
+        assert_eq!(adoption.listens, ["127.0.0.1:5000".parse().unwrap()]);
+        assert_eq!(adoption.local_name, LocalName::Listener);
+        let (name, transports, adoption, _) =
+            adopted("front=adopt/tcp+udp+tproxy:0.0.0.0:5000,[::]:5000=nginx");
+        assert_eq!((name.as_deref(), transports), (Some("front"), Transports::TcpAndUdp));
+        assert_eq!(adoption.listens, ["0.0.0.0:5000".parse().unwrap(), "[::]:5000".parse().unwrap()]);
+        assert_eq!(adoption.local_name, LocalName::Destination);
+        assert_eq!(adopted("adopt/tproxy:[::]:5000=nginx").1, Transports::Tcp);
+        assert_eq!(adopted("adopt/udp:[::]:5000=nginx").1, Transports::Udp);
+    }
+
+    #[test]
+    fn what_cooperates_may_say_which_transports_it_takes() {
+        let transports = |spec| match Spec::parse(spec).unwrap().service {
+            Service::Exec { transports, .. } => transports,
+            other @ (Service::Builtin(_) | Service::Adopt { .. }) => panic!("{spec}: {other:?}"),
+        };
+        assert_eq!(transports("exec:./dns"), Transports::Tcp);
+        assert_eq!(transports("exec/udp:./dns"), Transports::Udp);
+        assert_eq!(transports("guard=exec/tcp+udp:./dns"), Transports::TcpAndUdp);
+        let error = Spec::parse("exec/tproxy:./dns").unwrap_err();
+        assert!(error.starts_with("tproxy is for adopt: only"), "{error}");
+    }
+
+    #[test]
+    fn an_address_where_no_service_can_be_is_refused_in_words() {
+        for (spec, words) in [
+            ("adopt:haproxy -f x.cfg", "needs an address and a command, as in adopt:127.0.0.1:5000="),
+            ("adopt:127.0.0.1:5000=", "needs an address and a command"),
+            ("adopt:5000=haproxy", "\"5000\" is not an address with a port"),
+            ("adopt:localhost:5000=haproxy", "\"localhost:5000\" is not an address with a port"),
+            ("adopt:127.0.0.1:=haproxy", "is not an address with a port"),
+            ("adopt:127.0.0.1:65536=haproxy", "is not an address with a port"),
+            ("adopt:::1:5000=haproxy", "is not an address with a port"),
+            ("adopt:127.0.0.1:0=haproxy", "nobody listens on 0"),
+            ("adopt:224.0.0.1:5000=haproxy", "cannot be led there"),
+            ("adopt:255.255.255.255:5000=haproxy", "cannot be led there"),
+            ("adopt:[fe80::1]:5000=haproxy", "cannot be led there"),
+            ("adopt:[::ffff:127.0.0.1]:5000=haproxy", "write 127.0.0.1 instead"),
+            ("adopt:127.0.0.1:1,127.0.0.1:2=haproxy", "one address, or one of IPv4 and one of IPv6"),
+            ("adopt:127.0.0.1:1,[::1]:1,[::]:2=haproxy", "one address, or one of IPv4 and one of IPv6"),
+            ("adopt/sctp:127.0.0.1:1=haproxy", "/sctp: no such option; known options: tcp, udp, tproxy"),
+            ("adopt/:127.0.0.1:1=haproxy", "no such option"),
+        ] {
+            let error = Spec::parse(spec).unwrap_err();
+            assert!(error.contains(words), "{spec}: {error}");
         }
     }
 }

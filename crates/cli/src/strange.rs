@@ -12,7 +12,12 @@ pub(crate) fn spec(bytes: &[u8]) {
     assert!(spec.name.is_none_or(|name| name.len() <= LONGEST_NAME));
     match spec.service {
         Service::Builtin(_) => {}
-        Service::Exec(command) => assert!(!command.trim().is_empty()),
+        Service::Exec { command, .. } => assert!(!command.trim().is_empty()),
+        Service::Adopt { command, adoption, .. } => {
+            assert!(!command.trim().is_empty());
+            assert!((1..=2).contains(&adoption.listens.len()), "{adoption:?}");
+            assert!(adoption.listens.iter().all(|address| address.port() != 0), "{adoption:?}");
+        }
     }
 }
 

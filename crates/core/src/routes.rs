@@ -27,6 +27,8 @@ use crate::world::Route;
 pub enum Reach {
     /// There is a route; connections start from this address, if it is known.
     From(Option<IpAddr>),
+    /// It is this host itself, by one of its addresses; connections start from this one.
+    Here(IpAddr),
     /// There is none, and connect() fails with this error.
     Never(Errno),
 }
@@ -36,7 +38,7 @@ impl Reach {
     #[must_use]
     pub const fn route(self) -> Route {
         match self {
-            Self::From(_) => Route::Exists,
+            Self::From(_) | Self::Here(_) => Route::Exists,
             Self::Never(errno) => Route::Missing(errno),
         }
     }

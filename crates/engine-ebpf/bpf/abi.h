@@ -235,6 +235,10 @@ enum wl_failure_policy {
 	WL_ON_FAILURE_CLOSED = 1,
 };
 
+enum wl_service_flag {
+	WL_SHOWS_DESTINATION = 1 << 0, /* at the name of its accepted sockets, as TPROXY does */
+};
+
 struct wl_service {
 	__u64 prefix_mask; /* slots up to and including this one in the solved order */
 	__u64 cgroup;	   /* in which its sockets are made */
@@ -246,10 +250,10 @@ struct wl_service {
 	__u16 ports6[WL_MAX_LISTENERS];
 	__u16 count4; /* 0: not listening in this family */
 	__u16 count6;
-	__u32 reserved;
+	__u32 flags; /* enum wl_service_flag */
 	__u16 udp4; /* port of its UDP socket for IPv4; 0: none */
 	__u16 bank; /* how many of `udp6` count */
-	__u32 reserved2;
+	__u32 reserved;
 	__u16 udp6[WL_MAX_BANK];
 	char name[WL_NAME_LEN];
 };
@@ -271,7 +275,7 @@ struct wl_route_key {
 struct wl_route {
 	__u8 source[16]; /* where connections start from; all zero: not known */
 	__u32 error;	 /* of connect(); 0: there is a route */
-	__u32 reserved;
+	__u32 here;	 /* 1: to this host itself */
 };
 
 enum wl_condition {
@@ -320,8 +324,10 @@ struct wl_tables {
 	__u32 service_count;
 	__u32 redirect_count;
 	__u32 auth_count;
-	__u16 foreign_namespace; /* enum wl_foreign_namespace */
-	__u16 unredirectable;	 /* enum wl_unredirectable */
+	__u8 foreign_namespace; /* enum wl_foreign_namespace */
+	__u8 unredirectable;	/* enum wl_unredirectable */
+	__u8 any_address;	/* 1: a service listens on every address of the host */
+	__u8 reserved;
 	struct wl_service services[WL_MAX_SERVICES]; /* by slot */
 	struct wl_filter redirect[WL_MAX_FILTERS];
 	struct wl_filter auth[WL_MAX_FILTERS];

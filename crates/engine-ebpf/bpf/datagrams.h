@@ -262,23 +262,16 @@ WL_GLOBAL int wl_whose_datagrams(struct bpf_sock_addr *ctx, const struct wl_addr
 {
 	const struct wl_config *cfg = wl_config();
 	const struct wl_listener_owner *owner;
-	const struct wl_route *route;
-	__u8 ip[16] = {};
+	__u8 ip[16];
 
 	if (!to || !cfg || !service)
 		return WL_NOBODYS;
-	if (wl_is_mapped(to->ip))
+	__builtin_memcpy(ip, to->ip, sizeof(ip));
+	if (wl_is_mapped(ip))
 		wl_map_ip4(ip, 0);
-	else
-		__builtin_memcpy(ip, to->ip, sizeof(ip));
-	owner = wl_listener_at(ctx, cfg, ip, to->port, SOCK_PROTO_UDP);
-	if (!owner)
+	owner = wl_listener_named(ctx, cfg, ip, to->port, SOCK_PROTO_UDP);
+	if (!owner || !wl_is_here(to))
 		return WL_NOBODYS;
-	if (wl_is_mapped(to->ip) && to->ip[12] != 127) {
-		route = wl_route_to(to);
-		if (!route || !wl_same_ip(route->source, to->ip))
-			return WL_NOBODYS;
-	}
 	*service = owner->service;
 	return owner->instance == wl_instance() ? WL_OURS : WL_OTHERS;
 }

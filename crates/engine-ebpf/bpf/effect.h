@@ -330,9 +330,9 @@ static __always_inline __u64 wl_instance(void)
 /* Whose listener the leg goes to, if its owner has the say on it: ours always;
  * another instance's only within its scope, for nowhere else can it have led
  * the leg there. To anybody else such a listener is an ordinary destination. */
-static __always_inline const struct wl_listener_owner *wl_listener_at(struct bpf_sock_addr *ctx,
-								       const struct wl_config *cfg, const __u8 *ip,
-								       __u16 port, __u8 protocol)
+static __always_inline const struct wl_listener_owner *wl_listener_named(struct bpf_sock_addr *ctx,
+									  const struct wl_config *cfg, const __u8 *ip,
+									  __u16 port, __u8 protocol)
 {
 	struct wl_listener key = { .netns = cfg->netns, .port = port, .protocol = protocol };
 	const struct wl_listener_owner *owner;
@@ -342,4 +342,21 @@ static __always_inline const struct wl_listener_owner *wl_listener_at(struct bpf
 	if (!owner || owner->instance == wl_instance() || wl_is_made_in(ctx, owner->scope, owner->scope_level))
 		return owner;
 	return NULL;
+}
+
+/* One of ours that listens on every address of this host is dialled by each of them. */
+static __always_inline const struct wl_listener_owner *wl_listener_at(struct bpf_sock_addr *ctx,
+								       const struct wl_connect *c)
+{
+	const struct wl_address *to = &c->leg.remote;
+	const struct wl_listener_owner *owner =
+		wl_listener_named(ctx, c->config, to->ip, to->port, SOCK_PROTO_TCP);
+	__u8 ip[16];
+
+	if (owner || !c->tables->any_address)
+		return owner;
+	__builtin_memcpy(ip, to->ip, sizeof(ip));
+	wl_make_unspecified(ip);
+	owner = wl_listener_named(ctx, c->config, ip, to->port, SOCK_PROTO_TCP);
+	return owner && owner->instance == wl_instance() && wl_is_here(to) ? owner : NULL;
 }

@@ -34,6 +34,15 @@ static __always_inline const struct wl_route *wl_route_to(const struct wl_addres
 	return bpf_map_lookup_elem(inner, &key);
 }
 
+/* Whether the destination is this host, by whichever of its addresses; while
+ * nothing is known of its routes, it may be. */
+static __always_inline bool wl_is_here(const struct wl_address *remote)
+{
+	const struct wl_route *route = wl_route_to(remote);
+
+	return !route || route->here;
+}
+
 /* The slot of the service the current process belongs to. */
 static __always_inline __u32 wl_caller_slot(const struct wl_config *cfg)
 {
@@ -113,6 +122,16 @@ static __always_inline void wl_resolve_unspecified(__u8 *ip)
 		words[3] = bpf_htonl(0x7f000001);
 	else if (!wl_is_set(ip))
 		words[3] = bpf_htonl(1);
+}
+
+/* Of the same family. */
+static __always_inline void wl_make_unspecified(__u8 *ip)
+{
+	__u32 *words = (__u32 *)ip;
+
+	if (!wl_is_mapped(ip))
+		words[0] = words[1] = words[2] = 0;
+	words[3] = 0;
 }
 
 static __always_inline bool wl_is_link_local(const __u8 *ip)

@@ -425,11 +425,33 @@ static __always_inline int wl_set_handle(struct bpf_sockopt *ctx)
 	return wl_set_records(ctx->sk, &handle);
 }
 
+static __always_inline bool wl_is_transparency(int level, int name)
+{
+	return (level == SOL_IP && name == IP_TRANSPARENT) || (level == SOL_IPV6 && name == IPV6_TRANSPARENT);
+}
+
+/* Proxies of the TPROXY kind ask for it before they listen, and it takes
+ * CAP_NET_ADMIN. Those that are shown the destination need none of what it
+ * does, and are told that it is done. */
+static __always_inline int wl_set_transparency(struct bpf_sockopt *ctx)
+{
+	const struct wl_config *cfg = wl_config();
+	const struct wl_tables *t = wl_tables();
+	__u64 slot = cfg ? wl_caller_slot(cfg) : WL_NO_SLOT;
+
+	asm volatile("" : "+r"(slot));
+	if (t && slot < WL_MAX_SERVICES && t->services[slot].flags & WL_SHOWS_DESTINATION)
+		ctx->optlen = -1;
+	return 1;
+}
+
 SEC("cgroup/setsockopt")
 int wl_setsockopt(struct bpf_sockopt *ctx)
 {
 	int error;
 
+	if (wl_is_transparency(ctx->level, ctx->optname))
+		return wl_set_transparency(ctx);
 	if (ctx->level != SOL_WAYLAY || ctx->optlen == -1 || !ctx->sk)
 		return 1;
 	switch (ctx->optname) {

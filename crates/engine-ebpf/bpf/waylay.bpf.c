@@ -220,7 +220,7 @@ static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
 	verdict = wl_meet(ctx, &c);
 	if (verdict != WL_GO_ON)
 		return verdict;
-	owner = wl_listener_at(ctx, c.config, c.leg.remote.ip, c.leg.remote.port, SOCK_PROTO_TCP);
+	owner = wl_listener_at(ctx, &c);
 	if (owner && owner->instance != wl_instance())
 		return WL_PASS;
 	if (owner)
@@ -350,11 +350,36 @@ static __always_inline const __u32 *wl_shown_source(struct bpf_sock_addr *ctx)
 	return (const __u32 *)out->source;
 }
 
+/* The same on a service's accepted socket, if it is one that looks there for
+ * where the connection was going. Looking is how it takes the connection. */
+static __always_inline const struct wl_address *wl_shown_destination(struct bpf_sock_addr *ctx)
+{
+	__u64 slot, *id = bpf_sk_storage_get(&inbound, ctx->sk, NULL, 0);
+	const struct wl_tables *t = wl_tables();
+	struct wl_flow *flow = id ? wl_live_flow(*id) : NULL;
+
+	if (!flow || !t)
+		return NULL;
+	slot = flow->slot;
+	asm volatile("" : "+r"(slot));
+	if (slot >= WL_MAX_SERVICES || !(t->services[slot].flags & WL_SHOWS_DESTINATION))
+		return NULL;
+	wl_take(flow);
+	return &flow->destination;
+}
+
 SEC("cgroup/getsockname4")
 int wl_getsockname4(struct bpf_sock_addr *ctx)
 {
-	const __u32 *ip = wl_shown_source(ctx);
+	const struct wl_address *destination = wl_shown_destination(ctx);
+	const __u32 *ip;
 
+	if (destination && wl_is_mapped(destination->ip)) {
+		ctx->user_ip4 = wl_ip4(destination->ip);
+		ctx->user_port = bpf_htons(destination->port);
+		return WL_PASS;
+	}
+	ip = wl_shown_source(ctx);
 	if (ip)
 		ctx->user_ip4 = ip[3];
 	return WL_PASS;
@@ -363,8 +388,11 @@ int wl_getsockname4(struct bpf_sock_addr *ctx)
 SEC("cgroup/getsockname6")
 int wl_getsockname6(struct bpf_sock_addr *ctx)
 {
-	const __u32 *ip = wl_shown_source(ctx);
+	const struct wl_address *destination = wl_shown_destination(ctx);
+	const __u32 *ip = destination ? (const __u32 *)destination->ip : wl_shown_source(ctx);
 
+	if (destination)
+		ctx->user_port = bpf_htons(destination->port);
 	if (ip) {
 		ctx->user_ip6[0] = ip[0];
 		ctx->user_ip6[1] = ip[1];

@@ -1,13 +1,13 @@
 //! Compiled tables as the bytes the programs read.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use waylay_abi::{self as abi, FilterCondition};
 use waylay_core::{
     Action, Conditions, FailurePolicy, FlagConditions, ForeignNamespace, Protocol, Right, TableAuthFilter,
     TableFilter, TableService, Tables, Unredirectable,
 };
-use waylay_engine::Endpoint;
+use waylay_engine::{Endpoint, LocalName};
 use zerocopy::FromZeros;
 
 /// Puts tables and the services' listeners into the form the programs read.
@@ -27,6 +27,7 @@ pub fn encode(tables: &Tables, endpoints: &[Endpoint]) -> Box<abi::Tables> {
     for service in tables.services() {
         let endpoint = endpoints.iter().find(|endpoint| endpoint.service == service.id);
         out.services[usize::from(service.slot)] = encode_service(service, endpoint);
+        out.any_address |= u8::from(endpoint.is_some_and(listens_everywhere));
         out.service_count = out.service_count.max(u32::from(service.slot) + 1);
     }
     for (to, from) in out.redirect.iter_mut().zip(tables.redirect_filters()) {
@@ -66,13 +67,34 @@ fn encode_service(service: &TableService, endpoint: Option<&Endpoint>) -> abi::S
         ports6: tcp6.ports,
         count4: tcp4.count,
         count6: tcp6.count,
-        reserved: 0,
+        flags: endpoint.map_or(0, |endpoint| flags(endpoint.local_name)),
         udp4: endpoint.and_then(|endpoint| endpoint.udp4).unwrap_or(0),
         bank: u16::try_from(bank.len()).unwrap_or(0),
-        reserved2: 0,
+        reserved: 0,
         udp6,
         name,
     }
+}
+
+fn flags(local_name: LocalName) -> u32 {
+    match local_name {
+        LocalName::Listener => 0,
+        LocalName::Destination => abi::SHOWS_DESTINATION,
+    }
+}
+
+fn listens_everywhere(endpoint: &Endpoint) -> bool {
+    endpoint.tcp4.iter().any(|address| address.ip().is_unspecified())
+        || endpoint.tcp6.iter().any(|address| address.ip().is_unspecified())
+}
+
+/// Where connections to a listener are sent.
+pub(crate) fn reached_by(listener: SocketAddr) -> SocketAddr {
+    let loopback: IpAddr = match listener {
+        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    if listener.ip().is_unspecified() { SocketAddr::new(loopback, listener.port()) } else { listener }
 }
 
 const _: () = assert!(abi::MAX_LISTENERS == waylay_engine::MAX_LISTENERS);
@@ -89,7 +111,8 @@ struct Listeners {
 impl Listeners {
     fn new(addresses: Vec<SocketAddr>) -> Self {
         let mut listeners = Self::default();
-        for (port, address) in listeners.ports.iter_mut().zip(addresses.into_iter().map(abi::Address::from)) {
+        let addresses = addresses.into_iter().map(|address| abi::Address::from(reached_by(address)));
+        for (port, address) in listeners.ports.iter_mut().zip(addresses) {
             *port = address.port;
             listeners.ip = address.ip;
             listeners.count += 1;

@@ -20,6 +20,8 @@ pub struct Progress {
     pub waiting: u64,
     /// Connections that it has, since it was installed.
     pub taken: u64,
+    /// All that were established, since it was installed.
+    pub arrived: u64,
 }
 
 /// Of the listeners of a slot's service.
@@ -59,6 +61,6 @@ impl ProgressReader {
         let counts = bytes.and_then(|bytes| abi::Progress::read_from_bytes(&bytes).ok()).unwrap_or_default();
         // The three are counted one after the other, not at one moment.
         let waiting = counts.arrived.saturating_sub(counts.taken).saturating_sub(counts.lost);
-        Ok(Progress { waiting, taken: counts.taken })
+        Ok(Progress { waiting, taken: counts.taken, arrived: counts.arrived })
     }
 }

@@ -1,6 +1,7 @@
 //! What all instances of a host share through pins: above all the registry of listeners.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -13,6 +14,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     claims,
+    encode::reached_by,
     error::EbpfError,
     scope::{Scope, cgroup_id},
 };
@@ -29,7 +31,7 @@ pub(crate) fn pin_path(root: &Path, name: &str) -> PathBuf {
 }
 
 /// Where a service takes what is redirected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Registered {
     pub(crate) protocol: Protocol,
     pub(crate) address: SocketAddr,
@@ -51,21 +53,27 @@ impl Registry {
         Ok(Self { map, netns, instance, scope: cgroup_id(&scope.cgroup)?, scope_level: scope.level() })
     }
 
-    /// Enters a listener. Who listens on an address now is its only owner: an
+    /// Enters a listener, and one on every address also under the one by which it is reached. Who listens on an address now is its only owner: an
     /// older entry is of a service that has died while its instance lives.
     pub(crate) fn register(&self, listener: Registered, service: u32) -> Result<(), EbpfError> {
-        let key = self.key(listener);
         let owner = abi::ListenerOwner {
             instance: self.instance,
             scope: self.scope,
             scope_level: self.scope_level,
             service,
         };
-        self.map.update(key.as_bytes(), owner.as_bytes(), MapFlags::ANY).map_err(error)
+        for name in names(listener) {
+            self.map.update(self.key(name).as_bytes(), owner.as_bytes(), MapFlags::ANY).map_err(error)?;
+        }
+        Ok(())
     }
 
     /// Takes back what [`Registry::register`] entered, unless somebody else listens there by now.
     pub(crate) fn forget(&self, listener: Registered, service: u32) -> Result<(), EbpfError> {
+        names(listener).into_iter().try_for_each(|name| self.forget_name(name, service))
+    }
+
+    fn forget_name(&self, listener: Registered, service: u32) -> Result<(), EbpfError> {
         let key = self.key(listener);
         let owner = self.map.lookup(key.as_bytes(), MapFlags::ANY).map_err(error)?;
         let owner = owner.and_then(|bytes| abi::ListenerOwner::read_from_bytes(&bytes).ok());
@@ -85,6 +93,11 @@ impl Registry {
         };
         abi::Listener { netns: self.netns, ip: address.ip, port: address.port, protocol, reserved: [0; 5] }
     }
+}
+
+/// Under which a listener is found.
+fn names(listener: Registered) -> BTreeSet<Registered> {
+    [listener, Registered { address: reached_by(listener.address), ..listener }].into()
 }
 
 /// Removes an instance's listeners and its claims on cgroups, once nothing of it is in force any more.

@@ -66,6 +66,10 @@ fn value(reach: Reach) -> abi::Route {
     match reach {
         Reach::From(Some(source)) => route.source = mapped(source).octets(),
         Reach::From(None) => {}
+        Reach::Here(source) => {
+            route.source = mapped(source).octets();
+            route.here = 1;
+        }
         Reach::Never(errno) => route.error = u32::from(errno.number()),
     }
     route

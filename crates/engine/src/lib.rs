@@ -88,15 +88,29 @@ pub struct Endpoint {
     /// The cgroup that its sockets are created in, by which it is known. Whoever listens on its addresses with a socket created
     /// elsewhere is somebody else.
     pub cgroup: u64,
-    /// Where it takes redirected TCP over IPv4: at most [`MAX_LISTENERS`], of one address.
+    /// Where it takes redirected TCP over IPv4: at most [`MAX_LISTENERS`], of one address. `0.0.0.0` stands for every address of
+    /// the host: connections are led there by the loopback, and none of them can be dialled.
     pub tcp4: Vec<SocketAddrV4>,
-    /// Where it takes redirected TCP over IPv6: at most [`MAX_LISTENERS`], of one address.
+    /// Where it takes redirected TCP over IPv6: at most [`MAX_LISTENERS`], of one address, `::` likewise.
     pub tcp6: Vec<SocketAddrV6>,
     /// The port at which it takes redirected UDP over IPv4, on every address of the loopback.
     pub udp4: Option<u16>,
     /// The ports of `::1` at which it takes redirected UDP over IPv6: at most [`MAX_BANK`]. One socket of an application can have as
     /// many destinations at a time as there are ports here.
     pub udp6: Vec<u16>,
+    /// What its accepted sockets are called.
+    pub local_name: LocalName,
+}
+
+/// What getsockname(2) says of an accepted socket of a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum LocalName {
+    /// The address of the service's listener, as everywhere.
+    #[default]
+    Listener,
+    /// Where the connection was going: what Linux' TPROXY shows, by which some transparent proxies go. Those ask for
+    /// `IP_TRANSPARENT` too, which takes a privilege, and are told that they have it.
+    Destination,
 }
 
 /// Whether a service's process lives.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use waylay_core::{
     Availability, Chain, Event, Hop, Leg, LegSummary, ListenerOwner, Namespace, NewSocket, Process, Protocol,
-    Records, Refusal, Route, Routes, ServiceId, ServiceSet, SlotInUse, Slots, SocketKind, SocketSummary,
-    SocketVerdict, Tables, Verdict, World, normal_form,
+    Reach, Records, Refusal, Route, Routes, ServiceId, ServiceSet, SlotInUse, Slots, SocketKind,
+    SocketSummary, SocketVerdict, Tables, Verdict, World, normal_form,
 };
 
 use crate::{Capabilities, Capability, CapabilityState, Endpoint, Engine, Feature, Installation, Liveness};
@@ -251,11 +251,22 @@ impl MemoryEngine {
     }
 
     fn listener_at(&self, address: SocketAddr) -> Option<ListenerOwner> {
-        let at = |listener: SocketAddr| same_place(listener, address);
+        let at = |listener| same_place(listener, address) || self.is_one_of_all(listener, address);
         let endpoint = self.endpoints().find(|endpoint| {
             endpoint.tcp4.iter().any(|&v4| at(v4.into())) || endpoint.tcp6.iter().any(|&v6| at(v6.into()))
         })?;
         Some(ListenerOwner::OwnInstance(endpoint.service))
+    }
+
+    /// Whether the listener takes what goes to any address of this host, and the address is one, or may be for all that is known.
+    fn is_one_of_all(&self, listener: SocketAddr, address: SocketAddr) -> bool {
+        let here = match self.routes.longest(address.ip()) {
+            Some((_, Reach::Here(_))) | None => true,
+            Some((_, Reach::From(_) | Reach::Never(_))) => false,
+        };
+        let is_ipv4 = |address: SocketAddr| address.ip().to_canonical().is_ipv4();
+        let listens = listener.ip().is_unspecified() && listener.port() == address.port();
+        here && listens && is_ipv4(listener) == is_ipv4(address)
     }
 
     fn begin_flow(&mut self, leg: &Leg, hop: Hop, chain: Chain) -> Outcome {

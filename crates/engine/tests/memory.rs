@@ -9,7 +9,7 @@ use waylay_core::{
     SocketKind, SocketVerdict, Tables,
 };
 use waylay_engine::memory::{FlowId, Outcome, QueryRecordsError, SetRecordsError, SocketId};
-use waylay_engine::{Endpoint, Engine, Feature, Installation, Liveness, MemoryEngine};
+use waylay_engine::{Endpoint, Engine, Feature, Installation, Liveness, LocalName, MemoryEngine};
 
 const A: ServiceId = ServiceId(1);
 const B: ServiceId = ServiceId(2);
@@ -95,6 +95,7 @@ fn endpoint(service: ServiceId) -> Endpoint {
         tcp6: Vec::new(),
         udp4: None,
         udp6: Vec::new(),
+        local_name: LocalName::Listener,
     }
 }
 

@@ -11,7 +11,7 @@ use waylay_core::{
     ServiceId, Tables,
 };
 use waylay_engine::memory::{FlowId, Outcome, SocketId};
-use waylay_engine::{Endpoint, Engine, Installation, Liveness, MemoryEngine};
+use waylay_engine::{Endpoint, Engine, Installation, Liveness, LocalName, MemoryEngine};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -147,6 +147,7 @@ fn endpoint(service: ServiceId) -> Endpoint {
         tcp6: Vec::new(),
         udp4: None,
         udp6: Vec::new(),
+        local_name: LocalName::Listener,
     }
 }
 

@@ -1,18 +1,22 @@
 //! The unified cgroup hierarchy: finding it, and the subtree a run owns.
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
+    fs::{self, File},
+    io,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use thiserror::Error;
 
 /// A removed cgroup's last processes take a moment to be reaped.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(2);
 const REMOVAL_STEP: Duration = Duration::from_millis(5);
+/// That of a watch on a cgroup, of which the kernel says when it changes.
+const LONGEST_SLEEP: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Why the unified hierarchy cannot be used.
 #[derive(Debug, Error)]
@@ -116,6 +120,18 @@ impl Cgroup {
     pub fn is_populated(&self) -> bool {
         fs::read_to_string(self.path.join("cgroup.events"))
             .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+    }
+
+    /// Waits until neither it nor a cgroup below it holds a process.
+    pub fn wait_until_empty(&self) {
+        let Ok(events) = File::open(self.path.join("cgroup.events")) else { return };
+        // Opened first: what changes from here on wakes the poll. One that cannot be watched is looked at in steps.
+        while self.is_populated() {
+            let mut fds = [PollFd::new(&events, PollFlags::PRI)];
+            let _woken = rustix::event::poll(&mut fds, Some(&LONGEST_SLEEP));
+            let mut text = [0; 256];
+            let _read = events.read_at(&mut text, 0);
+        }
     }
 
     /// Ends every process in it and below, at once.

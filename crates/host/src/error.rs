@@ -1,4 +1,4 @@
-use std::io;
+use std::{io, net::SocketAddr, process::ExitStatus, time::Duration};
 
 use thiserror::Error;
 use waylay_core::{LimitError, PolicyError};
@@ -51,6 +51,67 @@ pub enum RunError {
         /// What went wrong.
         source: io::Error,
     },
+    /// An adopted service is to listen on an address that is none of this host's.
+    #[error("the service {service:?} cannot listen on {address}, which is not an address of this host")]
+    AddressElsewhere {
+        /// The service's name.
+        service: String,
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Somebody else is there already.
+    #[error("the service {service:?} cannot listen on {address}, where {} listens already", holder.as_deref().unwrap_or("somebody else"))]
+    AddressTaken {
+        /// The service's name.
+        service: String,
+        /// The address.
+        address: SocketAddr,
+        /// The process that has it, as far as it can be told.
+        holder: Option<String>,
+    },
+    /// An adopted service is gone before it has listened.
+    #[error(
+        "the service {service:?} ended with {status} before it listened on {address}; it runs as a user of its own (uid {uid}) without privileges, who has to be able to read its program and its files"
+    )]
+    AdoptedEnded {
+        /// The service's name.
+        service: String,
+        /// How the process that was started has ended.
+        status: ExitStatus,
+        /// Where it should have listened.
+        address: SocketAddr,
+        /// Its user.
+        uid: u32,
+    },
+    /// An adopted service lives and does not listen where it should.
+    #[error(
+        "the service {service:?} does not listen on {address} after {} s{}; --start-patience gives it more time",
+        waited.as_secs(),
+        only_on(elsewhere)
+    )]
+    NotListening {
+        /// The service's name.
+        service: String,
+        /// Where it should listen.
+        address: SocketAddr,
+        /// How long it was waited for.
+        waited: Duration,
+        /// Where it listens instead.
+        elsewhere: Vec<SocketAddr>,
+    },
+    /// The sockets of this host cannot be listed, by which adopted services are found.
+    #[error(
+        "cannot look at this host's sockets, to see where an adopted service listens (sock_diag(7); CONFIG_INET_DIAG, CONFIG_INET_UDP_DIAG)"
+    )]
+    Sockets(#[source] io::Error),
+    /// Datagrams are not adopted.
+    #[error("the service {service:?} is to take UDP, which adopted services do not get yet")]
+    AdoptedUdp {
+        /// The service's name.
+        service: String,
+    },
     /// A signal asked for the end before the command had started.
     #[error("interrupted by signal {signal} before the command started")]
     Interrupted {
@@ -60,4 +121,9 @@ pub enum RunError {
     /// The command's process could not be made.
     #[error("cannot start the command")]
     CommandStart(#[source] io::Error),
+}
+
+fn only_on(elsewhere: &[SocketAddr]) -> String {
+    let addresses: Vec<String> = elsewhere.iter().map(ToString::to_string).collect();
+    if addresses.is_empty() { String::new() } else { format!(", but on {}", addresses.join(", ")) }
 }

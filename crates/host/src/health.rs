@@ -19,8 +19,8 @@ use waylay_core::ServiceId;
 use waylay_engine_ebpf::{EbpfEngine, EbpfError, Progress, ProgressReader};
 
 use crate::{
+    adopted::Door,
     cgroup::Cgroup,
-    service::Waiting,
     spec::{Observer, RunSpec},
 };
 
@@ -39,20 +39,31 @@ struct Watched {
     id: ServiceId,
     name: String,
     cgroup: Cgroup,
+    /// Of an adopted service, which asks about nothing: what it takes is seen by what its listeners hold.
+    door: Option<Door>,
     patience: Patience,
+}
+
+/// What is to be watched of a service.
+pub(crate) struct Patient {
+    pub(crate) id: ServiceId,
+    pub(crate) name: String,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) door: Option<Door>,
 }
 
 impl HealthWatch {
     pub(crate) fn new(
         engine: &EbpfEngine,
         spec: &RunSpec,
-        waiting: &[Waiting],
+        patients: Vec<Patient>,
         observer: &Arc<dyn Observer>,
     ) -> Result<Self, EbpfError> {
-        let watched = (1..).zip(waiting).map(|(id, service)| Watched {
-            id: ServiceId(id),
-            name: service.name.clone(),
-            cgroup: service.cgroup.clone(),
+        let watched = patients.into_iter().map(|Patient { id, name, cgroup, door }| Watched {
+            id,
+            name,
+            cgroup,
+            door,
             patience: Patience::new(spec.patience),
         });
         Ok(Self {
@@ -78,7 +89,7 @@ impl HealthWatch {
         let Self { reader, services, patience, observer } = self;
         services.retain_mut(|service| {
             // What cannot be read now is read at the next look.
-            let Ok(progress) = reader.of(service.id) else { return true };
+            let Some(progress) = progress(reader, service) else { return true };
             let hung = service.patience.is_over(now, &progress);
             if hung {
                 observer.service_hung(&service.name, *patience);
@@ -87,6 +98,15 @@ impl HealthWatch {
             !hung
         });
     }
+}
+
+/// How the service's listeners get on, one by one; those of an adopted one together.
+fn progress(reader: &ProgressReader, service: &Watched) -> Option<Vec<Progress>> {
+    let listeners = reader.of(service.id).ok()?;
+    let Some(door) = &service.door else { return Some(listeners) };
+    let waiting = door.waiting()?;
+    let arrived = listeners.iter().map(|listener| listener.arrived).sum::<u64>();
+    Some(vec![Progress { waiting, taken: arrived.saturating_sub(waiting), arrived }])
 }
 
 pub(crate) struct RunningWatch {
@@ -136,7 +156,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(10);
 
     fn progress(waiting: u64, taken: u64) -> Progress {
-        Progress { waiting, taken }
+        Progress { waiting, taken, arrived: waiting + taken }
     }
 
     /// Looks once a second; the second in which patience was over.

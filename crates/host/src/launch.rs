@@ -81,6 +81,8 @@ pub enum Role {
     Command,
     /// A redirect service: gets listeners, loses every privilege.
     Service,
+    /// A program that listens by itself: loses every privilege too.
+    Adopted,
 }
 
 impl std::str::FromStr for Launch {
@@ -93,7 +95,7 @@ impl std::str::FromStr for Launch {
 
 /// What a service's launcher says on its standard output, in one line of JSON,
 /// before it waits for a line on its standard input and goes on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listening {
     /// The IPv4 listeners.
     pub tcp4: Vec<SocketAddrV4>,
@@ -202,17 +204,29 @@ impl Launch {
             Role::Service => {
                 let supervisor = rustix::process::getppid();
                 let sockets = listen_for_supervisor()?;
-                self.assume_identity()?;
-                rustix::thread::set_no_new_privs(true)
-                    .map_err(|errno| LaunchError::Supervisor(errno.into()))?;
-                die_with(supervisor).map_err(LaunchError::Supervisor)?;
-                // Whatever the caller keeps in its environment is not for a
-                // process that parses hostile bytes.
-                command.env_clear().env("PATH", SERVICE_PATH).env("LANG", "C.UTF-8");
+                self.give_up_privileges(supervisor, &mut command)?;
                 pass(sockets, &mut command)?;
+            }
+            Role::Adopted => {
+                let supervisor = rustix::process::getppid();
+                // Fails only where the process leads a session already.
+                let _own_session = rustix::process::setsid();
+                wait_for_supervisor()?;
+                self.give_up_privileges(supervisor, &mut command)?;
+                place_from(FIRST_LISTEN_FD, Vec::new()).map_err(LaunchError::Listen)?;
             }
         }
         Ok(command)
+    }
+
+    fn give_up_privileges(&self, supervisor: Option<Pid>, command: &mut Command) -> Result<(), LaunchError> {
+        self.assume_identity()?;
+        rustix::thread::set_no_new_privs(true).map_err(|errno| LaunchError::Supervisor(errno.into()))?;
+        die_with(supervisor).map_err(LaunchError::Supervisor)?;
+        // Whatever the caller keeps in its environment is not for a process
+        // that parses hostile bytes.
+        command.env_clear().env("PATH", SERVICE_PATH).env("LANG", "C.UTF-8");
+        Ok(())
     }
 
     fn command(&self, command: &[OsString]) -> Result<Command, LaunchError> {
@@ -365,6 +379,11 @@ fn shake_hands(listening: &Listening) -> Result<(), LaunchError> {
     line.push(b'\n');
     let mut out = io::stdout().lock();
     out.write_all(&line).and_then(|()| out.flush()).map_err(LaunchError::Supervisor)?;
+    wait_for_supervisor()
+}
+
+/// Until it lets this process go on.
+fn wait_for_supervisor() -> Result<(), LaunchError> {
     match wait_for_line(io::stdin().as_fd()).map_err(LaunchError::Supervisor)? {
         Some(()) => Ok(()),
         None => Err(LaunchError::Dismissed),

@@ -6,12 +6,14 @@
 //! [`Observer`].
 //!
 //! Reading order: [`run()`] (the whole life of one run), `service` (one service's
-//! process), [`launch`] (what happens in that process before its program),
+//! process), `crew` (all of them, and their order), `adopted` (one that knows nothing of waylay), [`launch`] (what happens in that process before its program),
 //! `health` (a service that hangs), `sweep` (flows whose end was missed), `icmp` (errors of destinations, for applications), `routes` (the host's, for the engine),
 //! [`cgroup`], [`instance`] (what stays on the host and how it is cleaned up),
 //! [`doctor`] (what a machine offers).
 
+mod adopted;
 pub mod cgroup;
+mod crew;
 pub mod doctor;
 mod error;
 mod families;
@@ -23,6 +25,7 @@ mod routes;
 mod run;
 mod service;
 mod signals;
+mod sockets;
 mod spec;
 #[cfg(any(test, fuzzing))]
 mod strange;
@@ -32,6 +35,7 @@ pub mod user;
 
 pub use error::RunError;
 pub use run::run;
-pub use spec::{Ended, Observer, RunSpec, ServiceSpec, Step, Transports};
+pub use spec::{Adoption, Ended, Observer, RunSpec, ServiceSpec, Step, Transports};
 #[cfg(fuzzing)]
 pub use strange::{files, routes as route_messages};
+pub use waylay_engine::LocalName;

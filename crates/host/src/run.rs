@@ -1,6 +1,7 @@
 //! The whole life of one run: a command, watched by a chain of services.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     process::Command,
     sync::{
@@ -20,15 +21,16 @@ use waylay_engine_ebpf::{EbpfEngine, EbpfError, Limits, Scope, bpf_file_system, 
 
 use crate::{
     cgroup::{Cgroup, CgroupError},
+    crew::{Adopting, Crew},
     error::RunError,
     health::HealthWatch,
     icmp::Messenger,
     instance::{Instance, InstanceId, clean_up},
     launch::{Families, Launch, Role},
     routes::RouteWatcher,
-    service::{Running, Waiting, launcher},
+    service::{Waiting, launcher},
     signals::Signals,
-    spec::{Ended, Observer, RunSpec, Step, Transports},
+    spec::{Ended, Observer, RunSpec, ServiceSpec, Step, Transports},
     sweep::Sweeping,
     sys,
     user::Identity,
@@ -101,7 +103,7 @@ fn policy(spec: &RunSpec) -> Result<Policy, PolicyError> {
 }
 
 /// The cgroups and pins of a run.
-struct Place {
+pub(crate) struct Place {
     instance: Instance,
     cgroup: Cgroup,
     scope: Scope,
@@ -145,28 +147,27 @@ impl Place {
         observer.step(Step::LoadingPrograms);
         let mut engine = EbpfEngine::load(self.scope.clone())?;
         let waiting = self.start_services(spec, &mut engine, observer)?;
-        let endpoints = endpoints(&waiting)?;
-        engine.install(&Installation { tables: tables.clone(), endpoints })?;
-        for service in tables.services() {
-            engine.set_liveness(service.id, Liveness::Alive)?;
+        let endpoints = self.endpoints(spec, &waiting)?;
+        engine.install(&Installation { tables: tables.clone(), endpoints: endpoints.clone() })?;
+        for id in waiting.keys() {
+            engine.set_liveness(*id, Liveness::Alive)?;
         }
         let routes = RouteWatcher::start(engine.route_publisher()?).map_err(RunError::Routes)?;
         engine.attach()?;
         let refusals = RefusalReader::start(&engine, tables, observer)?;
-        let health = HealthWatch::new(&engine, spec, &waiting, observer)?;
         let messenger = Messenger::start(engine.unreachable_source()?);
         let sweeping = Sweeping::start(engine.flow_sweeper()?);
-        let running = release(waiting, spec, &engine, observer)?;
-        let health = health.start();
-        let outcome = self.run_command(spec, families(spec, &engine), signals, observer);
-        health.stop();
+        let mut crew = Crew::release(waiting, spec, &engine, observer)?;
+        let adopting = Adopting { place: self, spec, tables, signals, observer };
+        let outcome = adopting.adopt_all(&mut engine, endpoints, &mut crew).and_then(|()| {
+            let health = HealthWatch::new(&engine, spec, crew.patients(), observer)?.start();
+            let outcome = self.run_command(spec, families(spec, &engine), signals, observer);
+            health.stop();
+            outcome
+        });
         routes.stop();
         observer.step(Step::StoppingServices);
-        // In the chain's order: what one service has accepted it carries on to the next.
-        for service in running {
-            service.tell_to_stop();
-            service.wait();
-        }
+        crew.stop();
         refusals.stop();
         messenger.stop();
         sweeping.stop();
@@ -174,22 +175,56 @@ impl Place {
         outcome
     }
 
+    /// Those that cooperate listen when this returns.
     fn start_services(
         &self,
         spec: &RunSpec,
         engine: &mut EbpfEngine,
         observer: &Arc<dyn Observer>,
-    ) -> Result<Vec<Waiting>, RunError> {
-        let mut waiting = Vec::new();
+    ) -> Result<BTreeMap<ServiceId, Waiting>, RunError> {
+        let mut waiting = BTreeMap::new();
         for (index, service) in (0..).zip(&spec.services) {
-            observer.step(Step::StartingService { name: &service.name });
-            let cgroup = self.cgroup.child(&format!("svc-{}", service.name));
+            let (id, cgroup) = (ServiceId(index + 1), self.cgroup_of(service));
             cgroup.create()?;
-            engine.serve_cgroup(ServiceId(index + 1), cgroup.path())?;
-            let identity = Identity::of_a_service(self.scope.instance, index);
-            waiting.push(Waiting::start(service, cgroup, identity)?);
+            engine.serve_cgroup(id, cgroup.path())?;
+            if service.adoption.is_none() {
+                observer.step(Step::StartingService { name: &service.name });
+                waiting.insert(id, Waiting::start(service, cgroup, self.identity_of(index))?);
+            }
         }
         Ok(waiting)
+    }
+
+    /// The user of service number `index`.
+    pub(crate) fn identity_of(&self, index: u32) -> Identity {
+        Identity::of_a_service(self.scope.instance, index)
+    }
+
+    pub(crate) fn cgroup_of(&self, service: &ServiceSpec) -> Cgroup {
+        self.cgroup.child(&format!("svc-{}", service.name))
+    }
+
+    /// Where the services are; adopted ones nowhere yet.
+    fn endpoints(
+        &self,
+        spec: &RunSpec,
+        waiting: &BTreeMap<ServiceId, Waiting>,
+    ) -> Result<Vec<Endpoint>, RunError> {
+        let mut endpoints = Vec::new();
+        for (id, service) in (1..).map(ServiceId).zip(&spec.services) {
+            let failed = |source| RunError::ServiceStart { service: service.name.clone(), source };
+            let listening = waiting.get(&id).map(|waiting| waiting.listening.clone()).unwrap_or_default();
+            endpoints.push(Endpoint {
+                service: id,
+                cgroup: self.cgroup_of(service).id().map_err(failed)?,
+                tcp4: listening.tcp4,
+                tcp6: listening.tcp6,
+                udp4: listening.udp4,
+                udp6: listening.udp6,
+                local_name: service.adoption.as_ref().map(|adoption| adoption.local_name).unwrap_or_default(),
+            });
+        }
+        Ok(endpoints)
     }
 
     fn run_command(
@@ -240,45 +275,6 @@ fn families(spec: &RunSpec, engine: &EbpfEngine) -> Families {
         (Unredirectable::Permit, _) | (Unredirectable::Block, true) => Families::Any,
         (Unredirectable::Block, false) => Families::Filtered,
     }
-}
-
-fn endpoints(waiting: &[Waiting]) -> Result<Vec<Endpoint>, RunError> {
-    let mut endpoints = Vec::new();
-    for (id, service) in (1..).zip(waiting) {
-        let cgroup = service
-            .cgroup
-            .id()
-            .map_err(|source| RunError::ServiceStart { service: service.name.clone(), source })?;
-        endpoints.push(Endpoint {
-            service: ServiceId(id),
-            cgroup,
-            tcp4: service.listening.tcp4.clone(),
-            tcp6: service.listening.tcp6.clone(),
-            udp4: service.listening.udp4,
-            udp6: service.listening.udp6.clone(),
-        });
-    }
-    Ok(endpoints)
-}
-
-fn release(
-    waiting: Vec<Waiting>,
-    spec: &RunSpec,
-    engine: &EbpfEngine,
-    observer: &Arc<dyn Observer>,
-) -> Result<Vec<Running>, RunError> {
-    let mut running = Vec::new();
-    for (id, service) in (1..).zip(waiting) {
-        let marks = engine.liveness_marks()?;
-        let (name, told, on_failure) = (service.name.clone(), Arc::clone(observer), spec.on_failure);
-        let on_death = move |status| {
-            // Its listener is gone with it, which the programs see without the mark.
-            let _seen_anyway = marks.set(ServiceId(id), Liveness::Dead);
-            told.service_died(&name, status, on_failure);
-        };
-        running.push(service.release(observer, on_death)?);
-    }
-    Ok(running)
 }
 
 /// Like `strace -f`: the run lasts as long as anything it started.

@@ -24,10 +24,10 @@ use crate::{
 };
 
 /// How long a service may take to finish what it has accepted, once told to stop.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a line that a service prints; no report is as long.
 const LONGEST_LINE: u64 = 64 * 1024;
-const STOP_STEP: Duration = Duration::from_millis(2);
+pub(crate) const STOP_STEP: Duration = Duration::from_millis(2);
 
 /// A service that listens but does not accept yet.
 pub(crate) struct Waiting {
@@ -133,7 +133,11 @@ fn feed(mut stdin: ChildStdin, input: Vec<u8>) {
     }
 }
 
-fn read_reports(name: String, stdout: BufReader<ChildStdout>, observer: Arc<dyn Observer>) -> JoinHandle<()> {
+pub(crate) fn read_reports(
+    name: String,
+    stdout: BufReader<ChildStdout>,
+    observer: Arc<dyn Observer>,
+) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut lines = Lines(stdout);
         while let Some(line) = lines.next() {

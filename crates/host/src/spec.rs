@@ -1,8 +1,11 @@
 //! What a run is to do, and who is told how it goes.
 
-use std::{ffi::OsString, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
+use std::{
+    ffi::OsString, net::SocketAddr, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration,
+};
 
 use waylay_core::{Event, FailurePolicy, ForeignNamespace, Protocol, Unredirectable};
+use waylay_engine::LocalName;
 
 use crate::user::Identity;
 
@@ -25,6 +28,8 @@ pub struct RunSpec {
     pub keep_sockets: bool,
     /// How long a service may leave connections waiting before it is ended as hung.
     pub patience: Duration,
+    /// How long an adopted service may take until it listens.
+    pub start_patience: Duration,
 }
 
 /// One service of a run.
@@ -41,6 +46,17 @@ pub struct ServiceSpec {
     /// What it finds on its standard input, to the end. Arguments and environment are not for that: both
     /// show in ps(1), and are short.
     pub input: Vec<u8>,
+    /// Of a program that knows nothing of waylay; `None` for one that takes its listeners from waylay and carries records on.
+    pub adoption: Option<Adoption>,
+}
+
+/// How a program that knows nothing of waylay takes connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adoption {
+    /// Where it listens by itself: an address, or one of each family.
+    pub listens: Vec<SocketAddr>,
+    /// How it learns where a connection was going, besides by `SO_ORIGINAL_DST`.
+    pub local_name: LocalName,
 }
 
 /// The transports of which a service takes the command's traffic; what it does not take goes past it.
@@ -75,6 +91,11 @@ pub trait Observer: Send + Sync {
     fn service_hung(&self, service: &str, waited: Duration);
     /// A service ended before it was told to.
     fn service_died(&self, service: &str, status: ExitStatus, on_failure: FailurePolicy);
+    /// All processes of an adopted service have ended before they were told to; the one that was started is no longer among
+    /// the last.
+    fn adopted_ended(&self, service: &str, on_failure: FailurePolicy);
+    /// An adopted service listens, and connections of this family (`IPv4`, `IPv6`) do not get to it: to them it is gone.
+    fn family_missing(&self, service: &str, family: &str, on_failure: FailurePolicy);
     /// The command has ended, but processes it started go on.
     fn waiting_for_background(&self);
     /// What the run does now and until the next step.
@@ -92,6 +113,13 @@ pub enum Step<'a> {
     StartingService {
         /// Its name.
         name: &'a str,
+    },
+    /// An adopted service's process has started and does not listen yet.
+    WaitingForListener {
+        /// Its name.
+        name: &'a str,
+        /// Where it is to listen.
+        address: SocketAddr,
     },
     /// The command runs, and has the terminal.
     Command,

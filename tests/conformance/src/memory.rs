@@ -8,7 +8,7 @@ use waylay_core::{
     RedirectState, Service, ServiceId, Tables, normal_form, state,
 };
 use waylay_engine::memory::{FlowId, Outcome, QueryRecordsError, RecordsHandle, SetRecordsError, SocketId};
-use waylay_engine::{Endpoint, Engine, Installation, Liveness, MemoryEngine};
+use waylay_engine::{Endpoint, Engine, Installation, Liveness, LocalName, MemoryEngine};
 
 use crate::vector::{Action, Answer, Code, Need, Place, Target};
 use crate::{Subject, System};
@@ -255,7 +255,15 @@ fn endpoint(service: ServiceId) -> Endpoint {
     let (v4, v6) = (format!("127.0.0.1:{port}"), format!("[::1]:{port}"));
     let tcp4 = vec![v4.parse().expect("an address")];
     let tcp6 = vec![v6.parse().expect("an address")];
-    Endpoint { service, cgroup: cgroup_of(service), tcp4, tcp6, udp4: None, udp6: Vec::new() }
+    Endpoint {
+        service,
+        cgroup: cgroup_of(service),
+        tcp4,
+        tcp6,
+        udp4: None,
+        udp6: Vec::new(),
+        local_name: LocalName::Listener,
+    }
 }
 
 fn listener(service: ServiceId) -> SocketAddr {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use stateright::Model;
 use waylay_core::{ServiceId, Tables, Verdict};
 use waylay_engine::memory::{FlowId, Outcome, SocketId};
-use waylay_engine::{Endpoint, Engine, Installation, Liveness, MemoryEngine};
+use waylay_engine::{Endpoint, Engine, Installation, Liveness, LocalName, MemoryEngine};
 use waylay_model::{
     Chains, Declaration, Dial, Habit, Kind, Set, State, all_mixes, cgroup_of, contains, leg_from, process_of,
     subsets,
@@ -112,6 +112,7 @@ fn endpoint(service: u32) -> Endpoint {
         tcp6: Vec::new(),
         udp4: None,
         udp6: Vec::new(),
+        local_name: LocalName::Listener,
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use waylay_core::{Event, Policy, Refusal, ServiceId, Tables};
-use waylay_engine::{Endpoint, Engine, Installation, Liveness};
+use waylay_engine::{Endpoint, Engine, Installation, Liveness, LocalName};
 use waylay_engine_ebpf::{EbpfEngine, EbpfError, Limits, Scope, bpf_file_system};
 use waylay_host::cgroup::Cgroup;
 
@@ -163,7 +163,15 @@ impl Lab {
             }
         }
         let cgroup = self.cgroup_id(&format!("svc-{service}"));
-        Endpoint { service: ServiceId(service), cgroup, tcp4, tcp6, udp4: None, udp6: Vec::new() }
+        Endpoint {
+            service: ServiceId(service),
+            cgroup,
+            tcp4,
+            tcp6,
+            udp4: None,
+            udp6: Vec::new(),
+            local_name: LocalName::Listener,
+        }
     }
 
     /// The number of `app`, `app-2` or `svc-ID`.

@@ -12,6 +12,7 @@ mod instance;
 mod lab;
 mod process;
 mod programs;
+mod proxies;
 mod report;
 mod run;
 mod servers;
@@ -23,6 +24,7 @@ pub use instance::{Instance, cgroup_file_system};
 pub use lab::{Dialled, Lab};
 pub use process::{Lines, Process, kill, patiently, python, system_python};
 pub use programs::Programs;
+pub use proxies::{Proxies, Proxy, free_port};
 pub use report::Report;
 pub use run::{Finished, Running, Waylay};
 pub use servers::{

@@ -95,6 +95,7 @@ impl Tables {
             return Reach::From(None);
         }
         match ask(address) {
+            Ok(source) if address.is_loopback() || source == address => Reach::Here(source),
             Ok(source) => Reach::From(Some(source)),
             // Some socket has a mark, say, that leads it to another table.
             Err(_) if self.leads_somewhere(address) => Reach::From(None),
@@ -238,6 +239,16 @@ mod tests {
     fn this_hosts_loopback_is_reached_from_itself() {
         let routes = super::super::current().unwrap();
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        assert_eq!(routes.to(loopback), Reach::From(Some(loopback)));
+        assert_eq!(routes.to(loopback), Reach::Here(loopback));
+    }
+
+    #[test]
+    fn an_address_from_which_itself_is_reached_is_this_hosts() {
+        let routes = survey(
+            &[route("10.1.0.0/16", MAIN, Kind::Leading), route("10.1.0.9/32", 255, Kind::Leading)],
+            ask,
+        );
+        assert_eq!(routes.to(SOURCE), Reach::Here(SOURCE));
+        assert_eq!(routes.to(address("10.1.0.8")), Reach::From(Some(SOURCE)));
     }
 }

@@ -1,0 +1,305 @@
+//! One adopted service: a program that takes connections at an address of its
+//! own and knows nothing of waylay.
+//!
+//! What it is known by is its cgroup. It is there as long as that holds a
+//! process, whichever: programs that fork and whose first process ends are
+//! services as others are. Whether it takes connections the kernel's programs
+//! see by its listener.
+
+use std::{
+    io::{self, BufReader, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    process::{Child, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use waylay_core::Protocol;
+
+use crate::{
+    cgroup::Cgroup,
+    error::RunError,
+    launch::{Families, Launch, Listening, Role},
+    service::{STOP_PATIENCE, STOP_STEP, launcher, read_reports},
+    signals::Signals,
+    sockets::{self, Socket},
+    spec::{Adoption, Observer, ServiceSpec, Step},
+    user::Identity,
+};
+
+const START_STEP: Duration = Duration::from_millis(10);
+/// Between looks at a service's connections, of which there may be many.
+const DRAIN_STEP: Duration = Duration::from_millis(20);
+
+/// An adopted service whose process has started.
+pub(crate) struct Adopted {
+    child: Child,
+    reader: JoinHandle<()>,
+    name: String,
+    adoption: Adoption,
+    cgroup: Cgroup,
+    uid: u32,
+}
+
+/// An adopted service that listens.
+pub(crate) struct Working {
+    pid: Option<Pid>,
+    first_has_ended: Arc<AtomicBool>,
+    stopping: Arc<AtomicBool>,
+    watcher: JoinHandle<()>,
+    door: Door,
+    cgroup: Cgroup,
+}
+
+/// How the last process of a service ended.
+pub(crate) enum Ending {
+    /// It was the one that was started.
+    First(ExitStatus),
+    /// It was not, and nobody knows.
+    Another,
+}
+
+/// The listeners of an adopted service.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    cgroup: u64,
+    ports: Vec<u16>,
+}
+
+impl Adopted {
+    /// Starts its process, if nobody is where it is to listen.
+    pub(crate) fn start(
+        spec: &ServiceSpec,
+        adoption: &Adoption,
+        cgroup: Cgroup,
+        identity: Identity,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Self, RunError> {
+        for &address in &adoption.listens {
+            check_address(&spec.name, address)?;
+        }
+        let failed = |source| RunError::ServiceStart { service: spec.name.clone(), source };
+        let uid = identity.uid;
+        let launch = Launch {
+            cgroup: cgroup.path().into(),
+            identity: Some(identity),
+            role: Role::Adopted,
+            own_binary: false,
+            families: Families::Any,
+        };
+        let mut child = launcher(&launch, &spec.command)
+            .and_then(|mut command| command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn())
+            .map_err(failed)?;
+        let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(failed(io::ErrorKind::BrokenPipe.into()));
+        };
+        stdin.write_all(b"go\n").map_err(failed)?;
+        let reader = read_reports(spec.name.clone(), BufReader::new(stdout), Arc::clone(observer));
+        Ok(Self { child, reader, name: spec.name.clone(), adoption: adoption.clone(), cgroup, uid })
+    }
+
+    /// Where it listens, as soon as it does at every address where it is to.
+    pub(crate) fn wait_until_it_listens(
+        &mut self,
+        patience: Duration,
+        signals: &Signals,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Listening, RunError> {
+        let cgroup = self.cgroup_id()?;
+        let started = Instant::now();
+        loop {
+            let mut own = sockets::listeners(Protocol::Tcp).map_err(RunError::Sockets)?;
+            own.retain(|socket| socket.cgroup == cgroup);
+            let missing = self.adoption.listens.iter().find(|address| taking(&own, **address).is_none());
+            let Some(&address) = missing else { return Ok(self.listening(&own)) };
+            observer.step(Step::WaitingForListener { name: &self.name, address });
+            if let Some(signal) = signals.take() {
+                return Err(RunError::Interrupted { signal });
+            }
+            self.check_alive(address)?;
+            if started.elapsed() >= patience {
+                let elsewhere = own.iter().map(|socket| socket.local).collect();
+                let service = self.name.clone();
+                return Err(RunError::NotListening { service, address, waited: patience, elsewhere });
+            }
+            thread::sleep(START_STEP);
+        }
+    }
+
+    /// `on_end` is called if its last process ends before it is told to.
+    pub(crate) fn work(self, on_end: impl FnOnce(Ending) + Send + 'static) -> Result<Working, RunError> {
+        let door = self.door()?;
+        let Self { mut child, reader, cgroup, .. } = self;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let first_has_ended = Arc::new(AtomicBool::new(false));
+        let (stopped, ended, watched) = (Arc::clone(&stopping), Arc::clone(&first_has_ended), cgroup.clone());
+        let watcher = thread::spawn(move || {
+            let ending = wait_for_the_last(&mut child, &watched, &ended);
+            if !stopped.load(Ordering::Acquire) {
+                on_end(ending);
+            }
+            // A reader that panicked has read all it will.
+            let _read = reader.join();
+        });
+        Ok(Working { pid, first_has_ended, stopping, watcher, door, cgroup })
+    }
+
+    /// What it is called in the run.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn door(&self) -> Result<Door, RunError> {
+        let ports = self.adoption.listens.iter().map(SocketAddr::port).collect();
+        Ok(Door { cgroup: self.cgroup_id()?, ports })
+    }
+
+    /// Ends it, when it cannot be of use.
+    pub(crate) fn give_up(mut self) {
+        self.cgroup.kill();
+        // One that is killed has been.
+        let _reaped = self.child.wait();
+        let _read = self.reader.join();
+    }
+
+    fn cgroup_id(&self) -> Result<u64, RunError> {
+        self.cgroup.id().map_err(|source| RunError::ServiceStart { service: self.name.clone(), source })
+    }
+
+    fn check_alive(&mut self, address: SocketAddr) -> Result<(), RunError> {
+        let failed = |source| RunError::ServiceStart { service: self.name.clone(), source };
+        match self.child.try_wait().map_err(failed)? {
+            Some(status) if !self.cgroup.is_populated() => {
+                Err(RunError::AdoptedEnded { service: self.name.clone(), status, address, uid: self.uid })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn listening(&self, own: &[Socket]) -> Listening {
+        let mut listening = Listening::default();
+        let found = self.adoption.listens.iter().filter_map(|&address| taking(own, address));
+        for address in found.flat_map(Socket::addresses) {
+            match address {
+                SocketAddr::V4(address) if listening.tcp4.is_empty() => listening.tcp4.push(address),
+                SocketAddr::V6(address) if listening.tcp6.is_empty() => listening.tcp6.push(address),
+                SocketAddr::V4(_) | SocketAddr::V6(_) => {}
+            }
+        }
+        listening
+    }
+}
+
+impl Working {
+    /// Its listeners, for whoever wants to know how they get on.
+    pub(crate) fn door(&self) -> &Door {
+        &self.door
+    }
+
+    /// Lets it finish the connections it has, for a while, and tells it to end. Programs that were not made for waylay drop
+    /// what they have when they are told.
+    pub(crate) fn tell_to_stop(&self) {
+        let give_up = Instant::now() + STOP_PATIENCE;
+        while !self.watcher.is_finished() && Instant::now() < give_up && self.door.has_connections() {
+            thread::sleep(DRAIN_STEP);
+        }
+        self.stopping.store(true, Ordering::Release);
+        if self.first_has_ended.load(Ordering::Acquire) {
+            for pid in self.cgroup.processes() {
+                send(i32::try_from(pid).ok().and_then(Pid::from_raw), Signal::TERM);
+            }
+        } else {
+            send(self.pid, Signal::TERM);
+        }
+    }
+
+    /// Until all its processes have ended and its last line has been read; kills them if that takes too long.
+    pub(crate) fn wait(self) {
+        let give_up = Instant::now() + STOP_PATIENCE;
+        while !self.watcher.is_finished() {
+            if Instant::now() > give_up {
+                self.cgroup.kill();
+                break;
+            }
+            thread::sleep(STOP_STEP);
+        }
+        // A watcher that panicked has ended too.
+        let _ended = self.watcher.join();
+    }
+}
+
+impl Door {
+    /// Connections that have arrived and that it has not accepted; `None` if that cannot be seen now.
+    pub(crate) fn waiting(&self) -> Option<u64> {
+        let listeners = sockets::listeners(Protocol::Tcp).ok()?;
+        let own = listeners.iter().filter(|socket| self.is_of(socket));
+        Some(own.map(|socket| u64::from(socket.waiting)).sum())
+    }
+
+    fn has_connections(&self) -> bool {
+        sockets::connections().is_ok_and(|sockets| sockets.iter().any(|socket| self.is_of(socket)))
+    }
+
+    fn is_of(&self, socket: &Socket) -> bool {
+        socket.cgroup == self.cgroup && self.ports.contains(&socket.local.port())
+    }
+}
+
+fn wait_for_the_last(first: &mut Child, cgroup: &Cgroup, first_has_ended: &AtomicBool) -> Ending {
+    let status = first.wait();
+    first_has_ended.store(true, Ordering::Release);
+    match status {
+        Ok(status) if !cgroup.is_populated() => Ending::First(status),
+        Ok(_) | Err(_) => {
+            cgroup.wait_until_empty();
+            Ending::Another
+        }
+    }
+}
+
+fn send(pid: Option<Pid>, signal: Signal) {
+    if let Some(pid) = pid {
+        let _gone_already = kill_process(pid, signal);
+    }
+}
+
+/// The socket at which connections to an address arrive.
+fn taking(sockets: &[Socket], address: SocketAddr) -> Option<&Socket> {
+    let address = reached_by(address);
+    sockets.iter().find(|socket| socket.takes(address))
+}
+
+/// Somebody may be there whom only a look shows: both may have said that they share their port.
+fn check_address(service: &str, address: SocketAddr) -> Result<(), RunError> {
+    let service = service.to_owned();
+    if let Err(source) = UdpSocket::bind((address.ip(), 0)) {
+        return Err(RunError::AddressElsewhere { service, address, source });
+    }
+    let sockets = sockets::listeners(Protocol::Tcp).map_err(RunError::Sockets)?;
+    match sockets.iter().find(|socket| overlap(socket, address)) {
+        Some(socket) => Err(RunError::AddressTaken { service, address, holder: socket.holder() }),
+        None => Ok(()),
+    }
+}
+
+fn overlap(socket: &Socket, address: SocketAddr) -> bool {
+    let is_within = address.ip().is_unspecified()
+        && address.is_ipv4() == socket.local.is_ipv4()
+        && address.port() == socket.local.port();
+    is_within || socket.takes(reached_by(address))
+}
+
+/// Of an address that stands for all of them, one.
+fn reached_by(address: SocketAddr) -> SocketAddr {
+    let loopback: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    if address.ip().is_unspecified() { SocketAddr::new(loopback, address.port()) } else { address }
+}

@@ -1,0 +1,289 @@
+//! Which sockets of this host are open where, and in which cgroup each was made: sock_diag(7).
+//!
+//! Only the network namespace of this process is looked at.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::OwnedFd,
+};
+
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType,
+    netlink::{self, SocketAddrNetlink},
+};
+use waylay_core::Protocol;
+
+/// More than a datagram of a dump has.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// `SOCK_DIAG_BY_FAMILY`, and the kinds of messages that end a dump (linux/netlink.h).
+const BY_FAMILY: u16 = 20;
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+/// `NLM_F_REQUEST | NLM_F_DUMP`.
+const DUMP: u16 = 0x301;
+const HEADER_BYTES: usize = 16;
+/// Of `struct inet_diag_req_v2`, and of `struct inet_diag_msg`, behind which attributes follow (linux/inet_diag.h).
+const REQUEST_BYTES: usize = 56;
+const SOCKET_BYTES: usize = 72;
+const ONLY_V6: u16 = 11;
+const CGROUP: u16 = 21;
+const INET: u8 = 2;
+const INET6: u8 = 10;
+/// Numbers of states (net/tcp_states.h). A UDP socket without a peer is closed, in these words.
+const TIME_WAIT: u8 = 6;
+const CLOSE: u8 = 7;
+const LISTEN: u8 = 10;
+
+/// A socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Socket {
+    /// Where it is.
+    pub(crate) local: SocketAddr,
+    /// Whether IPv4 cannot get to it, although it is bound to `::`.
+    only_v6: bool,
+    /// In which it was made; 0 on a kernel that does not say.
+    pub(crate) cgroup: u64,
+    /// By which a process's descriptors name it; 0 if no process has it.
+    pub(crate) inode: u32,
+    /// Of a listener: connections that nobody has accepted.
+    pub(crate) waiting: u32,
+}
+
+impl Socket {
+    /// Whether what is sent to an address arrives here.
+    pub(crate) fn takes(&self, address: SocketAddr) -> bool {
+        let (own, other) = (self.local.ip().to_canonical(), address.ip().to_canonical());
+        let takes = match (own, other) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => own.is_unspecified() || own == other,
+            (IpAddr::V6(own), IpAddr::V6(other)) => own.is_unspecified() || own == other,
+            (IpAddr::V6(own), IpAddr::V4(_)) => own.is_unspecified() && !self.only_v6,
+            (IpAddr::V4(_), IpAddr::V6(_)) => false,
+        };
+        takes && self.local.port() == address.port()
+    }
+
+    /// The addresses by which it is reached over each family.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let port = self.local.port();
+        let all_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        match self.local.ip().to_canonical() {
+            IpAddr::V6(ip) if ip.is_unspecified() && !self.only_v6 => vec![self.local, all_v4],
+            ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => vec![SocketAddr::new(ip, port)],
+        }
+    }
+
+    /// The process that has it, in words; `None` if it has none, or one that cannot be looked at.
+    pub(crate) fn holder(&self) -> Option<String> {
+        let link = format!("socket:[{}]", self.inode);
+        let processes = fs::read_dir("/proc").ok()?.flatten();
+        let holds = |process: &fs::DirEntry| {
+            let descriptors = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+            descriptors
+                .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
+                .any(|target| target.as_os_str() == link.as_str())
+        };
+        let process = processes.into_iter().find(holds)?;
+        let name = fs::read_to_string(process.path().join("comm")).ok()?;
+        Some(format!("{}[{}]", name.trim().escape_debug(), process.file_name().display()))
+    }
+}
+
+/// What is open to connections or datagrams of anybody.
+pub(crate) fn listeners(protocol: Protocol) -> io::Result<Vec<Socket>> {
+    dump(
+        protocol,
+        match protocol {
+            Protocol::Tcp => 1 << LISTEN,
+            Protocol::Udp => 1 << CLOSE,
+        },
+    )
+}
+
+/// TCP connections that processes have.
+pub(crate) fn connections() -> io::Result<Vec<Socket>> {
+    const ALL: u32 = 0xfff;
+    let mut sockets = dump(Protocol::Tcp, ALL & !(1 << LISTEN | 1 << CLOSE | 1 << TIME_WAIT))?;
+    sockets.retain(|socket| socket.inode != 0);
+    Ok(sockets)
+}
+
+fn dump(protocol: Protocol, states: u32) -> io::Result<Vec<Socket>> {
+    let mut sockets = Vec::new();
+    for family in [INET, INET6] {
+        let kernel = ask(family, protocol, states)?;
+        while read_answer(&kernel, &mut sockets)? {}
+    }
+    Ok(sockets)
+}
+
+fn ask(family: u8, protocol: Protocol, states: u32) -> io::Result<OwnedFd> {
+    let (domain, kind) = (AddressFamily::NETLINK, SocketType::RAW);
+    let kernel = rustix::net::socket_with(domain, kind, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
+    let message = request(family, protocol, states);
+    rustix::net::sendto(&kernel, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    Ok(kernel)
+}
+
+fn request(family: u8, protocol: Protocol, states: u32) -> Vec<u8> {
+    let number: u8 = match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+    };
+    let length = HEADER_BYTES + REQUEST_BYTES;
+    let mut bytes = Vec::with_capacity(length);
+    bytes.extend(u32::try_from(length).unwrap_or(0).to_ne_bytes());
+    bytes.extend(BY_FAMILY.to_ne_bytes());
+    bytes.extend(DUMP.to_ne_bytes());
+    bytes.resize(HEADER_BYTES, 0);
+    bytes.extend([family, number, 0, 0]);
+    bytes.extend(states.to_ne_bytes());
+    bytes.resize(length, 0);
+    bytes
+}
+
+fn read_answer(kernel: &OwnedFd, sockets: &mut Vec<Socket>) -> io::Result<bool> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let (length, _) =
+        rustix::io::retry_on_intr(|| rustix::net::recv(kernel, &mut buffer[..], RecvFlags::empty()))?;
+    read_messages(&buffer[..length], sockets)
+}
+
+/// One datagram of messages; false after the last.
+pub(crate) fn read_messages(mut rest: &[u8], sockets: &mut Vec<Socket>) -> io::Result<bool> {
+    while !rest.is_empty() {
+        let length = number32(rest, 0).map_or(0, |length| length as usize);
+        let kind = number16(rest, 4);
+        let message = rest.get(HEADER_BYTES..length).ok_or(io::ErrorKind::InvalidData)?;
+        match kind {
+            Some(BY_FAMILY) => sockets.extend(read_socket(message)),
+            Some(DONE) => return Ok(false),
+            Some(ERROR) => return Err(read_error(message)),
+            Some(_) | None => {}
+        }
+        rest = &rest[length.next_multiple_of(4).min(rest.len())..];
+    }
+    Ok(true)
+}
+
+fn read_error(message: &[u8]) -> io::Error {
+    let errno = number32(message, 0).unwrap_or(0).cast_signed().saturating_neg();
+    io::Error::from_raw_os_error(errno)
+}
+
+fn read_socket(message: &[u8]) -> Option<Socket> {
+    let port = u16::from_be_bytes(message.get(4..6)?.try_into().ok()?);
+    let ip: [u8; 16] = message.get(8..24)?.try_into().ok()?;
+    let ip = match *message.first()? {
+        INET => IpAddr::from([ip[0], ip[1], ip[2], ip[3]]),
+        INET6 => Ipv6Addr::from(ip).into(),
+        _ => return None,
+    };
+    let mut socket = Socket {
+        local: SocketAddr::new(ip, port),
+        only_v6: false,
+        cgroup: 0,
+        inode: number32(message, 68)?,
+        waiting: number32(message, 56)?,
+    };
+    let mut rest = message.get(SOCKET_BYTES..)?;
+    while let (Some(length), Some(kind)) = (number16(rest, 0), number16(rest, 2)) {
+        let Some(value) = rest.get(4..usize::from(length)) else { break };
+        match kind {
+            ONLY_V6 => socket.only_v6 = value.first() == Some(&1),
+            CGROUP => socket.cgroup = u64::from_ne_bytes(value.try_into().ok()?),
+            _ => {}
+        }
+        rest = rest.get(usize::from(length).next_multiple_of(4)..).unwrap_or_default();
+    }
+    Some(socket)
+}
+
+fn number16(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
+}
+
+fn number32(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    use super::*;
+
+    fn find(sockets: Vec<Socket>, address: SocketAddr) -> Option<Socket> {
+        sockets.into_iter().find(|socket| socket.local == address)
+    }
+
+    #[test]
+    fn a_listener_is_found_with_its_holder_and_what_waits_for_it() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(any).unwrap();
+            let address = listener.local_addr().unwrap();
+            let _waits = TcpStream::connect(address).unwrap();
+            let found = find(listeners(Protocol::Tcp).unwrap(), address).unwrap();
+            assert_eq!(found.waiting, 1);
+            assert_ne!(found.cgroup, 0);
+            let holder = found.holder().unwrap();
+            assert!(holder.ends_with(&format!("[{}]", std::process::id())), "{holder}");
+            drop(listener);
+            assert_eq!(find(listeners(Protocol::Tcp).unwrap(), address), None);
+        }
+    }
+
+    #[test]
+    fn a_udp_socket_without_a_peer_is_found() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        assert!(find(listeners(Protocol::Udp).unwrap(), address).is_some());
+        socket.connect("127.0.0.1:9").unwrap();
+        assert_eq!(find(listeners(Protocol::Udp).unwrap(), address), None);
+    }
+
+    #[test]
+    fn connections_are_those_that_a_process_has() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let _client = TcpStream::connect(address).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(find(connections().unwrap(), address).is_some());
+        drop(accepted);
+        assert_eq!(find(connections().unwrap(), address), None);
+    }
+
+    #[test]
+    fn what_is_bound_to_every_address_takes_those_of_both_families_if_it_may() {
+        let socket = |local: &str, only_v6| Socket {
+            local: local.parse().unwrap(),
+            only_v6,
+            cgroup: 0,
+            inode: 1,
+            waiting: 0,
+        };
+        let takes = |socket: &Socket, address: &str| socket.takes(address.parse().unwrap());
+        let dual = socket("[::]:5000", false);
+        assert!(takes(&dual, "127.0.0.1:5000") && takes(&dual, "[::1]:5000") && !takes(&dual, "[::1]:5001"));
+        assert_eq!(dual.addresses(), ["[::]:5000".parse().unwrap(), "0.0.0.0:5000".parse().unwrap()]);
+        let six = socket("[::]:5000", true);
+        assert!(!takes(&six, "127.0.0.1:5000") && takes(&six, "[2001:db8::1]:5000"));
+        let four = socket("0.0.0.0:5000", false);
+        assert!(takes(&four, "10.0.0.1:5000") && !takes(&four, "[::1]:5000"));
+        let mapped = socket("[::ffff:127.0.0.1]:5000", false);
+        assert!(takes(&mapped, "127.0.0.1:5000") && !takes(&mapped, "127.0.0.2:5000"));
+    }
+
+    #[test]
+    fn messages_that_are_cut_short_are_an_error_or_nothing() {
+        let listener = TcpListener::bind("[::1]:0").unwrap();
+        let kernel = ask(INET6, Protocol::Tcp, 1 << LISTEN).unwrap();
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let (length, _) = rustix::net::recv(&kernel, &mut buffer[..], RecvFlags::empty()).unwrap();
+        drop(listener);
+        for end in 0..length {
+            // Neither panics; how much was understood does not matter.
+            let _outcome = read_messages(&buffer[..end], &mut Vec::new());
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Proxies that know nothing of waylay, as Debian ships them, with the configurations of `docs/adopt`.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    ground::Namespace,
+    process::{Process, patiently},
+    run::Waylay,
+};
+
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+const STREAM_MODULE: &str = "usr/lib/nginx/modules/ngx_stream_module.so";
+const SOCKS_SERVER: &str = "usr/bin/microsocks";
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proxy {
+    /// Asks SO_ORIGINAL_DST for IPv4 and the socket's address for IPv6.
+    Haproxy,
+    /// Asks for the socket's address.
+    Nginx,
+    /// Asks SO_ORIGINAL_DST, knows IPv4 only, and dials a SOCKS server.
+    Redsocks,
+}
+
+/// Where services' users can reach them; removed with their owner.
+#[derive(Debug)]
+pub struct Proxies {
+    directory: TempDir,
+    port: u16,
+    socks: Option<Process>,
+}
+
+impl Proxy {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Haproxy, Self::Nginx, Self::Redsocks];
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Haproxy => "haproxy",
+            Self::Nginx => "nginx",
+            Self::Redsocks => "redsocks",
+        }
+    }
+
+    /// Whether it takes IPv6.
+    pub fn knows_ipv6(self) -> bool {
+        match self {
+            Self::Haproxy | Self::Nginx => true,
+            Self::Redsocks => false,
+        }
+    }
+
+    /// Its page in `docs/adopt`, and the port there.
+    fn page(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Haproxy => ("haproxy.cfg", "5001"),
+            Self::Nginx => ("nginx.conf", "5002"),
+            Self::Redsocks => ("redsocks.conf", "5003"),
+        }
+    }
+}
+
+impl Proxies {
+    /// Copies what `scripts/setup test` has unpacked, and starts a SOCKS server where the clients are.
+    pub fn new(clients: Option<&Namespace>) -> Self {
+        let mut proxies = Self { directory: open_directory(), port: free_port(), socks: None };
+        for proxy in Proxy::ALL {
+            proxies.copy(&Path::new("usr/sbin").join(proxy.name()));
+        }
+        proxies.copy(Path::new(STREAM_MODULE));
+        proxies.copy(Path::new(SOCKS_SERVER));
+        for entry in fs::read_dir(unpacked().join(LIBRARIES)).unwrap().flatten() {
+            proxies.copy(&Path::new(LIBRARIES).join(entry.file_name()));
+        }
+        proxies.socks = Some(proxies.start_socks(clients));
+        proxies
+    }
+
+    /// The documented configuration, with a port of its own, as a SPEC.
+    pub fn spec(&self, proxy: Proxy) -> String {
+        let (configuration, port) = self.documented(proxy);
+        self.with(proxy, port, &configuration)
+    }
+
+    /// The text of the documented configuration, and the port in it.
+    pub fn documented(&self, proxy: Proxy) -> (String, u16) {
+        let (page, documented) = proxy.page();
+        let port = free_port();
+        let text = fs::read_to_string(docs().join(page)).unwrap();
+        assert!(text.contains(documented), "{page} has no port {documented}");
+        let text = text.replace(documented, &port.to_string()).replace("1080", &self.port.to_string());
+        (text.replace("/usr/lib/nginx", &self.path("usr/lib/nginx")), port)
+    }
+
+    /// A SPEC of a proxy with a configuration of its own.
+    pub fn with(&self, proxy: Proxy, port: u16, configuration: &str) -> String {
+        let (name, command) = (proxy.name(), self.command(proxy, port, configuration));
+        let place = match proxy {
+            Proxy::Haproxy => format!("adopt/tproxy:127.0.0.1:{port},[::1]:{port}"),
+            Proxy::Nginx => format!("adopt/tproxy:0.0.0.0:{port},[::]:{port}"),
+            Proxy::Redsocks => format!("adopt:127.0.0.1:{port}"),
+        };
+        format!("{name}={place}={command}")
+    }
+
+    /// The command of a proxy with a configuration of its own, for a shell.
+    pub fn command(&self, proxy: Proxy, number: u16, configuration: &str) -> String {
+        let file = self.write(&format!("{}-{number}.cfg", proxy.name()), configuration);
+        let (libraries, program) = (self.path(LIBRARIES), self.path(&format!("usr/sbin/{}", proxy.name())));
+        let arguments = match proxy {
+            Proxy::Haproxy => format!("-db -f {file}"),
+            Proxy::Nginx => {
+                let pid = self.path("pids");
+                format!("-e stderr -g \"pid {pid}/nginx-$$.pid;\" -c {file}")
+            }
+            Proxy::Redsocks => format!("-c {file}"),
+        };
+        format!("env LD_LIBRARY_PATH={libraries} {program} {arguments}")
+    }
+
+    /// Where the SOCKS server is, on the loopback.
+    pub fn socks_port(&self) -> u16 {
+        self.port
+    }
+
+    /// A file that services' users may read.
+    pub fn write(&self, name: &str, text: &str) -> String {
+        let path = self.directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path.display().to_string()
+    }
+
+    fn path(&self, part: &str) -> String {
+        self.directory.path().join(part).display().to_string()
+    }
+
+    fn copy(&self, file: &Path) {
+        let (from, to) = (unpacked().join(file), self.directory.path().join(file));
+        assert!(from.exists(), "{} is missing; scripts/setup test brings it", from.display());
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(from, to).unwrap();
+    }
+
+    fn start_socks(&self, clients: Option<&Namespace>) -> Process {
+        let program = self.path(SOCKS_SERVER);
+        let mut command = match clients {
+            Some(namespace) => namespace.command(&program),
+            None => Command::new(&program),
+        };
+        let port = self.port.to_string();
+        let mut process =
+            Process::spawn(command.args(["-i", "127.0.0.1", "-p", &port]).stderr(Stdio::null()));
+        let pid = process.child().id();
+        patiently("the SOCKS server", || listens(pid, self.port).then_some(()));
+        process
+    }
+}
+
+/// By the table of the namespace that the process is in.
+fn listens(pid: u32, port: u16) -> bool {
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
+    table.lines().any(|line| line.contains(&format!(":{port:04X} 00000000:0000 0A")))
+}
+
+/// A port on which nobody listens, in this namespace or one where nobody does anyway.
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn open_directory() -> TempDir {
+    let directory = TempDir::new().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let pids = directory.path().join("pids");
+    fs::create_dir(&pids).unwrap();
+    fs::set_permissions(&pids, fs::Permissions::from_mode(0o1777)).unwrap();
+    directory
+}
+
+fn unpacked() -> PathBuf {
+    Waylay::binary().ancestors().nth(2).unwrap().join("peers")
+}
+
+fn docs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/adopt")
+}
