@@ -5,7 +5,9 @@
 use std::process::Command;
 
 use rustix::process::Signal;
-use waylay_netlab::{Family, Finished, Ground, Lines, Place, Process, Report, patiently, python};
+use waylay_netlab::{
+    CheckedBy, Family, Finished, Ground, Lines, Place, Process, Report, patiently, program, python,
+};
 
 const SERVER: &str = include_str!("../scripts/datagram_server.py");
 
@@ -283,4 +285,36 @@ print(len(s.recv(2000)))
     );
     let report = server.same(&program, None).report_of("log-3");
     assert_eq!((report.protocol.as_str(), report.host.as_deref()), ("quic", Some("sni.example.test")));
+}
+
+/// A service in C, by WSARecvMsg and WSASendMsg. The flow that it does not know it would end over.
+#[test]
+fn carry_records_and_context_through_a_service_written_for_windows() {
+    let server = Server::start(Family::V4, Place::Veth);
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let service = directory.path().join("forward");
+    std::fs::copy(program("datagrams", &CheckedBy::Nothing), &service).unwrap();
+    let client = server.client(
+        "
+for number in range(2):
+    s = client()
+    s.sendto(b'one', (host, echo))
+    print(shown(*s.recvfrom(100)))
+    s.sendto(b'two', (host, echo))
+    print(shown(*s.recvfrom(100)))
+",
+        None,
+    );
+    let waylay = server.ground.waylay().args(["--through", &format!("exec/udp:{}", service.display())]);
+    let finished = waylay.through_logs(1).reporting().watch(&client).well();
+    let answered =
+        format!("(3, b'one', '{0}', 'echo')\n(3, b'two', '{0}', 'echo')\n", server.ground.server());
+    assert_eq!(finished.stdout, answered.repeat(2));
+    let said: Vec<_> = finished.stderr.lines().filter_map(|line| line.strip_prefix("forward: ")).collect();
+    assert_eq!(said, ["announced 48 520", "followed"].repeat(2), "{finished:?}");
+    for report in finished.reports_of("log") {
+        assert_eq!(report.chain, ["forward", "log"], "{report:?}");
+    }
+    assert_eq!(finished.reports_of("log").len(), 2, "{finished:?}");
 }
