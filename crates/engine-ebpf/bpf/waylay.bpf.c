@@ -3,12 +3,14 @@
  * The kernel side of waylay, in reading order:
  *
  *   connect4/6      facts -> classify -> effect (facts.h, classify.h, effect.h)
- *   sockops         carries the flow from the client's socket to the accepted one
+ *   sendmsg4/6      the same for datagrams (datagrams.h); recvmsg4/6 shows whom the
+ *                   application asked as the one who answers
+ *   sockops.h       carries the flow from the client's socket to the accepted one
  *   getpeername4/6  shows the application the address it asked for
  *   getsockname4/6  and the one it would have started from
  *   sockets.h       refuses sockets that cannot be redirected
  *   sockopt.h       answers the services' questions, takes records from them
- *   sock_release    ends flows, together with sockops
+ *   sock_release    ends flows, together with sockops and walks.h
  *
  * Decisions are those of `waylay_core::decide`; nothing is decided here that
  * is not decided there.
@@ -28,6 +30,8 @@
 #include "datagrams.h"
 #include "sockopt.h"
 #include "sockets.h"
+#include "sockops.h"
+#include "walks.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -117,7 +121,7 @@ static __always_inline void wl_judge_route(struct bpf_sock_addr *ctx, struct wl_
 {
 	const struct wl_route *route;
 
-	if (choice->filter < 0)
+	if (choice->filter < 0 || choice->refusal == WL_REFUSED_UNREDIRECTABLE)
 		return;
 	route = wl_route_to(&c->leg.remote);
 	c->route = route;
@@ -402,212 +406,6 @@ int wl_getsockname6(struct bpf_sock_addr *ctx)
 		ctx->user_ip6[3] = ip[3];
 	}
 	return WL_PASS;
-}
-
-/* The last leg, if it ends on this host: a server in the scope is to see the
- * application as its client. */
-static __always_inline void wl_on_last_syn(struct bpf_sock_ops *ops, struct bpf_sock *sk)
-{
-	const struct wl_flow *records = bpf_sk_storage_get(&carried, sk, NULL, 0);
-	struct wl_address own = {}, to = {};
-	struct wl_tuple tuple = {};
-
-	if (!records)
-		return;
-	wl_tuple_of(ops, true, &tuple);
-	__builtin_memcpy(to.ip, tuple.server_ip, sizeof(to.ip));
-	if (!wl_is_here(&to))
-		return;
-	__builtin_memcpy(own.ip, tuple.client_ip, sizeof(own.ip));
-	own.port = tuple.client_port;
-	wl_speak_for(&own, tuple.server_port, SOCK_PROTO_TCP, &records->source);
-}
-
-/* The application's address, as it sees it itself. */
-static __always_inline void wl_note_source(__u64 id, const struct wl_outgoing *out, const struct wl_tuple *tuple)
-{
-	struct wl_flow *flow = bpf_map_lookup_elem(&flows, &id);
-
-	if (!flow || flow->source.port)
-		return;
-	__builtin_memcpy(flow->source.ip, wl_is_set(out->source) ? out->source : tuple->client_ip, 16);
-	flow->source.port = tuple->client_port;
-}
-
-/* The SYN is about to leave and its source port is known: name the flow by it. */
-static __always_inline void wl_on_syn(struct bpf_sock_ops *ops)
-{
-	struct bpf_sock *sk = ops->sk;
-	struct wl_outgoing *out = sk ? bpf_sk_storage_get(&outgoing, sk, NULL, 0) : NULL;
-	struct wl_tuple tuple = {};
-	__u64 id;
-
-	if (!out) {
-		if (sk)
-			wl_on_last_syn(ops, sk);
-		return;
-	}
-	id = out->flow;
-	wl_tuple_of(ops, true, &tuple);
-	wl_note_source(id, out, &tuple);
-	bpf_map_update_elem(&tuples, &tuple, &id, BPF_ANY);
-	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
-}
-
-/* At a server in the scope: whom it is told its client is. */
-static __always_inline void wl_note_peer(struct bpf_sock *sk, const struct wl_tuple *tuple)
-{
-	const struct wl_address *behind;
-	struct wl_address from = {}, peer;
-
-	__builtin_memcpy(from.ip, tuple->client_ip, sizeof(from.ip));
-	from.port = tuple->client_port;
-	behind = wl_behind(&from, tuple->server_port, SOCK_PROTO_TCP);
-	if (!behind)
-		return;
-	peer = *behind;
-	bpf_sk_storage_get(&peers, sk, &peer, BPF_SK_STORAGE_GET_F_CREATE);
-}
-
-/* The service's end exists, before accept() can return it: hand the flow over. */
-static __always_inline void wl_on_accepted(struct bpf_sock_ops *ops)
-{
-	struct bpf_sock *sk = ops->sk;
-	struct wl_tuple tuple = {};
-	struct wl_progress *p;
-	struct wl_flow *flow;
-	__u64 *found, id;
-
-	wl_tuple_of(ops, false, &tuple);
-	found = bpf_map_lookup_elem(&tuples, &tuple);
-	if (!found || !sk) {
-		if (sk)
-			wl_note_peer(sk, &tuple);
-		return;
-	}
-	id = *found;
-	bpf_map_delete_elem(&tuples, &tuple);
-	flow = bpf_map_lookup_elem(&flows, &id);
-	if (!flow)
-		return;
-	if (!bpf_sk_storage_get(&inbound, sk, &id, BPF_SK_STORAGE_GET_F_CREATE)) {
-		/* Without its flow the service drops the connection; see WL_QUERY_RECORDS. */
-		wl_end_flow(id, WL_ENDED_BY_CLIENT);
-		return;
-	}
-	p = wl_progress_of(flow);
-	if (p)
-		__sync_fetch_and_add(&p->arrived, 1);
-	flow->state = WL_FLOW_LIVE;
-	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
-}
-
-static __always_inline void wl_on_closed(struct bpf_sock_ops *ops)
-{
-	struct bpf_sock *sk = ops->sk;
-	struct wl_tuple tuple = {};
-	struct wl_outgoing *out;
-	__u64 *id;
-
-	if (!sk)
-		return;
-	id = bpf_sk_storage_get(&inbound, sk, NULL, 0);
-	if (id)
-		wl_end_flow(*id, WL_ENDED_BY_CLIENT);
-	out = bpf_sk_storage_get(&outgoing, sk, NULL, 0);
-	if (!out)
-		return;
-	wl_tuple_of(ops, true, &tuple);
-	bpf_map_delete_elem(&tuples, &tuple);
-	wl_end_unaccepted(out->flow);
-}
-
-SEC("sockops")
-int wl_sockops(struct bpf_sock_ops *ops)
-{
-	switch (ops->op) {
-	case BPF_SOCK_OPS_TCP_CONNECT_CB:
-		wl_on_syn(ops);
-		break;
-	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
-		wl_on_accepted(ops);
-		break;
-	case BPF_SOCK_OPS_STATE_CB:
-		if (ops->args[1] == BPF_TCP_CLOSE)
-			wl_on_closed(ops);
-		break;
-	}
-	return 1;
-}
-
-/* For user space: the slots that a socket with records carries. Called for each. */
-SEC("iter/bpf_sk_storage_map")
-int wl_carriers(struct bpf_iter__bpf_sk_storage_map *ctx)
-{
-	const struct wl_flow *flow = ctx->value;
-	__u64 slots;
-
-	if (!flow)
-		return 0;
-	slots = flow->chain.excluded;
-	bpf_seq_write(ctx->meta->seq, &slots, sizeof(slots));
-	return 0;
-}
-
-/* For sweeps: what `outgoing` and `inbound` hold begins with the flow. A socket
- * whose connection is over keeps no flow. */
-SEC("iter/bpf_sk_storage_map")
-int wl_see_flow(struct bpf_iter__bpf_sk_storage_map *ctx)
-{
-	const __u64 *id = ctx->value;
-	struct sock *sk = ctx->sk;
-
-	if (id && sk && BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_CLOSE)
-		wl_see(*id);
-	return 0;
-}
-
-/* The last call is for no flow. */
-SEC("iter/bpf_map_elem")
-int wl_judge_flow(struct bpf_iter__bpf_map_elem *ctx)
-{
-	const struct wl_flow *flow = ctx->value;
-
-	if (flow)
-		wl_judge(flow);
-	else
-		sweep++;
-	return 0;
-}
-
-/* Datagram flows have no end but that nothing comes any more. */
-SEC("iter/bpf_map_elem")
-int wl_judge_datagrams(struct bpf_iter__bpf_map_elem *ctx)
-{
-	const struct wl_datagram_flow *d = ctx->value;
-	const struct wl_config *cfg = wl_config();
-
-	if (d && cfg && !wl_is_open(d) && d->last + cfg->datagram_idle_ns < bpf_ktime_get_ns())
-		wl_end_datagrams(d->flow.id);
-	return 0;
-}
-
-/* Addresses of a flow that has ended lead nowhere. */
-SEC("iter/bpf_map_elem")
-int wl_judge_tuple(struct bpf_iter__bpf_map_elem *ctx)
-{
-	const struct wl_tuple *key = ctx->key;
-	const __u64 *flow = ctx->value;
-	struct wl_tuple tuple;
-	__u64 id;
-
-	if (!key || !flow)
-		return 0;
-	id = *flow;
-	tuple = *key;
-	if (!bpf_map_lookup_elem(&flows, &id))
-		bpf_map_delete_elem(&tuples, &tuple);
-	return 0;
 }
 
 /* A socket closed with data in flight leaves TCP's states much later; the

@@ -22,7 +22,7 @@ const BUDGETS: [Budget; 23] = [
     budget("wl_sock_release", 250, 600, 64),
     budget("wl_getpeername4", 60, 60, 32),
     budget("wl_getpeername6", 70, 70, 32),
-    budget("wl_getsockname4", 190, 320, 64),
+    budget("wl_getsockname4", 200, 350, 64),
     budget("wl_getsockname6", 200, 360, 64),
     budget("wl_getsockopt", 4_000, 20_000, 160),
     budget("wl_setsockopt", 3_000, 12_000, 384),
