@@ -131,6 +131,9 @@ pub(crate) struct RunArgs {
     /// How long a service may leave a connection waiting before it is ended as hung
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) patience: u64,
+    /// After so long without a datagram `log` reports a flow of UDP as ended
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub(crate) idle: u64,
     /// How long an adopted service may take until it listens
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) start_patience: u64,
@@ -281,4 +284,6 @@ pub(crate) struct ServeArgs {
     pub(crate) name: String,
     #[arg(long)]
     pub(crate) forget: bool,
+    #[arg(long, default_value_t = 60)]
+    pub(crate) idle: u64,
 }

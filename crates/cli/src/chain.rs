@@ -57,6 +57,17 @@ pub(crate) fn services(
     Ok(through.iter().zip(names).map(service).collect())
 }
 
+/// Has each `log` take flows for ended after so many seconds without a datagram.
+pub(crate) fn end_idle_flows_after(services: &mut [ServiceSpec], seconds: u64) {
+    let log = [SERVE_SUBCOMMAND, Builtin::Log.name()];
+    for service in services
+        .iter_mut()
+        .filter(|service| service.builtin && service.command.starts_with(&log.map(OsString::from)))
+    {
+        service.command.extend(["--idle".into(), seconds.to_string().into()]);
+    }
+}
+
 fn check_forgotten(through: &[Spec], names: &[String], forget: &[String]) -> Result<(), ChainError> {
     let builtins: Vec<&String> = through
         .iter()

@@ -67,7 +67,8 @@ fn command() -> Result<ExitCode, Box<dyn Error>> {
 }
 
 fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
-    let services = chain::services(&args.through, &args.forget, &args.pattern)?;
+    let mut services = chain::services(&args.through, &args.forget, &args.pattern)?;
+    chain::end_idle_flows_after(&mut services, args.idle);
     let spec = RunSpec {
         command: args.command,
         identity: Identity::of_the_caller(args.user.as_deref())?,

@@ -5,6 +5,7 @@ use std::{
     ffi::CString,
     io::{self, Read},
     process::ExitCode,
+    time::Duration,
 };
 
 use rustix::thread::set_name;
@@ -48,7 +49,8 @@ async fn run(args: ServeArgs) -> Result<(), Box<dyn Error>> {
     });
     match args.builtin {
         Builtin::Log => {
-            let datagrams = service.take_datagrams()?;
+            let idle = Duration::from_secs(args.idle);
+            let datagrams = service.take_datagrams()?.map(|datagrams| datagrams.idle_after(idle));
             Log { name: args.name, forgets: args.forget }.serve(service, datagrams).await?;
         }
         Builtin::Scan => Scan::new(args.name, args.forget, patterns()?)?.serve(service).await?,

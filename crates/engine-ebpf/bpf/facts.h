@@ -90,6 +90,13 @@ static __always_inline bool wl_is_set(const __u8 *ip)
 	return words[0] | words[1] | words[2] | words[3];
 }
 
+static __always_inline bool wl_same_ip(const __u8 *one, const __u8 *other)
+{
+	const __u32 *a = (const __u32 *)one, *b = (const __u32 *)other;
+
+	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]));
+}
+
 static __always_inline bool wl_is_mapped(const __u8 *ip)
 {
 	const __u32 *words = (const __u32 *)ip;
@@ -216,6 +223,8 @@ WL_GLOBAL int wl_is_made_in(struct bpf_sock_addr *ctx, __u64 cgroup, __u32 level
 	return ancestor && BPF_CORE_READ(ancestor, kn, id) == cgroup;
 }
 
+#define WL_BINDADDR_LOCK 4 /* SOCK_BINDADDR_LOCK: bind() was given an address */
+
 static __always_inline void wl_wishes(struct bpf_sock *sk, int family, struct wl_socket_wishes *w)
 {
 	struct inet_sock *inet = (struct inet_sock *)wl_full_sock(sk);
@@ -238,6 +247,9 @@ static __always_inline void wl_wishes(struct bpf_sock *sk, int family, struct wl
 	}
 	if (!inet)
 		return;
+	/* A UDP socket that was connected before has an address that nobody asked for. */
+	if (!(BPF_CORE_READ_BITFIELD_PROBED((struct sock *)inet, sk_userlocks) & WL_BINDADDR_LOCK))
+		__builtin_memset(w->source, 0, sizeof(w->source));
 	w->tos = BPF_CORE_READ(inet, tos);
 	if (family == AF_INET6 && bpf_core_field_exists(struct ipv6_pinfo, tclass))
 		w->tclass = BPF_CORE_READ(inet, pinet6, tclass);

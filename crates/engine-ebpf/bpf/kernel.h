@@ -116,6 +116,7 @@ struct sock {
 	struct sock_common __sk_common;
 	struct sock_cgroup_data sk_cgrp_data;
 	__u8 sk_kern_sock : 1;
+	__u8 sk_userlocks : 4;
 	__u32 sk_ack_backlog;
 	__u32 sk_max_ack_backlog;
 };

@@ -14,6 +14,7 @@
 pub mod abi;
 mod code;
 mod completion;
+mod control_data;
 mod event;
 mod ioctl;
 mod last_error;

@@ -1,6 +1,7 @@
 //! Where this library meets memory and functions that are not its own.
 
 pub(crate) mod caller;
+pub(crate) mod datagram;
 pub(crate) mod descriptor;
 pub(crate) mod errno;
 pub(crate) mod exports;

@@ -15,6 +15,12 @@ pub struct Report {
     pub original_destination: SocketAddr,
     pub protocol: String,
     pub host: Option<String>,
+    /// `udp` of a flow of datagrams.
+    pub transport: Option<String>,
+    /// Datagrams to the destination and to the application.
+    pub datagrams: Option<(u64, u64)>,
+    /// Questions to the DNS: name, type and rcode.
+    pub queries: Vec<(String, String, Option<String>)>,
     pub bytes_to_destination: u64,
     pub bytes_to_application: u64,
     pub chain: Vec<String>,
@@ -44,6 +50,10 @@ impl Report {
             original_destination: required("original_destination").parse().unwrap(),
             protocol: required("protocol"),
             host: text("host"),
+            transport: text("transport"),
+            datagrams: text("transport")
+                .map(|_| (number("datagrams_to_destination"), number("datagrams_to_application"))),
+            queries: value["queries"].as_array().into_iter().flatten().map(query).collect(),
             bytes_to_destination: number("bytes_to_destination"),
             bytes_to_application: number("bytes_to_application"),
             chain: chain.iter().map(|name| name.as_str().unwrap().to_owned()).collect(),
@@ -58,4 +68,9 @@ impl Report {
     pub fn parse_all(text: &str) -> Vec<Self> {
         text.lines().map(Self::parse).collect()
     }
+}
+
+fn query(value: &Value) -> (String, String, Option<String>) {
+    let text = |name: &str| value[name].as_str().map(str::to_owned);
+    (text("name").unwrap(), text("type").unwrap(), text("rcode"))
 }

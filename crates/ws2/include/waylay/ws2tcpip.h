@@ -29,11 +29,11 @@ typedef union _SOCKADDR_INET {
 #define InetNtopA inet_ntop
 
 /*
- * Options that switch on, and types of, ancillary data: the records and the
- * context of the first datagram of a flow. Windows has 60 and 70; these are other
- * numbers, for here 60 and 70 are IPV6_RECVPATHMTU and IPV6_AUTOFLOWLABEL. No
- * kernel knows them yet: WSARecvMsg and WSASendMsg answer WSAEOPNOTSUPP, and
- * setsockopt(2) ENOPROTOOPT.
+ * Types of ancillary data: the records and the context of the first datagram of
+ * a flow. Windows has 60 and 70; these are other numbers, for here 60 and 70 are
+ * IPV6_RECVPATHMTU and IPV6_AUTOFLOWLABEL. WSARecvMsg delivers them without being
+ * told to; as options, which switch that on, no kernel knows them, and
+ * setsockopt(2) answers ENOPROTOOPT.
  *
  * https://learn.microsoft.com/windows/win32/winsock/ipproto-ip-socket-options
  */

@@ -26,6 +26,11 @@ impl<T> Place<T> {
         Self { address: pointer.expose_provenance(), kind: PhantomData }
     }
 
+    /// What a structure of the caller's leads to, by the same promise.
+    pub(crate) fn followed(address: usize) -> Self {
+        Self { address, kind: PhantomData }
+    }
+
     pub(crate) fn is_null(self) -> bool {
         self.address == 0
     }
@@ -41,6 +46,22 @@ impl<T> Place<T> {
     /// The part of it that begins so many bytes on.
     pub(crate) fn part<P>(self, offset: usize) -> Place<P> {
         Place { address: self.address.wrapping_add(offset), kind: PhantomData }
+    }
+}
+
+impl Place<u8> {
+    /// Copies what it begins with.
+    pub(crate) fn read_bytes(self, into: &mut [u8]) -> Result<(), Fault> {
+        if into.is_empty() { Ok(()) } else { memory::read(self.address, into) }
+    }
+
+    /// Overwrites what it begins with.
+    pub(crate) fn write_bytes(self, bytes: &[u8]) -> Result<(), Fault> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: whoever made the place has vouched for it.
+        unsafe { memory::write(self.address, bytes) }
     }
 }
 

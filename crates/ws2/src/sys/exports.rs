@@ -288,33 +288,36 @@ pub extern "C" fn SleepEx(milliseconds: u32, alertable: c_int) -> u32 {
     wait::sleep(milliseconds, alertable != 0)
 }
 
-/// Would receive a datagram with its records; datagrams are not redirected yet.
+/// Receives a datagram, and with the first of a flow its records and context.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn WSARecvMsg(
     socket: c_int,
     message: *mut Message,
-    _received: *mut u32,
-    _overlapped: *mut Overlapped,
+    received: *mut u32,
+    overlapped: *mut Overlapped,
     _routine: Option<CompletionRoutine>,
 ) -> c_int {
     // SAFETY: as the module's page asks.
-    let message = unsafe { Place::vouched_for(message) };
-    outcome(|| message::transfer(socket, message))
+    let (message, received, overlapped) = unsafe {
+        (Place::vouched_for(message), Place::vouched_for(received), Place::vouched_for(overlapped))
+    };
+    outcome(|| message::receive(socket, message, received, overlapped))
 }
 
-/// Would send a datagram with its records; datagrams are not redirected yet.
+/// Sends a datagram; with records beside it, once these are set on the socket.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn WSASendMsg(
     socket: c_int,
     message: *mut Message,
-    _flags: u32,
-    _sent: *mut u32,
-    _overlapped: *mut Overlapped,
+    flags: u32,
+    sent: *mut u32,
+    overlapped: *mut Overlapped,
     _routine: Option<CompletionRoutine>,
 ) -> c_int {
     // SAFETY: as the module's page asks.
-    let message = unsafe { Place::vouched_for(message) };
-    outcome(|| message::transfer(socket, message))
+    let (message, sent, overlapped) =
+        unsafe { (Place::vouched_for(message), Place::vouched_for(sent), Place::vouched_for(overlapped)) };
+    outcome(|| message::send(socket, message, flags, sent, overlapped))
 }
 
 /// The function of an extension, by its id.

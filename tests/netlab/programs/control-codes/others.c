@@ -161,17 +161,68 @@ static void extension_functions(void)
 	FAILS(WSAIoctl(s, SIO_GET_EXTENSION_FUNCTION_POINTER, nowhere(), 16, nowhere(), 8, &returned, NULL, NULL), WSAEFAULT);
 }
 
+/* A datagram of nobody's flow, in two parts; what comes beside it is where it was going. */
+static void exchange(SOCKET s, SOCKET from)
+{
+	struct sockaddr_in own, peer;
+	socklen_t length = sizeof(own);
+	char parts[2][4] = { "abc", "de" }, first[2], second[8], control[256], records[64] = { 0 };
+	WSABUF data[2] = { { .len = 3, .buf = parts[0] }, { .len = 2, .buf = parts[1] } };
+	WSABUF room[2] = { { .len = 2, .buf = first }, { .len = 8, .buf = second } };
+	WSAMSG message = { .name = (LPSOCKADDR)&own, .namelen = sizeof(own), .lpBuffers = data, .dwBufferCount = 2 };
+	DWORD bytes = UNTOUCHED;
+	WSACMSGHDR *header = (WSACMSGHDR *)records;
+
+	CHECK(!getsockname(s, (struct sockaddr *)&own, &length));
+	for (int i = 0; i < 3; i++)
+		CHECK(!WSASendMsg(from, &message, 0, &bytes, NULL, NULL) && bytes == 5);
+	message = (WSAMSG){ .name = (LPSOCKADDR)&peer, .namelen = sizeof(peer), .lpBuffers = room, .dwBufferCount = 2 };
+	message.Control.buf = control;
+	message.Control.len = sizeof(control);
+	CHECK(!WSARecvMsg(s, &message, &bytes, NULL, NULL) && bytes == 5);
+	CHECK(!memcmp(first, "ab", 2) && !memcmp(second, "cde", 3) && message.namelen == sizeof(peer));
+	CHECK(peer.sin_addr.s_addr == htonl(INADDR_LOOPBACK) && message.dwFlags == 0);
+	header = WSA_CMSG_FIRSTHDR(&message);
+	CHECK(header && header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_PKTINFO);
+	CHECK(!WSA_CMSG_NXTHDR(&message, header));
+	/* Without room for what comes beside it, and for all of it. */
+	message.Control.len = 8;
+	CHECK(!WSARecvMsg(s, &message, &bytes, NULL, NULL));
+	CHECK(message.Control.len == 0 && (message.dwFlags & MSG_CTRUNC));
+	message.dwFlags = 0;
+	message.dwBufferCount = 1;
+	FAILS(WSARecvMsg(s, &message, &bytes, NULL, NULL), WSAEMSGSIZE);
+	CHECK(bytes == 2 && (message.dwFlags & MSG_TRUNC));
+	/* Records that are none, and control data that is none. */
+	header = (WSACMSGHDR *)records;
+	*header = (WSACMSGHDR){ .cmsg_len = WSA_CMSG_LEN(8), .cmsg_level = IPPROTO_IP, .cmsg_type = IP_WFP_REDIRECT_RECORDS };
+	message.name = (LPSOCKADDR)&own;
+	message.Control.buf = records;
+	message.Control.len = WSA_CMSG_SPACE(8);
+	FAILS(WSASendMsg(from, &message, 0, &bytes, NULL, NULL), WSAEACCES);
+	header->cmsg_len = 4096;
+	FAILS(WSASendMsg(from, &message, 0, &bytes, NULL, NULL), WSAEINVAL);
+	message.Control.buf = nowhere();
+	FAILS(WSASendMsg(from, &message, 0, &bytes, NULL, NULL), WSAEFAULT);
+}
+
 static void messages(void)
 {
-	SOCKET s = socket(AF_INET, SOCK_DGRAM, 0);
+	SOCKET s = socket(AF_INET, SOCK_DGRAM, 0), from = socket(AF_INET, SOCK_DGRAM, 0);
+	struct sockaddr_in own = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
 	WSAMSG message = { 0 };
+	WSAOVERLAPPED overlapped = { 0 };
 	DWORD bytes = UNTOUCHED, yes = 1;
 
-	FAILS(WSARecvMsg(s, &message, &bytes, NULL, NULL), WSAEOPNOTSUPP);
-	FAILS(WSASendMsg(s, &message, 0, &bytes, NULL, NULL), WSAEOPNOTSUPP);
+	CHECK(!bind(s, (struct sockaddr *)&own, sizeof(own)));
+	exchange(s, from);
 	FAILS(WSARecvMsg(s, nowhere(), &bytes, NULL, NULL), WSAEFAULT);
 	FAILS(WSASendMsg(s, NULL, 0, &bytes, NULL, NULL), WSAEFAULT);
 	FAILS(WSARecvMsg(-1, &message, &bytes, NULL, NULL), WSAENOTSOCK);
+	FAILS(WSARecvMsg(s, &message, &bytes, &overlapped, NULL), WSAEOPNOTSUPP);
+	FAILS(WSARecvMsg(socket(AF_INET, SOCK_STREAM, 0), &message, &bytes, NULL, NULL), WSAEOPNOTSUPP);
+	message.dwBufferCount = 1025;
+	FAILS(WSARecvMsg(s, &message, &bytes, NULL, NULL), WSAEINVAL);
 	CHECK(bytes == UNTOUCHED);
 	FAILS(setsockopt(s, IPPROTO_IP, IP_WFP_REDIRECT_RECORDS, &yes, sizeof(yes)), WSAENOPROTOOPT);
 	SOCKET six = socket(AF_INET6, SOCK_DGRAM, 0);
