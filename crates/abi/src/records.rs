@@ -107,6 +107,8 @@ pub struct Flow {
     pub seen: u64,
     /// Where the leg was going.
     pub destination: Address,
+    /// The application's own, as getsockname shows it; port 0 while that is not known.
+    pub source: Address,
     /// With this leg's hop.
     pub chain: Chain,
     /// The application at the head of the chain.

@@ -173,9 +173,7 @@ impl Observer for Output {
 
     fn family_missing(&self, service: &str, family: &str, on_failure: FailurePolicy) {
         let policy = gone(on_failure);
-        notice(&format!(
-            "the service {service} does not listen on {family}; {policy}, if they are over {family}"
-        ));
+        notice(&format!("no {family} gets to the service {service}; over it, {policy}"));
     }
 
     fn waiting_for_background(&self) {

@@ -136,6 +136,11 @@ fn adopt(options: Option<&str>, rest: &str) -> Result<Service, String> {
         [one, other] if one.is_ipv4() != other.is_ipv4() => {}
         _ => return Err(format!("{addresses}: one address, or one of IPv4 and one of IPv6")),
     }
+    if transports.include_udp() && listens.iter().all(|address| !address.ip().is_unspecified()) {
+        return Err(format!(
+            "{addresses}: datagrams come to an address of each flow, so that what takes UDP has to listen on 0.0.0.0"
+        ));
+    }
     Ok(Service::Adopt { transports, adoption: Adoption { listens, local_name }, command })
 }
 
@@ -308,6 +313,7 @@ mod tests {
             ("adopt:127.0.0.1:1,127.0.0.1:2=haproxy", "one address, or one of IPv4 and one of IPv6"),
             ("adopt:127.0.0.1:1,[::1]:1,[::]:2=haproxy", "one address, or one of IPv4 and one of IPv6"),
             ("adopt/sctp:127.0.0.1:1=haproxy", "/sctp: no such option; known options: tcp, udp, tproxy"),
+            ("adopt/udp:127.0.0.1:1=nginx", "what takes UDP has to listen on 0.0.0.0"),
             ("adopt/:127.0.0.1:1=haproxy", "no such option"),
         ] {
             let error = Spec::parse(spec).unwrap_err();

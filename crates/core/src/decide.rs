@@ -9,9 +9,10 @@
 //! 3. The leg gets its [`Chain`]: the one it carries, or, where a service dials without records, one that excludes that service
 //!    and every earlier one.
 //! 4. The redirect is chosen, purely: the first service in order that the chain does not exclude, that is not the caller and
-//!    that has a matching filter. A group of hosts has no service; [`Policy::unredirectable`] answers for it. Absence asks its failure policy, a full backlog refuses, and so does a full chain in front of a
+//!    that has a matching filter. Absence asks its failure policy, a full backlog refuses, and so does a full chain in front of a
 //!    service that fails closed. If that layer wants anything at all of a destination without a route, the leg is refused with the
 //!    error the kernel has for it: an engine may learn of a new route late, and what is refused too long has not got past anybody.
+//!    A group of hosts no service can stand in for: if one is wanted there, the policy's switch for that answers.
 //! 5. The *original* destination is authorised. A block wins over everything that the redirect layer decided, refusals included, so
 //!    the application sees the errno of the filter that blocks it.
 //! 6. If a service was chosen there must be room for a flow. No shortage becomes a direct connection.
@@ -165,6 +166,9 @@ struct Chooser<'a> {
 
 impl Chooser<'_> {
     fn choose(&self, trace: &mut Trace) -> Choice {
+        if self.leg.is_to_a_group() {
+            return self.judge_group(trace);
+        }
         match (self.ask_services(trace), self.world.route) {
             (choice, Route::Exists) => choice,
             (Choice::Direct, Route::Missing(_)) => Choice::Direct,
@@ -177,9 +181,6 @@ impl Chooser<'_> {
     }
 
     fn ask_services(&self, trace: &mut Trace) -> Choice {
-        if self.leg.is_to_a_group() {
-            return self.judge_group(trace);
-        }
         for service in self.policy.services() {
             match self.consider(service) {
                 Answer::Takes(hop) => {

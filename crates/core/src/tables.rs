@@ -209,11 +209,10 @@ impl Tables {
         let choice = if leg.is_to_a_group() {
             self.judge_group(&facts, skip)
         } else {
-            self.choose(&facts, skip, chain.is_full(), world)
-        };
-        let choice = match (choice, world.route) {
-            (Ok(Some(_)) | Err(_), Route::Missing(errno)) => Err(Refusal::NoRoute { errno }),
-            (choice, Route::Missing(_) | Route::Exists) => choice,
+            match (self.choose(&facts, skip, chain.is_full(), world), world.route) {
+                (Ok(Some(_)) | Err(_), Route::Missing(errno)) => Err(Refusal::NoRoute { errno }),
+                (choice, Route::Missing(_) | Route::Exists) => choice,
+            }
         };
         let flags = Flags {
             redirected: matches!(choice, Ok(Some(_))),

@@ -86,6 +86,7 @@ struct wl_flow {
 	__u32 taken;	/* the service has asked about it */
 	__u64 seen; /* the last sweep that found a socket of its, or began after it */
 	struct wl_address destination;
+	struct wl_address source; /* the application's own, as getsockname shows it; port 0: not known yet */
 	struct wl_chain chain;
 	struct wl_process application;
 	struct wl_socket_wishes wishes;
@@ -153,12 +154,13 @@ struct wl_destination {
 	__u16 reserved;
 };
 
-/* Who has sent to a local port without having been asked. */
+/* Who has sent to a local port without having been asked; and who a service
+ * speaks for to that port. */
 struct wl_caller_from {
 	__u8 ip[16];
 	__u16 port;
 	__u16 local_port;
-	__u32 reserved;
+	__u32 protocol;
 };
 
 /* For the supervisor: an error that an application is to see. */

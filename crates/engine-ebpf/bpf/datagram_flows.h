@@ -12,13 +12,6 @@ static __always_inline bool wl_is_token(const __u8 *ip)
 	return wl_is_mapped(ip) && (bpf_ntohl(wl_ip4(ip)) & 0xff800000) == (WL_FIRST_TOKEN & 0xff800000);
 }
 
-static __always_inline bool wl_same_ip(const __u8 *one, const __u8 *other)
-{
-	const __u32 *a = (const __u32 *)one, *b = (const __u32 *)other;
-
-	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]));
-}
-
 static __always_inline struct wl_datagram_flow *wl_datagrams(__u64 id)
 {
 	return bpf_map_lookup_elem(&datagram_flows, &id);

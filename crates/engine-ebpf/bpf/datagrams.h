@@ -118,6 +118,8 @@ static __always_inline void wl_rewrite_to(struct bpf_sock_addr *ctx, int family,
 {
 	const __u32 *ip = (const __u32 *)to->ip;
 
+	/* As in wl_source(). */
+	asm volatile("" : "+r"(ctx));
 	if (family == AF_INET) {
 		ctx->user_ip4 = ip[3];
 	} else {
@@ -221,6 +223,15 @@ static __always_inline int wl_fail(int error)
 	return WL_REJECT;
 }
 
+/* Where datagrams really came from, the port of which connect() had not chosen yet. */
+static __always_inline void wl_see_peer(struct wl_datagram_flow *d, const struct wl_address *peer)
+{
+	d->ends.peer = *peer;
+	d->ends.flags |= WL_DATAGRAM_PEER_SEEN;
+	if (!d->flow.source.port && d->flow.chain.hop_count == 1)
+		d->flow.source.port = peer->port;
+}
+
 /* A service answers, as only the flow's own service can, and where the flow's
  * datagrams came from. */
 static __always_inline int wl_judge_reply(struct wl_datagram_flow *d, __u32 slot, const struct wl_address *to)
@@ -230,25 +241,12 @@ static __always_inline int wl_judge_reply(struct wl_datagram_flow *d, __u32 slot
 	if (!(d->ends.flags & WL_DATAGRAM_PEER_SEEN)) {
 		if (d->ends.peer.port && d->ends.peer.port != to->port)
 			return wl_fail(ESTALE);
-		d->ends.peer = *to;
-		d->ends.flags |= WL_DATAGRAM_PEER_SEEN;
+		wl_see_peer(d, to);
 	}
 	if (d->ends.peer.port != to->port || !wl_same_ip(d->ends.peer.ip, to->ip))
 		return wl_fail(ESTALE);
 	d->last = bpf_ktime_get_ns();
 	return WL_PASS;
-}
-
-WL_GLOBAL int wl_has_called(const struct wl_address *local, const struct wl_address *from)
-{
-	struct wl_caller_from key = {};
-
-	if (!local || !from)
-		return 0;
-	__builtin_memcpy(key.ip, from->ip, sizeof(key.ip));
-	key.port = from->port;
-	key.local_port = local->port;
-	return bpf_map_lookup_elem(&callers, &key) != NULL;
 }
 
 enum wl_whose {
@@ -286,8 +284,15 @@ static __always_inline int wl_judge_answer(struct bpf_sock_addr *ctx, int family
 	__u32 service;
 
 	wl_source(ctx, family, connects, wl_takes_ip4(&c->leg), &source);
-	if (c->leg.caller_slot >= WL_MAX_SERVICES)
-		return wl_has_called(&source, &c->leg.remote) ? WL_PASS : WL_GO_ON;
+	if (c->leg.caller_slot >= WL_MAX_SERVICES) {
+		__u32 port = source.port;
+
+		source = c->leg.remote;
+		if (!wl_has_called(port, &source))
+			return WL_GO_ON;
+		wl_rewrite_to(ctx, family, &source);
+		return WL_PASS;
+	}
 	d = wl_datagrams(wl_find_datagrams(&source, &c->leg.remote));
 	if (d)
 		return wl_judge_reply(d, c->leg.caller_slot, &c->leg.remote);
@@ -319,20 +324,41 @@ static __always_inline int wl_judge_listener(struct bpf_sock_addr *ctx, struct w
 	}
 }
 
-/* With IPv6 a flow is known by its source port too, and connect() would choose
- * that later only. */
-static __always_inline bool wl_fix_port(struct bpf_sock_addr *ctx)
+/* The source port, which connect() would choose later only. For IPv6 a flow is
+ * known by it. 0: there is none. */
+static __always_inline __u16 wl_fix_port(struct bpf_sock_addr *ctx, int family)
 {
-	struct wl_sockaddr_in6 at = { .family = AF_INET6 };
+	struct wl_sockaddr_in6 at = { .family = family };
+	int size = family == AF_INET ? sizeof(struct wl_sockaddr_in) : sizeof(at);
+	__u16 port = ctx->sk->src_port;
 
-	if (ctx->sk->src_port)
-		return true;
+	if (port)
+		return port;
 	for (int i = 0; i < WL_PORT_TRIES; i++) {
-		at.port = bpf_htons(WL_FIRST_PORT + bpf_get_prandom_u32() % WL_PORTS);
-		if (!bpf_bind(ctx, (struct sockaddr *)&at, sizeof(at)))
-			return true;
+		port = WL_FIRST_PORT + bpf_get_prandom_u32() % WL_PORTS;
+		at.port = bpf_htons(port);
+		if (!bpf_bind(ctx, (struct sockaddr *)&at, size))
+			return port;
 	}
-	return false;
+	return 0;
+}
+
+/* A service sends for an application, and the last leg ends on this host: a
+ * server in the scope is to see the application as its client. */
+static __always_inline void wl_introduce_application(struct bpf_sock_addr *ctx, int family, bool connects,
+						     const struct wl_connect *c)
+{
+	const struct wl_route *route = wl_route_to(&c->leg.remote);
+	struct wl_address own = {};
+
+	if (!route || !route->here)
+		return;
+	wl_source(ctx, family, connects, wl_takes_ip4(&c->leg), &own);
+	if (connects)
+		own.port = wl_fix_port(ctx, family);
+	if (!wl_is_set(c->carried->wishes.source))
+		__builtin_memcpy(own.ip, route->source, sizeof(own.ip));
+	wl_speak_for(&own, c->leg.remote.port, SOCK_PROTO_UDP, &c->carried->source);
 }
 
 /* What the socket and the maps have to know before a datagram may leave. */
@@ -346,9 +372,14 @@ static __always_inline int wl_settle_datagrams(struct bpf_sock_addr *ctx, int fa
 	d->last = bpf_ktime_get_ns();
 	if (connects)
 		d->ends.flags = WL_DATAGRAM_CONNECTED;
-	if (family == AF_INET6 && connects && !ip4 && !wl_fix_port(ctx))
+	if (family == AF_INET6 && connects && !ip4 && !wl_fix_port(ctx, family))
 		return WL_REFUSED_NO_PORTS;
 	wl_source(ctx, family, connects, ip4, &d->ends.peer);
+	if (!c->carried) {
+		d->flow.source = d->ends.peer;
+		if (c->route && !wl_is_set(d->flow.wishes.source))
+			__builtin_memcpy(d->flow.source.ip, c->route->source, sizeof(c->route->source));
+	}
 	if (!wl_take_token(d, service, ip4))
 		return WL_REFUSED_NO_PORTS;
 	if (!(connects ? wl_remember(ctx, &d->flow, c->route, !c->carried) : wl_note_destination(d)))
@@ -395,24 +426,22 @@ static __always_inline int wl_lead_datagrams(struct bpf_sock_addr *ctx, int fami
 	return WL_PASS;
 }
 
-/* Remembers who has sent to a local port by itself. */
-static __always_inline void wl_hear_caller(struct bpf_sock_addr *ctx, const struct wl_address *from)
+/* Nobody has asked for it, as far as this socket is concerned. */
+static __always_inline void wl_show_caller(struct bpf_sock_addr *ctx, int family, const struct wl_address *from,
+					   __u16 local_port)
 {
-	struct wl_address local = {};
-	struct wl_caller_from key = {};
-	__u64 now = 0;
+	const struct wl_address *behind = wl_behind(from, local_port, SOCK_PROTO_UDP);
 
-	local.port = ctx->sk->src_port;
-	if (wl_has_called(&local, from) || bpf_sk_storage_get(&led_elsewhere, ctx->sk, NULL, 0))
+	if (bpf_sk_storage_get(&led_elsewhere, ctx->sk, NULL, 0))
 		return;
-	__builtin_memcpy(key.ip, from->ip, sizeof(key.ip));
-	key.port = from->port;
-	key.local_port = local.port;
-	bpf_map_update_elem(&callers, &key, &now, BPF_ANY);
+	wl_hear_caller(local_port, behind ?: from, from);
+	if (behind)
+		wl_rewrite_to(ctx, family, behind);
 }
 
 /* What recvmsg() says of a datagram's sender: of an answer through a service it
- * is the address that the application asked for. */
+ * is the address that the application asked for, and of what a service sends for
+ * an application it is that application's. */
 static __always_inline void wl_show_sender(struct bpf_sock_addr *ctx, int family)
 {
 	struct wl_address from = {}, own = {};
@@ -424,7 +453,7 @@ static __always_inline void wl_show_sender(struct bpf_sock_addr *ctx, int family
 	wl_source(ctx, family, true, wl_is_mapped(from.ip), &own);
 	d = wl_datagrams(wl_find_datagrams(&from, &own));
 	if (!d || d->cookie != bpf_get_socket_cookie(ctx)) {
-		wl_hear_caller(ctx, &from);
+		wl_show_caller(ctx, family, &from, own.port);
 		return;
 	}
 	wl_rewrite_to(ctx, family, &d->flow.destination);

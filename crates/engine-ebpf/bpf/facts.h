@@ -90,6 +90,13 @@ static __always_inline bool wl_is_set(const __u8 *ip)
 	return words[0] | words[1] | words[2] | words[3];
 }
 
+static __always_inline bool wl_same_ip(const __u8 *one, const __u8 *other)
+{
+	const __u32 *a = (const __u32 *)one, *b = (const __u32 *)other;
+
+	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]));
+}
+
 static __always_inline bool wl_is_mapped(const __u8 *ip)
 {
 	const __u32 *words = (const __u32 *)ip;

@@ -96,8 +96,9 @@ static __always_inline void wl_end_unaccepted(__u64 id)
 		wl_end_flow(id, WL_ENDED_BY_CLIENT);
 }
 
-/* Flows of datagrams are numbered apart, so that a number says in which map it is. */
-#define WL_DATAGRAMS (1ULL << 63)
+/* Flows of datagrams are numbered apart, so that a number says in which map it is;
+ * and still such that JSON's readers, which take 53 bits, read them right. */
+#define WL_DATAGRAMS (1ULL << 52)
 
 static __always_inline struct wl_flow *wl_live_flow(__u64 id)
 {

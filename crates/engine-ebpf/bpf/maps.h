@@ -159,13 +159,30 @@ struct {
 	__type(value, __u64);
 } admitted_datagrams SEC(".maps");
 
-/* To answer these is no connection of the application's. */
+/* To answer these is no connection of the application's. Where the answer goes:
+ * to the service, if one has spoken for them. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, WL_MAX_CALLERS);
 	__type(key, struct wl_caller_from);
-	__type(value, __u64);
+	__type(value, struct wl_address);
 } callers SEC(".maps");
+
+/* For servers in the scope: which application a service's own address stands for. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, WL_MAX_CALLERS);
+	__type(key, struct wl_caller_from);
+	__type(value, struct wl_address);
+} spoken_for SEC(".maps");
+
+/* On what such a server has accepted: the application. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct wl_address);
+} peers SEC(".maps");
 
 /* By thread: what it has selected. */
 struct {

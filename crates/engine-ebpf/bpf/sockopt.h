@@ -142,6 +142,16 @@ static __always_inline int wl_answer_in6(struct bpf_sockopt *ctx, const struct w
 	return wl_opt_done(ctx, sizeof(*out));
 }
 
+/* Netfilter calls a short buffer an invalid one, and asks nobody for its size. */
+static __always_inline int wl_answer_as_netfilter(struct bpf_sockopt *ctx, const struct wl_address *a)
+{
+	bool ip4 = ctx->level == SOL_IP;
+
+	if (ctx->optlen < (int)(ip4 ? sizeof(struct wl_sockaddr_in) : sizeof(struct wl_sockaddr_in6)))
+		return wl_opt_error(EINVAL);
+	return ip4 ? wl_answer_in(ctx, a) : wl_answer_in6(ctx, a);
+}
+
 static __always_inline int wl_query_destination(struct bpf_sockopt *ctx, const struct wl_address *a)
 {
 	return wl_is_mapped(a->ip) ? wl_answer_in(ctx, a) : wl_answer_in6(ctx, a);
@@ -215,10 +225,8 @@ int wl_getsockopt(struct bpf_sockopt *ctx)
 		return wl_opt_error(id ? ESTALE : ENOENT);
 	}
 	wl_take(flow);
-	if (ctx->level == SOL_IP)
-		return wl_answer_in(ctx, &flow->destination);
-	if (ctx->level == SOL_IPV6)
-		return wl_answer_in6(ctx, &flow->destination);
+	if (ctx->level != SOL_WAYLAY)
+		return wl_answer_as_netfilter(ctx, &flow->destination);
 	switch (ctx->optname) {
 	case WL_QUERY_RECORDS:
 		return wl_query_records(ctx, flow);
@@ -302,10 +310,8 @@ static __always_inline struct wl_datagram_flow *wl_select(struct bpf_sock *sk, c
 	*error = ENOENT;
 	if (d->ends.peer.port && d->ends.peer.port != path->peer.port)
 		return NULL;
-	if (!(d->ends.flags & WL_DATAGRAM_PEER_SEEN)) {
-		d->ends.peer = path->peer;
-		d->ends.flags |= WL_DATAGRAM_PEER_SEEN;
-	}
+	if (!(d->ends.flags & WL_DATAGRAM_PEER_SEEN))
+		wl_see_peer(d, &path->peer);
 	*error = ENOBUFS;
 	if (bpf_map_update_elem(&selections, &thread, &id, BPF_ANY))
 		return NULL;

@@ -3,12 +3,14 @@
  * The kernel side of waylay, in reading order:
  *
  *   connect4/6      facts -> classify -> effect (facts.h, classify.h, effect.h)
- *   sockops         carries the flow from the client's socket to the accepted one
+ *   sendmsg4/6      the same for datagrams (datagrams.h); recvmsg4/6 shows whom the
+ *                   application asked as the one who answers
+ *   sockops.h       carries the flow from the client's socket to the accepted one
  *   getpeername4/6  shows the application the address it asked for
  *   getsockname4/6  and the one it would have started from
  *   sockets.h       refuses sockets that cannot be redirected
  *   sockopt.h       answers the services' questions, takes records from them
- *   sock_release    ends flows, together with sockops
+ *   sock_release    ends flows, together with sockops and walks.h
  *
  * Decisions are those of `waylay_core::decide`; nothing is decided here that
  * is not decided there.
@@ -23,10 +25,13 @@
 #include "facts.h"
 #include "flows.h"
 #include "effect.h"
+#include "callers.h"
 #include "datagram_flows.h"
 #include "datagrams.h"
 #include "sockopt.h"
 #include "sockets.h"
+#include "sockops.h"
+#include "walks.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -116,7 +121,7 @@ static __always_inline void wl_judge_route(struct bpf_sock_addr *ctx, struct wl_
 {
 	const struct wl_route *route;
 
-	if (choice->filter < 0)
+	if (choice->filter < 0 || choice->refusal == WL_REFUSED_UNREDIRECTABLE)
 		return;
 	route = wl_route_to(&c->leg.remote);
 	c->route = route;
@@ -149,6 +154,8 @@ static __always_inline int wl_carry_out(struct bpf_sock_addr *ctx, int family, e
 			if (c->carried->wishes.bound_device)
 				wl_bind_device(ctx, c->carried->wishes.bound_device);
 		}
+		if (dial != WL_CONNECTION && c->carried)
+			wl_introduce_application(ctx, family, dial == WL_DATAGRAMS_BY_CONNECT, c);
 		if (dial != WL_CONNECTION && c->token)
 			wl_rewrite_to(ctx, family, &c->leg.remote);
 		return WL_PASS;
@@ -311,32 +318,31 @@ int wl_recvmsg6(struct bpf_sock_addr *ctx)
 	return WL_PASS;
 }
 
-SEC("cgroup/getpeername4")
-int wl_getpeername4(struct bpf_sock_addr *ctx)
+/* Whom the socket is connected to as far as its owner is concerned. */
+static __always_inline const struct wl_address *wl_shown_peer(struct bpf_sock_addr *ctx)
 {
 	struct wl_outgoing *out = bpf_sk_storage_get(&outgoing, ctx->sk, NULL, 0);
 
-	if (out) {
-		ctx->user_ip4 = wl_ip4(out->destination.ip);
-		ctx->user_port = bpf_htons(out->destination.port);
-	}
+	return out ? &out->destination : bpf_sk_storage_get(&peers, ctx->sk, NULL, 0);
+}
+
+SEC("cgroup/getpeername4")
+int wl_getpeername4(struct bpf_sock_addr *ctx)
+{
+	const struct wl_address *peer = wl_shown_peer(ctx);
+
+	if (peer)
+		wl_rewrite_to(ctx, AF_INET, peer);
 	return WL_PASS;
 }
 
 SEC("cgroup/getpeername6")
 int wl_getpeername6(struct bpf_sock_addr *ctx)
 {
-	struct wl_outgoing *out = bpf_sk_storage_get(&outgoing, ctx->sk, NULL, 0);
-	const __u32 *ip;
+	const struct wl_address *peer = wl_shown_peer(ctx);
 
-	if (out) {
-		ip = (const __u32 *)out->destination.ip;
-		ctx->user_ip6[0] = ip[0];
-		ctx->user_ip6[1] = ip[1];
-		ctx->user_ip6[2] = ip[2];
-		ctx->user_ip6[3] = ip[3];
-		ctx->user_port = bpf_htons(out->destination.port);
-	}
+	if (peer)
+		wl_rewrite_to(ctx, AF_INET6, peer);
 	return WL_PASS;
 }
 
@@ -400,160 +406,6 @@ int wl_getsockname6(struct bpf_sock_addr *ctx)
 		ctx->user_ip6[3] = ip[3];
 	}
 	return WL_PASS;
-}
-
-/* The SYN is about to leave and its source port is known: name the flow by it. */
-static __always_inline void wl_on_syn(struct bpf_sock_ops *ops)
-{
-	struct bpf_sock *sk = ops->sk;
-	struct wl_outgoing *out = sk ? bpf_sk_storage_get(&outgoing, sk, NULL, 0) : NULL;
-	struct wl_tuple tuple = {};
-	__u64 id;
-
-	if (!out)
-		return;
-	id = out->flow;
-	wl_tuple_of(ops, true, &tuple);
-	bpf_map_update_elem(&tuples, &tuple, &id, BPF_ANY);
-	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
-}
-
-/* The service's end exists, before accept() can return it: hand the flow over. */
-static __always_inline void wl_on_accepted(struct bpf_sock_ops *ops)
-{
-	struct bpf_sock *sk = ops->sk;
-	struct wl_tuple tuple = {};
-	struct wl_progress *p;
-	struct wl_flow *flow;
-	__u64 *found, id;
-
-	wl_tuple_of(ops, false, &tuple);
-	found = bpf_map_lookup_elem(&tuples, &tuple);
-	if (!found || !sk)
-		return;
-	id = *found;
-	bpf_map_delete_elem(&tuples, &tuple);
-	flow = bpf_map_lookup_elem(&flows, &id);
-	if (!flow)
-		return;
-	if (!bpf_sk_storage_get(&inbound, sk, &id, BPF_SK_STORAGE_GET_F_CREATE)) {
-		/* Without its flow the service drops the connection; see WL_QUERY_RECORDS. */
-		wl_end_flow(id, WL_ENDED_BY_CLIENT);
-		return;
-	}
-	p = wl_progress_of(flow);
-	if (p)
-		__sync_fetch_and_add(&p->arrived, 1);
-	flow->state = WL_FLOW_LIVE;
-	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
-}
-
-static __always_inline void wl_on_closed(struct bpf_sock_ops *ops)
-{
-	struct bpf_sock *sk = ops->sk;
-	struct wl_tuple tuple = {};
-	struct wl_outgoing *out;
-	__u64 *id;
-
-	if (!sk)
-		return;
-	id = bpf_sk_storage_get(&inbound, sk, NULL, 0);
-	if (id)
-		wl_end_flow(*id, WL_ENDED_BY_CLIENT);
-	out = bpf_sk_storage_get(&outgoing, sk, NULL, 0);
-	if (!out)
-		return;
-	wl_tuple_of(ops, true, &tuple);
-	bpf_map_delete_elem(&tuples, &tuple);
-	wl_end_unaccepted(out->flow);
-}
-
-SEC("sockops")
-int wl_sockops(struct bpf_sock_ops *ops)
-{
-	switch (ops->op) {
-	case BPF_SOCK_OPS_TCP_CONNECT_CB:
-		wl_on_syn(ops);
-		break;
-	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
-		wl_on_accepted(ops);
-		break;
-	case BPF_SOCK_OPS_STATE_CB:
-		if (ops->args[1] == BPF_TCP_CLOSE)
-			wl_on_closed(ops);
-		break;
-	}
-	return 1;
-}
-
-/* For user space: the slots that a socket with records carries. Called for each. */
-SEC("iter/bpf_sk_storage_map")
-int wl_carriers(struct bpf_iter__bpf_sk_storage_map *ctx)
-{
-	const struct wl_flow *flow = ctx->value;
-	__u64 slots;
-
-	if (!flow)
-		return 0;
-	slots = flow->chain.excluded;
-	bpf_seq_write(ctx->meta->seq, &slots, sizeof(slots));
-	return 0;
-}
-
-/* For sweeps: what `outgoing` and `inbound` hold begins with the flow. A socket
- * whose connection is over keeps no flow. */
-SEC("iter/bpf_sk_storage_map")
-int wl_see_flow(struct bpf_iter__bpf_sk_storage_map *ctx)
-{
-	const __u64 *id = ctx->value;
-	struct sock *sk = ctx->sk;
-
-	if (id && sk && BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_CLOSE)
-		wl_see(*id);
-	return 0;
-}
-
-/* The last call is for no flow. */
-SEC("iter/bpf_map_elem")
-int wl_judge_flow(struct bpf_iter__bpf_map_elem *ctx)
-{
-	const struct wl_flow *flow = ctx->value;
-
-	if (flow)
-		wl_judge(flow);
-	else
-		sweep++;
-	return 0;
-}
-
-/* Datagram flows have no end but that nothing comes any more. */
-SEC("iter/bpf_map_elem")
-int wl_judge_datagrams(struct bpf_iter__bpf_map_elem *ctx)
-{
-	const struct wl_datagram_flow *d = ctx->value;
-	const struct wl_config *cfg = wl_config();
-
-	if (d && cfg && !wl_is_open(d) && d->last + cfg->datagram_idle_ns < bpf_ktime_get_ns())
-		wl_end_datagrams(d->flow.id);
-	return 0;
-}
-
-/* Addresses of a flow that has ended lead nowhere. */
-SEC("iter/bpf_map_elem")
-int wl_judge_tuple(struct bpf_iter__bpf_map_elem *ctx)
-{
-	const struct wl_tuple *key = ctx->key;
-	const __u64 *flow = ctx->value;
-	struct wl_tuple tuple;
-	__u64 id;
-
-	if (!key || !flow)
-		return 0;
-	id = *flow;
-	tuple = *key;
-	if (!bpf_map_lookup_elem(&flows, &id))
-		bpf_map_delete_elem(&tuples, &tuple);
-	return 0;
 }
 
 /* A socket closed with data in flight leaves TCP's states much later; the

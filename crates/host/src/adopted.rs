@@ -28,10 +28,12 @@ use crate::{
     service::{STOP_PATIENCE, STOP_STEP, launcher, read_reports},
     signals::Signals,
     sockets::{self, Socket},
-    spec::{Adoption, Observer, ServiceSpec, Step},
+    spec::{Adoption, Observer, ServiceSpec, Step, Transports},
     user::Identity,
 };
 
+/// One of the addresses by which datagrams are led to a service.
+const A_TOKEN: Ipv4Addr = Ipv4Addr::new(127, 128, 0, 1);
 const START_STEP: Duration = Duration::from_millis(10);
 /// Between looks at a service's connections, of which there may be many.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
@@ -42,6 +44,7 @@ pub(crate) struct Adopted {
     reader: JoinHandle<()>,
     name: String,
     adoption: Adoption,
+    transports: Transports,
     cgroup: Cgroup,
     uid: u32,
 }
@@ -81,7 +84,7 @@ impl Adopted {
         observer: &Arc<dyn Observer>,
     ) -> Result<Self, RunError> {
         for &address in &adoption.listens {
-            check_address(&spec.name, address)?;
+            check_address(spec, address)?;
         }
         let failed = |source| RunError::ServiceStart { service: spec.name.clone(), source };
         let uid = identity.uid;
@@ -100,7 +103,15 @@ impl Adopted {
         };
         stdin.write_all(b"go\n").map_err(failed)?;
         let reader = read_reports(spec.name.clone(), BufReader::new(stdout), Arc::clone(observer));
-        Ok(Self { child, reader, name: spec.name.clone(), adoption: adoption.clone(), cgroup, uid })
+        Ok(Self {
+            child,
+            reader,
+            name: spec.name.clone(),
+            adoption: adoption.clone(),
+            transports: spec.transports,
+            cgroup,
+            uid,
+        })
     }
 
     /// Where it listens, as soon as it does at every address where it is to.
@@ -113,17 +124,15 @@ impl Adopted {
         let cgroup = self.cgroup_id()?;
         let started = Instant::now();
         loop {
-            let mut own = sockets::listeners(Protocol::Tcp).map_err(RunError::Sockets)?;
-            own.retain(|socket| socket.cgroup == cgroup);
-            let missing = self.adoption.listens.iter().find(|address| taking(&own, **address).is_none());
-            let Some(&address) = missing else { return Ok(self.listening(&own)) };
+            let own = OwnSockets::find(cgroup).map_err(RunError::Sockets)?;
+            let Some(address) = self.missing(&own) else { return Ok(self.listening(&own)) };
             observer.step(Step::WaitingForListener { name: &self.name, address });
             if let Some(signal) = signals.take() {
                 return Err(RunError::Interrupted { signal });
             }
             self.check_alive(address)?;
             if started.elapsed() >= patience {
-                let elsewhere = own.iter().map(|socket| socket.local).collect();
+                let elsewhere = own.tcp.iter().chain(&own.udp).map(|socket| socket.local).collect();
                 let service = self.name.clone();
                 return Err(RunError::NotListening { service, address, waited: patience, elsewhere });
             }
@@ -182,9 +191,28 @@ impl Adopted {
         }
     }
 
-    fn listening(&self, own: &[Socket]) -> Listening {
-        let mut listening = Listening::default();
-        let found = self.adoption.listens.iter().filter_map(|&address| taking(own, address));
+    /// Where it is to listen and does not.
+    fn missing(&self, own: &OwnSockets) -> Option<SocketAddr> {
+        let (tcp, udp) = (self.transports.include_tcp(), self.transports.include_udp());
+        let listens = &self.adoption.listens;
+        let missing = listens.iter().find(|address| tcp && taking(&own.tcp, **address).is_none());
+        let without_udp = listens.first().filter(|_| udp && self.token_port(own).is_none());
+        missing.or(without_udp).copied()
+    }
+
+    /// At which datagrams arrive for addresses that nobody has, as tokens are.
+    fn token_port(&self, own: &OwnSockets) -> Option<u16> {
+        let ports = self.adoption.listens.iter().map(SocketAddr::port);
+        ports.into_iter().find(|&port| own.udp.iter().any(|socket| socket.takes((A_TOKEN, port).into())))
+    }
+
+    fn listening(&self, own: &OwnSockets) -> Listening {
+        let udp4 = self.token_port(own).filter(|_| self.transports.include_udp());
+        let mut listening = Listening { udp4, ..Listening::default() };
+        if !self.transports.include_tcp() {
+            return listening;
+        }
+        let found = self.adoption.listens.iter().filter_map(|&address| taking(&own.tcp, address));
         for address in found.flat_map(Socket::addresses) {
             match address {
                 SocketAddr::V4(address) if listening.tcp4.is_empty() => listening.tcp4.push(address),
@@ -269,6 +297,22 @@ fn send(pid: Option<Pid>, signal: Signal) {
     }
 }
 
+/// What a service has open.
+struct OwnSockets {
+    tcp: Vec<Socket>,
+    udp: Vec<Socket>,
+}
+
+impl OwnSockets {
+    fn find(cgroup: u64) -> io::Result<Self> {
+        let mut own =
+            Self { tcp: sockets::listeners(Protocol::Tcp)?, udp: sockets::listeners(Protocol::Udp)? };
+        own.tcp.retain(|socket| socket.cgroup == cgroup);
+        own.udp.retain(|socket| socket.cgroup == cgroup);
+        Ok(own)
+    }
+}
+
 /// The socket at which connections to an address arrive.
 fn taking(sockets: &[Socket], address: SocketAddr) -> Option<&Socket> {
     let address = reached_by(address);
@@ -276,13 +320,19 @@ fn taking(sockets: &[Socket], address: SocketAddr) -> Option<&Socket> {
 }
 
 /// Somebody may be there whom only a look shows: both may have said that they share their port.
-fn check_address(service: &str, address: SocketAddr) -> Result<(), RunError> {
-    let service = service.to_owned();
+fn check_address(spec: &ServiceSpec, address: SocketAddr) -> Result<(), RunError> {
+    let service = spec.name.clone();
     if let Err(source) = UdpSocket::bind((address.ip(), 0)) {
         return Err(RunError::AddressElsewhere { service, address, source });
     }
-    let sockets = sockets::listeners(Protocol::Tcp).map_err(RunError::Sockets)?;
-    match sockets.iter().find(|socket| overlap(socket, address)) {
+    let mut others = Vec::new();
+    if spec.transports.include_tcp() {
+        others.extend(sockets::listeners(Protocol::Tcp).map_err(RunError::Sockets)?);
+    }
+    if spec.transports.include_udp() {
+        others.extend(sockets::listeners(Protocol::Udp).map_err(RunError::Sockets)?);
+    }
+    match others.iter().find(|socket| overlap(socket, address)) {
         Some(socket) => Err(RunError::AddressTaken { service, address, holder: socket.holder() }),
         None => Ok(()),
     }

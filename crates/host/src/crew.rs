@@ -15,7 +15,7 @@ use crate::{
     run::Place,
     service::{Running, Waiting},
     signals::Signals,
-    spec::{Adoption, Observer, RunSpec, ServiceSpec, Step, Transports},
+    spec::{Adoption, Observer, RunSpec, ServiceSpec, Step},
 };
 
 /// The services that run.
@@ -114,6 +114,7 @@ impl Adopting<'_> {
             for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.service == id) {
                 endpoint.tcp4.clone_from(&listening.tcp4);
                 endpoint.tcp6.clone_from(&listening.tcp6);
+                endpoint.udp4 = listening.udp4;
             }
             let process = self.begin(id, adopted, engine)?;
             let member =
@@ -133,9 +134,6 @@ impl Adopting<'_> {
         service: &ServiceSpec,
         adoption: &Adoption,
     ) -> Result<(Adopted, Listening), RunError> {
-        if service.transports != Transports::Tcp {
-            return Err(RunError::AdoptedUdp { service: service.name.clone() });
-        }
         let (cgroup, identity) = (self.place.cgroup_of(service), self.place.identity_of(index));
         let mut adopted = Adopted::start(service, adoption, cgroup, identity, self.observer)?;
         match adopted.wait_until_it_listens(self.spec.start_patience, self.signals, self.observer) {
@@ -163,7 +161,12 @@ impl Adopting<'_> {
 
     /// A family over which nothing gets to a service is one for which it is gone.
     fn tell_of_families(&self, service: &ServiceSpec, listening: &Listening) {
-        let missing = [("IPv4", listening.tcp4.is_empty()), ("IPv6", listening.tcp6.is_empty())];
+        let (tcp, udp) = (service.transports.include_tcp(), service.transports.include_udp());
+        let missing = [
+            ("IPv4", tcp && listening.tcp4.is_empty()),
+            ("IPv6", tcp && listening.tcp6.is_empty()),
+            ("UDP over IPv6", udp),
+        ];
         for (family, _) in missing.into_iter().filter(|(_, missing)| *missing) {
             self.observer.family_missing(&service.name, family, self.spec.on_failure);
         }

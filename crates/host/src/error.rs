@@ -106,12 +106,6 @@ pub enum RunError {
         "cannot look at this host's sockets, to see where an adopted service listens (sock_diag(7); CONFIG_INET_DIAG, CONFIG_INET_UDP_DIAG)"
     )]
     Sockets(#[source] io::Error),
-    /// Datagrams are not adopted.
-    #[error("the service {service:?} is to take UDP, which adopted services do not get yet")]
-    AdoptedUdp {
-        /// The service's name.
-        service: String,
-    },
     /// A signal asked for the end before the command had started.
     #[error("interrupted by signal {signal} before the command started")]
     Interrupted {

@@ -19,6 +19,8 @@ use waylay_engine_ebpf::{REGISTRY_LAYOUT, forget_instance, forget_other_layouts}
 use crate::{cgroup::Cgroup, user::share_users};
 
 pub(crate) const STATE: &str = "/run/waylay";
+/// The command's cgroup in that of its run, beside those of the services.
+pub(crate) const APPLICATIONS: &str = "app";
 pub(crate) const PREFIX: &str = "waylay-";
 
 /// Names a run, and its cgroup and pins.
@@ -176,9 +178,11 @@ fn clean_up_one(path: &Path, pin_root: &Path) -> bool {
 
 fn remove(record: &Record, id: u64, pin_root: &Path) -> bool {
     let cgroup = Cgroup::from((record.cgroup.clone(), record.level));
-    if cgroup.is_populated() {
+    if cgroup.child(APPLICATIONS).is_populated() {
         return false;
     }
+    // What serves nobody any more, and has no parent that would end it.
+    cgroup.kill();
     let unpinned = match fs::remove_dir_all(&record.pins) {
         Err(error) => error.kind() == io::ErrorKind::NotFound,
         Ok(()) => true,

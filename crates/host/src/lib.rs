@@ -6,8 +6,9 @@
 //! [`Observer`].
 //!
 //! Reading order: [`run()`] (the whole life of one run), `service` (one service's
-//! process), `crew` (all of them, and their order), `adopted` (one that knows nothing of waylay), [`launch`] (what happens in that process before its program),
-//! `health` (a service that hangs), `sweep` (flows whose end was missed), `icmp` (errors of destinations, for applications), `routes` (the host's, for the engine),
+//! process), `crew` (all of them, and their order), `adopted` (one that knows nothing of waylay), [`launch`] (what happens
+//! in a service's process before its program), `health` (a service that hangs), `sweep` (flows whose end was missed),
+//! `icmp` (errors of destinations, for applications), `sockets` and `routes` (the host's; the latter for the engine),
 //! [`cgroup`], [`instance`] (what stays on the host and how it is cleaned up),
 //! [`doctor`] (what a machine offers).
 

@@ -25,7 +25,7 @@ use crate::{
     error::RunError,
     health::HealthWatch,
     icmp::Messenger,
-    instance::{Instance, InstanceId, clean_up},
+    instance::{APPLICATIONS, Instance, InstanceId, clean_up},
     launch::{Families, Launch, Role},
     routes::RouteWatcher,
     service::{Waiting, launcher},
@@ -134,7 +134,7 @@ impl Place {
 
     fn make_cgroups(&self) -> Result<(), CgroupError> {
         self.cgroup.create()?;
-        self.cgroup.child("app").create()
+        self.cgroup.child(APPLICATIONS).create()
     }
 
     fn run(
@@ -237,7 +237,7 @@ impl Place {
         if let Some(signal) = signals.take() {
             return Err(RunError::Interrupted { signal });
         }
-        let app = self.cgroup.child("app");
+        let app = self.cgroup.child(APPLICATIONS);
         let launch = Launch {
             cgroup: app.path().into(),
             identity: spec.identity.clone(),

@@ -77,13 +77,16 @@ impl Socket {
     pub(crate) fn holder(&self) -> Option<String> {
         let link = format!("socket:[{}]", self.inode);
         let processes = fs::read_dir("/proc").ok()?.flatten();
+        // Not `self` and the like, which are processes too.
+        let numbered =
+            |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
         let holds = |process: &fs::DirEntry| {
             let descriptors = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
             descriptors
                 .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
                 .any(|target| target.as_os_str() == link.as_str())
         };
-        let process = processes.into_iter().find(holds)?;
+        let process = processes.into_iter().filter(numbered).find(holds)?;
         let name = fs::read_to_string(process.path().join("comm")).ok()?;
         Some(format!("{}[{}]", name.trim().escape_debug(), process.file_name().display()))
     }

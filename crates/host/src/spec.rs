@@ -71,6 +71,24 @@ pub enum Transports {
 }
 
 impl Transports {
+    /// Whether TCP connections are among them.
+    #[must_use]
+    pub const fn include_tcp(self) -> bool {
+        match self {
+            Self::Tcp | Self::TcpAndUdp => true,
+            Self::Udp => false,
+        }
+    }
+
+    /// Whether UDP datagrams are.
+    #[must_use]
+    pub const fn include_udp(self) -> bool {
+        match self {
+            Self::Udp | Self::TcpAndUdp => true,
+            Self::Tcp => false,
+        }
+    }
+
     /// What a filter asks of a leg that is to go to the service.
     pub(crate) const fn condition(self) -> Option<Protocol> {
         match self {
@@ -94,7 +112,8 @@ pub trait Observer: Send + Sync {
     /// All processes of an adopted service have ended before they were told to; the one that was started is no longer among
     /// the last.
     fn adopted_ended(&self, service: &str, on_failure: FailurePolicy);
-    /// An adopted service listens, and connections of this family (`IPv4`, `IPv6`) do not get to it: to them it is gone.
+    /// An adopted service listens, and what goes over this family (`IPv4`, `IPv6`, `UDP over
+    /// IPv6`) does not get to it: to that it is gone.
     fn family_missing(&self, service: &str, family: &str, on_failure: FailurePolicy);
     /// The command has ended, but processes it started go on.
     fn waiting_for_background(&self);

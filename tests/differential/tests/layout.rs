@@ -80,6 +80,7 @@ fn answers() -> Vec<(&'static str, Layout)> {
                 taken,
                 seen,
                 destination,
+                source,
                 chain,
                 application,
                 wishes,

@@ -18,7 +18,7 @@ impl Programs {
     pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        for program in ["netlab-probe", "netlab-load", "waylay"] {
+        for program in ["netlab-probe", "netlab-load", "netlab-uring", "waylay"] {
             fs::copy(Waylay::binary().with_file_name(program), directory.path().join(program)).unwrap();
         }
         Self { directory }

@@ -2,8 +2,15 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener},
-    os::unix::fs::PermissionsExt,
+    net::{Ipv4Addr, Ipv6Addr, TcpListener},
+    ops::RangeInclusive,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            fs::PermissionsExt,
+            net::{SocketAddr, UnixListener},
+        },
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -92,9 +99,20 @@ impl Proxies {
         self.with(proxy, port, &configuration)
     }
 
+    /// nginx for datagrams, as documented.
+    pub fn spec_for_datagrams(&self) -> String {
+        let (configuration, port) = self.read("nginx-udp.conf", "5004");
+        let command = self.command(Proxy::Nginx, port, &configuration);
+        format!("nginx=adopt/udp+tproxy:0.0.0.0:{port}={command}")
+    }
+
     /// The text of the documented configuration, and the port in it.
     pub fn documented(&self, proxy: Proxy) -> (String, u16) {
         let (page, documented) = proxy.page();
+        self.read(page, documented)
+    }
+
+    fn read(&self, page: &str, documented: &str) -> (String, u16) {
         let port = free_port();
         let text = fs::read_to_string(docs().join(page)).unwrap();
         assert!(text.contains(documented), "{page} has no port {documented}");
@@ -173,9 +191,21 @@ fn listens(pid: u32, port: u16) -> bool {
     table.lines().any(|line| line.contains(&format!(":{port:04X} 00000000:0000 0A")))
 }
 
-/// A port on which nobody listens, in this namespace or one where nobody does anyway.
+/// A port on which nobody listens or will: out of the range from which the kernel takes ports by itself, and no other
+/// test gets it while this process lives.
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap().local_addr().unwrap().port()
+    const PORTS: RangeInclusive<u16> = 10_000..=32_000;
+    let start = usize::try_from(std::process::id()).unwrap() * 97 % PORTS.len();
+    PORTS.skip(start).chain(PORTS).find(|&port| take(port)).expect("a free port")
+}
+
+fn take(port: u16) -> bool {
+    let name = SocketAddr::from_abstract_name(format!("netlab-port-{port}")).unwrap();
+    let Ok(claim) = UnixListener::bind_addr(&name) else { return false };
+    // For as long as the process lives.
+    std::mem::forget(claim);
+    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+        && TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).is_ok()
 }
 
 fn open_directory() -> TempDir {

@@ -225,3 +225,91 @@ fn of_every_family_are_asked_about_where_the_kernel_says_so() {
         assert_eq!(doctor_knows("refuse-families"), listed, "{modules}");
     }
 }
+
+/// Datagrams to several hosts at once, which no service can stand in for.
+mod datagrams_to_a_group {
+    use waylay_netlab::{Family, Place};
+
+    use super::*;
+
+    const SEND: &str = "
+import errno, socket, sys
+for group in sys.argv[1:]:
+    family = socket.AF_INET6 if ':' in group else socket.AF_INET
+    for connected in False, True:
+        s = socket.socket(family, socket.SOCK_DGRAM)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        to = (group, 5353, 0, socket.if_nametoindex('wire')) if ':' in group else (group, 5353)
+        try:
+            if connected:
+                s.connect(to)
+                s.send(b'x')
+            else:
+                s.sendto(b'x', to)
+            print('sent')
+        except OSError as error:
+            print(errno.errorcode[error.errno])
+";
+    const GROUPS: [&str; 3] = ["224.0.0.251", "255.255.255.255", "ff02::fb"];
+
+    fn send(arguments: &[&str]) -> Finished {
+        let ground = Ground::new(Family::V4, Place::Veth);
+        ground.client_namespace().unwrap().ip(&["route", "add", "default", "via", "10.77.0.2"]);
+        let command = [&[system_python(), "-c", SEND][..], &GROUPS].concat();
+        ground.waylay().args(arguments).reporting().watch(command).well()
+    }
+
+    #[test]
+    fn are_refused_and_named() {
+        let finished = send(&[]);
+        assert_eq!(finished.stdout, "EACCES\n".repeat(6), "{finished:?}");
+        for group in ["224.0.0.251:5353", "255.255.255.255:5353", "[ff02::fb]:5353"] {
+            assert!(finished.stderr.contains(group), "{group}: {finished:?}");
+        }
+        assert_eq!(finished.stderr.matches("it cannot be redirected").count(), 6, "{finished:?}");
+    }
+
+    #[test]
+    fn are_sent_if_that_is_asked_for() {
+        let finished = send(&["--unredirectable", "permit"]);
+        assert_eq!(finished.stdout, "sent\n".repeat(6), "{finished:?}");
+        assert_eq!(finished.reports(), []);
+    }
+}
+
+/// What stays open: the hooks are those of the cgroup in which socket() was called.
+#[test]
+fn that_a_process_outside_makes_and_hands_over_are_not_inspected() {
+    const OUTSIDE: &str = "
+import array, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+print('ready', flush=True)
+peer, _ = listener.accept()
+made = socket.socket()
+peer.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [made.fileno()]))])
+peer.recv(1)
+";
+    const INSIDE: &str = "
+import array, socket, sys
+here = socket.socket(socket.AF_UNIX)
+here.connect(sys.argv[1])
+_, rights, _, _ = here.recvmsg(1, 64)
+stream = socket.socket(fileno=array.array('i', rights[0][2][:4])[0])
+stream.connect(('127.0.0.1', int(sys.argv[2])))
+print(stream.recv(5, socket.MSG_WAITALL).decode())
+";
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path().join("socket").display().to_string();
+    let (_outside, lines) =
+        waylay_netlab::Process::spawn_read(Command::new(system_python()).args(["-c", OUTSIDE, &at]));
+    lines.wait_for("ready");
+    let server = waylay_netlab::TcpServer::start(std::net::Ipv4Addr::LOCALHOST.into(), |mut stream| {
+        std::io::Write::write_all(&mut stream, b"hello")
+    });
+    let port = server.address().port().to_string();
+    let finished = waylay().watch([system_python(), "-c", INSIDE, &at, &port]).well();
+    assert_eq!(finished.stdout, "hello\n");
+    assert_eq!(finished.reports(), []);
+}

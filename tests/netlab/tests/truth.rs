@@ -287,3 +287,59 @@ for found in socket.getaddrinfo('many.test', 80, type=socket.SOCK_STREAM):
         assert_eq!(plain.lines().count(), 6, "{plain}");
     }
 }
+
+mod a_server_of_the_run {
+    use super::*;
+
+    /// Clients and servers of one program: whether each side sees the other's address as the other sees it itself.
+    const TALK: &str = "
+import socket, sys
+def pair(kind, host):
+    family = socket.AF_INET6 if ':' in host else socket.AF_INET
+    server, client = socket.socket(family, kind), socket.socket(family, kind)
+    for end in server, client:
+        end.settimeout(20)
+    server.bind((host, 0))
+    return server, client, server.getsockname()[:2]
+def stream(host):
+    server, client, address = pair(socket.SOCK_STREAM, host)
+    server.listen()
+    client.connect(address)
+    accepted, peer = server.accept()
+    own = client.getsockname()
+    return peer == own, accepted.getpeername() == own, client.getpeername()[:2] == address
+def datagrams(host, prepare):
+    server, client, address = pair(socket.SOCK_DGRAM, host)
+    prepare(client, address)
+    send = client.send if prepare is socket.socket.connect else lambda data: client.sendto(data, address)
+    seen = []
+    for answer in b'one', b'two':
+        send(b'question')
+        question, peer = server.recvfrom(99)
+        server.sendto(answer, peer)
+        answered, sender = client.recvfrom(99)
+        seen += [peer == client.getsockname(), sender[:2] == address, answered == answer]
+    return seen
+for host in sys.argv[1:]:
+    print(host, stream(host), datagrams(host, socket.socket.connect),
+          datagrams(host, lambda client, _: client.bind((host, 0))))
+";
+
+    fn all_agree(ground: &Ground, hosts: &[&str]) {
+        let told = same(ground, TALK, &words(hosts));
+        assert_eq!(told.lines().count(), hosts.len(), "{told}");
+        assert!(!told.contains("False"), "{told}");
+    }
+
+    #[test]
+    fn sees_the_application_as_its_client_on_the_loopback() {
+        all_agree(&Ground::loopback(), &["127.0.0.1", "127.1.2.3", "::1"]);
+    }
+
+    #[test]
+    fn sees_the_application_as_its_client_at_an_address_of_the_host() {
+        let ground = Ground::new(Family::V4, Place::Veth);
+        let own = Ipv4Addr::new(10, 77, 0, 1).to_string();
+        all_agree(&ground, &[&own]);
+    }
+}

@@ -5,6 +5,7 @@
 
 mod asker;
 mod chains;
+mod datagrams;
 mod life;
 mod selves;
 mod starts;
