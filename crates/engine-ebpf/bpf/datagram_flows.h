@@ -121,15 +121,18 @@ static __always_inline bool wl_drop(const struct wl_oldest *oldest)
 	return true;
 }
 
-/* Drops the flow of this cgroup that has been idle for longest, of those that
- * began first. Asked again it looks at others. */
+/* Drops the flow of this cgroup that has been idle for longest, of so many that
+ * began one after the other. Asked again it looks at the next. */
 WL_GLOBAL int wl_make_room(__u64 cgroup)
 {
 	struct wl_oldest oldest = { .since = ~0ULL };
-	__u64 first = __sync_fetch_and_add(&first_age, WL_AGE_TRIES);
+	__u64 first = __sync_fetch_and_add(&first_age, WL_AGE_TRIES), next = next_age;
+	__u64 used = next < WL_MAX_DATAGRAM_FLOWS ? next : WL_MAX_DATAGRAM_FLOWS;
 
+	if (!used)
+		return 0;
 	for (int i = 0; i < WL_AGE_TRIES; i++) {
-		__u32 index = (first + i) % WL_MAX_DATAGRAM_FLOWS;
+		__u32 index = (first + i) % used;
 		__u64 *id = bpf_map_lookup_elem(&datagram_ages, &index);
 
 		if (id)
