@@ -61,7 +61,7 @@ pub enum Refusal {
     /// It cannot be redirected (the kind of socket, or a destination that is a group of hosts), and the application is one whose
     /// connections are.
     Unredirectable,
-    /// The destination has no route; the application sees the kernel's own error.
+    /// The destination has no route, or is on this host and nobody listens there; the application sees the kernel's own error.
     NoRoute {
         /// That error.
         errno: Errno,
@@ -102,6 +102,7 @@ impl fmt::Display for Refusal {
             }
             Self::ForeignNamespace => f.write_str("another network namespace"),
             Self::Unredirectable => f.write_str("it cannot be redirected"),
+            Self::NoRoute { errno: Errno::ECONNREFUSED } => f.write_str("nobody listens there"),
             Self::NoRoute { .. } => f.write_str("the destination has no route"),
             Self::Shortage(resource) => write!(f, "no {resource} left"),
         }

@@ -90,7 +90,7 @@ pub enum Route {
     /// It has.
     #[default]
     Exists,
-    /// It has not: the application must see the error its connect() would have given, which is this.
+    /// It has not, or it is on this host and nobody listens there: the application must see the error its connect() would have given, which is this.
     Missing(Errno),
 }
 

@@ -93,6 +93,14 @@ struct {
 	__array(values, struct wl_routes_slot);
 } routes SEC(".maps");
 
+/* 1: an address of the loopback where nobody listens leads nowhere. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} plain_loopback SEC(".maps");
+
 /* The programs write these. */
 
 struct {

@@ -115,6 +115,37 @@ static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_conne
 	}
 }
 
+/* To 127.0.0.1 or ::1, where nobody listens: connect() would be refused. Other
+ * addresses of the loopback have listeners that are bound to the device (as
+ * 127.0.0.53 has), and those are not found. A global function, as
+ * wl_listener_room() is. */
+WL_GLOBAL int wl_nobody_listens(struct bpf_sock_addr *ctx, const struct wl_address *to)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *sk;
+	__u32 zero = 0, *plain = bpf_map_lookup_elem(&plain_loopback, &zero);
+	const __u32 *words;
+
+	if (!to || !plain || !*plain || ctx->protocol != SOCK_PROTO_TCP)
+		return 0;
+	words = (const __u32 *)to->ip;
+	if (wl_is_mapped(to->ip) && words[3] == bpf_htonl(0x7f000001)) {
+		tuple.ipv4.daddr = words[3];
+		tuple.ipv4.dport = bpf_htons(to->port);
+		sk = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	} else if (!words[0] && !words[1] && !words[2] && words[3] == bpf_htonl(1)) {
+		tuple.ipv6.daddr[3] = words[3];
+		tuple.ipv6.dport = bpf_htons(to->port);
+		sk = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	} else {
+		return 0;
+	}
+	if (!sk)
+		return 1;
+	bpf_sk_release(sk);
+	return 0;
+}
+
 /* Where a service is wanted for a destination without a route, the application
  * gets the kernel's own error. A socket bound to a device needs none. */
 static __always_inline void wl_judge_route(struct bpf_sock_addr *ctx, struct wl_connect *c, struct wl_choice *choice)
@@ -125,6 +156,11 @@ static __always_inline void wl_judge_route(struct bpf_sock_addr *ctx, struct wl_
 		return;
 	route = wl_route_to(&c->leg.remote);
 	c->route = route;
+	if (wl_nobody_listens(ctx, &c->leg.remote)) {
+		choice->refusal = WL_REFUSED_NO_ROUTE;
+		choice->error = ECONNREFUSED;
+		return;
+	}
 	if (!route || !route->error || ctx->sk->bound_dev_if ||
 	    (c->carried && c->carried->wishes.bound_device))
 		return;

@@ -24,6 +24,7 @@ use crate::{
     event::EventSource,
     families,
     load::{Loaded, SCOPE_PROGRAMS, SERVICE_PROGRAMS, tables_map},
+    loopback::{self, LoopbackMark},
     progress::{self, ProgressReader},
     registry::{Registered, Registry},
     routes::RoutePublisher,
@@ -119,6 +120,14 @@ impl EbpfEngine {
     /// [`EbpfError::Map`].
     pub fn liveness_marks(&self) -> Result<LivenessMarks, EbpfError> {
         Ok(LivenessMarks { map: self.loaded.map("service_alive")?, slots: self.slots.clone() })
+    }
+
+    /// Says what becomes of connections to addresses of the loopback where nobody listens; it can go to another thread.
+    ///
+    /// # Errors
+    /// [`EbpfError::Map`].
+    pub fn loopback_mark(&self) -> Result<LoopbackMark, EbpfError> {
+        Ok(LoopbackMark::new(self.loaded.map(loopback::NAME)?))
     }
 
     /// Publishes the host's routes; it can go to another thread.

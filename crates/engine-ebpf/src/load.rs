@@ -130,6 +130,14 @@ pub(crate) fn quiet_libbpf() {
 }
 
 fn load(pin_root: &Path) -> Result<Object, EbpfError> {
+    match load_with(pin_root, families::has_the_hook()) {
+        // It is nothing that a run could not do without: a filter stands in for it.
+        Err(_) if families::has_the_hook() => load_with(pin_root, false),
+        loaded => loaded,
+    }
+}
+
+fn load_with(pin_root: &Path, every_family: bool) -> Result<Object, EbpfError> {
     let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(EbpfError::of_load)?;
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
@@ -138,14 +146,18 @@ fn load(pin_root: &Path) -> Result<Object, EbpfError> {
             map.set_pin_path(&path).map_err(|source| EbpfError::Pin { path: path.clone(), source })?;
         }
     }
-    leave_out_what_the_kernel_lacks(&mut open);
+    ask_about_every_family(&mut open, every_family);
     open.load().map_err(EbpfError::of_load)
 }
 
 pub(crate) fn leave_out_what_the_kernel_lacks(open: &mut OpenObject) {
+    ask_about_every_family(open, families::has_the_hook());
+}
+
+fn ask_about_every_family(open: &mut OpenObject, whether: bool) {
     let optional = open.progs_mut().find(|program| program.name() == families::PROGRAM);
     if let Some(mut program) = optional {
-        program.set_autoload(families::has_the_hook());
+        program.set_autoload(whether);
     }
 }
 

@@ -22,6 +22,7 @@ mod health;
 mod icmp;
 pub mod instance;
 pub mod launch;
+mod loopback;
 mod routes;
 mod run;
 mod service;

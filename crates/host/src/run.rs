@@ -27,6 +27,7 @@ use crate::{
     icmp::Messenger,
     instance::{APPLICATIONS, Instance, InstanceId, clean_up},
     launch::{Families, Launch, Role},
+    loopback::LoopbackWatch,
     routes::RouteWatcher,
     service::{Waiting, launcher},
     signals::Signals,
@@ -153,6 +154,7 @@ impl Place {
             engine.set_liveness(*id, Liveness::Alive)?;
         }
         let routes = RouteWatcher::start(engine.route_publisher()?).map_err(RunError::Routes)?;
+        let loopback = LoopbackWatch::start(engine.loopback_mark()?);
         engine.attach()?;
         let refusals = RefusalReader::start(&engine, tables, observer)?;
         let messenger = Messenger::start(engine.unreachable_source()?);
@@ -166,6 +168,7 @@ impl Place {
             outcome
         });
         routes.stop();
+        loopback.stop();
         observer.step(Step::StoppingServices);
         crew.stop();
         refusals.stop();

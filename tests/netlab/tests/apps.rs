@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     process::Command,
     sync::{Arc, Mutex},
@@ -196,7 +196,7 @@ fn tls_is_reported_with_the_name_asked_for() {
 
 #[test]
 fn a_refused_destination_is_a_failure_for_the_program_too() {
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let free = SocketAddr::from(([127, 0, 0, 2], 9));
     let url = format!("http://{free}/");
     let finished = Ground::loopback().waylay().reporting().watch(["curl", "-sS", &url]);
     assert!([7, 56].contains(&finished.code()), "refused or reset: {finished:?}");

@@ -225,8 +225,8 @@ fn a_reset_is_passed_on(example: &Example) {
 
 /// The application is told at once, and the report names the reason.
 fn a_refusal_is_a_reset(example: &Example) {
-    for ground in FAMILIES.map(|family| Ground::new(family, Place::Loopback)) {
-        let free = TcpListener::bind((ground.server(), 0)).unwrap().local_addr().unwrap();
+    for ground in FAMILIES.map(|family| Ground::new(family, Place::Veth)) {
+        let free = SocketAddr::new(ground.server(), 9);
         let spec = example.spec();
         let run = ground.waylay().args(["--through", &spec]).reporting();
         let finished = run.watch(client(READ, free, &[])).well();

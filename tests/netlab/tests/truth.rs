@@ -242,6 +242,72 @@ except OSError as error:
     }
 }
 
+/// An address of the loopback, which is known at once.
+mod where_nobody_listens {
+    use super::*;
+
+    const DIAL: &str = "
+import errno, socket, sys
+for host in sys.argv[2:]:
+    try:
+        s = socket.create_connection((host, int(sys.argv[1])))
+        print(s.recv(5, socket.MSG_WAITALL).decode())
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+";
+    const HOSTS: [&str; 4] = ["127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0"];
+
+    fn dial(ground: &Ground, port: u16, hosts: &[&str]) -> waylay_netlab::Finished {
+        let port = port.to_string();
+        let command = [&[python(), "-c", DIAL, &port][..], hosts].concat();
+        ground.waylay().through_logs(2).reporting().watch(command).well()
+    }
+
+    #[test]
+    fn connect_is_refused_as_it_is_without_waylay() {
+        let free = std::net::TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
+        let finished = dial(&Ground::loopback(), free, &HOSTS);
+        assert_eq!(finished.stdout, "ECONNREFUSED\n".repeat(4), "{finished:?}");
+        assert_eq!(finished.stderr.matches("refused with ECONNREFUSED: nobody listens there").count(), 4);
+        assert_eq!(finished.reports(), []);
+    }
+
+    /// Of both families at once, too.
+    #[test]
+    fn is_nowhere_that_a_listener_for_all_addresses_is_found() {
+        let server = TcpServer::start(std::net::Ipv6Addr::UNSPECIFIED.into(), |mut stream| {
+            std::io::Write::write_all(&mut stream, b"hello")
+        });
+        let finished = dial(&Ground::loopback(), server.address().port(), &HOSTS);
+        assert_eq!(finished.stdout, "hello\n".repeat(4), "{finished:?}");
+        assert_eq!(finished.reports_of("log-2").len(), 4);
+    }
+
+    /// As engines for containers have them.
+    #[test]
+    fn is_not_known_where_a_rule_translates_addresses() {
+        let ground = Ground::new(Family::V4, Place::Veth);
+        let client = ground.client_namespace().unwrap();
+        let (_server, lines) = waylay_netlab::Process::spawn_read(client.command(python()).args([
+            "-u",
+            "-c",
+            include_str!("../scripts/greeter.py"),
+            "127.0.0.1",
+        ]));
+        let port: u16 = lines.wait_for_line(0).parse().unwrap();
+        let other = if port == 4242 { 4243 } else { 4242 };
+        let rules = format!(
+            "table ip published {{\nchain out {{\ntype nat hook output priority -100\n\
+             tcp dport {other} redirect to :{port}\n}}\n}}\n"
+        );
+        let status = client.command("nft").arg(rules).status().unwrap();
+        assert!(status.success());
+        let finished = dial(&ground, other, &["127.0.0.1"]);
+        assert_eq!(finished.stdout, "hello\n", "{finished:?}");
+        assert_eq!(finished.report_of("log-2").original_destination.port(), other);
+    }
+}
+
 mod name_resolution {
     use super::*;
 
