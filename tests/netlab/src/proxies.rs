@@ -116,7 +116,9 @@ impl Proxies {
         let port = free_port();
         let text = fs::read_to_string(docs().join(page)).unwrap();
         assert!(text.contains(documented), "{page} has no port {documented}");
-        let text = text.replace(documented, &port.to_string()).replace("1080", &self.port.to_string());
+        // One number may be part of the other.
+        let text = text.replace(documented, "{own}").replace("1080", "{socks}");
+        let text = text.replace("{own}", &port.to_string()).replace("{socks}", &self.port.to_string());
         (text.replace("/usr/lib/nginx", &self.path("usr/lib/nginx")), port)
     }
 

@@ -114,7 +114,10 @@ fn list(services: &[String]) -> String {
 /// What can get past, on this machine: a name for good, and words.
 pub(super) fn open_ends(facts: &Facts) -> Vec<(&'static str, &'static str)> {
     let mut ends = vec![
-        ("udp", "UDP, and so QUIC and DNS, passes uninspected: only TCP is redirected"),
+        (
+            "udp",
+            "UDP, and so QUIC and DNS, goes to services that take it (log, exec/udp:, adopt/udp:) and past the others, such as scan",
+        ),
         (
             "passed-sockets",
             "sockets made outside of a run and handed to a process in it are not hooked; inherited ones are refused",
