@@ -51,7 +51,7 @@ impl Subject for MemorySubject {
             Need::RecordsAsBytes => Some("records are a value and no bytes that could be cut"),
             Need::Buffers => Some("there are no buffers"),
             Need::RedirectsWithoutContext => Some("every redirect of waylay has a context"),
-            Need::Datagrams => Some("only TCP is redirected"),
+            Need::Datagrams => Some("it knows no packets"),
             Need::Overlapped => Some("nothing is overlapped"),
             Need::RightsAtTheRedirectLayer => Some("the redirect layer of waylay knows no rights"),
             Need::Vetoes => Some("a hard permit of waylay stands: it knows no veto"),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use socket2::{Domain, SockRef, Socket};
 use waylay_abi::Context;
-use waylay_conformance::{Code, Need, Overlapped};
+use waylay_conformance::{Ancillary, Code, Need, Overlapped};
 use waylay_core::RedirectState;
 use waylay_ws2::abi::{
     SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT, SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS,
@@ -16,6 +16,9 @@ use crate::{lab::Calls, sys};
 
 /// As long as the documentation proposes for a first try.
 const BUFFER: usize = 1024;
+/// `IP_WFP_REDIRECT_RECORDS` and `…_CONTEXT`, as the headers have them.
+const RECORDS: i32 = 0x57_593c;
+const CONTEXT: i32 = 0x57_5946;
 
 pub(crate) struct CAbi;
 
@@ -67,6 +70,13 @@ impl Calls for CAbi {
         let (code, size) = sys::ioctl(socket, SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS, &mut records, &mut []);
         assert_eq!(size, 0, "it has no output");
         code
+    }
+
+    fn receive_datagram(&self, socket: &Socket) -> Vec<Ancillary> {
+        let control = sys::receive_message(socket);
+        let kinds = sys::control_kinds(&control);
+        let known = [(RECORDS, Ancillary::Records), (CONTEXT, Ancillary::Context)];
+        known.into_iter().filter(|(kind, _)| kinds.contains(kind)).map(|(_, what)| what).collect()
     }
 
     fn state(&self, _socket: &Socket, _service: u32) -> RedirectState {

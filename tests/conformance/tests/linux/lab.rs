@@ -3,12 +3,17 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fs,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    mem::MaybeUninit,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::fs::MetadataExt,
+    thread,
+    time::Duration,
 };
 
-use socket2::{Domain, Socket};
-use waylay_conformance::{Action, Answer, Code, Family, Need, Overlapped, Place, Subject, System, Target};
+use socket2::{Domain, SockRef, Socket, Type};
+use waylay_conformance::{
+    Action, Ancillary, Answer, Code, Family, Need, Overlapped, Place, Subject, System, Target,
+};
 use waylay_core::{
     Conditions, FailurePolicy, Filter, FilterId, Layer, Policy, RedirectState, Service, ServiceId, Tables,
 };
@@ -28,6 +33,8 @@ pub(crate) trait Calls {
     fn original_destination(&self, socket: &Socket) -> SocketAddr;
     fn set_records(&self, socket: &Socket, records: &[u8]) -> Code;
     fn state(&self, socket: &Socket, service: u32) -> RedirectState;
+    /// Receives a datagram: what comes with it.
+    fn receive_datagram(&self, socket: &Socket) -> Vec<Ancillary>;
 }
 
 /// An interface as a subject. Its services are this process, which goes from one
@@ -43,6 +50,9 @@ struct Scene {
     /// By redirector: IPv4, IPv6.
     listeners: Vec<[TcpListener; 2]>,
     destination: TcpListener,
+    /// By redirector, and the destination's.
+    datagrams: Vec<Socket>,
+    datagrams_to: UdpSocket,
     sockets: BTreeMap<String, Held>,
     /// What has reached a service and was not accepted in the script yet.
     waiting: BTreeMap<String, VecDeque<TcpStream>>,
@@ -71,7 +81,6 @@ impl<C: Calls> Subject for LabSubject<C> {
     fn lacks(&self, need: Need) -> Option<&'static str> {
         match need {
             Need::RedirectsWithoutContext => Some("every redirect of waylay has a context"),
-            Need::Datagrams => Some("only TCP is redirected"),
             Need::RightsAtTheRedirectLayer => Some("the redirect layer of waylay knows no rights"),
             Need::Vetoes => Some("a hard permit of waylay stands: it knows no veto"),
             Need::UnredirectedSockets
@@ -83,6 +92,7 @@ impl<C: Calls> Subject for LabSubject<C> {
             | Need::MappedAddresses
             | Need::Removal
             | Need::Overlapped
+            | Need::Datagrams
             | Need::OriginalApplication => self.calls.lacks(need),
         }
     }
@@ -125,11 +135,14 @@ impl<C: Calls> Subject for LabSubject<C> {
             | Action::PermitHard { .. }
             | Action::Insist { .. }
             | Action::Veto { .. }
-            | Action::ReportedVetoes
-            | Action::DatagramSocket { .. }
-            | Action::SendDatagram { .. }
-            | Action::ReceiveDatagram { .. }
-            | Action::Wait { .. } => panic!("{action:?} belongs to what waylay lacks"),
+            | Action::ReportedVetoes => panic!("{action:?} belongs to what waylay lacks"),
+            Action::DatagramSocket { by, name } => scene.make_datagram_socket(by, name),
+            Action::SendDatagram { socket, to } => Answer::Leg(scene.send_datagram(socket, to)),
+            Action::ReceiveDatagram { by } => Answer::Ancillary(scene.receive_datagram(calls, by)),
+            Action::Wait { seconds } => {
+                thread::sleep(Duration::from_secs(*seconds));
+                Answer::Done
+            }
         }
     }
 }
@@ -139,13 +152,17 @@ impl Scene {
         let mut lab = Lab::new("conformance", Limits::default());
         let ids = 1..=u32::try_from(redirectors.len()).unwrap();
         let listeners: Vec<_> = ids.map(|id| lab.as_service(id, listeners)).collect();
-        let endpoints = endpoints(&lab, &listeners);
+        let ids = 1..=u32::try_from(redirectors.len()).unwrap();
+        let datagrams: Vec<_> = ids.map(|id| lab.as_service(id, datagram_socket)).collect();
+        let endpoints = endpoints(&lab, &listeners, &datagrams);
         lab.install(&policy(redirectors, &[]), endpoints);
         Self {
             lab,
             redirectors: redirectors.to_vec(),
             listeners,
             destination: listener(Ipv4Addr::LOCALHOST),
+            datagrams,
+            datagrams_to: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(),
             sockets: BTreeMap::new(),
             waiting: BTreeMap::new(),
             arrived: Vec::new(),
@@ -172,6 +189,39 @@ impl Scene {
         let socket = self.acting_as(by, || calls.socket(domain));
         self.sockets.insert(name.to_owned(), Held { owner: by.to_owned(), socket });
         Answer::Done
+    }
+
+    fn make_datagram_socket(&mut self, by: &str, name: &str) -> Answer {
+        let socket = self.acting_as(by, || Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap());
+        self.sockets.insert(name.to_owned(), Held { owner: by.to_owned(), socket });
+        Answer::Done
+    }
+
+    fn send_datagram(&self, name: &str, to: &Target) -> Place {
+        assert_eq!(*to, Target::Destination);
+        let (held, to) = (&self.sockets[name], self.datagrams_to.local_addr().unwrap());
+        let sent = self.acting_as(&held.owner, || held.socket.send_to(b"datagram", &to.into()));
+        match sent {
+            Ok(_) => patiently("the datagram's arrival", || self.find_datagram()),
+            Err(_) => Place::Refused,
+        }
+    }
+
+    /// Whom a datagram has reached. It stays there.
+    fn find_datagram(&self) -> Option<Place> {
+        let waits = |socket: SockRef<'_>| socket.peek(&mut [MaybeUninit::uninit()]).is_ok();
+        self.datagrams_to.set_nonblocking(true).unwrap();
+        if waits(SockRef::from(&self.datagrams_to)) {
+            return Some(Place::Destination);
+        }
+        let mut services = self.redirectors.iter().zip(&self.datagrams);
+        let (name, _) = services.find(|(_, socket)| waits(SockRef::from(*socket)))?;
+        Some(Place::Service(name.clone()))
+    }
+
+    fn receive_datagram(&self, calls: &impl Calls, by: &str) -> Vec<Ancillary> {
+        let socket = &self.datagrams[self.service(by).unwrap() as usize - 1];
+        self.acting_as(by, || calls.receive_datagram(socket))
     }
 
     fn connect(&mut self, name: &str, to: &Target) -> Place {
@@ -256,7 +306,7 @@ impl Scene {
 
     fn remove(&mut self, redirector: &str) -> Answer {
         let tables = Tables::compile(&policy(&self.redirectors, &[redirector])).unwrap();
-        let endpoints = endpoints(&self.lab, &self.listeners);
+        let endpoints = endpoints(&self.lab, &self.listeners, &self.datagrams);
         self.lab.engine.install(&Installation { tables, endpoints }).unwrap();
         Answer::Done
     }
@@ -291,8 +341,20 @@ fn policy(redirectors: &[String], gone: &[&str]) -> Policy {
     Policy::new(ids().map(declare).collect(), Vec::new(), filters).unwrap()
 }
 
-fn endpoints(lab: &Lab, listeners: &[[TcpListener; 2]]) -> Vec<Endpoint> {
-    (1..).zip(listeners).map(|(id, pair)| lab.endpoint(id, pair)).collect()
+fn endpoints(lab: &Lab, listeners: &[[TcpListener; 2]], datagrams: &[Socket]) -> Vec<Endpoint> {
+    let endpoint = |((id, pair), datagrams): ((u32, &[TcpListener; 2]), &Socket)| Endpoint {
+        udp4: Some(datagrams.local_addr().unwrap().as_socket().unwrap().port()),
+        ..lab.endpoint(id, pair)
+    };
+    (1..).zip(listeners).zip(datagrams).map(endpoint).collect()
+}
+
+/// As `waylay run` makes it: reached by every address of the loopback.
+fn datagram_socket() -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into()).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    socket
 }
 
 fn listeners() -> [TcpListener; 2] {

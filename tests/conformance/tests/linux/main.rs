@@ -47,7 +47,6 @@ fn the_c_abi_conforms() {
             ("T4, states", Need::States),
             ("T6, states", Need::States),
             ("T10", Need::RedirectsWithoutContext),
-            ("T11", Need::Datagrams),
             ("T15", Need::RightsAtTheRedirectLayer),
             ("T17", Need::Vetoes),
         ],

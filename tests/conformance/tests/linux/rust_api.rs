@@ -7,7 +7,7 @@ use waylay::{
     RedirectRecords, query_original_destination, query_redirect_context, query_redirect_records,
     redirect_state, set_redirect_records,
 };
-use waylay_conformance::{Code, Need, Overlapped};
+use waylay_conformance::{Ancillary, Code, Need, Overlapped};
 use waylay_core::RedirectState;
 
 use crate::lab::Calls;
@@ -18,6 +18,9 @@ impl Calls for RustApi {
     fn lacks(&self, need: Need) -> Option<&'static str> {
         if need == Need::Buffers {
             return Some("the functions return values and take no buffers");
+        }
+        if need == Need::Datagrams {
+            return Some("datagrams come by flow, and a flow with what belongs to it");
         }
         (need == Need::Overlapped).then_some("the functions return when they are done")
     }
@@ -51,6 +54,10 @@ impl Calls for RustApi {
     fn set_records(&self, socket: &Socket, records: &[u8]) -> Code {
         let set = set_redirect_records(socket, &RedirectRecords::from_bytes(records));
         set.map_or_else(|error| Code(error.winsock_code()), |()| Code::OK)
+    }
+
+    fn receive_datagram(&self, _socket: &Socket) -> Vec<Ancillary> {
+        panic!("it gives flows")
     }
 
     fn state(&self, socket: &Socket, service: u32) -> RedirectState {

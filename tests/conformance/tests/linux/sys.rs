@@ -9,8 +9,8 @@ use std::{
 use socket2::Socket;
 use waylay_conformance::{Code, Overlapped};
 use waylay_ws2::{
-    WSACloseEvent, WSACreateEvent, WSAGetLastError, WSAGetOverlappedResult, WSAIoctl, WSASocketW, WSAStartup,
-    WSAWaitForMultipleEvents,
+    WSACloseEvent, WSACreateEvent, WSAGetLastError, WSAGetOverlappedResult, WSAIoctl, WSARecvMsg, WSASocketW,
+    WSAStartup, WSAWaitForMultipleEvents,
     abi::{self, StartupData, WSA_FLAG_OVERLAPPED},
 };
 use zerocopy::FromZeros;
@@ -76,6 +76,42 @@ pub(crate) fn ioctl_overlapped(socket: &Socket, code: u32, output: &mut [u8]) ->
     };
     assert_eq!(WSACloseEvent(event), TRUE);
     (outcome, size as usize)
+}
+
+/// What is beside the next datagram.
+pub(crate) fn receive_message(socket: &Socket) -> Vec<u8> {
+    let (mut bytes, mut control, mut size) = ([0_u8; 64], [0_u64; 256], 0);
+    let (room, len) = (size_of_val(&control) as u32, bytes.len() as u32);
+    let mut buffer =
+        abi::Buffer { len, buf: bytes.as_mut_ptr().expose_provenance(), ..abi::Buffer::default() };
+    let beside =
+        abi::Buffer { len: room, buf: control.as_mut_ptr().expose_provenance(), ..abi::Buffer::default() };
+    // Without an address there is no telling whose it is.
+    let mut name = [0_u64; 4];
+    let mut message = abi::Message {
+        name: name.as_mut_ptr().expose_provenance(),
+        name_len: size_of_val(&name) as i32,
+        buffers: (&raw mut buffer).expose_provenance(),
+        buffer_count: 1,
+        control: beside,
+        ..abi::Message::default()
+    };
+    let (fd, none) = (socket.as_raw_fd(), ptr::null_mut());
+    // SAFETY: every pointer leads to as many bytes as are said, until the call is done.
+    let result = unsafe { WSARecvMsg(fd, &raw mut message, &raw mut size, none, None) };
+    assert_eq!((code_of(result), size), (Code::OK, 8));
+    control.iter().flat_map(|word| word.to_ne_bytes()).take(message.control.len as usize).collect()
+}
+
+/// The types of the messages in it.
+pub(crate) fn control_kinds(mut control: &[u8]) -> Vec<i32> {
+    let mut kinds = Vec::new();
+    while let Some((header, _)) = control.split_first_chunk::<16>() {
+        let length = usize::from_ne_bytes(*header.first_chunk().unwrap());
+        kinds.push(i32::from_ne_bytes(*header.last_chunk().unwrap()));
+        control = control.get(length.next_multiple_of(8)..).unwrap_or_default();
+    }
+    kinds
 }
 
 fn parts(bytes: &mut [u8]) -> (*mut u8, u32) {
