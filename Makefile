@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 OUTPUT := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test test-windows test-sanitizers test-kernels model budgets fuzz bench instructions guarantee lint build install uninstall
+.PHONY: help demo test suites test-windows test-sanitizers test-kernels model budgets fuzz bench instructions guarantee lint build install uninstall
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -19,6 +19,11 @@ demo: ## run curl and Python through chains of services on this machine (needs r
 test: ## run every test; those that load eBPF programs need root
 	@scripts/setup test
 	@scripts/test
+
+suites: ## run test suites of others without waylay, through one service and through three, and compare (needs root)
+	@scripts/setup suites
+	cargo build --release -p waylay-cli
+	@scripts/suites/run
 
 test-windows: ## build the library for Windows and run its tests under Wine
 	@scripts/setup windows

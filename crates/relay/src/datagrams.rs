@@ -194,7 +194,9 @@ impl<O: DatagramObserver> Relay<O> {
         let mut ports = HashMap::new();
         for (number, socket) in (0..).zip(&sockets) {
             readiness.add(socket, number.into())?;
-            ports.insert(socket.local_address().port(), number);
+            if socket.reuses_paths() {
+                ports.insert(socket.local_address().port(), number);
+            }
         }
         Ok(Self { sockets, ports, readiness, flows, clients: Clients::default(), observer })
     }

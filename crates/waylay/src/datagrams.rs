@@ -25,7 +25,7 @@ use std::{
 
 pub use batch::{Datagram, DatagramBatch};
 pub use facts::FlowFacts;
-pub use flow::{InboundFlow, OutboundFlow, ReplyError};
+pub use flow::{FlowEvent, InboundFlow, OutboundFlow, ReplyError};
 pub use outbound::OutboundSocket;
 pub use readiness::{Readiness, Ready};
 pub use service::{DatagramService, Parts};

@@ -141,7 +141,8 @@ impl<'a> Messages<'a> {
 
 /// Any bytes, as what the kernel gave and as what it is to be given: what is understood comes out whole.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn check(bytes: &[u8]) {
+#[cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "it is reached by the target in `fuzz` only"))]
+pub fn check(bytes: &[u8]) {
     let received = ControlData::received(bytes);
     assert_eq!(ControlData::received(received.bytes()), received);
     for room in 0..=received.bytes().len() {
@@ -205,19 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_are_too_strange() {
-        let mut state = 1u32;
-        for _ in 0..20_000 {
-            let mut next = || {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 16) as u8
-            };
-            let length = usize::from(next());
-            // Small lengths, so that there are messages at all.
-            let bytes: Vec<u8> = (0..length)
-                .map(|at| if at % 8 == 0 { next() % 64 } else { next() & next() & next() & 1 })
-                .collect();
-            check(&bytes);
-        }
+    fn no_control_data_is_too_strange() {
+        waylay_corpus::replay("control_data", check);
     }
 }

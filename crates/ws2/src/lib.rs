@@ -28,4 +28,6 @@ mod sys;
 mod thread;
 mod wait;
 
+#[cfg(fuzzing)]
+pub use control_data::check as control_data;
 pub use sys::exports::*;

@@ -318,3 +318,53 @@ for number in range(2):
     }
     assert_eq!(finished.reports_of("log").len(), 2, "{finished:?}");
 }
+
+/// A service in Rust with a task for each flow: examples/datagrams.rs, two of them around a log.
+#[test]
+fn of_each_flow_have_a_handler_in_a_service_made_with_the_library() {
+    const CLIENT: &str = "
+s = client()
+s.sendto(b'where?', (host, elsewhere))
+datagram, peer = s.recvfrom(100)
+print(shown(datagram, peer), peer[1] != elsewhere)
+s.sendto(b'more', peer)
+print(shown(*s.recvfrom(100)))
+for port in (echo, other, echo):
+    s.sendto(b'', (host, port))
+    print(shown(*s.recvfrom(100)))
+c = client()
+c.connect((host, echo))
+c.send(bytes(65507))
+print(shown(*c.recvfrom(70000)))
+nobody = client()
+nobody.bind((host if host.endswith('1') else '', 0))
+port = nobody.getsockname()[1]
+nobody.close()
+c.connect((host, port))
+c.send(b'anybody?')
+try:
+    print(c.recv(100))
+except OSError as error:
+    print(errno.errorcode[error.errno])
+";
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let service = directory.path().join("datagrams");
+    let built = waylay_netlab::Waylay::binary().with_file_name("datagrams");
+    assert!(built.is_file(), "build it first: cargo build -p waylay-examples");
+    std::fs::copy(built, &service).unwrap();
+    let spec = format!("exec/udp:{}", service.display());
+    for family in [Family::V4, Family::V6] {
+        let server = Server::start(family, Place::Loopback);
+        let client = server.client(CLIENT, None);
+        let plain = Command::new(python()).args(&client[1..]).output().unwrap();
+        let waylay =
+            server.ground.waylay().args(["--through", &spec, "--through", "log", "--through", &spec]);
+        let finished = waylay.reporting().watch(&client).well();
+        assert_eq!(finished.stdout, String::from_utf8(plain.stdout).unwrap());
+        let reports = finished.reports_of("log");
+        assert!(reports.iter().all(|report| report.chain == ["datagrams", "log"]), "{reports:?}");
+        // Three destinations and a port that answered of the first socket, two of the second.
+        assert_eq!(reports.len(), 6, "{reports:?}");
+    }
+}

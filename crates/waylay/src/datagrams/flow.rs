@@ -10,12 +10,16 @@ use tokio::{io::Interest, net::UdpSocket, sync::mpsc, task::AbortHandle};
 
 use super::{DatagramBatch, DatagramSocket, FlowFacts, Outgoing, Unreachable, receive, send};
 use crate::{
+    accept::{First, first},
     context::{ChainHop, RedirectContext},
     error::{ConnectError, QueryError},
 };
 
 /// Answers that wait for a handler.
 const QUEUE: usize = 64;
+/// The sockets of a service, by their addresses.
+pub(super) type Sockets = HashMap<SocketAddr, Arc<DatagramSocket>>;
+
 /// A flow that was redirected to this service, with all that the kernel knows about it.
 ///
 /// There is no other way to one than from the kernel.
@@ -23,8 +27,26 @@ const QUEUE: usize = 64;
 pub struct InboundFlow {
     facts: FlowFacts,
     socket: Arc<DatagramSocket>,
+    /// All of the service's, by their addresses.
+    sockets: Arc<Sockets>,
     queue: mpsc::Receiver<Vec<u8>>,
     clients: Arc<Clients>,
+}
+
+/// What comes next in a flow.
+#[derive(Debug)]
+pub enum FlowEvent {
+    /// A datagram of the application's.
+    Datagram(Vec<u8>),
+    /// An answer.
+    Answer {
+        /// What is in it.
+        datagram: Vec<u8>,
+        /// Where it is from: see [`OutboundFlow::recv`].
+        from: SocketAddr,
+    },
+    /// What the network reports of a datagram that was sent on.
+    Unreachable(Unreachable),
 }
 
 /// Why an answer was not delivered.
@@ -42,10 +64,11 @@ impl InboundFlow {
     pub(super) fn new(
         facts: FlowFacts,
         socket: Arc<DatagramSocket>,
+        sockets: Arc<Sockets>,
         queue: mpsc::Receiver<Vec<u8>>,
         clients: Arc<Clients>,
     ) -> Self {
-        Self { facts, socket, queue, clients }
+        Self { facts, socket, sockets, queue, clients }
     }
 
     /// Who is behind it.
@@ -75,6 +98,17 @@ impl InboundFlow {
     /// The application's next datagram; `None` when the flow has expired or the service ends.
     pub async fn recv(&mut self) -> Option<Vec<u8>> {
         self.queue.recv().await
+    }
+
+    /// What comes next, from the application or the way on; `None` when the flow has expired or the service ends.
+    pub async fn next(&mut self, outbound: &mut OutboundFlow) -> Option<FlowEvent> {
+        match first(self.queue.recv(), outbound.answers.recv()).await {
+            First::Left(datagram) => datagram.map(FlowEvent::Datagram),
+            First::Right(answer) => match answer? {
+                Ok((datagram, from)) => Some(FlowEvent::Answer { datagram, from }),
+                Err(unreachable) => Some(FlowEvent::Unreachable(unreachable)),
+            },
+        }
     }
 
     /// Answers the application, which sees the answer come from the original destination.
@@ -120,7 +154,9 @@ impl InboundFlow {
 
     fn answer(&self, facts: &FlowFacts, datagram: &[u8]) -> Result<(), ReplyError> {
         let mut outcome = Ok(());
-        self.socket.send(&[Outgoing::answer(facts.path(), datagram)], |_, sent| outcome = sent);
+        // With IPv6 an answer from elsewhere goes by another of the service's sockets.
+        let socket = self.sockets.get(&facts.path().local()).unwrap_or(&self.socket);
+        socket.send(&[Outgoing::answer(facts.path(), datagram)], |_, sent| outcome = sent);
         outcome.map_err(ReplyError::Send)
     }
 }
@@ -240,7 +276,8 @@ impl Routes {
 async fn read(socket: Arc<UdpSocket>, routes: Arc<Mutex<Routes>>) {
     let mut batch = DatagramBatch::new();
     loop {
-        let received = socket.async_io(Interest::READABLE, || receive(&*socket, &mut batch)).await;
+        let interest = Interest::READABLE | Interest::ERROR;
+        let received = socket.async_io(interest, || receive(&*socket, &mut batch)).await;
         let routes = lock(&routes);
         while let Some(error) = Unreachable::take(&*socket) {
             routes.deliver(error.destination, Err(error));

@@ -16,7 +16,7 @@ const MOST_FLOWS: usize = 1 << 20;
 ///
 /// # Example
 /// ```no_run
-/// use waylay::datagrams::{DatagramService, InboundFlow};
+/// use waylay::datagrams::{DatagramService, FlowEvent, InboundFlow};
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// DatagramService::from_env()?.serve(handle).await?;
@@ -26,19 +26,13 @@ const MOST_FLOWS: usize = 1 << 20;
 /// async fn handle(mut flow: InboundFlow) {
 ///     println!("{} -> {}", flow.context().application(), flow.original_destination());
 ///     let Ok(mut outbound) = flow.connect() else { return };
-///     loop {
-///         tokio::select! {
-///             Some(datagram) = flow.recv() => {
-///                 let _lost = outbound.send(&datagram);
-///             }
-///             Some(answer) = outbound.recv() => {
-///                 let _lost = match answer {
-///                     Ok((answer, from)) => flow.reply_from(from, &answer).is_err(),
-///                     Err(lost) => flow.report_error(&lost.error, lost.info).is_err(),
-///                 };
-///             }
-///             else => return, // The flow has expired, or the service ends.
-///         }
+///     while let Some(event) = flow.next(&mut outbound).await {
+///         // A datagram that is lost is what datagrams are for.
+///         let _lost = match event {
+///             FlowEvent::Datagram(datagram) => outbound.send(&datagram).is_err(),
+///             FlowEvent::Answer { datagram, from } => flow.reply_from(from, &datagram).is_err(),
+///             FlowEvent::Unreachable(lost) => flow.report_error(&lost.error, lost.info).is_err(),
+///         };
 ///     }
 /// }
 /// ```
