@@ -39,5 +39,5 @@ pub use error::RunError;
 pub use run::run;
 pub use spec::{Adoption, Ended, Observer, RunSpec, ServiceSpec, Step, Transports};
 #[cfg(fuzzing)]
-pub use strange::{files, routes as route_messages};
+pub use strange::{files, routes as route_messages, sockets as socket_messages};
 pub use waylay_engine::LocalName;

@@ -9,6 +9,7 @@ use crate::{
     instance::{Record, id_of},
     launch::{Launch, Listening},
     routes::of_messages,
+    sockets::read_messages,
 };
 
 /// The files of proc(5) and sysfs(5) that are read, and what waylay's own processes write for one another.
@@ -51,6 +52,17 @@ pub fn routes(bytes: &[u8]) {
     }
 }
 
+/// A datagram of the kernel about sockets.
+pub fn sockets(bytes: &[u8]) {
+    let mut sockets = Vec::new();
+    let _outcome = read_messages(bytes, &mut sockets);
+    assert!(sockets.len() <= bytes.len() / 88, "a socket has 88 bytes: {sockets:?}");
+    for socket in sockets {
+        // What it says of itself hangs together.
+        assert!(socket.addresses().into_iter().all(|address| socket.takes(address)), "{socket:?}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use waylay_corpus::replay;
@@ -58,6 +70,11 @@ mod tests {
     #[test]
     fn no_file_is_too_strange() {
         replay("files", super::files);
+    }
+
+    #[test]
+    fn no_message_about_sockets_is_too_strange() {
+        replay("sockets", super::sockets);
     }
 
     #[test]
