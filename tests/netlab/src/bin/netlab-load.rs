@@ -8,8 +8,10 @@
 use std::{
     env,
     io::Read,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    process, thread,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    process,
+    sync::OnceLock,
+    thread,
 };
 
 use socket2::{Domain, Socket, Type};
@@ -69,16 +71,27 @@ fn work(worker: u32, count: u32) -> Tally {
     tally
 }
 
-/// A different one for each connection of a worker; nothing listens there.
+/// A different one for each connection of a worker, where nothing listens; of IPv6, which has one address that leads
+/// somewhere on every host, one of a few where nobody accepts.
 fn destination(worker: u32, n: u32) -> SocketAddr {
+    if n % 4 == 3 {
+        return silent_listener(worker + n / 4);
+    }
     let port = 1 + (n % 30_000) as u16;
     let ip4 = Ipv4Addr::new(127, 1 + worker as u8, (n >> 8) as u8, n as u8);
     let ip: IpAddr = match n % 4 {
         0 | 1 => ip4.into(),
-        2 => ip4.to_ipv6_mapped().into(),
-        _ => Ipv6Addr::LOCALHOST.into(),
+        _ => ip4.to_ipv6_mapped().into(),
     };
     (ip, port).into()
+}
+
+fn silent_listener(number: u32) -> SocketAddr {
+    const COUNT: usize = 16;
+    static LISTENERS: OnceLock<Vec<TcpListener>> = OnceLock::new();
+    let listeners = LISTENERS
+        .get_or_init(|| (0..COUNT).map(|_| TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap()).collect());
+    listeners[number as usize % COUNT].local_addr().unwrap()
 }
 
 fn ask(destination: SocketAddr) -> std::io::Result<String> {
