@@ -20,11 +20,13 @@ WL_GLOBAL int wl_speak_for(const struct wl_address *own, __u32 port, __u32 proto
 			   const struct wl_address *application)
 {
 	struct wl_caller_from key = {};
+	struct wl_address behind;
 
 	if (!own || !application || !application->port)
 		return 0;
+	behind = *application; /* see wl_try_port() */
 	wl_caller_key(own, port, protocol, &key);
-	bpf_map_update_elem(&spoken_for, &key, application, BPF_ANY);
+	bpf_map_update_elem(&spoken_for, &key, &behind, BPF_ANY);
 	return 1;
 }
 
@@ -58,12 +60,14 @@ WL_GLOBAL int wl_hear_caller(__u32 local_port, const struct wl_address *shown, c
 {
 	struct wl_caller_from key = {};
 	const struct wl_address *known;
+	struct wl_address to;
 
 	if (!shown || !really)
 		return 0;
+	to = *really; /* see wl_try_port() */
 	wl_caller_key(shown, local_port, SOCK_PROTO_UDP, &key);
 	known = bpf_map_lookup_elem(&callers, &key);
 	if (known && known->port == really->port && wl_same_ip(known->ip, really->ip))
 		return 0;
-	return !bpf_map_update_elem(&callers, &key, really, BPF_ANY);
+	return !bpf_map_update_elem(&callers, &key, &to, BPF_ANY);
 }

@@ -43,14 +43,18 @@ struct wl_port_search {
 
 WL_GLOBAL int wl_try_port(struct wl_port_search *s, __u32 port)
 {
-	__u64 *taken, before;
+	__u64 *taken, before, id;
+	struct wl_path path;
 
 	if (!s)
 		return 0;
 	s->path.local_port = port;
-	if (!bpf_map_update_elem(&paths, &s->path, &s->id, BPF_NOEXIST))
+	/* Linux 6.1 takes keys and values from the stack, and not by an argument. */
+	path = s->path;
+	id = s->id;
+	if (!bpf_map_update_elem(&paths, &path, &id, BPF_NOEXIST))
 		return 1;
-	taken = bpf_map_lookup_elem(&paths, &s->path);
+	taken = bpf_map_lookup_elem(&paths, &path);
 	before = s->oldest.id;
 	if (taken)
 		wl_consider(&s->oldest, *taken, 0);

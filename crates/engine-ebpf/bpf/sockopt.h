@@ -334,7 +334,6 @@ static __always_inline __u64 wl_open_reply(const struct wl_datagram_flow *d, con
 	present = bpf_map_lookup_elem(&destinations, &to);
 	if (present && wl_datagrams(*present))
 		return *present;
-	asm volatile("" : "+r"(slot));
 	if (!cfg || !t || slot >= WL_MAX_SERVICES || wl_admit_datagrams(cfg, cgroup))
 		return 0;
 	wl_note_copy(d->flow.chain.excluded);
@@ -350,7 +349,9 @@ static __always_inline __u64 wl_open_reply(const struct wl_datagram_flow *d, con
 	reply->last = bpf_ktime_get_ns();
 	reply->ends.peer = d->ends.peer;
 	reply->ends.flags = d->ends.flags & WL_DATAGRAM_PEER_SEEN;
-	if (wl_take_token(reply, &t->services[slot], wl_is_mapped(from->ip)) && wl_note_destination(reply))
+	/* The verifier of Linux 6.1 has forgotten by now that it has seen the check. */
+	asm volatile("" : "+r"(slot));
+	if (wl_take_token(reply, &t->services[slot & (WL_MAX_SERVICES - 1)], wl_is_mapped(from->ip)) && wl_note_destination(reply))
 		return id;
 	wl_end_datagrams(id);
 	return 0;
