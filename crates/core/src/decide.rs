@@ -22,11 +22,10 @@ use crate::ids::{FilterId, SublayerId};
 use crate::leg::{Facts, Flags, Leg};
 use crate::model::{Action, FailurePolicy, Filter, Right, Service};
 use crate::policy::Policy;
-use crate::sockets::Unredirectable;
 use crate::trace::{AuthEffect, SkipReason, Trace, TraceStep};
 use crate::verdict::{Refusal, Verdict};
 use crate::world::{
-    Availability, ForeignNamespace, ListenerOwner, Namespace, Room, Route, SocketOwner, World,
+    Availability, ForeignNamespace, ListenerOwner, Namespace, Room, Route, SocketOwner, Unredirectable, World,
 };
 
 /// What becomes of a leg, and how that came about.

@@ -45,10 +45,11 @@ pub use policy::{Limit, LimitError, MAX_SERVICES, Policy, PolicyError};
 pub use process::{FileId, Process};
 pub use routes::{Reach, Routes};
 pub use slots::{SlotError, SlotInUse, Slots};
-pub use sockets::{NewSocket, SocketKind, SocketReach, SocketVerdict, Unredirectable, decide_socket};
+pub use sockets::{NewSocket, SocketKind, SocketReach, SocketVerdict, decide_socket};
 pub use tables::{AuthOutcome, MAX_FILTERS, TableAuthFilter, TableFilter, TableService, Tables};
 pub use trace::{AuthEffect, SkipReason, Trace, TraceStep};
 pub use verdict::{Refusal, Verdict};
 pub use world::{
-    Availability, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route, SocketOwner, World,
+    Availability, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route, SocketOwner,
+    Unredirectable, World,
 };

@@ -8,8 +8,7 @@ use crate::chain::ServiceSet;
 use crate::ids::{FilterId, ServiceId, SublayerId};
 use crate::model::{AuthRule, Filter, Layer, Service, Sublayer};
 use crate::order::{OrderError, solve};
-use crate::sockets::Unredirectable;
-use crate::world::ForeignNamespace;
+use crate::world::{ForeignNamespace, Unredirectable};
 
 /// Services of one policy. Excluded sets are kept as masks of this many bits.
 pub const MAX_SERVICES: usize = 64;

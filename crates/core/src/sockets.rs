@@ -15,17 +15,7 @@ use crate::policy::Policy;
 use crate::process::Process;
 use crate::tables::Tables;
 use crate::verdict::{Refusal, Verdict};
-use crate::world::{ForeignNamespace, Namespace, SocketOwner};
-
-/// What a policy does with what cannot be redirected, where an application is covered by a redirect filter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Unredirectable {
-    /// It passes uninspected.
-    Permit,
-    /// It is refused.
-    #[default]
-    Block,
-}
+use crate::world::{ForeignNamespace, Namespace, SocketOwner, Unredirectable};
 
 /// The arguments of socket(2), the default protocol resolved; the numbers are Linux's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -11,10 +11,9 @@ use crate::leg::{Facts, Flags, Leg};
 use crate::model::{Action, Errno, FailurePolicy, Right};
 use crate::policy::{Limit, LimitError, Policy};
 use crate::slots::Slots;
-use crate::sockets::Unredirectable;
 use crate::trace::Trace;
 use crate::verdict::{Refusal, Verdict};
-use crate::world::{Availability, ForeignNamespace, Room, Route, World};
+use crate::world::{Availability, ForeignNamespace, Room, Route, Unredirectable, World};
 
 /// Filters that tables hold, both layers together.
 pub const MAX_FILTERS: usize = 64;

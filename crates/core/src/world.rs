@@ -74,6 +74,16 @@ pub enum ForeignNamespace {
     Block,
 }
 
+/// What a policy does with what cannot be redirected, where an application is covered by a redirect filter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unredirectable {
+    /// It passes uninspected.
+    Permit,
+    /// It is refused.
+    #[default]
+    Block,
+}
+
 /// Whose registered listener a destination is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ListenerOwner {

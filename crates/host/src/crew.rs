@@ -12,7 +12,7 @@ use crate::{
     error::RunError,
     health::Patient,
     launch::Listening,
-    run::Place,
+    place::Place,
     service::{Running, Waiting},
     signals::Signals,
     spec::{Adoption, Observer, RunSpec, ServiceSpec, Step},

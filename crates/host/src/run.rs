@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
     process::Command,
     sync::{
         Arc,
@@ -17,24 +16,24 @@ use waylay_core::{
     Unredirectable,
 };
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
-use waylay_engine_ebpf::{EbpfEngine, EbpfError, Limits, Scope, bpf_file_system, in_initial_user_namespace};
+use waylay_engine_ebpf::{EbpfEngine, EbpfError, bpf_file_system, in_initial_user_namespace};
 
 use crate::{
-    cgroup::{Cgroup, CgroupError},
+    cgroup::Cgroup,
     crew::{Adopting, Crew},
     error::RunError,
     health::HealthWatch,
     icmp::Messenger,
-    instance::{APPLICATIONS, Instance, InstanceId, clean_up},
+    instance::{APPLICATIONS, Instance, clean_up},
     launch::{Families, Launch, Role},
     loopback::LoopbackWatch,
+    place::Place,
     routes::RouteWatcher,
     service::{Waiting, launcher},
     signals::Signals,
-    spec::{Ended, Observer, RunSpec, ServiceSpec, Step, Transports},
+    spec::{Ended, Observer, RunSpec, Step, Transports},
     sweep::Sweeping,
     sys,
-    user::Identity,
 };
 
 /// How long reports of refusals may be under way when a run ends.
@@ -103,41 +102,7 @@ fn policy(spec: &RunSpec) -> Result<Policy, PolicyError> {
         .with_foreign_namespace(spec.other_namespaces))
 }
 
-/// The cgroups and pins of a run.
-pub(crate) struct Place {
-    instance: Instance,
-    cgroup: Cgroup,
-    scope: Scope,
-}
-
 impl Place {
-    fn new(parent: &Cgroup, pin_root: &Path) -> Result<Self, RunError> {
-        let id = InstanceId::new()?;
-        let cgroup = parent.child(&id.name());
-        let scope = Scope {
-            cgroup: cgroup.path().into(),
-            service_level: cgroup.level() + 1,
-            instance: id.number(),
-            pin_root: pin_root.into(),
-            pins: pin_root.join(id.name()),
-            limits: Limits::default(),
-        };
-        let instance = Instance::record(id, &cgroup, &scope.pins)?;
-        let place = Self { instance, cgroup, scope };
-        match place.make_cgroups() {
-            Ok(()) => Ok(place),
-            Err(error) => {
-                place.leave();
-                Err(error.into())
-            }
-        }
-    }
-
-    fn make_cgroups(&self) -> Result<(), CgroupError> {
-        self.cgroup.create()?;
-        self.cgroup.child(APPLICATIONS).create()
-    }
-
     fn run(
         &self,
         spec: &RunSpec,
@@ -199,14 +164,6 @@ impl Place {
     }
 
     /// The user of service number `index`.
-    pub(crate) fn identity_of(&self, index: u32) -> Identity {
-        Identity::of_a_service(self.scope.instance, index)
-    }
-
-    pub(crate) fn cgroup_of(&self, service: &ServiceSpec) -> Cgroup {
-        self.cgroup.child(&format!("svc-{}", service.name))
-    }
-
     /// Where the services are; adopted ones nowhere yet.
     fn endpoints(
         &self,
@@ -257,18 +214,6 @@ impl Place {
         signals.keep();
         wait_for_background(&app, signals, observer);
         Ok(Ended { status })
-    }
-
-    /// Removes all of it. What cannot be removed now the next run removes.
-    fn leave(self) {
-        self.cgroup.kill();
-        let unpinned = std::fs::remove_dir_all(&self.scope.pins);
-        let unpinned = unpinned.is_ok() || !self.scope.pins.exists();
-        let forgotten =
-            waylay_engine_ebpf::forget_instance(&self.scope.pin_root, self.scope.instance).is_ok();
-        if unpinned && forgotten && self.cgroup.remove().is_ok() {
-            self.instance.forget();
-        }
     }
 }
 

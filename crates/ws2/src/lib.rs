@@ -12,6 +12,7 @@
 //! is the C library's.
 
 pub mod abi;
+mod announced;
 mod code;
 mod completion;
 mod control_data;

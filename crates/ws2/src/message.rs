@@ -5,23 +5,22 @@
 //! address stands for the flow. An answer is sent from there, whether the caller says so or not.
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, SocketAddr},
     os::fd::{BorrowedFd, RawFd},
-    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use socket2::{Protocol, SockRef};
 use waylay::{
     RedirectRecords,
     control::{self, Query},
-    datagrams::{FlowPath, FlowTable},
+    datagrams::FlowPath,
     set_redirect_records, winsock,
 };
 
 use crate::{
     abi::{Buffer, Message, Overlapped},
+    announced::{self, MOST_FLOWS},
     code::{Code, FAULT, INVALID, NOT_A_SOCKET, NOT_SUPPORTED},
     control_data::{self, ControlData},
     socket, startup,
@@ -34,27 +33,6 @@ use crate::{
 
 /// Buffers of a message at most (`UIO_MAXIOV`).
 const MOST_BUFFERS: u32 = 1024;
-/// After so long without a datagram a flow is announced again.
-const IDLE: Duration = Duration::from_secs(60);
-/// Flows of a socket that are remembered: more than the kernel side has.
-const MOST_FLOWS: usize = 1 << 17;
-
-/// What has been announced, by the cookie of the socket.
-static ANNOUNCED: LazyLock<Mutex<HashMap<u64, Announced>>> = LazyLock::new(Mutex::default);
-
-/// The flows of a socket.
-struct Announced {
-    flows: FlowTable<()>,
-    /// Which address stands for the flow that a peer was last heard on.
-    tokens: HashMap<SocketAddr, IpAddr>,
-}
-
-impl Default for Announced {
-    fn default() -> Self {
-        Self { flows: FlowTable::new(MOST_FLOWS, IDLE), tokens: HashMap::new() }
-    }
-}
-
 pub(crate) fn receive(
     number: RawFd,
     message: Place<Message>,
@@ -162,7 +140,7 @@ fn announce(
     let Ok(cookie) = SockRef::from(&socket).cookie() else { return };
     let token = beside.destination().unwrap_or(own.ip());
     let (path, now) = (FlowPath::new(SocketAddr::new(token, own.port()), peer), Instant::now());
-    let mut all = lock();
+    let mut all = announced::all();
     let announced = all.entry(cookie).or_default();
     while announced.flows.expire(now).is_some() {}
     if let Some(place) = announced.flows.find(&path) {
@@ -188,14 +166,5 @@ fn announce(
 fn token_towards(socket: BorrowedFd<'_>, name: &[u8]) -> Option<IpAddr> {
     let cookie = SockRef::from(&socket).cookie().ok()?;
     let peer = datagram::address(name)?;
-    lock().get(&cookie)?.tokens.get(&peer).copied()
-}
-
-/// Forgets a socket that is closed.
-pub(crate) fn forget(cookie: u64) {
-    lock().remove(&cookie);
-}
-
-fn lock() -> MutexGuard<'static, HashMap<u64, Announced>> {
-    ANNOUNCED.lock().unwrap_or_else(PoisonError::into_inner)
+    announced::all().get(&cookie)?.tokens.get(&peer).copied()
 }

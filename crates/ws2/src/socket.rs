@@ -14,8 +14,9 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{
     abi::{WSA_FLAG_NO_HANDLE_INHERIT, WSA_FLAG_OVERLAPPED},
+    announced,
     code::{Code, FAULT, INVALID, NOT_A_SOCKET, NOT_SUPPORTED},
-    message, pending, startup,
+    pending, startup,
     sys::{caller::Place, descriptor},
 };
 
@@ -58,7 +59,7 @@ pub(crate) fn close(number: RawFd) -> Result<(), Code> {
     pending::abort(|operation| operation.socket() == number);
     if let Ok(cookie) = SockRef::from(&socket).cookie() {
         not_overlapped().remove(&cookie);
-        message::forget(cookie);
+        announced::forget(cookie);
     }
     // Another thread may have closed it since.
     descriptor::close(number).map_err(Code::from)
