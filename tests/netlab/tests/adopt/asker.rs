@@ -1,6 +1,9 @@
 //! What a program is told of the connections it accepts, by each way of asking that transparent proxies have.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener},
+    sync::LazyLock,
+};
 
 use serde_json::Value;
 use waylay_netlab::{Ground, WorldReadable, free_port, python, system_python, world_readable_file};
@@ -16,16 +19,25 @@ for word in sys.argv[1:]:
     print(s.makefile().readline().strip())
 ";
 
+/// Where somebody listens at every address: elsewhere on the loopback a connection would be refused before any service
+/// is asked. The asker answers by itself, and nobody gets here.
+static DESTINATION: LazyLock<TcpListener> =
+    LazyLock::new(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap());
+
+fn port_there() -> u16 {
+    DESTINATION.local_addr().unwrap().port()
+}
+
 fn asker() -> WorldReadable {
     world_readable_file("asker.py", ASKER)
 }
 
-/// What it is told of connections to these destinations, one after the other; nobody is there.
+/// What it is told of connections to these destinations, one after the other.
 fn told(place: &str, host: &str, destinations: &[&str]) -> Vec<Value> {
     let (program, port) = (asker(), free_port());
     let command = format!("{} {} {host} {port}", system_python(), program.path().display());
     let spec = format!("asker={}={command}", place.replace("PORT", &port.to_string()));
-    let destinations = destinations.iter().map(|host| format!("{host},9"));
+    let destinations = destinations.iter().map(|host| format!("{host},{}", port_there()));
     let watched = [python().to_owned(), "-c".into(), READ.into()].into_iter().chain(destinations);
     let finished = Ground::loopback().waylay().args(["--through", &spec]).watch(watched).well();
     finished.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -36,7 +48,7 @@ fn is(value: &Value, host: &str) -> bool {
     let text = value.as_str().unwrap();
     let Some((ip, port)) = text.split_once(' ') else { return false };
     let shown = SocketAddr::new(ip.parse::<IpAddr>().unwrap(), port.parse().unwrap());
-    shown == SocketAddr::new(host.parse().unwrap(), 9)
+    shown == SocketAddr::new(host.parse().unwrap(), port_there())
 }
 
 #[test]
