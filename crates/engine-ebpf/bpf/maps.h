@@ -11,6 +11,7 @@
 #define WL_MAX_PROGRESS (WL_MAX_SERVICES * 2 * WL_MAX_LISTENERS)
 #define WL_MAX_ROUTES 16384
 #define WL_MAX_VISITORS 4096
+#define WL_ERRANDS 65536
 
 /* User space writes these. */
 
@@ -102,6 +103,30 @@ struct {
 } plain_loopback SEC(".maps");
 
 /* The programs write these. */
+
+/* How many flows to destinations of this place are under way to residents, and
+ * until when it matters that there have been some. */
+struct wl_errand {
+	__u64 flows;
+	__u64 until; /* nanoseconds since boot */
+};
+
+/* Two halves, one for each place of a destination. User space makes it small
+ * where no resident can come. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2 * WL_ERRANDS);
+	__type(key, __u32);
+	__type(value, struct wl_errand);
+} errands SEC(".maps");
+
+/* By slot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WL_MAX_SERVICES);
+	__type(key, __u32);
+	__type(value, __u64);
+} resident_flows SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -8,6 +8,7 @@
 mod c;
 mod fence;
 mod ground;
+mod home;
 mod instance;
 mod lab;
 mod process;
@@ -20,6 +21,7 @@ mod servers;
 pub use c::{CheckedBy, program};
 pub use fence::Fence;
 pub use ground::{Family, Ground, Namespace, Place};
+pub use home::{Dialler, Home};
 pub use instance::{Instance, cgroup_file_system};
 pub use lab::{Dialled, Lab};
 pub use process::{Lines, Process, kill, patiently, python, system_python};

@@ -148,6 +148,11 @@ impl Proxies {
         format!("env LD_LIBRARY_PATH={libraries} {program} {arguments}")
     }
 
+    /// The file that a proxy runs.
+    pub fn executable(&self, proxy: Proxy) -> String {
+        self.path(&format!("usr/sbin/{}", proxy.name()))
+    }
+
     /// Where the SOCKS server is, on the loopback.
     pub fn socks_port(&self) -> u16 {
         self.port

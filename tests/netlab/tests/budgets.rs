@@ -13,7 +13,7 @@ struct Budget {
     stack: u32,
 }
 
-const BUDGETS: [Budget; 23] = [
+const BUDGETS: [Budget; 32] = [
     budget("wl_connect4", 3_600, 120_000, 512),
     budget("wl_connect6", 3_600, 120_000, 512),
     budget("wl_sockops", 1_300, 2_400, 352),
@@ -32,6 +32,15 @@ const BUDGETS: [Budget; 23] = [
     budget("wl_sendmsg6", 4_800, 120_000, 512),
     budget("wl_recvmsg4", 400, 600, 256),
     budget("wl_recvmsg6", 450, 800, 256),
+    budget("wl_resident_sockops", 1_300, 2_400, 352),
+    budget("wl_resident_recvmsg4", 400, 600, 256),
+    budget("wl_resident_recvmsg6", 450, 800, 256),
+    budget("wl_resident_sendmsg4", 4_800, 120_000, 512),
+    budget("wl_resident_sendmsg6", 4_800, 120_000, 512),
+    budget("wl_resident_udp_connect4", 4_800, 120_000, 512),
+    budget("wl_resident_udp_connect6", 4_800, 120_000, 512),
+    budget("wl_resident_connect4", 3_800, 120_000, 512),
+    budget("wl_resident_connect6", 3_800, 120_000, 512),
     budget("wl_carriers", 60, 100, 64),
     budget("wl_see_flow", 100, 200, 64),
     budget("wl_judge_flow", 200, 400, 96),

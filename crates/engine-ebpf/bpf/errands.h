@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/*
+ * What residents are sent for. A resident serves others too, and nobody can say
+ * which of the connections that it dials is for whom; but a transparent proxy
+ * dials where a connection was going. So it is counted where those go that it is
+ * led, and what it dials elsewhere is its own.
+ *
+ * Counted in a table by two places of a keyed hash: nothing has to be found,
+ * made or removed, so nothing can be missed. Two destinations that share both
+ * places count as one.
+ */
+#pragma once
+
+/* A proxy may dial after its client is gone, and deliver what that has sent. */
+#define WL_ERRAND_GRACE_NS (60 * 1000000000ULL)
+
+static __always_inline struct wl_errand *wl_errand_at(__u32 half, __u64 place)
+{
+	__u32 index = half * WL_ERRANDS + (place & (WL_ERRANDS - 1));
+
+	return bpf_map_lookup_elem(&errands, &index);
+}
+
+/* Never 0. */
+static __always_inline __u64 wl_errand_place(__u32 slot, const struct wl_address *to)
+{
+	const __u32 *ip = (const __u32 *)to->ip;
+	__u64 words[WL_HANDLE_WORDS] = {
+		(__u64)ip[0] << 32 | ip[1],
+		(__u64)ip[2] << 32 | ip[3],
+		(__u64)slot << 32 | to->port,
+		~0ULL, /* no handle's flow */
+	};
+	__u64 tag[2] = {};
+	__u32 zero = 0;
+	const struct wl_key *key = bpf_map_lookup_elem(&handle_key, &zero);
+
+	if (key)
+		wl_siphash128(key->k0, key->k1, words, tag);
+	return tag[0] | 1ULL << 63;
+}
+
+static __always_inline __u64 *wl_flows_of_resident(__u32 slot)
+{
+	return bpf_map_lookup_elem(&resident_flows, &slot);
+}
+
+/* A flow is on its way to a resident; 0 if that cannot be remembered. */
+WL_GLOBAL int wl_begin_errand(struct wl_flow *flow)
+{
+	struct wl_errand *one, *other;
+	__u64 place, *flows;
+
+	if (!flow)
+		return 0;
+	place = wl_errand_place(flow->slot, &flow->destination);
+	flows = wl_flows_of_resident(flow->slot);
+	one = wl_errand_at(0, place);
+	other = wl_errand_at(1, place >> 16);
+	if (!flows || !one || !other)
+		return 0;
+	__sync_fetch_and_add(flows, 1);
+	__sync_fetch_and_add(&one->flows, 1);
+	__sync_fetch_and_add(&other->flows, 1);
+	flow->errand = place;
+	return 1;
+}
+
+WL_GLOBAL int wl_end_errand(__u64 place, __u32 slot)
+{
+	__u64 until = bpf_ktime_get_ns() + WL_ERRAND_GRACE_NS, *flows = wl_flows_of_resident(slot);
+	struct wl_errand *one = wl_errand_at(0, place), *other = wl_errand_at(1, place >> 16);
+
+	if (!flows || !one || !other)
+		return 0;
+	one->until = until;
+	other->until = until;
+	__sync_fetch_and_add(&one->flows, -1);
+	__sync_fetch_and_add(&other->flows, -1);
+	__sync_fetch_and_add(flows, -1);
+	return 1;
+}
+
+/* Whether connections that go there are, or were of late, led to the resident. */
+WL_GLOBAL int wl_is_errand(__u32 slot, const struct wl_address *to)
+{
+	struct wl_errand *one, *other;
+	__u64 place, now;
+
+	if (!to)
+		return 0;
+	place = wl_errand_place(slot, to);
+	one = wl_errand_at(0, place);
+	other = wl_errand_at(1, place >> 16);
+	if (!one || !other)
+		return 0;
+	now = bpf_ktime_get_ns();
+	return (one->flows || one->until > now) && (other->flows || other->until > now);
+}
