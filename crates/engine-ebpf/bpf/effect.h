@@ -310,11 +310,8 @@ static __always_inline int wl_redirect(struct bpf_sock_addr *ctx, int family, st
 		wl_wishes(ctx->sk, family, &flow->wishes);
 		wl_exe_path(flow);
 	}
-	if (service->flags & WL_IS_RESIDENT && !wl_begin_errand(flow)) {
-		wl_end_flow(id, WL_ENDED_BY_CLIENT);
-		return wl_refuse(&c->leg, WL_REFUSED_NO_FLOWS, ENOBUFS, service->id, filter->id);
-	}
-	if (!wl_remember(ctx, flow, c->route, !c->carried)) {
+	/* In one, and without a look at what it is about: the verifier would follow every combination. */
+	if (!wl_begin_errand(flow, service->flags) || !wl_remember(ctx, flow, c->route, !c->carried)) {
 		wl_end_flow(id, WL_ENDED_BY_CLIENT);
 		return wl_refuse(&c->leg, WL_REFUSED_NO_SOCKET_STORAGE, ENOBUFS, service->id, filter->id);
 	}

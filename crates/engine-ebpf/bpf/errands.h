@@ -21,22 +21,22 @@ static __always_inline struct wl_errand *wl_errand_at(__u32 half, __u64 place)
 	return bpf_map_lookup_elem(&errands, &index);
 }
 
-/* Never 0. */
-static __always_inline __u64 wl_errand_place(__u32 slot, const struct wl_address *to)
+/* Never 0 but for lack of a key. */
+WL_GLOBAL __u64 wl_errand_place(__u32 slot, const struct wl_address *to)
 {
-	const __u32 *ip = (const __u32 *)to->ip;
-	__u64 words[WL_HANDLE_WORDS] = {
-		(__u64)ip[0] << 32 | ip[1],
-		(__u64)ip[2] << 32 | ip[3],
-		(__u64)slot << 32 | to->port,
-		~0ULL, /* no handle's flow */
-	};
-	__u64 tag[2] = {};
+	__u64 words[WL_HANDLE_WORDS], tag[2];
 	__u32 zero = 0;
 	const struct wl_key *key = bpf_map_lookup_elem(&handle_key, &zero);
+	const __u32 *ip;
 
-	if (key)
-		wl_siphash128(key->k0, key->k1, words, tag);
+	if (!key || !to)
+		return 0;
+	ip = (const __u32 *)to->ip;
+	words[0] = (__u64)ip[0] << 32 | ip[1];
+	words[1] = (__u64)ip[2] << 32 | ip[3];
+	words[2] = (__u64)slot << 32 | to->port;
+	words[3] = ~0ULL; /* no handle's flow */
+	wl_siphash128(key->k0, key->k1, words, tag);
 	return tag[0] | 1ULL << 63;
 }
 
@@ -45,19 +45,26 @@ static __always_inline __u64 *wl_flows_of_resident(__u32 slot)
 	return bpf_map_lookup_elem(&resident_flows, &slot);
 }
 
-/* A flow is on its way to a resident; 0 if that cannot be remembered. */
-WL_GLOBAL int wl_begin_errand(struct wl_flow *flow)
+/* A flow is on its way to a service with these flags, which may be a resident; 0
+ * if what is to be remembered cannot be. */
+WL_GLOBAL int wl_begin_errand(struct wl_flow *flow, __u32 flags)
 {
 	struct wl_errand *one, *other;
+	struct wl_address to;
 	__u64 place, *flows;
+	__u32 slot;
 
 	if (!flow)
 		return 0;
-	place = wl_errand_place(flow->slot, &flow->destination);
-	flows = wl_flows_of_resident(flow->slot);
+	if (!(flags & WL_IS_RESIDENT))
+		return 1;
+	slot = flow->slot;
+	to = flow->destination; /* see wl_try_port() */
+	place = wl_errand_place(slot, &to);
+	flows = wl_flows_of_resident(slot);
 	one = wl_errand_at(0, place);
 	other = wl_errand_at(1, place >> 16);
-	if (!flows || !one || !other)
+	if (!place || !flows || !one || !other)
 		return 0;
 	__sync_fetch_and_add(flows, 1);
 	__sync_fetch_and_add(&one->flows, 1);
@@ -68,11 +75,17 @@ WL_GLOBAL int wl_begin_errand(struct wl_flow *flow)
 
 WL_GLOBAL int wl_end_errand(__u64 place, __u32 slot)
 {
-	__u64 until = bpf_ktime_get_ns() + WL_ERRAND_GRACE_NS, *flows = wl_flows_of_resident(slot);
-	struct wl_errand *one = wl_errand_at(0, place), *other = wl_errand_at(1, place >> 16);
+	struct wl_errand *one, *other;
+	__u64 until, *flows;
 
+	if (!place)
+		return 0;
+	flows = wl_flows_of_resident(slot);
+	one = wl_errand_at(0, place);
+	other = wl_errand_at(1, place >> 16);
 	if (!flows || !one || !other)
 		return 0;
+	until = bpf_ktime_get_ns() + WL_ERRAND_GRACE_NS;
 	one->until = until;
 	other->until = until;
 	__sync_fetch_and_add(&one->flows, -1);

@@ -192,8 +192,8 @@ impl Proxies {
     }
 }
 
-/// By the table of the namespace that the process is in.
-fn listens(pid: u32, port: u16) -> bool {
+/// Whether somebody listens on an IPv4 port, by the table of the namespace that the process is in.
+pub fn listens(pid: u32, port: u16) -> bool {
     let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
     table.lines().any(|line| line.contains(&format!(":{port:04X} 00000000:0000 0A")))
 }
