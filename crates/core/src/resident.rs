@@ -32,6 +32,8 @@ pub enum Mark {
 pub enum Errand {
     /// It goes where a connection that the resident was sent was going, or to the token of such a flow of datagrams.
     OfAFlow,
+    /// It goes elsewhere, and the resident has been led more connections than it has dialled for.
+    Owed,
     /// It goes to the resident's own listener while it has connections that it was sent: the beginning of a loop.
     ToItself,
     /// Anything else: it is the resident's own, or of a client that has found it by itself.
@@ -65,7 +67,7 @@ impl Resident {
     #[must_use]
     pub fn sphere(&self, process: &Process, within: bool, errand: Errand) -> Sphere {
         match (self.recognises(process, within), errand) {
-            (true, Errand::OfAFlow | Errand::ToItself) => Sphere::Inside,
+            (true, Errand::OfAFlow | Errand::Owed | Errand::ToItself) => Sphere::Inside,
             (true, Errand::OfItsOwn) | (false, _) => Sphere::Outside,
         }
     }
@@ -96,6 +98,7 @@ mod tests {
     fn what_a_resident_dials_for_itself_is_no_concern() {
         let resident = Resident { cgroup: 5, mark: Mark::Cgroup };
         assert_eq!(resident.sphere(&PROXY, true, Errand::OfAFlow), Sphere::Inside);
+        assert_eq!(resident.sphere(&PROXY, true, Errand::Owed), Sphere::Inside);
         assert_eq!(resident.sphere(&PROXY, true, Errand::ToItself), Sphere::Inside);
         assert_eq!(resident.sphere(&PROXY, true, Errand::OfItsOwn), Sphere::Outside);
         assert_eq!(resident.sphere(&PROXY, false, Errand::OfAFlow), Sphere::Outside);

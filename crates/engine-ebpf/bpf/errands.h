@@ -3,11 +3,12 @@
  * What residents are sent for. A resident serves others too, and nobody can say
  * which of the connections that it dials is for whom; but a transparent proxy
  * dials where a connection was going. So it is counted where those go that it is
- * led, and what it dials elsewhere is its own.
+ * led. Some dial elsewhere, as to a server for SOCKS: for each connection that it
+ * is led a resident owes one dial, whereto is not asked. The rest is its own.
  *
- * Counted in a table by two places of a keyed hash: nothing has to be found,
- * made or removed, so nothing can be missed. Two destinations that share both
- * places count as one.
+ * Destinations are counted in a table by two places of a keyed hash: nothing has
+ * to be found, made or removed, so nothing can be missed. Two of them that share
+ * both places count as one.
  */
 #pragma once
 
@@ -40,9 +41,9 @@ WL_GLOBAL __u64 wl_errand_place(__u32 slot, const struct wl_address *to)
 	return tag[0] | 1ULL << 63;
 }
 
-static __always_inline __u64 *wl_flows_of_resident(__u32 slot)
+static __always_inline struct wl_duties *wl_duties_of(__u32 slot)
 {
-	return bpf_map_lookup_elem(&resident_flows, &slot);
+	return bpf_map_lookup_elem(&duties, &slot);
 }
 
 /* A flow is on its way to a service with these flags, which may be a resident; 0
@@ -51,7 +52,8 @@ WL_GLOBAL int wl_begin_errand(struct wl_flow *flow, __u32 flags)
 {
 	struct wl_errand *one, *other;
 	struct wl_address to;
-	__u64 place, *flows;
+	struct wl_duties *d;
+	__u64 place;
 	__u32 slot;
 
 	if (!flow)
@@ -61,36 +63,59 @@ WL_GLOBAL int wl_begin_errand(struct wl_flow *flow, __u32 flags)
 	slot = flow->slot;
 	to = flow->destination; /* see wl_try_port() */
 	place = wl_errand_place(slot, &to);
-	flows = wl_flows_of_resident(slot);
+	d = wl_duties_of(slot);
 	one = wl_errand_at(0, place);
 	other = wl_errand_at(1, place >> 16);
-	if (!place || !flows || !one || !other)
+	if (!place || !d || !one || !other)
 		return 0;
-	__sync_fetch_and_add(flows, 1);
+	__sync_fetch_and_add(&d->flows, 1);
+	__sync_fetch_and_add(&d->owed, 1);
 	__sync_fetch_and_add(&one->flows, 1);
 	__sync_fetch_and_add(&other->flows, 1);
 	flow->errand = place;
 	return 1;
 }
 
+/* For a flow that has ended nothing is owed: never more than there are flows. */
+static __always_inline void wl_forgive(struct wl_duties *d)
+{
+	__s64 owed = *(volatile __s64 *)&d->owed, flows = *(volatile __u64 *)&d->flows;
+
+	if (owed > flows)
+		__sync_val_compare_and_swap(&d->owed, owed, flows);
+}
+
+/* Whether the resident owed this dial. */
+static __always_inline bool wl_is_owed(struct wl_duties *d)
+{
+	if (*(volatile __s64 *)&d->owed <= 0)
+		return false;
+	if (__sync_fetch_and_add(&d->owed, -1) > 0)
+		return true;
+	__sync_fetch_and_add(&d->owed, 1);
+	return false;
+}
+
 WL_GLOBAL int wl_end_errand(__u64 place, __u32 slot)
 {
 	struct wl_errand *one, *other;
-	__u64 until, *flows;
+	struct wl_duties *d;
+	__u64 until;
 
 	if (!place)
 		return 0;
-	flows = wl_flows_of_resident(slot);
+	d = wl_duties_of(slot);
 	one = wl_errand_at(0, place);
 	other = wl_errand_at(1, place >> 16);
-	if (!flows || !one || !other)
+	if (!d || !one || !other)
 		return 0;
 	until = bpf_ktime_get_ns() + WL_ERRAND_GRACE_NS;
 	one->until = until;
 	other->until = until;
 	__sync_fetch_and_add(&one->flows, -1);
 	__sync_fetch_and_add(&other->flows, -1);
-	__sync_fetch_and_add(flows, -1);
+	__sync_fetch_and_add(&d->flows, -1);
+	wl_forgive(d);
 	return 1;
 }
 

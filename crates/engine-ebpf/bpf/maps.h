@@ -120,13 +120,19 @@ struct {
 	__type(value, struct wl_errand);
 } errands SEC(".maps");
 
+/* What a resident has to do for those who lead it connections. */
+struct wl_duties {
+	__u64 flows; /* that are under way to it */
+	__s64 owed;  /* of them, those for which it has not dialled anybody yet */
+};
+
 /* By slot. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, WL_MAX_SERVICES);
 	__type(key, __u32);
-	__type(value, __u64);
-} resident_flows SEC(".maps");
+	__type(value, struct wl_duties);
+} duties SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -42,23 +42,25 @@ WL_GLOBAL __u32 wl_resident_slot(struct bpf_sock_addr *ctx)
 	return WL_NO_SLOT;
 }
 
-/* The same if the leg is for a flow that it was led, or begins a loop. */
+/* The same if the leg is for a flow that it was led, or may be, or begins a loop. */
 WL_GLOBAL __u32 wl_errand_of_resident(struct bpf_sock_addr *ctx, const struct wl_address *to)
 {
 	__u32 slot = wl_resident_slot(ctx);
 	const struct wl_listener_owner *owner;
 	const struct wl_config *cfg;
 	const struct wl_tables *t;
-	__u64 *flows;
+	struct wl_duties *d;
+	bool owed;
 
 	if (slot >= WL_MAX_SERVICES || !to)
 		return WL_NO_SLOT;
-	if (wl_is_errand(slot, to))
+	d = wl_duties_of(slot);
+	owed = d && wl_is_owed(d);
+	if (owed || wl_is_errand(slot, to))
 		return slot;
-	flows = wl_flows_of_resident(slot);
 	cfg = wl_config();
 	t = wl_tables();
-	if (!flows || !*flows || !cfg || !t)
+	if (!d || !d->flows || !cfg || !t)
 		return WL_NO_SLOT;
 	owner = wl_listener_at(ctx, cfg, t, to);
 	return owner && owner->instance == wl_instance() ? slot : WL_NO_SLOT;

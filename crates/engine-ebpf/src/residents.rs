@@ -8,7 +8,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{error::EbpfError, slots::SharedSlots};
 
-pub(crate) const FLOWS: &str = "resident_flows";
+/// Its values begin with the number of flows.
+pub(crate) const FLOWS: &str = "duties";
 
 /// Where a service is that runs already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,7 @@ impl ResidentFlows {
         let read = |slot| self.map.lookup(u32::from(slot).as_bytes(), MapFlags::ANY);
         let bytes = self.slots.with(service, read).unwrap_or(Ok(None));
         let bytes = bytes.map_err(|source| EbpfError::Map { map: FLOWS, source })?;
-        Ok(bytes.and_then(|bytes| u64::read_from_bytes(&bytes).ok()).unwrap_or_default())
+        let flows = |bytes: Vec<u8>| u64::read_from_prefix(&bytes).map(|(flows, _)| flows).ok();
+        Ok(bytes.and_then(flows).unwrap_or_default())
     }
 }

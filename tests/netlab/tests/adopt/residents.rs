@@ -163,6 +163,24 @@ fn only_what_one_dials_for_the_run_depends_on_the_services_after_it() {
     run.finish().well();
 }
 
+/// As one does that has a server for SOCKS behind it: the services after it see what it dials, as of any other proxy. What
+/// it dials for others meanwhile they do not.
+#[test]
+fn one_that_dials_elsewhere_does_so_through_the_services_after_it() {
+    let (resident, server) = (Resident::new("proxy", "", "elsewhere"), greeter());
+    let known_by = format!("cgroup={}", resident.home.path().display());
+    let mut run = resident.run(&known_by);
+    let port = server.address().port();
+    // To the loopback's other addresses connections are led although nobody listens there.
+    assert_eq!(run.ask(&format!("open 127.0.0.9 {port}")), "ok");
+    assert!(resident.greets_directly());
+    assert_eq!(run.ask(&format!("dial 127.0.0.8 {port}")), "ok");
+    let finished = run.finish().well();
+    let seen = finished.reports_of("log-2");
+    assert!(seen.iter().all(|report| report.original_destination == server.address()), "{seen:?}");
+    assert_eq!((finished.reports_of("log").len(), seen.len()), (2, 2));
+}
+
 /// One that dies while it is adopted is gone, as others are, and a run neither ends nor restarts it.
 #[test]
 fn one_that_dies_is_gone_to_the_failure_policy() {
