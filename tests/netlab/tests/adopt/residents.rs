@@ -4,12 +4,13 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpStream},
     path::Path,
+    process::Command,
 };
 
 use rustix::process::Signal;
 use waylay_engine_ebpf::hooked;
 use waylay_netlab::{
-    Ground, Home, Lines, Process, Proxies, Proxy, Running, TcpServer, WorldReadable, free_port, kill,
+    Ground, Home, Lines, Process, Proxies, Proxy, Running, TcpServer, Waylay, WorldReadable, free_port, kill,
     listens, patiently, system_python, world_readable_file,
 };
 
@@ -148,7 +149,7 @@ fn one_is_known_by_its_executable() {
 /// does.
 #[test]
 fn only_what_one_dials_for_the_run_depends_on_the_services_after_it() {
-    let (resident, server) = (Resident::as_uid(), greeter());
+    let (mut resident, server) = (Resident::as_uid(), greeter());
     let mut bystander = resident.home.start_dialler();
     let mut run = resident.run(&format!("uid={UID}"));
     let port = server.address().port();
@@ -158,6 +159,12 @@ fn only_what_one_dials_for_the_run_depends_on_the_services_after_it() {
     assert!(resident.greets_directly());
     assert_eq!(bystander.ask(&dial(&server)), "ok");
     assert_eq!(bystander.ask(&dial(&resident.direct)), "ok");
+    let doctor = Command::new(Waylay::binary()).arg("doctor").output().unwrap();
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    let shared = format!("{}, shared with python3", resident.home.directory().display());
+    let line = said.lines().find(|line| line.contains(&shared)).unwrap_or_else(|| panic!("{said}"));
+    assert!(line.contains(&format!("there (uid={UID}) ran already")), "{line}");
+    assert!(!line.contains(&format!("[{}]", resident.pid())), "{line}");
     assert!(run.ask(&dial(&server)).starts_with("connected, then"));
     resident.lines.wait_for(&format!("127.0.0.1:{port} ECONNREFUSED"));
     run.finish().well();
