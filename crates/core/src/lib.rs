@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Reading order: [`model`] and [`conditions`] (what people write), [`leg`] and [`chain`] (what a connection brings with it),
-//! [`world`] and [`routes`] (how things stand), [`mod@decide`] and [`verdict`] (what follows), [`sockets`] (what becomes of those that can't be redirected),
+//! [`world`] and [`routes`] (how things stand), [`mod@decide`] and [`verdict`] (what follows), [`mod@follow`] (through all services), [`sockets`] (what becomes of those that can't be redirected),
 //! [`tables`] (the same in flat form),
 //! [`event`] (what engines report). The small nouns are in [`ids`], [`address`] and [`process`].
 
@@ -18,6 +18,7 @@ pub mod chain;
 pub mod conditions;
 pub mod decide;
 pub mod event;
+pub mod follow;
 pub mod ids;
 pub mod leg;
 pub mod model;
@@ -37,6 +38,7 @@ pub use chain::{Chain, ChainError, Hop, MAX_HOPS, Records, RedirectState, Servic
 pub use conditions::{Conditions, FlagConditions, OneOf, ProcessConditions};
 pub use decide::{Decision, decide};
 pub use event::{Event, LegSummary, SocketSummary};
+pub use follow::{Stage, follow};
 pub use ids::{FilterId, ServiceId, SublayerId};
 pub use leg::{Facts, Flags, Leg, ProcessFacts, Protocol};
 pub use model::{Action, AuthRule, Errno, FailurePolicy, Filter, Layer, Right, Service, Sublayer};
