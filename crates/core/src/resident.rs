@@ -55,9 +55,9 @@ impl Resident {
     /// Whether a leg that is dialled in the resident's cgroup is any concern of the policy's.
     ///
     /// ```
-    /// use waylay_core::{Errand, FileId, Mark, Process, Resident, Sphere};
+    /// use waylay_core::{Errand, Mark, Process, Resident, Sphere};
     ///
-    /// let proxy = Process { pid: 7, start_time_ns: 0, uid: 33, exe: FileId::default(), cgroup: 5, service: None };
+    /// let proxy = Process { pid: 7, uid: 33, cgroup: 5, ..Process::default() };
     /// let resident = Resident { cgroup: 5, mark: Mark::Uid(33) };
     /// assert_eq!(resident.sphere(&proxy, true, Errand::OfAFlow), Sphere::Inside);
     /// assert_eq!(resident.sphere(&proxy, true, Errand::OfItsOwn), Sphere::Outside);
@@ -78,18 +78,20 @@ mod tests {
     use super::*;
 
     const EXE: FileId = FileId { device: 1, inode: 2 };
-    const PROXY: Process = Process { pid: 7, start_time_ns: 0, uid: 33, exe: EXE, cgroup: 5, service: None };
+    fn proxy() -> Process {
+        Process { pid: 7, uid: 33, exe: EXE, cgroup: 5, ..Process::default() }
+    }
 
     #[test]
     fn a_bystander_lacks_the_mark_and_a_stranger_is_elsewhere() {
-        let other_file = Process { exe: FileId { device: 2, inode: 2 }, ..PROXY };
-        let other_user = Process { uid: 34, ..PROXY };
+        let other_file = Process { exe: FileId { device: 2, inode: 2 }, ..proxy() };
+        let other_user = Process { uid: 34, ..proxy() };
         for (mark, bystander) in
             [(Mark::Cgroup, None), (Mark::Exe(EXE), Some(other_file)), (Mark::Uid(33), Some(other_user))]
         {
             let resident = Resident { cgroup: 5, mark };
-            assert!(resident.recognises(&PROXY, true), "{mark:?}");
-            assert!(!resident.recognises(&PROXY, false), "{mark:?}");
+            assert!(resident.recognises(&proxy(), true), "{mark:?}");
+            assert!(!resident.recognises(&proxy(), false), "{mark:?}");
             assert!(bystander.is_none_or(|process| !resident.recognises(&process, true)), "{mark:?}");
         }
     }
@@ -97,10 +99,10 @@ mod tests {
     #[test]
     fn what_a_resident_dials_for_itself_is_no_concern() {
         let resident = Resident { cgroup: 5, mark: Mark::Cgroup };
-        assert_eq!(resident.sphere(&PROXY, true, Errand::OfAFlow), Sphere::Inside);
-        assert_eq!(resident.sphere(&PROXY, true, Errand::Owed), Sphere::Inside);
-        assert_eq!(resident.sphere(&PROXY, true, Errand::ToItself), Sphere::Inside);
-        assert_eq!(resident.sphere(&PROXY, true, Errand::OfItsOwn), Sphere::Outside);
-        assert_eq!(resident.sphere(&PROXY, false, Errand::OfAFlow), Sphere::Outside);
+        assert_eq!(resident.sphere(&proxy(), true, Errand::OfAFlow), Sphere::Inside);
+        assert_eq!(resident.sphere(&proxy(), true, Errand::Owed), Sphere::Inside);
+        assert_eq!(resident.sphere(&proxy(), true, Errand::ToItself), Sphere::Inside);
+        assert_eq!(resident.sphere(&proxy(), true, Errand::OfItsOwn), Sphere::Outside);
+        assert_eq!(resident.sphere(&proxy(), false, Errand::OfAFlow), Sphere::Outside);
     }
 }

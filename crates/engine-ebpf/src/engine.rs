@@ -345,6 +345,7 @@ impl Engine for EbpfEngine {
     type Error = EbpfError;
 
     fn install(&mut self, installation: &Installation) -> Result<(), EbpfError> {
+        let mut tables = encode(&installation.tables, &installation.endpoints)?;
         self.free_slots()?;
         let mut slots = self.slots.get();
         slots.take_over(installation.tables.slots())?;
@@ -358,7 +359,6 @@ impl Engine for EbpfEngine {
                 self.write("service_alive", u32::from(service.slot).as_bytes(), DEAD.as_bytes())?;
             }
         }
-        let mut tables = encode(&installation.tables, &installation.endpoints);
         for service in installation.tables.services() {
             if let Some(residence) = self.residences.get(&service.id) {
                 encode_residence(residence, &mut tables.services[usize::from(service.slot)]);
