@@ -26,7 +26,7 @@ pub use instance::{Instance, cgroup_file_system};
 pub use lab::{Dialled, Lab};
 pub use process::{Lines, Process, kill, patiently, python, system_python};
 pub use programs::Programs;
-pub use proxies::{Proxies, Proxy, free_port, listens};
+pub use proxies::{Other, Proxies, Proxy, free_port, listens};
 pub use report::Report;
 pub use run::{Finished, Running, Waylay};
 pub use servers::{
