@@ -22,6 +22,7 @@
 #include "handle.h"
 #include "classify.h"
 #include "unredirectable.h"
+#include "marks.h"
 #include "maps.h"
 #include "facts.h"
 #include "errands.h"

@@ -10,6 +10,7 @@
 #define WL_GLOBAL static
 #include "../../../crates/engine-ebpf/bpf/classify.h"
 #include "../../../crates/engine-ebpf/bpf/unredirectable.h"
+#include "../../../crates/engine-ebpf/bpf/marks.h"
 
 void waylay_test_siphash(__u64 k0, __u64 k1, const __u64 *words, __u64 *tag)
 {
@@ -42,6 +43,11 @@ __u32 waylay_test_judge_socket(const struct wl_tables *t, __u32 family, __u32 ty
 int waylay_test_is_group(const __u8 *ip)
 {
 	return wl_is_group(ip);
+}
+
+int waylay_test_recognises(const struct wl_service *s, const struct wl_process *p, __u64 ancestor)
+{
+	return wl_recognises(s, p, ancestor);
 }
 
 size_t waylay_test_leg_size(void)

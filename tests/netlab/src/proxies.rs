@@ -141,8 +141,8 @@ impl Proxies {
     /// The documented configuration of one of the others, as a SPEC.
     pub fn spec_of(&self, other: Other) -> String {
         match other {
-            Other::SquidIntercept => self.squid("adopt", 5005),
-            Other::SquidTproxy => self.squid("adopt/tproxy", 5006),
+            Other::SquidIntercept => self.squid("adopt", "squid.conf", "5005"),
+            Other::SquidTproxy => self.squid("adopt/tproxy", "squid-tproxy.conf", "5006"),
             Other::Envoy => {
                 self.of_both_families(ENVOY, "envoy.yaml", "5007", "--disable-hot-restart -l error -c")
             }
@@ -158,28 +158,24 @@ impl Proxies {
     }
 
     /// Debian's has the places of its files built in, which are elsewhere here.
-    fn squid(&self, kind: &str, documented: u16) -> String {
+    fn squid(&self, kind: &str, page: &str, documented: &str) -> String {
         for file in [SQUID, SQUID_TYPES, SQUID_STYLE, SQUID_LIBRARY] {
             self.copy(Path::new(file));
         }
         for file in fs::read_dir(unpacked().join(SQUID_ERRORS)).unwrap().flatten() {
             self.copy(&Path::new(SQUID_ERRORS).join(file.file_name()));
         }
-        let mut text = fs::read_to_string(docs().join("squid.conf")).unwrap();
-        let mut place = 0;
-        for port in [5005, 5006, 5015] {
-            let own = free_port();
-            place = if port == documented { own } else { place };
-            text = text.replace(&format!("127.0.0.1:{port} "), &format!("127.0.0.1:{own} "));
-            text = text.replace(&format!("127.0.0.1:{port}\n"), &format!("127.0.0.1:{own}\n"));
-        }
+        let (text, place) = self.read(page, documented);
+        let mut text = text.replace("5015", &free_port().to_string());
         let (types, style, errors) =
             (self.path(SQUID_TYPES), self.path(SQUID_STYLE), self.path(SQUID_ERRORS));
         text += &format!("mime_table {types}\nerr_page_stylesheet {style}\nerror_directory {errors}\n");
         text += &format!("icon_directory {errors}\ncoredump_dir /tmp\nunlinkd_program /bin/true\n");
         let (program, page) = (self.path(SQUID), self.write(&format!("{place}-squid.conf"), &text));
         let libraries = self.path(LIBRARIES);
-        format!("squid={kind}:127.0.0.1:{place}=env LD_LIBRARY_PATH={libraries} {program} -N -f {page}")
+        format!(
+            "squid={kind}:127.0.0.1:{place}=env LD_LIBRARY_PATH={libraries} {program} -N -n squid{place} -f {page}"
+        )
     }
 
     /// The text of the documented configuration, and the port in it.
