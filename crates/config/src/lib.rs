@@ -41,7 +41,7 @@ mod values;
 pub use declaration::Declarations;
 
 pub use lint::{lint, strangers};
-pub use lower::{Lowered, Origins, lower};
+pub use lower::{FileNames, Lowered, Origins, lower};
 pub use names::Names;
 pub use problem::{Diagnostic, Problem, Severity};
 pub use read::read;

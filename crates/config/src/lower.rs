@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use waylay_core::{
-    Action, AuthRule, Conditions, Filter, FilterId, FlagConditions, Layer, OneOf, OrderError, Policy,
+    Action, AuthRule, Conditions, Filter, FilterId, FlagConditions, Layer, Naming, OneOf, OrderError, Policy,
     PolicyError, ProcessConditions, Service, ServiceId, Sublayer, SublayerId,
 };
 
@@ -47,6 +47,28 @@ impl Origins {
             Some((None, span)) => format!("the filter at {}", sources.place(span)),
             None => filter.to_string(),
         }
+    }
+}
+
+/// What things are called in files.
+pub struct FileNames<'a> {
+    /// The policy.
+    pub lowered: &'a Lowered,
+    /// The files.
+    pub sources: &'a Sources,
+}
+
+impl Naming for FileNames<'_> {
+    fn service(&self, id: ServiceId) -> String {
+        Naming::service(&self.lowered.policy, id)
+    }
+
+    fn sublayer(&self, id: SublayerId) -> String {
+        Naming::sublayer(&self.lowered.policy, id)
+    }
+
+    fn filter(&self, id: FilterId) -> String {
+        self.lowered.origins.describe(id, self.sources)
     }
 }
 
