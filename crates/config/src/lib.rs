@@ -35,6 +35,8 @@ pub mod problem;
 pub mod read;
 mod render;
 pub mod source;
+#[cfg(any(test, fuzzing))]
+pub mod strange;
 mod subset;
 mod values;
 
