@@ -113,6 +113,9 @@ pub(crate) struct RunArgs {
     /// ADDRESS by itself; ADDRESS,ADDRESS for IPv4 and IPv6. It learns the destination by SO_ORIGINAL_DST; write
     /// adopt/tproxy: for one that goes by the address of its socket
     ///
+    /// adopt:ADDRESS@unit=NAME: one that runs already, known by its systemd unit, or by cgroup=/PATH, exe=/PATH or
+    /// uid=USER instead; it stays as it is
+    ///
     /// exec/udp:, exec/tcp+udp: (the same with adopt): what it takes, if not TCP alone
     ///
     /// NAME= in front of any of them calls the service NAME in reports and chains

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Reading order: [`model`] and [`conditions`] (what people write), [`leg`] and [`chain`] (what a connection brings with it),
-//! [`world`] and [`routes`] (how things stand), [`mod@decide`] and [`verdict`] (what follows), [`mod@follow`] (through all services), [`sockets`] (what becomes of those that can't be redirected),
+//! [`world`], [`resident`] and [`routes`] (how things stand), [`mod@decide`] and [`verdict`] (what follows), [`mod@follow`] (through all services), [`sockets`] (what becomes of those that can't be redirected),
 //! [`tables`] (the same in flat form),
 //! [`event`] (what engines report). The small nouns are in [`ids`], [`address`] and [`process`].
 
@@ -25,6 +25,7 @@ pub mod model;
 pub mod order;
 pub mod policy;
 pub mod process;
+pub mod resident;
 pub mod routes;
 pub mod slots;
 pub mod sockets;
@@ -45,6 +46,7 @@ pub use model::{Action, AuthRule, Errno, FailurePolicy, Filter, Layer, Right, Se
 pub use order::{OrderError, solve};
 pub use policy::{Limit, LimitError, MAX_SERVICES, Policy, PolicyError};
 pub use process::{Cgroups, CommandName, FileId, Process};
+pub use resident::{Errand, Mark, Resident};
 pub use routes::{Reach, Routes};
 pub use slots::{SlotError, SlotInUse, Slots};
 pub use sockets::{NewSocket, SocketKind, SocketReach, SocketVerdict, decide_socket};
@@ -52,6 +54,6 @@ pub use tables::{AuthOutcome, MAX_FILTERS, TableAuthFilter, TableFilter, TableSe
 pub use trace::{AuthEffect, Naming, SkipReason, Trace, TraceStep};
 pub use verdict::{Refusal, Verdict};
 pub use world::{
-    Availability, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route, SocketOwner,
+    Availability, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route, SocketOwner, Sphere,
     Unredirectable, World,
 };

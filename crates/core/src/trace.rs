@@ -20,6 +20,8 @@ pub struct Trace {
 pub enum TraceStep {
     /// The kernel's own socket is left alone.
     KernelSocket,
+    /// A bystander has dialled it, or a resident on its own account: it is left alone.
+    OutsideOfTheSphere,
     /// The leg is of another network namespace, and the policy has one answer for all of them.
     ForeignNamespace(ForeignNamespace),
     /// The destination is a listener of this service, dialled past the engine.
@@ -131,6 +133,9 @@ impl TraceStep {
     fn write(&self, f: &mut fmt::Formatter<'_>, naming: &dyn Naming) -> fmt::Result {
         match self {
             Self::KernelSocket => f.write_str("the kernel's own socket: left alone"),
+            Self::OutsideOfTheSphere => {
+                f.write_str("dialled beside a resident service, or by it on its own account: left alone")
+            }
             Self::ForeignNamespace(ForeignNamespace::Permit) => {
                 f.write_str("another network namespace: the policy permits")
             }

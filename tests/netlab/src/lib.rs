@@ -8,6 +8,7 @@
 mod c;
 mod fence;
 mod ground;
+mod home;
 mod instance;
 mod lab;
 mod process;
@@ -20,11 +21,12 @@ mod servers;
 pub use c::{CheckedBy, program};
 pub use fence::Fence;
 pub use ground::{Family, Ground, Namespace, Place};
+pub use home::{Dialler, Home};
 pub use instance::{Instance, cgroup_file_system};
 pub use lab::{Dialled, Lab};
 pub use process::{Lines, Process, kill, patiently, python, system_python};
 pub use programs::Programs;
-pub use proxies::{Proxies, Proxy, free_port};
+pub use proxies::{Proxies, Proxy, free_port, listens};
 pub use report::Report;
 pub use run::{Finished, Running, Waylay};
 pub use servers::{
