@@ -51,7 +51,7 @@ pub struct Decision {
 /// };
 /// let policy = Policy::new(vec![log], vec![], vec![all])?;
 ///
-/// let curl = Process { pid: 42, start_time_ns: 0, uid: 1000, exe: FileId::default(), cgroup: 1, service: None };
+/// let curl = Process { pid: 42, uid: 1000, cgroup: 1, ..Process::default() };
 /// let leg = Leg { protocol: Protocol::Tcp, local: None, remote: "192.0.2.1:443".parse()?, caller: curl };
 ///
 /// // The service is absent and fails closed.
@@ -80,7 +80,7 @@ fn judge(policy: &Policy, leg: &Leg, records: &Records, world: &World, trace: &m
     let dialled_by = leg.caller.service.and_then(|service| policy.up_to(service));
     let from_service = dialled_by.is_some();
     let chain = effective_chain(leg, records, dialled_by, trace);
-    let facts = Facts::new(leg, &chain);
+    let facts = Facts::new(leg, &chain, &world.cgroups);
     let choice = Chooser { policy, leg, chain: &chain, facts: &facts, world }.choose(trace);
     let flags = Flags { redirected: choice.redirects(), proxied: from_service || !chain.hops().is_empty() };
     if let Some(refusal) = authorise(policy, &facts, flags, trace) {

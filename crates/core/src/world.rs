@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::ids::ServiceId;
 use crate::model::Errno;
+use crate::process::Cgroups;
 
 /// Everything outside policy, leg and chain that a decision depends on.
 ///
@@ -23,6 +24,8 @@ pub struct World {
     pub availability: BTreeMap<ServiceId, Availability>,
     /// Whether another flow can be taken on.
     pub room: Room,
+    /// Which cgroup is below which.
+    pub cgroups: Cgroups,
 }
 
 impl World {

@@ -293,6 +293,7 @@ impl Engine for EbpfEngine {
     type Error = EbpfError;
 
     fn install(&mut self, installation: &Installation) -> Result<(), EbpfError> {
+        let tables = encode(&installation.tables, &installation.endpoints)?;
         self.free_slots()?;
         let mut slots = self.slots.get();
         slots.take_over(installation.tables.slots())?;
@@ -306,7 +307,6 @@ impl Engine for EbpfEngine {
                 self.write("service_alive", u32::from(service.slot).as_bytes(), DEAD.as_bytes())?;
             }
         }
-        let tables = encode(&installation.tables, &installation.endpoints);
         let inner = tables_map(&tables).map_err(|source| EbpfError::Map { map: "tables", source })?;
         let fd = inner.as_fd().as_raw_fd();
         self.write("tables", &0_u32.to_ne_bytes(), &fd.to_ne_bytes())?;

@@ -82,8 +82,10 @@ fn refuse_inherited_sockets() -> Result<(), RunError> {
 /// Each service of a run has one filter: all of its transports.
 fn policy(spec: &RunSpec) -> Result<Policy, PolicyError> {
     let ids = (1..).zip(&spec.services);
-    let takes =
-        |transports: Transports| Conditions { protocol: transports.condition(), ..Conditions::default() };
+    let takes = |transports: Transports| Conditions {
+        protocol: transports.condition().map(Into::into),
+        ..Conditions::default()
+    };
     let services = ids.clone().map(|(id, service)| Service {
         id: ServiceId(id),
         name: service.name.clone(),
