@@ -45,13 +45,16 @@ pub(crate) fn attached_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io:
     Ok(Attached { ids, flags: query.attach_flags })
 }
 
-/// Whether the kernel takes a program of a cgroup for a hook of its security modules. One that lets everything pass is
-/// loaded and dropped.
-pub(crate) fn takes_programs_for(hook: &CStr) -> bool {
+/// Whether the kernel takes a program of a cgroup for a hook of its security modules (bpf(2), `BPF_PROG_LOAD`). One that
+/// lets everything pass is loaded and dropped.
+pub(crate) fn try_program_for(hook: &CStr) -> io::Result<()> {
     const RETURN_ONE: [libbpf_sys::bpf_insn; 2] = [instruction(0xb7, 1), instruction(0x95, 0)];
     // SAFETY: the name ends with a zero and outlives the call.
     let id = unsafe { libbpf_sys::libbpf_find_vmlinux_btf_id(hook.as_ptr(), libbpf_sys::BPF_LSM_CGROUP) };
-    let Ok(attach_btf_id) = u32::try_from(id) else { return false };
+    if id < 0 {
+        return Err(io::Error::from_raw_os_error(id.wrapping_neg()));
+    }
+    let attach_btf_id = id.cast_unsigned();
     let mut options = libbpf_sys::bpf_prog_load_opts {
         sz: size_of::<libbpf_sys::bpf_prog_load_opts>() as _,
         expected_attach_type: libbpf_sys::BPF_LSM_CGROUP,
@@ -70,11 +73,11 @@ pub(crate) fn takes_programs_for(hook: &CStr) -> bool {
         )
     };
     if program < 0 {
-        return false;
+        return Err(io::Error::from_raw_os_error(-program));
     }
     // SAFETY: the descriptor is new, and nobody else has it.
     drop(unsafe { OwnedFd::from_raw_fd(program) });
-    true
+    Ok(())
 }
 
 /// One that names register 0 only.
