@@ -152,7 +152,7 @@ impl EbpfEngine {
     /// # Errors
     /// [`EbpfError::Map`].
     pub fn flow_sweeper(&mut self) -> Result<FlowSweeper, EbpfError> {
-        FlowSweeper::new(&mut self.loaded)
+        FlowSweeper::new(&mut self.loaded, &self.scope.cgroup)
     }
 
     /// The refusals the programs report; it can go to another thread.

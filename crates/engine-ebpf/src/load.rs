@@ -1,6 +1,6 @@
 //! From the object file to programs in the kernel.
 
-use std::{fs, os::fd::BorrowedFd, path::Path};
+use std::{fs, os::fd::BorrowedFd};
 
 use libbpf_rs::{
     Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramMut,
@@ -9,7 +9,7 @@ use rustix::rand::GetRandomFlags;
 use waylay_abi as abi;
 use zerocopy::IntoBytes;
 
-use crate::{error::EbpfError, families, registry, scope::Scope, sys};
+use crate::{admitted, error::EbpfError, families, registry, scope::Scope, sys};
 
 /// The compiled programs, with their type information.
 pub const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/waylay.bpf.o"));
@@ -50,7 +50,7 @@ impl Loaded {
     pub(crate) fn new(scope: &Scope) -> Result<Self, EbpfError> {
         quiet_libbpf();
         let netns = sys::netns_cookie().map_err(EbpfError::Namespace)?;
-        let loaded = Self { object: load(&scope.pin_root)?, netns };
+        let loaded = Self { object: load(scope)?, netns };
         loaded.write_config(scope)?;
         loaded.write_key(scope.instance)?;
         loaded.write_empty_flow()?;
@@ -129,21 +129,25 @@ pub(crate) fn quiet_libbpf() {
     }
 }
 
-fn load(pin_root: &Path) -> Result<Object, EbpfError> {
-    match load_with(pin_root, families::has_the_hook()) {
+fn load(scope: &Scope) -> Result<Object, EbpfError> {
+    match load_with(scope, families::has_the_hook()) {
         // It is nothing that a run could not do without: a filter stands in for it.
-        Err(_) if families::has_the_hook() => load_with(pin_root, false),
+        Err(_) if families::has_the_hook() => load_with(scope, false),
         loaded => loaded,
     }
 }
 
-fn load_with(pin_root: &Path, every_family: bool) -> Result<Object, EbpfError> {
+fn load_with(scope: &Scope, every_family: bool) -> Result<Object, EbpfError> {
     let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(EbpfError::of_load)?;
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
         if registry::SHARED.contains(&name.as_str()) {
-            let path = registry::pin_path(pin_root, &name);
+            let path = registry::pin_path(&scope.pin_root, &name);
             map.set_pin_path(&path).map_err(|source| EbpfError::Pin { path: path.clone(), source })?;
+        }
+        if let Some(map_name) = admitted::MAPS.into_iter().find(|known| *known == name) {
+            let sized = map.set_max_entries(scope.limits.cgroups);
+            sized.map_err(|source| EbpfError::Map { map: map_name, source })?;
         }
     }
     ask_about_every_family(&mut open, every_family);

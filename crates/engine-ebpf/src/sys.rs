@@ -1,7 +1,7 @@
 //! Questions to the kernel that no safe library asks.
 #![expect(
     unsafe_code,
-    reason = "getsockopt(SO_NETNS_COOKIE), lsm_list_modules(2), bpf(BPF_PROG_LOAD), bpf(BPF_PROG_QUERY, BPF_MAP_LOOKUP_BATCH, BPF_OBJ_GET_INFO_BY_FD), the verifier's log"
+    reason = "getsockopt(SO_NETNS_COOKIE), open_by_handle_at(2), lsm_list_modules(2), bpf(BPF_PROG_LOAD), bpf(BPF_PROG_QUERY, BPF_MAP_LOOKUP_BATCH, BPF_OBJ_GET_INFO_BY_FD), the verifier's log"
 )]
 
 use std::{
@@ -104,6 +104,30 @@ pub(crate) fn bpf_is_a_security_module() -> Option<bool> {
     let count = unsafe { libc::syscall(LSM_LIST_MODULES, modules.as_mut_ptr(), &raw mut size, 0) };
     let count = usize::try_from(count).ok()?;
     Some(modules.iter().take(count).any(|module| *module == LSM_ID_BPF))
+}
+
+/// Whether there is no cgroup of that number on the file system to which a file belongs (open_by_handle_at(2)). What
+/// cannot be told counts as being there.
+pub(crate) fn is_no_cgroup(file: BorrowedFd<'_>, id: u64) -> bool {
+    /// `FILEID_KERNFS`, linux/exportfs.h.
+    const KERNFS: i32 = 0xfe;
+    #[repr(C)]
+    struct Handle {
+        head: libc::file_handle,
+        id: [u8; 8],
+    }
+    let head = libc::file_handle { handle_bytes: 8, handle_type: KERNFS, f_handle: [] };
+    let mut handle = Handle { head, id: id.to_ne_bytes() };
+    // SAFETY: the kernel reads the handle's head and the eight bytes after it, which it says it has and which outlive the call.
+    let opened = unsafe {
+        libc::open_by_handle_at(file.as_raw_fd(), (&raw mut handle).cast(), libc::O_PATH | libc::O_CLOEXEC)
+    };
+    if opened < 0 {
+        return io::Error::last_os_error().raw_os_error() == Some(libc::ESTALE);
+    }
+    // SAFETY: the descriptor is new, and nobody else has it.
+    drop(unsafe { OwnedFd::from_raw_fd(opened) });
+    false
 }
 
 /// What the kernel says of a program that is loaded.
