@@ -28,7 +28,7 @@ Examples:
 
 /// See and steer what programs do on the network.
 ///
-/// waylay sends the TCP connections of programs through local services, one after the other. The kernel
+/// waylay sends what programs say on the network, by TCP and UDP, through local services, one after the other. The kernel
 /// remembers which services a connection has had, so that nothing loops.
 #[derive(Debug, Parser)]
 #[command(name = "waylay", version, max_term_width = 100, disable_help_subcommand = true)]
@@ -43,7 +43,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a command with its TCP connections redirected through services
+    /// Run a command with its connections and its datagrams redirected through services
     Run(RunArgs),
     /// Say what this machine offers, who else is hooked in, and what runs have left
     Doctor(DoctorArgs),
