@@ -17,7 +17,7 @@ fn inbound() -> (DatagramSocket, u16) {
 }
 
 fn outgoing(bytes: &[u8], to: SocketAddr) -> Outgoing<'_> {
-    Outgoing { bytes, to: Some(to), from: None }
+    Outgoing { bytes, to: Some(to), from: None, header: Header::default() }
 }
 
 fn token(last: u8, port: u16) -> SocketAddr {
@@ -70,7 +70,7 @@ fn datagrams_of_any_size_and_number_arrive_as_they_were_sent() {
         sizes.iter().enumerate().map(|(index, size)| vec![index as u8; *size]).collect();
     let datagrams: Vec<_> = contents.iter().map(|bytes| outgoing(bytes, token(1, port))).collect();
     let mut sent = Vec::new();
-    send(&client, &datagrams, |index, outcome| {
+    send(&client, &datagrams, Header::default(), |index, outcome| {
         outcome.unwrap();
         sent.push(index);
     });
@@ -91,7 +91,7 @@ fn a_run_of_datagrams_is_several_to_an_ordinary_socket() {
     let bytes = [7; 100];
     let datagrams = vec![outgoing(&bytes, server.local_addr().unwrap()); 100];
     let mut sent = 0;
-    send(&client, &datagrams, |_, outcome| sent += usize::from(outcome.is_ok()));
+    send(&client, &datagrams, Header::default(), |_, outcome| sent += usize::from(outcome.is_ok()));
     assert_eq!(sent, 100);
     for _ in 0..100 {
         assert_eq!(server.recv(&mut [0; 1000]).unwrap(), 100);
@@ -105,7 +105,7 @@ fn one_that_cannot_be_sent_keeps_no_other_back() {
     let (small, large) = ([1; 10], vec![2; 65_508]);
     let datagrams = [outgoing(&small, to), outgoing(&large, to), outgoing(&small, to), outgoing(&small, to)];
     let mut outcomes = Vec::new();
-    send(&client, &datagrams, |index, outcome| {
+    send(&client, &datagrams, Header::default(), |index, outcome| {
         outcomes.push((index, outcome.err().and_then(|error| error.raw_os_error())));
     });
     assert_eq!(outcomes, [(0, None), (1, Some(libc::EMSGSIZE)), (2, None), (3, None)]);
@@ -117,7 +117,7 @@ fn what_is_not_accepted_is_reported_with_its_destination() {
         let nobody = bind(address).local_addr().unwrap();
         let socket: UdpSocket = datagram_socket(Domain::for_address(nobody)).unwrap().into();
         assert!(take_unreachable(&socket).is_none());
-        send(&socket, &[outgoing(b"x", nobody)], |_, sent| sent.unwrap());
+        send(&socket, &[outgoing(b"x", nobody)], Header::default(), |_, sent| sent.unwrap());
         let error = take_unreachable(&socket).unwrap();
         assert_eq!(error.destination, Some(nobody));
         assert_eq!(error.error.raw_os_error(), Some(libc::ECONNREFUSED));
