@@ -1,7 +1,6 @@
 //! What the documentation says is so: its reference is the one that reading goes by, and its examples hold.
 //!
 //! `WAYLAY_BLESS=1` writes the reference anew.
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::{
     env, fs,
