@@ -207,6 +207,15 @@ struct {
 	__type(value, struct wl_address);
 } callers SEC(".maps");
 
+/* By socket and destination: the token for which an adopted service took that. It
+ * is told of answers as if they came from there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, WL_MAX_CALLERS);
+	__type(key, struct wl_destination);
+	__type(value, struct wl_address);
+} asked_by_token SEC(".maps");
+
 /* For servers in the scope: which application a service's own address stands for. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -334,6 +343,7 @@ __u64 sweep; /* the number of the next */
 __u64 live_flows;
 __u64 live_datagram_flows;
 __u64 last_token;
+__u64 tokens_asked; /* whether there is anything in `asked_by_token` */
 __u64 first_age; /* where to look next for a datagram flow to drop */
 __u64 next_age;
 
