@@ -88,6 +88,8 @@ Examples:
       With sockets that nothing can inspect.
   sudo waylay run --through log --through adopt:127.0.0.1:5000='haproxy -db -f x.cfg' -- ./build.sh
       A proxy as it is, after a service that reports; docs/adopt has configurations.
+  sudo waylay run --policy policy.toml -- ./build.sh
+      With services, order and filters from a file; waylay check says what is wrong with it.
   sudo waylay run -o json --log connections.json -- wget -q http://example.test/
       One JSON object a line, in a file only you can read.
   sudo waylay run --through log --through log --forget log -- curl http://example.test/
@@ -121,6 +123,10 @@ pub(crate) struct RunArgs {
     /// NAME= in front of any of them calls the service NAME in reports and chains
     #[arg(long, value_name = "SPEC", value_parser = Spec::parse)]
     pub(crate) through: Vec<Spec>,
+    /// The policy that says which services there are and what is redirected to them, in place of --through; docs/policy.md
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    #[arg(conflicts_with_all = ["through", "forget", "on_failure", "unredirectable", "other_namespaces"])]
+    pub(crate) policy: Option<PathBuf>,
     /// What `scan` looks for, in bytes; repeat it for several [default: the EICAR test string]
     ///
     /// @FILE reads one pattern a line, as the bytes are; blank lines do not count.

@@ -177,6 +177,9 @@ pub enum Problem {
         /// The earlier filter.
         by: String,
     },
+    /// A service that takes none of what a filter redirects to it.
+    #[error("the service {0:?} takes nothing of what this filter redirects to it")]
+    NotTaken(String),
     /// A service that no filter redirects to.
     #[error("nothing is redirected to the service {0:?}")]
     UnusedService(String),
@@ -211,6 +214,7 @@ impl Problem {
         match self {
             Self::NeverMatches(_)
             | Self::Shadowed { .. }
+            | Self::NotTaken(_)
             | Self::UnusedService(_)
             | Self::Nobody { .. }
             | Self::LongCommand { .. } => Severity::Warning,

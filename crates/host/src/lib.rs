@@ -43,7 +43,7 @@ pub mod user;
 pub use error::RunError;
 pub use resident::{Found, KnownBy, KnownByError, ResidentError};
 pub use run::run;
-pub use spec::{Adoption, Ended, Observer, RunSpec, ServiceSpec, Step, Transports};
+pub use spec::{Adoption, Ended, Observer, RunSpec, ServiceSpec, Step, Transports, chain_policy};
 #[cfg(fuzzing)]
 pub use strange::{files, routes as route_messages, sockets as socket_messages};
 pub use waylay_engine::LocalName;

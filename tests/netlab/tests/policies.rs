@@ -1,12 +1,12 @@
-//! `waylay check` and `waylay filter test`, as somebody without a privilege types them.
+//! `waylay check` and `waylay filter test`, as somebody without a privilege types them; and `waylay run` by a policy's file.
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{fs, io::Write, net::Ipv4Addr, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use waylay_netlab::{Finished, Waylay};
+use waylay_netlab::{Finished, Ground, TcpServer, Waylay, python};
 
 /// Of the user `nobody`.
 const NOBODY: &str = "65534";
@@ -187,4 +187,107 @@ fn what_makes_no_sense_is_refused_with_a_hint() {
     let finished = test(&["--to", "192.0.2.1:80", "--user", "no-such-user"]);
     assert!(finished.stderr.contains("there is no user \"no-such-user\" on this host"), "{finished:?}");
     assert_eq!(test(&["--to", "example.test:80"]).code(), 2);
+}
+
+mod run {
+    use super::*;
+
+    /// Dials each port that is named, and says what came of it.
+    const DIAL: &str = "
+import errno, socket, sys
+for port in map(int, sys.argv[1:]):
+    try:
+        with socket.create_connection(('127.0.0.1', port)) as connection:
+            print(port, connection.makefile().read())
+    except OSError as error:
+        print(port, errno.errorcode[error.errno])
+";
+
+    fn greeter() -> TcpServer {
+        TcpServer::start(Ipv4Addr::LOCALHOST.into(), |mut stream| stream.write_all(b"hello"))
+    }
+
+    fn run(policy: &str, watched: &[&str]) -> Finished {
+        let folder = folder(policy);
+        let file = folder.path().join("policy.toml");
+        let waylay = Ground::loopback().waylay().reporting();
+        waylay.args(["--policy".as_ref(), file.as_os_str()]).watch(watched)
+    }
+
+    #[test]
+    fn leads_each_connection_as_the_filters_say_and_in_the_solved_order() {
+        let [both, one, none, refused] = [greeter(), greeter(), greeter(), greeter()];
+        let [both, one, none, refused] =
+            [both, one, none, refused].map(|server| (server.address().port(), server));
+        let policy = format!(
+            r#"
+[service.late]
+run = "log"
+
+[service.early]
+run = "log"
+before = "late"
+
+[sublayer.mine]
+
+[[filter]]
+action = "redirect"
+service = "late"
+if.port = [{both}, {one}]
+
+[[filter]]
+action = "redirect"
+service = "early"
+if.protocol = "tcp"
+if.port = {both}
+
+[[filter]]
+name = "shut"
+action = "block"
+errno = "EHOSTUNREACH"
+sublayer = "mine"
+if.port = {refused}
+"#,
+            both = both.0,
+            one = one.0,
+            refused = refused.0
+        );
+        let ports = [both.0, one.0, none.0, refused.0].map(|port| port.to_string());
+        let dial = [&[python(), "-c", DIAL][..], &ports.each_ref().map(String::as_str)].concat();
+        let finished = run(&policy, &dial).well();
+        let wanted =
+            format!("{} hello\n{} hello\n{} hello\n{} EHOSTUNREACH\n", both.0, one.0, none.0, refused.0);
+        assert_eq!(finished.stdout, wanted, "{finished:?}");
+        let chain = |port, service: &str| {
+            let reports = finished.reports_of(service);
+            let report = reports.into_iter().find(|report| report.original_destination.port() == port);
+            report.map(|report| report.chain)
+        };
+        assert_eq!(chain(both.0, "early"), Some(vec!["early".into()]));
+        assert_eq!(chain(both.0, "late"), Some(vec!["early".into(), "late".into()]));
+        assert_eq!(chain(one.0, "late"), Some(vec!["late".into()]));
+        assert_eq!(finished.reports().len(), 3, "{finished:?}");
+        assert!(finished.stderr.contains("filter \"shut\" ("), "{finished:?}");
+    }
+
+    #[test]
+    fn begins_nothing_by_a_policy_that_is_wrong() {
+        let finished = run("[service.log]\nrun = \"lag\"\n", &["touch", "ran"]);
+        assert_eq!(finished.code(), 2);
+        assert!(finished.stderr.contains("error: \"lag\" is none of log, scan"), "{finished:?}");
+        assert!(finished.stderr.contains("did you mean \"log\"?"), "{finished:?}");
+        assert!(!finished.directory().join("ran").exists());
+    }
+
+    #[test]
+    fn says_in_the_words_of_the_policy_what_would_let_pass() {
+        let policy = "[service.log]\nrun = \"log\"\n\n[[filter]]\naction = \"redirect\"\nservice = \"log\"\n";
+        let udp_lite =
+            "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDPLITE)";
+        let finished = run(policy, &[python(), "-c", udp_lite]);
+        assert_ne!(finished.code(), 0);
+        assert!(finished.stderr.contains("(unredirectable = \"permit\" in the policy"), "{finished:?}");
+        let finished = run(&format!("unredirectable = \"permit\"\n{policy}"), &[python(), "-c", udp_lite]);
+        assert!(!finished.stderr.contains("EACCES"), "{finished:?}");
+    }
 }
