@@ -164,11 +164,11 @@ fn adoption(service: &Service) -> Option<&Adoption> {
     }
 }
 
-fn shell_command(command: &str) -> Vec<OsString> {
+pub(crate) fn shell_command(command: &str) -> Vec<OsString> {
     vec!["/bin/sh".into(), "-c".into(), format!("exec {command}").into()]
 }
 
-fn builtin_command(builtin: Builtin, forgets: bool, name: &str) -> Vec<OsString> {
+pub(crate) fn builtin_command(builtin: Builtin, forgets: bool, name: &str) -> Vec<OsString> {
     let mut command: Vec<OsString> =
         [SERVE_SUBCOMMAND, builtin.name(), "--name", name].into_iter().map(OsString::from).collect();
     if forgets {

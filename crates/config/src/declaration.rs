@@ -80,10 +80,12 @@ pub enum AdoptedIdentity {
         /// The command.
         command: String,
     },
-    /// Those in a cgroup.
-    Cgroup(Located<CgroupName>),
-    /// Those that run an executable.
-    Exe(Located<ExePattern>),
+    /// Those of a systemd unit.
+    Unit(Located<UnitName>),
+    /// Those in a cgroup, by its path below the root of the hierarchy.
+    Cgroup(Located<String>),
+    /// Those that run an executable, by its path.
+    Exe(Located<String>),
     /// Those of a user.
     User(Located<Account>),
 }

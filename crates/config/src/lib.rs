@@ -35,13 +35,15 @@ pub mod problem;
 pub mod read;
 mod render;
 pub mod source;
+#[cfg(any(test, fuzzing))]
+pub mod strange;
 mod subset;
 mod values;
 
 pub use declaration::Declarations;
 
 pub use lint::{lint, strangers};
-pub use lower::{Lowered, Origins, lower};
+pub use lower::{FileNames, Lowered, Origins, lower};
 pub use names::Names;
 pub use problem::{Diagnostic, Problem, Severity};
 pub use read::read;

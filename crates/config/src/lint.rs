@@ -29,19 +29,21 @@ fn strangers_of(process: &ProcessDeclarations, names: &dyn Names) -> Vec<Diagnos
         if let Account::Named(name) = &account.value
             && names.user(name).is_none()
         {
-            found.push(nobody("user", name, NOBODY).at(&account.span));
+            found.push(Problem::Nobody { what: "user", name: name.clone() }.at(&account.span));
         }
     }
     for account in process.group.iter().flat_map(|groups| &groups.value) {
         if let Account::Named(name) = &account.value
             && names.group(name).is_none()
         {
-            found.push(nobody("group", name, NOBODY).at(&account.span));
+            found.push(Problem::Nobody { what: "group", name: name.clone() }.at(&account.span));
         }
     }
     for exe in process.exe.iter().flat_map(|executables| &executables.value) {
-        if names.executables(&exe.value).is_empty() {
-            found.push(nobody("executable", exe.value.as_str(), NOBODY_YET).at(&exe.span));
+        // A pattern may cover the whole file system.
+        if !exe.value.has_wildcards() && names.executables(&exe.value).is_empty() {
+            let name = exe.value.as_str().to_owned();
+            found.push(Problem::NobodyYet { what: "executable", name }.at(&exe.span));
         }
     }
     for cgroup in process.cgroup.iter().flat_map(|cgroups| &cgroups.value) {
@@ -51,17 +53,10 @@ fn strangers_of(process: &ProcessDeclarations, names: &dyn Names) -> Vec<Diagnos
             CgroupName::Container(id) => ("container", id.as_str(), !names.container(id).is_empty()),
         };
         if !is_there {
-            found.push(nobody(what, name, NOBODY_YET).at(&cgroup.span));
+            found.push(Problem::NobodyYet { what, name: name.to_owned() }.at(&cgroup.span));
         }
     }
     found
-}
-
-const NOBODY: &str = "the condition covers nobody";
-const NOBODY_YET: &str = "the condition covers nobody until there is";
-
-fn nobody(what: &'static str, name: &str, effect: &'static str) -> Problem {
-    Problem::Nobody { what, name: name.to_owned(), effect }
 }
 
 /// Filters that never decide and services that nothing leads to.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use waylay_core::{
-    Action, AuthRule, Conditions, Filter, FilterId, FlagConditions, Layer, OneOf, OrderError, Policy,
-    PolicyError, ProcessConditions, Service, ServiceId, Sublayer, SublayerId,
+    Action, AuthRule, Conditions, Filter, FilterId, FlagConditions, Layer, Naming, OneOf, OrderError, Policy,
+    PolicyError, ProcessConditions, Protocol, Service, ServiceId, Sublayer, SublayerId, solve,
 };
 
 use crate::declaration::{
@@ -50,7 +50,29 @@ impl Origins {
     }
 }
 
-/// The policy that is declared; nothing if it does not hold together, and then the diagnostics say why.
+/// What things are called in files.
+pub struct FileNames<'a> {
+    /// The policy.
+    pub lowered: &'a Lowered,
+    /// The files.
+    pub sources: &'a Sources,
+}
+
+impl Naming for FileNames<'_> {
+    fn service(&self, id: ServiceId) -> String {
+        Naming::service(&self.lowered.policy, id)
+    }
+
+    fn sublayer(&self, id: SublayerId) -> String {
+        Naming::sublayer(&self.lowered.policy, id)
+    }
+
+    fn filter(&self, id: FilterId) -> String {
+        self.lowered.origins.describe(id, self.sources)
+    }
+}
+
+/// The policy that is declared, its services with ids in their solved order; nothing if it does not hold together, and then the diagnostics say why.
 #[must_use]
 pub fn lower(
     declarations: &Declarations,
@@ -59,7 +81,7 @@ pub fn lower(
 ) -> Option<Lowered> {
     let services = services(declarations, diagnostics);
     let sublayers = sublayers(declarations);
-    let lowering = Lowering { declarations, names };
+    let lowering = Lowering { declarations, services: &services, names };
     let ids = (1..).map(FilterId);
     let filters: Vec<Filter> = ids
         .zip(&declarations.filters)
@@ -95,15 +117,21 @@ fn services(declarations: &Declarations, diagnostics: &mut Vec<Diagnostic>) -> V
         }
     }
     let texts = |names: &[Located<String>]| names.iter().map(|name| name.value.clone()).collect();
-    let declared = (1..).map(ServiceId).zip(&declarations.services);
-    let service = |(id, service): (ServiceId, &crate::declaration::ServiceDeclaration)| Service {
-        id,
-        name: service.name.value.clone(),
-        before: texts(&service.before),
-        after: texts(&service.after),
-        on_failure: service.on_failure,
-    };
-    declared.map(service).collect()
+    let mut services: Vec<Service> = declarations
+        .services
+        .iter()
+        .map(|service| Service {
+            id: ServiceId(0),
+            name: service.name.value.clone(),
+            before: texts(&service.before),
+            after: texts(&service.after),
+            on_failure: service.on_failure,
+        })
+        .collect();
+    // Where there is no order the policy says so, and the ids do not matter.
+    let order = solve(&services).unwrap_or_else(|_no_order| (0..services.len()).collect());
+    (1..).map(ServiceId).zip(order).for_each(|(id, index)| services[index].id = id);
+    services
 }
 
 fn sublayers(declarations: &Declarations) -> Vec<Sublayer> {
@@ -140,6 +168,7 @@ fn refused(error: PolicyError, declarations: &Declarations) -> Diagnostic {
 
 struct Lowering<'a> {
     declarations: &'a Declarations,
+    services: &'a [Service],
     names: &'a dyn Names,
 }
 
@@ -150,18 +179,42 @@ impl Lowering<'_> {
         filter: &FilterDeclaration,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Option<Filter> {
-        let conditions = self.conditions(filter, diagnostics);
+        let mut conditions = self.conditions(filter, diagnostics);
         let layer = self.layer(&filter.layer, diagnostics)?;
+        if let LayerDeclaration::Redirect { service } = &filter.layer {
+            conditions.protocol = self.taken(conditions.protocol, service, diagnostics);
+        }
         Some(Filter { id, weight: filter.weight, conditions, layer })
+    }
+
+    /// Of the protocols that a filter asks for those that the service takes: what it does not take goes past it.
+    fn taken(
+        &self,
+        asked: Option<OneOf<Protocol>>,
+        service: &Located<String>,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Option<OneOf<Protocol>> {
+        let declared =
+            self.declarations.services.iter().find(|declared| declared.name.value == service.value)?;
+        let wanted =
+            |protocol: &Protocol| asked.as_ref().is_none_or(|asked| asked.holds(|it| it == protocol));
+        let all = [Protocol::Tcp, Protocol::Udp];
+        let taken =
+            all.into_iter().filter(|protocol| declared.transports.contains(protocol) && wanted(protocol));
+        let taken: Vec<Protocol> = taken.collect();
+        if taken.is_empty() && all.iter().any(wanted) {
+            let help = "say with `protocol` at the service what it takes".to_owned();
+            diagnostics.push(Problem::NotTaken(service.value.clone()).at(&service.span).help(help));
+        }
+        (taken.len() < all.len()).then(|| OneOf::these(taken))
     }
 
     fn layer(&self, layer: &LayerDeclaration, diagnostics: &mut Vec<Diagnostic>) -> Option<Layer> {
         match layer {
             LayerDeclaration::Redirect { service } => {
-                let names: Vec<&str> =
-                    self.declarations.services.iter().map(|it| it.name.value.as_str()).collect();
+                let names: Vec<&str> = self.services.iter().map(|known| known.name.as_str()).collect();
                 let index = position("service", service, &names, diagnostics)?;
-                Some(Layer::Redirect { service: ServiceId(index) })
+                Some(Layer::Redirect { service: self.services[index].id })
             }
             LayerDeclaration::Auth { sublayer, action, redirected, proxied } => {
                 let names: Vec<&str> =
@@ -173,7 +226,8 @@ impl Lowering<'_> {
                     ActionDeclaration::Block(right, errno) => Action::Block { right, errno },
                     ActionDeclaration::Continue => Action::Continue,
                 };
-                Some(Layer::Auth(AuthRule { sublayer: SublayerId(index), flags, action }))
+                let sublayer = SublayerId(u32::try_from(index + 1).ok()?);
+                Some(Layer::Auth(AuthRule { sublayer, flags, action }))
             }
         }
     }
@@ -244,20 +298,20 @@ fn resolve<N, T>(
     Some(Located { value: values, span: list.span })
 }
 
-/// The place of a name in a list of them, from 1 on.
+/// The place of a name in a list of them.
 fn position(
     what: &'static str,
     name: &Located<String>,
     names: &[&str],
     diagnostics: &mut Vec<Diagnostic>,
-) -> Option<u32> {
+) -> Option<usize> {
     let index = names.iter().position(|known| *known == name.value);
     if index.is_none() {
         let problem = Problem::Unknown { what, name: name.value.clone() };
         let help = did_you_mean(&name.value, names.iter().copied());
         diagnostics.push(problem.at(&name.span).help(help));
     }
-    u32::try_from(index? + 1).ok()
+    index
 }
 
 /// What is wanted of a fact and what is excluded, as the one condition that a filter has on it.

@@ -26,6 +26,8 @@ pub enum Severity {
     Error,
     /// It can, and is probably not what was meant.
     Warning,
+    /// It can, and may well be meant.
+    Note,
 }
 
 /// What is wrong.
@@ -128,8 +130,13 @@ pub enum Problem {
     #[error("{0:?} is no container's id")]
     Container(String),
     /// A name that has something in it that names have not.
-    #[error("{0:?} is no name: letters, digits, '-', '_' and '.', at most 31")]
-    Name(String),
+    #[error("{name:?} is no name: letters, digits, '-', '_' and '.', at most {longest}")]
+    Name {
+        /// The name.
+        name: String,
+        /// How many characters it may have.
+        longest: usize,
+    },
     /// Not an error number's name.
     #[error("{0:?} is no error number that a filter can give")]
     Errno(String),
@@ -170,18 +177,27 @@ pub enum Problem {
         /// The earlier filter.
         by: String,
     },
+    /// A service that takes none of what a filter redirects to it.
+    #[error("the service {0:?} takes nothing of what this filter redirects to it")]
+    NotTaken(String),
     /// A service that no filter redirects to.
     #[error("nothing is redirected to the service {0:?}")]
     UnusedService(String),
     /// A name that nobody has on this host.
-    #[error("this host has no {what} {name:?}: {effect}")]
+    #[error("this host has no {what} {name:?}: the condition covers nobody")]
     Nobody {
         /// What it would be.
         what: &'static str,
         /// The name.
         name: String,
-        /// What follows.
-        effect: &'static str,
+    },
+    /// A name that nobody has on this host, and that comes and goes.
+    #[error("this host has no {what} {name:?}: the condition covers nobody until there is")]
+    NobodyYet {
+        /// What it would be.
+        what: &'static str,
+        /// The name.
+        name: String,
     },
     /// Longer than the kernel keeps.
     #[error("the kernel keeps 15 bytes of a command name: this one is matched as {kept:?}")]
@@ -198,9 +214,11 @@ impl Problem {
         match self {
             Self::NeverMatches(_)
             | Self::Shadowed { .. }
+            | Self::NotTaken(_)
             | Self::UnusedService(_)
             | Self::Nobody { .. }
             | Self::LongCommand { .. } => Severity::Warning,
+            Self::NobodyYet { .. } => Severity::Note,
             Self::Syntax(_)
             | Self::UnknownKey { .. }
             | Self::MissingKey { .. }
@@ -219,7 +237,7 @@ impl Problem {
             | Self::Pattern { .. }
             | Self::Unit(_)
             | Self::Container(_)
-            | Self::Name(_)
+            | Self::Name { .. }
             | Self::Errno(_)
             | Self::Duplicate { .. }
             | Self::Unknown { .. }
@@ -262,6 +280,7 @@ impl fmt::Display for Severity {
         f.write_str(match self {
             Self::Error => "error",
             Self::Warning => "warning",
+            Self::Note => "note",
         })
     }
 }

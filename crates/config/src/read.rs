@@ -14,7 +14,7 @@ use crate::declaration::{Declarations, SublayerDeclaration};
 use crate::keys::{FILTER, SERVICE, SUBLAYER, TOP, TableKind};
 use crate::problem::{Diagnostic, Problem};
 use crate::source::{Located, Sources, Span};
-use crate::values;
+use crate::values::{self, LONGEST_NAME, LONGEST_SERVICE};
 use table::{Problems, Table, number, word, wrong_type};
 
 const ANSWERS: &[&str] = &["block", "permit"];
@@ -59,10 +59,10 @@ fn read_file(top: &Table<'_>, source: u32, into: &mut Declarations, problems: &m
     {
         into.other_namespaces = Some(answer);
     }
-    for (name, table) in named_tables(top, "service", SERVICE, source, problems) {
+    for (name, table) in named_tables(top, ("service", LONGEST_SERVICE), SERVICE, source, problems) {
         into.services.extend(service::read(name, &table, problems));
     }
-    for (name, table) in named_tables(top, "sublayer", SUBLAYER, source, problems) {
+    for (name, table) in named_tables(top, ("sublayer", LONGEST_NAME), SUBLAYER, source, problems) {
         let weight = table.one("weight", problems, |value| number(value, u16::MAX.into()));
         let weight = weight.and_then(|weight| u16::try_from(weight).ok()).unwrap_or(0);
         into.sublayers.push(SublayerDeclaration { name, weight });
@@ -89,10 +89,10 @@ fn switch<T: Copy>(
     Some(Located { value, span })
 }
 
-/// The tables below `[key.NAME]`, as they come in the file.
+/// The tables below `[key.NAME]`, as they come in the file, with names up to a length.
 fn named_tables<'a>(
     top: &Table<'a>,
-    key: &str,
+    (key, longest): (&str, usize),
     kind: TableKind,
     source: u32,
     problems: &mut Problems,
@@ -105,7 +105,7 @@ fn named_tables<'a>(
     let mut found = Vec::new();
     for (name, entry) in entries {
         let span = Span::new(source, name.span());
-        if let Err(problem) = values::name(name.get_ref()) {
+        if let Err(problem) = values::name(name.get_ref(), longest) {
             problems.push(problem.at(&span));
         }
         let name = Located { value: name.get_ref().to_string(), span };

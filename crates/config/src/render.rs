@@ -31,6 +31,7 @@ fn report<'a>(diagnostic: &'a Diagnostic, sources: &'a Sources) -> [Group<'a>; 1
     let level = match diagnostic.severity() {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
+        Severity::Note => Level::NOTE,
     };
     let mut group = Group::with_title(level.primary_title(diagnostic.problem.to_string()));
     if let Some(span) = &diagnostic.span {

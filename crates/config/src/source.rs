@@ -60,6 +60,13 @@ impl Sources {
         1 + before.filter(|byte| **byte == b'\n').count()
     }
 
+    /// The column of a place, in characters from 1 on.
+    #[must_use]
+    pub fn column(&self, span: &Span) -> usize {
+        let before = self.text(span).get(..span.bytes().start).unwrap_or_default();
+        1 + before.rsplit('\n').next().unwrap_or_default().chars().count()
+    }
+
     /// A place as people write it: `policy.toml:12`.
     #[must_use]
     pub fn place(&self, span: &Span) -> String {

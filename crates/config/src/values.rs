@@ -7,17 +7,19 @@ use waylay_core::{CommandName, Errno, PortRange, Prefix, PrefixError};
 use crate::declaration::{ExePattern, UnitName};
 use crate::problem::Problem;
 
-/// Names of services fit into what the kernel keeps of them.
-const LONGEST_NAME: usize = 31;
+/// What the kernel keeps of a service's name.
+pub(crate) const LONGEST_SERVICE: usize = 31;
+/// Of names that nothing but people reads.
+pub(crate) const LONGEST_NAME: usize = 63;
 /// What the usual tools show of a container's id.
 const SHORTEST_CONTAINER_ID: usize = 12;
 const LONGEST_CONTAINER_ID: usize = 64;
 
 /// A name of a service, sublayer or filter.
-pub(crate) fn name(text: &str) -> Result<&str, Problem> {
+pub(crate) fn name(text: &str, longest: usize) -> Result<&str, Problem> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if text.is_empty() || text.len() > LONGEST_NAME || !text.bytes().all(fits) {
-        return Err(Problem::Name(text.to_owned()));
+    if text.is_empty() || text.len() > longest || !text.bytes().all(fits) {
+        return Err(Problem::Name { name: text.to_owned(), longest });
     }
     Ok(text)
 }

@@ -51,7 +51,7 @@ pub use routes::{Reach, Routes};
 pub use slots::{SlotError, SlotInUse, Slots};
 pub use sockets::{NewSocket, SocketKind, SocketReach, SocketVerdict, decide_socket};
 pub use tables::{AuthOutcome, MAX_FILTERS, TableAuthFilter, TableFilter, TableService, Tables};
-pub use trace::{AuthEffect, SkipReason, Trace, TraceStep};
+pub use trace::{AuthEffect, Naming, SkipReason, Trace, TraceStep};
 pub use verdict::{Refusal, Verdict};
 pub use world::{
     Availability, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route, SocketOwner, Sphere,

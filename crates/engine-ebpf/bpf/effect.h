@@ -23,19 +23,28 @@ struct wl_connect {
 	__u32 listener; /* of the chosen service */
 };
 
-static __always_inline void wl_report(const struct wl_leg *leg, __u32 refusal, __u32 error, __u32 service,
-				      __u32 filter)
+/* Room for a report of that size; that there is none is counted. */
+static __always_inline void *wl_new_event(__u64 size)
 {
-	struct wl_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	void *event = bpf_ringbuf_reserve(&events, size, 0);
 	__u32 zero = 0;
 	__u64 *lost;
 
-	if (!event) {
-		lost = bpf_map_lookup_elem(&lost_events, &zero);
-		if (lost)
-			__sync_fetch_and_add(lost, 1);
+	if (event)
+		return event;
+	lost = bpf_map_lookup_elem(&lost_events, &zero);
+	if (lost)
+		__sync_fetch_and_add(lost, 1);
+	return NULL;
+}
+
+static __always_inline void wl_report(const struct wl_leg *leg, __u32 refusal, __u32 error, __u32 service,
+				      __u32 filter)
+{
+	struct wl_event *event = wl_new_event(sizeof(*event));
+
+	if (!event)
 		return;
-	}
 	event->refusal = refusal;
 	event->error = error;
 	event->service = service;

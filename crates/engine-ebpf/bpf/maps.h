@@ -3,7 +3,7 @@
 #pragma once
 
 #define WL_MAX_FLOWS 32768
-#define WL_MAX_CGROUPS 4096
+#define WL_MAX_CGROUPS 4096 /* the loader may set another number */
 #define WL_MAX_REGISTERED 65536
 #define WL_MAX_DATAGRAM_FLOWS 131072
 #define WL_MAX_CALLERS 65536

@@ -325,6 +325,10 @@ static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family
 		return WL_PASS;
 	wl_remote(ctx, family, &c.leg.remote);
 	c.leg.protocol = SOCK_PROTO_UDP;
+	/* Of a connected socket that sends with messages beside its datagram, and names
+	 * nobody: it goes where connect() has led it. */
+	if (!connects && !c.leg.remote.port)
+		return WL_PASS;
 	if (connects)
 		wl_leave_flow(ctx);
 	else if (wl_follow_flow(ctx, family, &c.leg.remote))

@@ -186,7 +186,7 @@ impl EbpfEngine {
     /// # Errors
     /// [`EbpfError::Map`].
     pub fn flow_sweeper(&mut self) -> Result<FlowSweeper, EbpfError> {
-        FlowSweeper::new(&mut self.loaded)
+        FlowSweeper::new(&mut self.loaded, &self.scope.cgroup)
     }
 
     /// The refusals the programs report; it can go to another thread.
@@ -463,27 +463,15 @@ pub fn capabilities() -> Capabilities {
         (Feature::Authorise, CapabilityState::Available),
         (Feature::Records, CapabilityState::Available),
         (Feature::HideRedirection, CapabilityState::Available),
-        (Feature::Enforcement, of_every_family()),
+        (Feature::Enforcement, families::capability()),
         (Feature::RefuseSockets, CapabilityState::Available),
-        (Feature::RefuseFamilies, of_every_family()),
+        (Feature::RefuseFamilies, families::capability()),
         (Feature::OutliveOwner, CapabilityState::Available),
         (Feature::HostScope, missing("a daemon")),
     ]
     .into_iter()
     .map(|(feature, state)| Capability { feature, state })
     .collect()
-}
-
-fn of_every_family() -> CapabilityState {
-    if families::asks_about_every_family() {
-        return CapabilityState::Available;
-    }
-    CapabilityState::Missing {
-        needs: "CONFIG_BPF_LSM=y, and bpf among the security modules in force (/sys/kernel/security/lsm)"
-            .into(),
-        remedy: "add bpf to lsm= on the kernel's command line; until then waylay run has a seccomp filter"
-            .into(),
-    }
 }
 
 const ALIVE: u32 = 1;

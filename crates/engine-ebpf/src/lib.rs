@@ -9,6 +9,7 @@
 //! Tables ─ encode ─▶ abi::Tables ─ install ─▶ maps ◀─ programs (bpf/waylay.bpf.c)
 //! ```
 
+mod admitted;
 mod bpffs;
 mod carried;
 mod claims;

@@ -63,15 +63,23 @@ impl Cgroup {
         Ok(line.place().clone())
     }
 
+    /// The root of the hierarchy.
+    ///
+    /// # Errors
+    /// [`CgroupError`] names what is missing.
+    pub fn root() -> Result<Self, CgroupError> {
+        let mount = unified_mount(&read("/proc/self/mountinfo")?).ok_or(CgroupError::NotMounted)?;
+        Ok(Self { path: mount, level: 0 })
+    }
+
     /// The cgroups from the root of the hierarchy to the caller's own.
     ///
     /// # Errors
     /// [`CgroupError`] names what is missing.
     pub fn line_of_the_caller() -> Result<Line, CgroupError> {
-        let mount = unified_mount(&read("/proc/self/mountinfo")?).ok_or(CgroupError::NotMounted)?;
+        let root = Self::root()?;
         let own = read("/proc/self/cgroup")?;
         let membership = unified_membership(&own).ok_or(CgroupError::NotMounted)?;
-        let root = Self { path: mount, level: 0 };
         let mut line = Line { to_place: Vec::new(), place: root, beyond_place: Vec::new() };
         for part in membership.split('/').filter(|part| !part.is_empty()) {
             line.go_down(part);

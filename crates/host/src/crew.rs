@@ -49,7 +49,7 @@ impl Crew {
         for (id, service) in waiting {
             let marks = engine.liveness_marks()?;
             let (name, cgroup) = (service.name.clone(), service.cgroup.clone());
-            let (dead, told, on_failure) = (name.clone(), Arc::clone(observer), spec.on_failure);
+            let (dead, told, on_failure) = (name.clone(), Arc::clone(observer), spec.on_failure(id));
             let on_death = move |status| {
                 // Its listener is gone with it, which the programs see without the mark.
                 let _seen_anyway = marks.set(id, Liveness::Dead);
@@ -133,7 +133,7 @@ impl Adopting<'_> {
             engine
                 .install(&Installation { tables: self.tables.clone(), endpoints: endpoints.clone() })
                 .and_then(|()| engine.set_liveness(id, Liveness::Alive))?;
-            self.tell_of_families(service, &listening);
+            self.tell_of_families(id, service, &listening);
         }
         Ok(())
     }
@@ -147,7 +147,7 @@ impl Adopting<'_> {
     ) -> Result<(Process, Listening), RunError> {
         engine.adopt_resident(id, &found.residence)?;
         let (name, flows) = (service.name.clone(), engine.resident_flows()?);
-        let at_work = AtWork::begin(id, name, found, flows, self.spec.on_failure, self.observer);
+        let at_work = AtWork::begin(id, name, found, flows, self.spec.on_failure(id), self.observer);
         Ok((Process::Resident(at_work), found.listening.clone()))
     }
 
@@ -171,7 +171,7 @@ impl Adopting<'_> {
     fn begin(&self, id: ServiceId, adopted: Adopted, engine: &EbpfEngine) -> Result<Process, RunError> {
         let marks = engine.liveness_marks()?;
         let (name, told) = (adopted.name().to_owned(), Arc::clone(self.observer));
-        let on_failure = self.spec.on_failure;
+        let on_failure = self.spec.on_failure(id);
         let on_end = move |ending| {
             let _seen_anyway = marks.set(id, Liveness::Dead);
             match ending {
@@ -183,7 +183,7 @@ impl Adopting<'_> {
     }
 
     /// A family over which nothing gets to a service is one for which it is gone.
-    fn tell_of_families(&self, service: &ServiceSpec, listening: &Listening) {
+    fn tell_of_families(&self, id: ServiceId, service: &ServiceSpec, listening: &Listening) {
         let (tcp, udp) = (service.transports.include_tcp(), service.transports.include_udp());
         let missing = [
             ("IPv4", tcp && listening.tcp4.is_empty()),
@@ -191,7 +191,7 @@ impl Adopting<'_> {
             ("UDP over IPv6", udp),
         ];
         for (family, _) in missing.into_iter().filter(|(_, missing)| *missing) {
-            self.observer.family_missing(&service.name, family, self.spec.on_failure);
+            self.observer.family_missing(&service.name, family, self.spec.on_failure(id));
         }
     }
 }

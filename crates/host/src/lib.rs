@@ -9,7 +9,7 @@
 //! process), `crew` (all of them, and their order), `place` (the run's cgroups and pins), `adopted` (one that knows nothing of waylay), `resident` and `processes` (one that runs already), [`launch`] (what happens
 //! in a service's process before its program), `health` (a service that hangs), `sweep` (flows whose end was missed),
 //! `icmp` (errors of destinations, for applications), `sockets` and `routes` (the host's; the latter for the engine),
-//! [`cgroup`], [`instance`] (what stays on the host and how it is cleaned up),
+//! [`cgroup`], [`names`] (who is who, for policy files), [`instance`] (what stays on the host and how it is cleaned up),
 //! [`doctor`] (what a machine offers).
 
 mod adopted;
@@ -23,6 +23,7 @@ mod icmp;
 pub mod instance;
 pub mod launch;
 mod loopback;
+pub mod names;
 mod place;
 mod processes;
 mod resident;
@@ -42,7 +43,7 @@ pub mod user;
 pub use error::RunError;
 pub use resident::{Found, KnownBy, KnownByError, ResidentError};
 pub use run::run;
-pub use spec::{Adoption, Ended, Observer, RunSpec, ServiceSpec, Step, Transports};
+pub use spec::{Adoption, Ended, Observer, RunSpec, ServiceSpec, Step, Transports, chain_policy};
 #[cfg(fuzzing)]
 pub use strange::{files, routes as route_messages, sockets as socket_messages};
 pub use waylay_engine::LocalName;

@@ -11,10 +11,7 @@ use std::{
     time::Duration,
 };
 
-use waylay_core::{
-    Conditions, Event, Filter, FilterId, Layer, Policy, PolicyError, Refusal, Service, ServiceId, Tables,
-    Unredirectable,
-};
+use waylay_core::{Event, Refusal, ServiceId, Tables, Unredirectable};
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
 use waylay_engine_ebpf::{EbpfEngine, EbpfError, bpf_file_system, in_initial_user_namespace};
 
@@ -32,7 +29,7 @@ use crate::{
     routes::RouteWatcher,
     service::{Waiting, launcher},
     signals::Signals,
-    spec::{Ended, Observer, RunSpec, Step, Transports},
+    spec::{Ended, Observer, RunSpec, Step},
     sweep::Sweeping,
     sys,
 };
@@ -58,7 +55,7 @@ pub fn run(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<Ended, RunErr
         refuse_inherited_sockets()?;
     }
     let signals = Signals::watch().map_err(RunError::CommandStart)?;
-    let tables = Tables::compile(&policy(spec)?)?;
+    let tables = Tables::compile(&spec.policy)?;
     let line = Cgroup::line_of_the_caller()?;
     let residents = Residents::find(spec, &line)?;
     let parent = line.place().clone();
@@ -80,31 +77,6 @@ fn refuse_inherited_sockets() -> Result<(), RunError> {
     let mut descriptors: Vec<i32> = numbers.filter(|&fd| sys::passes_network_socket_on(fd)).collect();
     descriptors.sort_unstable();
     if descriptors.is_empty() { Ok(()) } else { Err(RunError::InheritedSockets { descriptors }) }
-}
-
-/// Each service of a run has one filter: all of its transports.
-fn policy(spec: &RunSpec) -> Result<Policy, PolicyError> {
-    let ids = (1..).zip(&spec.services);
-    let takes = |transports: Transports| Conditions {
-        protocol: transports.condition().map(Into::into),
-        ..Conditions::default()
-    };
-    let services = ids.clone().map(|(id, service)| Service {
-        id: ServiceId(id),
-        name: service.name.clone(),
-        before: Vec::new(),
-        after: Vec::new(),
-        on_failure: spec.on_failure,
-    });
-    let filters = ids.map(|(id, service)| Filter {
-        id: FilterId(id),
-        weight: 0,
-        conditions: takes(service.transports),
-        layer: Layer::Redirect { service: ServiceId(id) },
-    });
-    Ok(Policy::new(services.collect(), Vec::new(), filters.collect())?
-        .with_unredirectable(spec.unredirectable)
-        .with_foreign_namespace(spec.other_namespaces))
 }
 
 impl Place {
@@ -231,7 +203,7 @@ impl Place {
 
 /// Whom the kernel does not ask about sockets of every family, a filter keeps from them.
 fn families(spec: &RunSpec, engine: &EbpfEngine) -> Families {
-    match (spec.unredirectable, engine.guards_every_family()) {
+    match (spec.policy.unredirectable(), engine.guards_every_family()) {
         (Unredirectable::Permit, _) | (Unredirectable::Block, true) => Families::Any,
         (Unredirectable::Block, false) => Families::Filtered,
     }

@@ -4,7 +4,10 @@ use std::{
     ffi::OsString, net::SocketAddr, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration,
 };
 
-use waylay_core::{Event, FailurePolicy, ForeignNamespace, Protocol, Unredirectable};
+use waylay_core::{
+    Conditions, Event, FailurePolicy, Filter, FilterId, Layer, Policy, PolicyError, Protocol, Service,
+    ServiceId,
+};
 use waylay_engine::LocalName;
 
 use crate::{resident::KnownBy, user::Identity};
@@ -16,20 +19,49 @@ pub struct RunSpec {
     pub command: Vec<OsString>,
     /// Whom it runs as; `None` keeps the caller's credentials.
     pub identity: Option<Identity>,
-    /// The chain, in order.
+    /// The chain, in order; the first is service 1 of the policy.
     pub services: Vec<ServiceSpec>,
-    /// What happens to connections while a service is gone.
-    pub on_failure: FailurePolicy,
-    /// What becomes of what cannot be redirected.
-    pub unredirectable: Unredirectable,
-    /// What becomes of connections of other network namespaces.
-    pub other_namespaces: ForeignNamespace,
+    /// What is redirected to them, and what is refused.
+    pub policy: Policy,
     /// Whether the command may inherit network sockets, which are not inspected.
     pub keep_sockets: bool,
     /// How long a service may leave connections waiting before it is ended as hung.
     pub patience: Duration,
     /// How long an adopted service may take until it listens.
     pub start_patience: Duration,
+}
+
+impl RunSpec {
+    /// What happens to connections while a service is gone.
+    pub(crate) fn on_failure(&self, service: ServiceId) -> FailurePolicy {
+        self.policy.service(service).map_or(FailurePolicy::Closed, |service| service.on_failure)
+    }
+}
+
+/// The policy that leads everything the services take through all of them, in this order.
+///
+/// # Errors
+/// If there are too many, or two of one name.
+pub fn chain_policy(services: &[ServiceSpec], on_failure: FailurePolicy) -> Result<Policy, PolicyError> {
+    let ids = (1..).zip(services);
+    let takes = |transports: Transports| Conditions {
+        protocol: transports.condition().map(Into::into),
+        ..Conditions::default()
+    };
+    let declared = ids.clone().map(|(id, service)| Service {
+        id: ServiceId(id),
+        name: service.name.clone(),
+        before: Vec::new(),
+        after: Vec::new(),
+        on_failure,
+    });
+    let filters = ids.map(|(id, service)| Filter {
+        id: FilterId(id),
+        weight: 0,
+        conditions: takes(service.transports),
+        layer: Layer::Redirect { service: ServiceId(id) },
+    });
+    Policy::new(declared.collect(), Vec::new(), filters.collect())
 }
 
 /// One service of a run.

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
 mod c;
+mod corners;
 mod fence;
 mod ground;
 mod home;
@@ -19,6 +20,7 @@ mod run;
 mod servers;
 
 pub use c::{CheckedBy, program};
+pub use corners::{Corner, Corners, Greeter, one_after_another};
 pub use fence::Fence;
 pub use ground::{Family, Ground, Namespace, Place};
 pub use home::{Dialler, Home};

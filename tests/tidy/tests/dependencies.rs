@@ -13,7 +13,7 @@ const RULES: [(&str, &[&str]); 10] = [
     ("waylay-config", &["waylay-core"]),
     ("waylay-engine", &["waylay-core"]),
     ("waylay-engine-ebpf", &["waylay-abi", "waylay-core", "waylay-engine"]),
-    ("waylay-host", &["waylay-core", "waylay-engine", "waylay-engine-ebpf"]),
+    ("waylay-host", &["waylay-config", "waylay-core", "waylay-engine", "waylay-engine-ebpf"]),
     ("waylay", &["waylay-abi", "waylay-core"]),
     ("waylay-ws2", &["waylay"]),
     ("waylay-relay", &["waylay"]),

@@ -144,7 +144,7 @@ pub(super) fn open_ends(facts: &Facts) -> Vec<(&'static str, &'static str)> {
         Guard::Filter => ends.push((
             "socket-families",
             "packet, vsock and other sockets that cannot be redirected are refused by a seccomp filter, without a line that \
-             says so, and io_uring with them: bpf is not among the security modules (lsm=)",
+             says so, and io_uring with them: this kernel asks no program about them",
         )),
         Guard::None => ends.push((
             "raw-sockets",

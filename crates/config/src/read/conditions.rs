@@ -4,7 +4,9 @@ use toml::de::DeValue;
 use waylay_core::{Family, PortRange, Prefix, Protocol};
 
 use super::table::{Problems, Scalar, Table, boolean, string, within, word, wrong_type};
-use crate::declaration::{Account, CgroupName, ConditionDeclarations, ExePattern, ProcessDeclarations};
+use crate::declaration::{
+    Account, CgroupName, ConditionDeclarations, ExePattern, ProcessDeclarations, UnitName,
+};
 use crate::keys::{CONDITIONS, VIA};
 use crate::problem::{Diagnostic, Problem};
 use crate::source::Located;
@@ -71,8 +73,8 @@ fn commands(table: &Table<'_>, problems: &mut Problems) -> Option<Located<Vec<wa
 /// Paths, units and containers are one list: each is a way to name a cgroup.
 fn cgroups(table: &Table<'_>, problems: &mut Problems) -> Option<Located<Vec<Located<CgroupName>>>> {
     let lists = [
-        table.list("cgroup", problems, cgroup),
-        table.list("unit", problems, unit),
+        table.list("cgroup", problems, |value| Ok(cgroup(value)?.map(CgroupName::Path))),
+        table.list("unit", problems, |value| Ok(unit(value)?.map(CgroupName::Unit))),
         table.list("container", problems, container),
     ];
     lists.into_iter().flatten().reduce(|mut all, more| {
@@ -139,16 +141,17 @@ pub(super) fn account(value: Scalar<'_>) -> Result<Located<Account>, Diagnostic>
     Ok(Located { value: account, span: value.span })
 }
 
-pub(super) fn cgroup(value: Scalar<'_>) -> Result<Located<CgroupName>, Diagnostic> {
+/// A cgroup by its path.
+pub(super) fn cgroup(value: Scalar<'_>) -> Result<Located<String>, Diagnostic> {
     let text = string(value)?;
     let path = values::cgroup(text.value).map_err(|problem| problem.at(&text.span))?;
-    Ok(Located { value: CgroupName::Path(path), span: text.span })
+    Ok(Located { value: path, span: text.span })
 }
 
-pub(super) fn unit(value: Scalar<'_>) -> Result<Located<CgroupName>, Diagnostic> {
+pub(super) fn unit(value: Scalar<'_>) -> Result<Located<UnitName>, Diagnostic> {
     let text = string(value)?;
     let unit = values::unit(text.value).map_err(|(problem, help)| problem.at(&text.span).help(help))?;
-    Ok(Located { value: CgroupName::Unit(unit), span: text.span })
+    Ok(Located { value: unit, span: text.span })
 }
 
 fn container(value: Scalar<'_>) -> Result<Located<CgroupName>, Diagnostic> {

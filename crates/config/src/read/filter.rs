@@ -102,6 +102,6 @@ fn named(table: &Table<'_>, key: &'static str, problems: &mut Problems) -> Optio
 
 fn name(value: Scalar<'_>) -> Result<Located<String>, Diagnostic> {
     let text = string(value)?;
-    values::name(text.value).map_err(|problem| problem.at(&text.span))?;
+    values::name(text.value, values::LONGEST_NAME).map_err(|problem| problem.at(&text.span))?;
     Ok(text.map(str::to_owned))
 }

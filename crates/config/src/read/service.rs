@@ -108,9 +108,9 @@ fn identity(table: &Table<'_>, problems: &mut Problems) -> Option<AdoptedIdentit
         ["command"] => {
             table.one("command", problems, text).map(|command| AdoptedIdentity::Started { command })
         }
-        ["unit"] => table.one("unit", problems, unit).map(AdoptedIdentity::Cgroup),
+        ["unit"] => table.one("unit", problems, unit).map(AdoptedIdentity::Unit),
         ["cgroup"] => table.one("cgroup", problems, cgroup).map(AdoptedIdentity::Cgroup),
-        ["exe"] => table.one("exe", problems, executable).map(AdoptedIdentity::Exe),
+        ["exe"] => table.one("exe", problems, one_executable).map(AdoptedIdentity::Exe),
         ["user"] => table.one("user", problems, account).map(AdoptedIdentity::User),
         [first, second, ..] => {
             let span = table.place(second)?;
@@ -119,6 +119,16 @@ fn identity(table: &Table<'_>, problems: &mut Problems) -> Option<AdoptedIdentit
         }
         [_] => None,
     }
+}
+
+/// One file, and not those that a pattern covers.
+fn one_executable(value: Scalar<'_>) -> Result<Located<String>, Diagnostic> {
+    let Located { value: pattern, span } = executable(value)?;
+    let path = pattern.as_str().to_owned();
+    if pattern.has_wildcards() {
+        return Err(Problem::Pattern { pattern: path, reason: "one file is wanted" }.at(&span));
+    }
+    Ok(Located { value: path, span })
 }
 
 fn text(value: Scalar<'_>) -> Result<String, Diagnostic> {

@@ -300,7 +300,7 @@ fn a_trace_can_be_explained_by_name() {
     let decision = decide(&blocked(), &leg(app()), &Records::None, &World::default());
     assert_eq!(
         decision.trace.explain(&blocked()).to_string(),
-        "not redirected: service 1 is absent and fails closed\n\
+        "not redirected: service \"s1\" is absent and fails closed\n\
          sublayer \"l1\", filter 7: block (hard, EACCES)"
     );
 }
