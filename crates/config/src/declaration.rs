@@ -182,9 +182,9 @@ pub struct ConditionDeclarations {
 pub struct ProcessDeclarations {
     /// Executables.
     pub exe: Option<Located<Vec<Located<ExePattern>>>>,
-    /// Effective users.
+    /// Users, by the real id.
     pub user: Option<Located<Vec<Located<Account>>>>,
-    /// Effective groups.
+    /// Groups, by the real id.
     pub group: Option<Located<Vec<Located<Account>>>>,
     /// Command names.
     pub command: Option<Located<Vec<CommandName>>>,
