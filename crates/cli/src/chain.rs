@@ -57,13 +57,9 @@ pub(crate) fn services(
     Ok(through.iter().zip(names).map(service).collect())
 }
 
-/// Has each `log` take flows for ended after so many seconds without a datagram.
+/// Has each ready-made service take flows for ended after so many seconds without a datagram.
 pub(crate) fn end_idle_flows_after(services: &mut [ServiceSpec], seconds: u64) {
-    let log = [SERVE_SUBCOMMAND, Builtin::Log.name()];
-    for service in services
-        .iter_mut()
-        .filter(|service| service.builtin && service.command.starts_with(&log.map(OsString::from)))
-    {
+    for service in services.iter_mut().filter(|service| service.builtin) {
         service.command.extend(["--idle".into(), seconds.to_string().into()]);
     }
 }
@@ -139,19 +135,12 @@ fn service(spec: &Spec, forgets: bool, patterns: &Patterns, name: String) -> Ser
         Service::Builtin(Builtin::Log) | Service::Exec { .. } | Service::Adopt { .. } => Vec::new(),
     };
     let (builtin, transports, command) = match &spec.service {
-        Service::Builtin(builtin) => (true, transports(*builtin), builtin_command(*builtin, forgets, &name)),
+        Service::Builtin(builtin) => (true, Transports::TcpAndUdp, builtin_command(*builtin, forgets, &name)),
         Service::Exec { transports, command } | Service::Adopt { transports, command, .. } => {
             (false, *transports, shell_command(command))
         }
     };
     ServiceSpec { name, transports, builtin, command, input, adoption: adoption(&spec.service).cloned() }
-}
-
-const fn transports(builtin: Builtin) -> Transports {
-    match builtin {
-        Builtin::Log => Transports::TcpAndUdp,
-        Builtin::Scan => Transports::Tcp,
-    }
 }
 
 fn adoption(service: &Service) -> Option<&Adoption> {

@@ -386,3 +386,50 @@ except OSError as error:
     // Three destinations and a port that answered of the first socket, two of the second.
     assert_eq!(reports.len(), 6 * Servers::PLACES, "{reports:?}");
 }
+
+/// Each is looked at by itself. What is stopped is seen by the service behind: it does not get there.
+#[test]
+fn in_which_a_pattern_is_go_no_further_nor_do_those_after_them() {
+    const CLIENT: &str = "
+s = client()
+s.connect((host, echo))
+s.send(b'harmless')
+print(s.recv(100))
+s.send(b'a needle')
+s.send(b'harmless again')
+a = client()
+a.sendto(b'hay', (host, elsewhere))
+a.sendto(b'straw', (host, elsewhere))
+print(shown(*a.recvfrom(100)))
+";
+    let servers = Servers::start();
+    let patterns = ["--pattern", "needle", "--pattern", "elsewhere: hay"];
+    let waylay = servers.corners.waylay().args(["--through", "scan", "--through", "log"]).args(patterns);
+    let finished = waylay
+        .reporting()
+        .watch(Servers::command(
+            &format!("{PRELUDE}{IN_EACH_CORNER}"),
+            &servers.destinations(true),
+            Some(CLIENT),
+        ))
+        .well();
+    let answers = finished.stdout.lines().collect::<Vec<_>>();
+    assert_eq!(answers.len(), 2 * Servers::PLACES, "{finished:?}");
+    for answered in answers.chunks(2) {
+        assert_eq!(answered[0], "b'harmless'");
+        assert!(answered[1].contains("b'from elsewhere: stra'"), "{answered:?}");
+    }
+    let scanned = finished.reports_of("scan");
+    for (pattern, direction, datagrams) in
+        [("needle", "to-destination", (1, 1)), ("elsewhere: hay", "to-application", (0, 0))]
+    {
+        let stopped = scanned.iter().filter(|report| report.pattern.as_deref() == Some(pattern));
+        assert_eq!(stopped.clone().count(), Servers::PLACES, "{scanned:?}");
+        for report in stopped {
+            let is = (report.verdict.as_str(), report.direction.as_deref(), report.datagrams);
+            assert_eq!(is, ("stopped", Some(direction), Some(datagrams)), "{report:?}");
+        }
+    }
+    let arrived = finished.reports_of("log").into_iter().filter(|report| report.datagrams == Some((1, 1)));
+    assert_eq!(arrived.filter(|report| report.bytes_to_destination == 8).count(), Servers::PLACES);
+}
