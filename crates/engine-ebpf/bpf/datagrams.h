@@ -281,7 +281,8 @@ WL_GLOBAL int wl_whose_datagrams(struct bpf_sock_addr *ctx, const struct wl_addr
 /* What is no new flow: a service's answer, and an application's to somebody who
  * has called it. To an adopted service a token is an address: what it sends there
  * is for the destination, and carries the flow's chain. */
-static __always_inline int wl_judge_answer(struct bpf_sock_addr *ctx, int family, struct wl_connect *c, bool connects)
+static __always_inline int wl_judge_answer(struct bpf_sock_addr *ctx, int family, struct wl_connect *c, bool connects,
+					   bool resident)
 {
 	struct wl_address source = {};
 	struct wl_datagram_flow *d;
@@ -300,7 +301,8 @@ static __always_inline int wl_judge_answer(struct bpf_sock_addr *ctx, int family
 	d = wl_datagrams(wl_find_datagrams(&source, &c->leg.remote));
 	if (d)
 		return wl_judge_reply(d, c->leg.caller_slot, &c->leg.remote);
-	if (wl_is_token(source.ip) || wl_whose_datagrams(ctx, &source, &service) == WL_OURS)
+	/* A resident answers clients of its own too. */
+	if (wl_is_token(source.ip) || (!resident && wl_whose_datagrams(ctx, &source, &service) == WL_OURS))
 		return wl_fail(ESTALE);
 	d = wl_is_token(c->leg.remote.ip) ? wl_datagrams(wl_find_datagrams(&c->leg.remote, &source)) : NULL;
 	if (d && d->flow.slot == c->leg.caller_slot) {
@@ -446,7 +448,7 @@ static __always_inline void wl_show_caller(struct bpf_sock_addr *ctx, int family
 /* What recvmsg() says of a datagram's sender: of an answer through a service it
  * is the address that the application asked for, and of what a service sends for
  * an application it is that application's. */
-static __always_inline void wl_show_sender(struct bpf_sock_addr *ctx, int family)
+static __always_inline void wl_show_sender(struct bpf_sock_addr *ctx, int family, bool hears)
 {
 	struct wl_address from = {}, own = {};
 	struct wl_datagram_flow *d;
@@ -457,7 +459,8 @@ static __always_inline void wl_show_sender(struct bpf_sock_addr *ctx, int family
 	wl_source(ctx, family, true, wl_is_mapped(from.ip), &own);
 	d = wl_datagrams(wl_find_datagrams(&from, &own));
 	if (!d || d->cookie != bpf_get_socket_cookie(ctx)) {
-		wl_show_caller(ctx, family, &from, own.port);
+		if (hears)
+			wl_show_caller(ctx, family, &from, own.port);
 		return;
 	}
 	wl_rewrite_to(ctx, family, &d->flow.destination);

@@ -11,6 +11,7 @@
 #define WL_MAX_PROGRESS (WL_MAX_SERVICES * 2 * WL_MAX_LISTENERS)
 #define WL_MAX_ROUTES 16384
 #define WL_MAX_VISITORS 4096
+#define WL_ERRANDS 65536
 
 /* User space writes these. */
 
@@ -102,6 +103,36 @@ struct {
 } plain_loopback SEC(".maps");
 
 /* The programs write these. */
+
+/* How many flows to destinations of this place are under way to residents, and
+ * until when it matters that there have been some. */
+struct wl_errand {
+	__u64 flows;
+	__u64 until; /* nanoseconds since boot */
+};
+
+/* Two halves, one for each place of a destination. User space makes it small
+ * where no resident can come. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2 * WL_ERRANDS);
+	__type(key, __u32);
+	__type(value, struct wl_errand);
+} errands SEC(".maps");
+
+/* What a resident has to do for those who lead it connections. */
+struct wl_duties {
+	__u64 flows; /* that are under way to it */
+	__s64 owed;  /* of them, those for which it has not dialled anybody yet */
+};
+
+/* By slot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WL_MAX_SERVICES);
+	__type(key, __u32);
+	__type(value, struct wl_duties);
+} duties SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -4,11 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use waylay_abi::{self as abi, FilterCondition};
 use waylay_core::{
-    Action, Conditions, FailurePolicy, FilterId, FlagConditions, ForeignNamespace, Limit, LimitError, OneOf,
-    ProcessConditions, Protocol, Right, TableAuthFilter, TableFilter, TableService, Tables, Unredirectable,
+    Action, Conditions, FailurePolicy, FilterId, FlagConditions, ForeignNamespace, Limit, LimitError, Mark,
+    OneOf, ProcessConditions, Protocol, Right, TableAuthFilter, TableFilter, TableService, Tables,
+    Unredirectable,
 };
 use waylay_engine::{Endpoint, LocalName};
 use zerocopy::FromZeros;
+
+use crate::residents::Residence;
 
 /// A policy that the programs cannot hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,9 +94,32 @@ fn encode_service(service: &TableService, endpoint: Option<&Endpoint>) -> abi::S
         flags: endpoint.map_or(0, |endpoint| flags(endpoint.local_name)),
         udp4: endpoint.and_then(|endpoint| endpoint.udp4).unwrap_or(0),
         bank: u16::try_from(bank.len()).unwrap_or(0),
+        resident_level: 0,
+        resident_cgroup: 0,
+        resident_exe_device: 0,
+        resident_exe_inode: 0,
+        resident_uid: 0,
         reserved: 0,
         udp6,
         name,
+    }
+}
+
+/// Adds by what a service is known that runs by itself.
+pub(crate) fn encode_residence(residence: &Residence, out: &mut abi::Service) {
+    out.flags |= abi::IS_RESIDENT;
+    out.resident_cgroup = residence.resident.cgroup;
+    out.resident_level = residence.level;
+    match residence.resident.mark {
+        Mark::Cgroup => {}
+        Mark::Exe(exe) => {
+            out.flags |= abi::RESIDENT_BY_EXE;
+            (out.resident_exe_device, out.resident_exe_inode) = (exe.device, exe.inode);
+        }
+        Mark::Uid(uid) => {
+            out.flags |= abi::RESIDENT_BY_UID;
+            out.resident_uid = uid;
+        }
     }
 }
 

@@ -35,6 +35,27 @@ pub(crate) const SCOPE_PROGRAMS: [&str; 15] = [
 ];
 /// Attached to each service's cgroup.
 pub(crate) const SERVICE_PROGRAMS: [&str; 2] = ["wl_getsockopt", "wl_setsockopt"];
+/// Attached to the cgroups of services that run already; connect last, likewise.
+pub(crate) const RESIDENT_PROGRAMS: [&str; 15] = [
+    "wl_getsockopt",
+    "wl_sock_release",
+    "wl_resident_sockops",
+    "wl_getpeername4",
+    "wl_getpeername6",
+    "wl_getsockname4",
+    "wl_getsockname6",
+    "wl_resident_recvmsg4",
+    "wl_resident_recvmsg6",
+    "wl_resident_sendmsg6",
+    "wl_resident_sendmsg4",
+    "wl_resident_udp_connect6",
+    "wl_resident_udp_connect4",
+    "wl_resident_connect6",
+    "wl_resident_connect4",
+];
+/// What the names begin with of those that are attached nowhere else.
+pub(crate) const RESIDENTS_ALONE: &str = "wl_resident_";
+const ERRANDS: &str = "errands";
 /// Those that user space runs over the maps.
 pub(crate) const WALK_PROGRAMS: [&str; 5] =
     ["wl_carriers", "wl_see_flow", "wl_judge_flow", "wl_judge_tuple", "wl_judge_datagrams"];
@@ -151,11 +172,28 @@ fn load_with(scope: &Scope, every_family: bool) -> Result<Object, EbpfError> {
         }
     }
     ask_about_every_family(&mut open, every_family);
+    if !scope.residents {
+        leave_out_residents(&mut open)?;
+    }
     open.load().map_err(EbpfError::of_load)
 }
 
 pub(crate) fn leave_out_what_the_kernel_lacks(open: &mut OpenObject) {
     ask_about_every_family(open, families::has_the_hook());
+}
+
+/// Where none can come, nothing is loaded for them nor kept.
+pub(crate) fn leave_out_residents(open: &mut OpenObject) -> Result<(), EbpfError> {
+    for mut program in open.progs_mut() {
+        if program.name().to_str().is_some_and(|name| name.starts_with(RESIDENTS_ALONE)) {
+            program.set_autoload(false);
+        }
+    }
+    let errands = open.maps_mut().find(|map| map.name() == ERRANDS);
+    match errands.map(|mut map| map.set_max_entries(1)) {
+        Some(Err(source)) => Err(EbpfError::Map { map: ERRANDS, source }),
+        Some(Ok(())) | None => Ok(()),
+    }
 }
 
 fn ask_about_every_family(open: &mut OpenObject, whether: bool) {

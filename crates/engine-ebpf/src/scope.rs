@@ -22,6 +22,8 @@ pub struct Scope {
     pub pins: PathBuf,
     /// How many flows may be under way.
     pub limits: Limits,
+    /// Whether services may be adopted that run already; the programs for that are loaded only then.
+    pub residents: bool,
 }
 
 impl Scope {

@@ -47,6 +47,7 @@ impl Place {
             pins: pin_root.join(format!("waylay-lab-{name}-{number}")),
             pin_root,
             limits,
+            residents: false,
         };
         let place = Self { cgroup, scope };
         place.cgroup.create().unwrap();

@@ -9,7 +9,7 @@ use std::{
 
 use waylay::{
     QueryError,
-    datagrams::{DatagramBatch, DatagramSocket, FlowPath, Outgoing},
+    datagrams::{self, DatagramBatch, DatagramSocket, FlowPath, Header, Outgoing},
 };
 use waylay_core::{
     Conditions, Event, FailurePolicy, Filter, FilterId, Layer, Policy, Refusal, Resource, Service, ServiceId,
@@ -191,6 +191,23 @@ fn a_connected_sockets_flow_makes_no_room_as_long_as_the_socket_is_there() {
         drop(one);
         desk.send(&other, &destination).unwrap();
         assert_eq!(desk.dropped(), 1);
+    }
+}
+
+/// With a message beside a datagram the kernel asks about a connected socket as well, and names no address.
+#[test]
+fn a_connected_sockets_datagram_with_a_header_of_its_own_makes_no_other_flow() {
+    let desk = Desk::closed("tokens-header", Limits::default());
+    let header = Header { hop_limit: Some(9), traffic_class: Some(3) };
+    for (ip, destination, flows) in [("127.0.0.1", "192.0.2.1:53", 1), ("::1", "[2001:db8::1]:53", 2)] {
+        let socket = desk.socket(ip);
+        desk.lab.as_application(|| {
+            socket.connect(destination).unwrap();
+            let datagram = Outgoing { bytes: b"marked", to: None, from: None, header };
+            datagrams::send(&socket, &[datagram], |_, sent| sent.unwrap());
+        });
+        assert_eq!(desk.lab.engine.flow_count().unwrap(), flows);
+        assert_eq!(desk.destination(desk.next()).unwrap(), destination.parse().unwrap());
     }
 }
 
