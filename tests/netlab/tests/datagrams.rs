@@ -25,6 +25,17 @@ class Corner:
     def shown(self, datagram, peer):
         port = {self.echo: 'echo', self.other: 'other'}.get(peer[1], 'another port')
         return len(datagram), datagram[:20], peer[0], port
+    def ask_nobody(self, s):
+        nobody = self.client()
+        nobody.bind((self.host if self.host.endswith('1') else '', 0))
+        port = nobody.getsockname()[1]
+        nobody.close()
+        s.connect((self.host, port))
+        s.send(b'anybody?')
+        try:
+            print(s.recv(100))
+        except OSError as error:
+            print(errno.errorcode[error.errno])
 corners = [Corner(*corner) for corner in json.loads(sys.argv[1])]
 ";
 /// And of those that do the same in each.
@@ -192,16 +203,7 @@ for number in range(3):
 fn that_nobody_takes_are_an_error_to_a_connected_socket() {
     const CLIENT: &str = "
 s = client()
-nobody = client()
-nobody.bind((host if host.endswith('1') else '', 0))
-port = nobody.getsockname()[1]
-nobody.close()
-s.connect((host, port))
-s.send(b'anybody?')
-try:
-    print(s.recv(100))
-except OSError as error:
-    print(errno.errorcode[error.errno])
+corner.ask_nobody(s)
 ";
     let finished = Servers::start().same(CLIENT);
     assert_eq!(finished.stdout, "ECONNREFUSED\n".repeat(Servers::PLACES));
@@ -360,16 +362,7 @@ c = client()
 c.connect((host, echo))
 c.send(bytes(65507))
 print(shown(*c.recvfrom(70000)))
-nobody = client()
-nobody.bind((host if host.endswith('1') else '', 0))
-port = nobody.getsockname()[1]
-nobody.close()
-c.connect((host, port))
-c.send(b'anybody?')
-try:
-    print(c.recv(100))
-except OSError as error:
-    print(errno.errorcode[error.errno])
+corner.ask_nobody(c)
 ";
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();

@@ -11,12 +11,10 @@ use waylay::{
     QueryError,
     datagrams::{self, DatagramBatch, DatagramSocket, FlowPath, Header, Outgoing},
 };
-use waylay_core::{
-    Conditions, Event, FailurePolicy, Filter, FilterId, Layer, Policy, Refusal, Resource, Service, ServiceId,
-};
+use waylay_core::{Event, FailurePolicy, Refusal, Resource, ServiceId};
 use waylay_engine::{Endpoint, Engine};
 use waylay_engine_ebpf::Limits;
-use waylay_netlab::{Lab, patiently};
+use waylay_netlab::{Lab, one_service, patiently};
 
 const ENOBUFS: i32 = 105;
 const ECONNREFUSED: i32 = 111;
@@ -47,7 +45,7 @@ impl Desk {
             udp6: bank.iter().map(|socket| socket.local_address().port()).collect(),
             ..lab.endpoint(1, std::iter::empty::<&TcpListener>())
         };
-        lab.install(&policy(on_failure), vec![endpoint]);
+        lab.install(&one_service(on_failure), vec![endpoint]);
         Self { lab, four, bank }
     }
 
@@ -97,14 +95,6 @@ impl Desk {
         let events = self.lab.engine.events(Duration::from_millis(20)).unwrap();
         events.iter().map(|event| if let Event::Dropped { count } = event { *count } else { 0 }).sum()
     }
-}
-
-fn policy(on_failure: FailurePolicy) -> Policy {
-    let id = ServiceId(1);
-    let service = Service { id, name: "desk".into(), before: Vec::new(), after: Vec::new(), on_failure };
-    let layer = Layer::Redirect { service: id };
-    let filter = Filter { id: FilterId(1), weight: 0, conditions: Conditions::default(), layer };
-    Policy::new(vec![service], Vec::new(), vec![filter]).unwrap()
 }
 
 fn flows(of_cgroup: u64) -> Limits {
