@@ -32,7 +32,7 @@ pub struct ServiceDeclaration {
     pub name: Located<String>,
     /// What it is.
     pub kind: ServiceKind,
-    /// What it takes; TCP where nothing is said, and `log` UDP as well.
+    /// What it takes; where nothing is said TCP, and what comes with waylay UDP as well.
     pub transports: Vec<Protocol>,
     /// Services that see a connection after this one.
     pub before: Vec<Located<String>>,

@@ -79,7 +79,7 @@ pub const SERVICE: TableKind = TableKind {
         key(
             "protocol",
             "`\"tcp\"`, `\"udp\"`, or an array",
-            "What it takes. Default: both for `log`, TCP for others.",
+            "What it takes. Default: both for those that come with waylay, TCP for others.",
         ),
         key("before", "name, or array of them", "Services that see a connection after this one."),
         key("after", "name, or array of them", "Services that see a connection ahead of this one."),
