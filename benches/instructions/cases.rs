@@ -3,7 +3,9 @@
 use std::{hint::black_box, net::SocketAddr};
 
 use waylay_benches::policy_for;
-use waylay_core::{Facts, FileId, Leg, Process, Protocol, Records, Tables, World, decide, normal_form};
+use waylay_core::{
+    Facts, FileId, Leg, Process, ProcessFacts, Protocol, Records, Tables, World, decide, normal_form,
+};
 use waylay_differential as kernel;
 use waylay_engine_ebpf::encode;
 use waylay_inspect::{
@@ -38,7 +40,8 @@ fn case(name: &str) -> Box<dyn FnMut()> {
     let file = FileId { device: 1, inode: 1 };
     match name {
         DECIDE => {
-            let caller = Process { pid: 1, start_time_ns: 0, uid: 0, exe: file, cgroup: 1, service: None };
+            let caller =
+                Process { pid: 1, start_time_ns: 0, uid: 0, exe: file, cgroup: 1, ..Process::default() };
             let leg = Leg { protocol: Protocol::Tcp, local: None, remote, caller };
             let world = World::default();
             Box::new(move || {
@@ -47,21 +50,21 @@ fn case(name: &str) -> Box<dyn FnMut()> {
         }
         TABLES => {
             let tables = Tables::compile(&policy).unwrap();
+            let process = ProcessFacts { exe: file, cgroups: vec![1], ..ProcessFacts::default() };
             let facts = Facts {
                 protocol: Protocol::Tcp,
                 remote: normal_form(remote.ip()),
                 remote_port: remote.port(),
-                exe: file,
-                uid: 0,
-                cgroup: 1,
-                via_exe: file,
+                local: None,
+                application: process.clone(),
+                via: process,
             };
             Box::new(move || {
                 black_box(black_box(&tables).classify_redirect(&facts, 0));
             })
         }
         KERNEL => {
-            let tables = encode(&Tables::compile(&policy).unwrap(), &[]);
+            let tables = encode(&Tables::compile(&policy).unwrap(), &[]).unwrap();
             let leg = kernel::Leg { remote: remote.into(), protocol: 6, ..kernel::Leg::default() };
             Box::new(move || {
                 black_box(kernel::classify_redirect(black_box(&tables), &leg, 0));

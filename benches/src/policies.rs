@@ -10,8 +10,8 @@ use waylay_core::{
 #[must_use]
 pub fn policy_for(address: SocketAddr, filters: u16) -> Policy {
     let conditions = |port| Conditions {
-        remote: Some(Prefix::host(address.ip())),
-        remote_ports: Some(PortRange::single(port)),
+        remote: Some(Prefix::host(address.ip()).into()),
+        remote_ports: Some(PortRange::single(port).into()),
         ..Conditions::default()
     };
     let filter = |(id, port)| Filter {

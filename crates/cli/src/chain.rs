@@ -140,6 +140,9 @@ fn service(spec: &Spec, forgets: bool, patterns: &Patterns, name: String) -> Ser
     };
     let (builtin, transports, command) = match &spec.service {
         Service::Builtin(builtin) => (true, transports(*builtin), builtin_command(*builtin, forgets, &name)),
+        Service::Adopt { transports, adoption, .. } if adoption.known_by.is_some() => {
+            (false, *transports, Vec::new())
+        }
         Service::Exec { transports, command } | Service::Adopt { transports, command, .. } => {
             (false, *transports, shell_command(command))
         }

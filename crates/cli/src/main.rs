@@ -3,10 +3,13 @@
 
 mod args;
 mod chain;
+mod check;
 mod doctor;
+mod filter;
 mod meant;
 mod output;
 mod patterns;
+mod policy;
 mod serve;
 mod shell;
 mod spec;
@@ -61,6 +64,8 @@ fn command() -> Result<ExitCode, Box<dyn Error>> {
     match cli.command {
         Command::Run(args) => run(args),
         Command::Doctor(args) => doctor::doctor(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Filter(command) => filter::filter(&command),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
     }

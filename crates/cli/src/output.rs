@@ -171,6 +171,14 @@ impl Observer for Output {
         notice(&format!("all processes of the service {service} have ended; {policy}"));
     }
 
+    fn resident_listens(&self, service: &str, listens: bool, on_failure: FailurePolicy) {
+        let policy = gone(on_failure);
+        notice(&match listens {
+            true => format!("the service {service} listens again"),
+            false => format!("the service {service} does not listen any more; {policy}"),
+        });
+    }
+
     fn family_missing(&self, service: &str, family: &str, on_failure: FailurePolicy) {
         let policy = gone(on_failure);
         notice(&format!("no {family} gets to the service {service}; over it, {policy}"));

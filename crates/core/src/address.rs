@@ -107,6 +107,32 @@ impl fmt::Display for Prefix {
     }
 }
 
+/// The family of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4, in whichever form it is written.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl Family {
+    /// The family of an address in normal form.
+    #[must_use]
+    pub fn of(address: Ipv6Addr) -> Self {
+        if address.to_ipv4_mapped().is_some() { Self::Ipv4 } else { Self::Ipv6 }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        })
+    }
+}
+
 /// The one form in which addresses are compared: IPv6, with IPv4 as v4-mapped.
 #[must_use]
 pub fn normal_form(address: IpAddr) -> Ipv6Addr {

@@ -1,51 +1,133 @@
-//! What a filter asks of a leg: a conjunction of optional conditions.
+//! What a filter asks of a leg: a conjunction of optional conditions, each a list of values or the exclusion of one.
 
-use crate::address::{PortRange, Prefix};
-use crate::leg::{Facts, Flags, Protocol};
-use crate::process::{FileId, Process};
+use crate::address::{Family, PortRange, Prefix};
+use crate::leg::{Facts, Flags, ProcessFacts, Protocol};
+use crate::process::{CommandName, FileId};
 
 /// What must hold for a filter to match. An absent condition always holds.
 ///
-/// `exe`, `uid` and `cgroup` are asked of the *original application*: they follow the chain through the services.
-/// `via_exe` is asked of the process that dials this very leg.
+/// Those about the `application` follow the chain through the services: they are asked of the *original application*, whoever
+/// dials. Those about `via` are asked of the process that dials this very leg.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
     /// The transport protocol.
-    pub protocol: Option<Protocol>,
-    /// A prefix the original destination lies in.
-    pub remote: Option<Prefix>,
-    /// A range the original destination's port lies in.
-    pub remote_ports: Option<PortRange>,
-    /// The original application's executable.
-    pub exe: Option<FileId>,
-    /// The original application's user.
-    pub uid: Option<u32>,
-    /// The original application's cgroup, exactly (not its descendants).
-    pub cgroup: Option<u64>,
-    /// The executable of the process that dials this leg.
-    pub via_exe: Option<FileId>,
+    pub protocol: Option<OneOf<Protocol>>,
+    /// The family of the original destination's address; IPv4-mapped addresses are IPv4.
+    pub family: Option<OneOf<Family>>,
+    /// Prefixes the original destination lies in.
+    pub remote: Option<OneOf<Prefix>>,
+    /// Ranges the original destination's port lies in.
+    pub remote_ports: Option<OneOf<PortRange>>,
+    /// Prefixes the source lies in that the caller has bound. Where it bound none, this one does not hold, and excluding any does.
+    pub local: Option<OneOf<Prefix>>,
+    /// The original application.
+    pub application: ProcessConditions,
+    /// The process that dials this leg.
+    pub via: ProcessConditions,
+}
+
+/// What must hold of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessConditions {
+    /// Its executable.
+    pub exe: Option<OneOf<FileId>>,
+    /// Its effective user.
+    pub uid: Option<OneOf<u32>>,
+    /// Its effective group; supplementary groups are not asked.
+    pub gid: Option<OneOf<u32>>,
+    /// Its command name, which it can change at will: for order, not for security.
+    pub command: Option<OneOf<CommandName>>,
+    /// A cgroup that it is in, itself or below it.
+    pub cgroup: Option<OneOf<u64>>,
+}
+
+/// Values of which a fact has to be one, or has to be none.
+///
+/// A list without values never holds, and its exclusion always does: that is what a name comes to which nobody bears.
+///
+/// ```
+/// use waylay_core::OneOf;
+///
+/// let admins = OneOf::these([0, 1000]);
+/// assert!(admins.holds(|uid| *uid == 1000));
+/// assert!(!OneOf::none_of([0, 1000]).holds(|uid| *uid == 1000));
+/// assert!(!OneOf::<u32>::these([]).holds(|uid| *uid == 1000));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OneOf<T> {
+    values: Vec<T>,
+    negated: bool,
+}
+
+impl<T> OneOf<T> {
+    /// The fact has to be one of these.
+    pub fn these(values: impl IntoIterator<Item = T>) -> Self {
+        Self { values: values.into_iter().collect(), negated: false }
+    }
+
+    /// The fact has to be this.
+    pub fn only(value: T) -> Self {
+        Self::these([value])
+    }
+
+    /// The fact must be none of these.
+    pub fn none_of(values: impl IntoIterator<Item = T>) -> Self {
+        Self { values: values.into_iter().collect(), negated: true }
+    }
+
+    /// The values.
+    #[must_use]
+    pub fn values(&self) -> &[T] {
+        &self.values
+    }
+
+    /// Whether the fact must be none of them.
+    #[must_use]
+    pub const fn is_negated(&self) -> bool {
+        self.negated
+    }
+
+    /// Whether it holds of a fact, given how a value is compared with it.
+    pub fn holds(&self, fits: impl FnMut(&T) -> bool) -> bool {
+        self.values.iter().any(fits) != self.negated
+    }
+}
+
+impl<T> From<T> for OneOf<T> {
+    fn from(value: T) -> Self {
+        Self::only(value)
+    }
 }
 
 impl Conditions {
     /// Whether all of them hold.
     #[must_use]
     pub fn match_facts(&self, facts: &Facts) -> bool {
-        holds(self.protocol, |protocol| protocol == facts.protocol)
-            && holds(self.remote, |prefix| prefix.covers(facts.remote))
-            && holds(self.remote_ports, |ports| ports.covers(facts.remote_port))
-            && holds(self.exe, |exe| exe == facts.exe)
-            && holds(self.uid, |uid| uid == facts.uid)
-            && holds(self.cgroup, |cgroup| cgroup == facts.cgroup)
-            && holds(self.via_exe, |exe| exe == facts.via_exe)
+        holds(&self.protocol, |protocol| *protocol == facts.protocol)
+            && holds(&self.family, |family| *family == Family::of(facts.remote))
+            && holds(&self.remote, |prefix| prefix.covers(facts.remote))
+            && holds(&self.remote_ports, |ports| ports.covers(facts.remote_port))
+            && holds(&self.local, |prefix| facts.local.is_some_and(|local| prefix.covers(local)))
+            && self.application.match_process(&facts.application)
+            && self.via.match_process(&facts.via)
     }
 
     /// Whether those about the application hold of a process that acts for itself, whatever the others ask.
     #[must_use]
-    pub fn match_application(&self, process: &Process) -> bool {
-        holds(self.exe, |exe| exe == process.exe)
-            && holds(self.uid, |uid| uid == process.uid)
-            && holds(self.cgroup, |cgroup| cgroup == process.cgroup)
-            && holds(self.via_exe, |exe| exe == process.exe)
+    pub fn match_application(&self, process: &ProcessFacts) -> bool {
+        self.application.match_process(process) && self.via.match_process(process)
+    }
+}
+
+impl ProcessConditions {
+    /// Whether all of them hold.
+    #[must_use]
+    pub fn match_process(&self, process: &ProcessFacts) -> bool {
+        holds(&self.exe, |exe| *exe == process.exe)
+            && holds(&self.uid, |uid| *uid == process.uid)
+            && holds(&self.gid, |gid| *gid == process.gid)
+            && holds(&self.command, |command| *command == process.command)
+            && holds(&self.cgroup, |cgroup| process.cgroups.contains(cgroup))
     }
 }
 
@@ -62,13 +144,13 @@ impl FlagConditions {
     /// Whether both of them hold.
     #[must_use]
     pub fn match_flags(self, flags: Flags) -> bool {
-        holds(self.redirected, |redirected| redirected == flags.redirected)
-            && holds(self.proxied, |proxied| proxied == flags.proxied)
+        self.redirected.is_none_or(|redirected| redirected == flags.redirected)
+            && self.proxied.is_none_or(|proxied| proxied == flags.proxied)
     }
 }
 
-fn holds<T>(condition: Option<T>, test: impl FnOnce(T) -> bool) -> bool {
-    condition.is_none_or(test)
+fn holds<T>(condition: &Option<OneOf<T>>, fits: impl FnMut(&T) -> bool) -> bool {
+    condition.as_ref().is_none_or(|condition| condition.holds(fits))
 }
 
 #[cfg(test)]
@@ -80,39 +162,94 @@ mod tests {
         Prefix::new(address.parse().unwrap(), length).unwrap()
     }
 
-    #[test]
-    fn every_condition_can_fail_alone() {
-        let facts = Facts {
+    fn facts() -> Facts {
+        Facts {
             protocol: Protocol::Tcp,
             remote: normal_form("192.0.2.1".parse().unwrap()),
             remote_port: 443,
-            exe: FileId { device: 1, inode: 2 },
-            uid: 1000,
-            cgroup: 7,
-            via_exe: FileId { device: 1, inode: 3 },
-        };
-        let matching = Conditions {
-            protocol: Some(Protocol::Tcp),
-            remote: Some(prefix("192.0.2.0", 24)),
-            remote_ports: Some(PortRange::single(443)),
-            exe: Some(facts.exe),
-            uid: Some(1000),
-            cgroup: Some(7),
-            via_exe: Some(facts.via_exe),
-        };
-        assert!(matching.match_facts(&facts));
-        assert!(Conditions::default().match_facts(&facts));
-        let failing = [
-            Conditions { protocol: Some(Protocol::Udp), ..matching.clone() },
-            Conditions { remote: Some(prefix("198.51.100.0", 24)), ..matching.clone() },
-            Conditions { remote_ports: Some(PortRange::single(80)), ..matching.clone() },
-            Conditions { exe: Some(FileId { device: 2, inode: 2 }), ..matching.clone() },
-            Conditions { uid: Some(0), ..matching.clone() },
-            Conditions { cgroup: Some(8), ..matching.clone() },
-            Conditions { via_exe: Some(facts.exe), ..matching.clone() },
-        ];
-        for conditions in failing {
-            assert!(!conditions.match_facts(&facts), "{conditions:?}");
+            local: Some(normal_form("10.0.0.7".parse().unwrap())),
+            application: process(2, 1000),
+            via: process(3, 2000),
         }
+    }
+
+    fn process(inode: u64, uid: u32) -> ProcessFacts {
+        ProcessFacts {
+            exe: FileId { device: 1, inode },
+            uid,
+            gid: uid + 1,
+            command: CommandName::new("curl"),
+            cgroups: vec![7, 5, 1],
+        }
+    }
+
+    fn of_process(process: &ProcessFacts) -> Vec<ProcessConditions> {
+        let none = ProcessConditions::default;
+        vec![
+            ProcessConditions { exe: Some(process.exe.into()), ..none() },
+            ProcessConditions { uid: Some(process.uid.into()), ..none() },
+            ProcessConditions { gid: Some(process.gid.into()), ..none() },
+            ProcessConditions { command: Some(process.command.into()), ..none() },
+            ProcessConditions { cgroup: Some(5.into()), ..none() },
+        ]
+    }
+
+    /// Each condition alone, as it holds of the facts.
+    fn each() -> Vec<Conditions> {
+        let none = Conditions::default;
+        let mut each = vec![
+            Conditions { protocol: Some(Protocol::Tcp.into()), ..none() },
+            Conditions { family: Some(Family::Ipv4.into()), ..none() },
+            Conditions { remote: Some(prefix("192.0.2.0", 24).into()), ..none() },
+            Conditions { remote_ports: Some(PortRange::single(443).into()), ..none() },
+            Conditions { local: Some(prefix("10.0.0.0", 8).into()), ..none() },
+        ];
+        let application = of_process(&facts().application).into_iter();
+        each.extend(application.map(|application| Conditions { application, ..none() }));
+        let via = of_process(&facts().via).into_iter();
+        each.extend(via.map(|via| Conditions { via, ..none() }));
+        each
+    }
+
+    fn other() -> Facts {
+        Facts {
+            protocol: Protocol::Udp,
+            remote: "2001:db8::1".parse().unwrap(),
+            remote_port: 80,
+            local: None,
+            application: ProcessFacts::default(),
+            via: ProcessFacts::default(),
+        }
+    }
+
+    #[test]
+    fn every_condition_can_fail_alone() {
+        for conditions in each() {
+            assert!(conditions.match_facts(&facts()), "{conditions:?}");
+            assert!(!conditions.match_facts(&other()), "{conditions:?}");
+        }
+        assert!(Conditions::default().match_facts(&other()));
+    }
+
+    #[test]
+    fn an_exclusion_holds_where_its_list_does_not() {
+        let ports = OneOf::none_of([PortRange::single(80), PortRange::single(443)]);
+        let conditions = Conditions { remote_ports: Some(ports), ..Conditions::default() };
+        assert!(!conditions.match_facts(&facts()));
+        assert!(!conditions.match_facts(&other()));
+        assert!(conditions.match_facts(&Facts { remote_port: 25, ..facts() }));
+        let local = OneOf::none_of([prefix("10.0.0.0", 8)]);
+        let conditions = Conditions { local: Some(local), ..Conditions::default() };
+        assert!(!conditions.match_facts(&facts()));
+        assert!(conditions.match_facts(&other()), "a source nobody bound is none of these");
+    }
+
+    #[test]
+    fn a_name_that_nobody_bears_covers_nobody() {
+        let nobody = ProcessConditions { cgroup: Some(OneOf::these([])), ..ProcessConditions::default() };
+        assert!(!nobody.match_process(&facts().application));
+        let everybody =
+            ProcessConditions { cgroup: Some(OneOf::none_of([])), ..ProcessConditions::default() };
+        assert!(everybody.match_process(&facts().application));
     }
 }

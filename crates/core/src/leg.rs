@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use crate::address::normal_form;
 use crate::chain::Chain;
-use crate::process::{FileId, Process};
+use crate::process::{Cgroups, CommandName, FileId, Process};
 
 /// The transport protocol of a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,7 +30,7 @@ pub struct Leg {
 }
 
 /// What conditions are asked of: a leg and its original application, flat and in normal form, as engines have it at hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// The transport protocol.
     pub protocol: Protocol,
@@ -38,29 +38,54 @@ pub struct Facts {
     pub remote: Ipv6Addr,
     /// The original destination's port.
     pub remote_port: u16,
-    /// Executable of the original application.
+    /// The source address the caller bound, in normal form; a port alone is none.
+    pub local: Option<Ipv6Addr>,
+    /// The original application.
+    pub application: ProcessFacts,
+    /// The process that dials this leg.
+    pub via: ProcessFacts,
+}
+
+/// What conditions are asked of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessFacts {
+    /// Its executable.
     pub exe: FileId,
-    /// User of the original application.
+    /// Its effective user.
     pub uid: u32,
-    /// Cgroup of the original application.
-    pub cgroup: u64,
-    /// Executable of the process that dials this leg.
-    pub via_exe: FileId,
+    /// Its effective group.
+    pub gid: u32,
+    /// Its command name.
+    pub command: CommandName,
+    /// Its cgroup and all above it.
+    pub cgroups: Vec<u64>,
 }
 
 impl Facts {
     /// The facts of a leg; the chain knows the original application, and without one the caller is it.
     #[must_use]
-    pub fn new(leg: &Leg, chain: &Chain) -> Self {
-        let origin = chain.origin().unwrap_or(&leg.caller);
+    pub fn new(leg: &Leg, chain: &Chain, cgroups: &Cgroups) -> Self {
         Self {
             protocol: leg.protocol,
             remote: normal_form(leg.remote.ip()),
             remote_port: leg.remote.port(),
-            exe: origin.exe,
-            uid: origin.uid,
-            cgroup: origin.cgroup,
-            via_exe: leg.caller.exe,
+            local: leg.local.map(|local| local.ip()).filter(|ip| !ip.is_unspecified()).map(normal_form),
+            application: ProcessFacts::new(chain.origin().unwrap_or(&leg.caller), cgroups),
+            via: ProcessFacts::new(&leg.caller, cgroups),
+        }
+    }
+}
+
+impl ProcessFacts {
+    /// The facts of a process, given what is above its cgroup.
+    #[must_use]
+    pub fn new(process: &Process, cgroups: &Cgroups) -> Self {
+        Self {
+            exe: process.exe,
+            uid: process.uid,
+            gid: process.gid,
+            command: process.command,
+            cgroups: cgroups.lineage(process.cgroup),
         }
     }
 }

@@ -81,7 +81,8 @@ pub struct LimitError {
 }
 
 impl LimitError {
-    pub(crate) fn check(limit: Limit, need: usize, allowed: usize) -> Result<(), Self> {
+    /// Refuses more than are allowed.
+    pub fn check(limit: Limit, need: usize, allowed: usize) -> Result<(), Self> {
         if need > allowed { Err(Self { limit, need, allowed }) } else { Ok(()) }
     }
 }

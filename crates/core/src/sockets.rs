@@ -9,10 +9,10 @@ use std::fmt;
 
 use crate::address::normal_form;
 use crate::decide::answer_foreign;
-use crate::leg::{Leg, Protocol};
+use crate::leg::{Leg, ProcessFacts, Protocol};
 use crate::model::{Filter, Layer};
 use crate::policy::Policy;
-use crate::process::Process;
+use crate::process::{Cgroups, Process};
 use crate::tables::Tables;
 use crate::verdict::{Refusal, Verdict};
 use crate::world::{ForeignNamespace, Namespace, SocketOwner, Unredirectable};
@@ -109,7 +109,7 @@ impl SocketKind {
     }
 }
 
-/// What becomes of a socket under a policy.
+/// What becomes of a socket under a policy, given which cgroup is below which.
 ///
 /// Services may make what they like: they are not applications, and what a service passes on by other means is its own affair.
 ///
@@ -120,29 +120,33 @@ impl SocketKind {
 /// let web = Filter {
 ///     id: FilterId(7),
 ///     weight: 0,
-///     conditions: Conditions { uid: Some(1000), remote_ports: Some(PortRange::single(443)), ..Conditions::default() },
+///     conditions: Conditions {
+///         remote_ports: Some(PortRange::single(443).into()),
+///         application: ProcessConditions { uid: Some(1000.into()), ..ProcessConditions::default() },
+///         ..Conditions::default()
+///     },
 ///     layer: Layer::Redirect { service: log.id },
 /// };
 /// let policy = Policy::new(vec![log], vec![], vec![web])?;
 ///
-/// let ping = Process { pid: 42, start_time_ns: 0, uid: 1000, exe: FileId::default(), cgroup: 1, service: None };
+/// let ping = Process { pid: 42, uid: 1000, cgroup: 1, ..Process::default() };
 /// let icmp = SocketKind { family: 2, socket_type: 2, protocol: 1 };
 /// let mut socket = NewSocket { kind: icmp, maker: ping, owner: SocketOwner::Process, namespace: Namespace::Own };
-/// assert_eq!(decide_socket(&policy, &socket), SocketVerdict::Refuse(Refusal::Unredirectable));
+/// assert_eq!(decide_socket(&policy, &socket, &Cgroups::default()), SocketVerdict::Refuse(Refusal::Unredirectable));
 ///
 /// // Of another user nothing is redirected.
 /// socket.maker.uid = 1001;
-/// assert_eq!(decide_socket(&policy, &socket), SocketVerdict::Permit);
+/// assert_eq!(decide_socket(&policy, &socket, &Cgroups::default()), SocketVerdict::Permit);
 ///
 /// // And a policy can permit it.
 /// socket.maker.uid = 1000;
 /// let policy = policy.with_unredirectable(Unredirectable::Permit);
-/// assert_eq!(decide_socket(&policy, &socket), SocketVerdict::Permit);
+/// assert_eq!(decide_socket(&policy, &socket, &Cgroups::default()), SocketVerdict::Permit);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
-pub fn decide_socket(policy: &Policy, socket: &NewSocket) -> SocketVerdict {
-    judge(socket, policy.foreign_namespace(), || policy.refuses_unredirectable(&socket.maker))
+pub fn decide_socket(policy: &Policy, socket: &NewSocket, cgroups: &Cgroups) -> SocketVerdict {
+    judge(socket, policy.foreign_namespace(), || policy.refuses_unredirectable(&socket.maker, cgroups))
 }
 
 fn judge(socket: &NewSocket, foreign: ForeignNamespace, is_refused: impl FnOnce() -> bool) -> SocketVerdict {
@@ -164,29 +168,31 @@ fn judge(socket: &NewSocket, foreign: ForeignNamespace, is_refused: impl FnOnce(
 
 impl Policy {
     /// Whether sockets that cannot be redirected are refused to a process.
-    fn refuses_unredirectable(&self, maker: &Process) -> bool {
+    fn refuses_unredirectable(&self, maker: &Process, cgroups: &Cgroups) -> bool {
+        let facts = ProcessFacts::new(maker, cgroups);
         let is_service = maker.service.is_some_and(|service| self.service(service).is_some());
         let redirects = |filter: &&Filter| matches!(filter.layer, Layer::Redirect { .. });
         let mut filters = self.filters().iter().filter(redirects);
         self.unredirectable() == Unredirectable::Block
             && !is_service
-            && filters.any(|filter| filter.conditions.match_application(maker))
+            && filters.any(|filter| filter.conditions.match_application(&facts))
     }
 }
 
 impl Tables {
     /// The verdict of [`decide_socket`], from tables alone.
     #[must_use]
-    pub fn decide_socket(&self, socket: &NewSocket) -> SocketVerdict {
-        judge(socket, self.foreign_namespace(), || self.refuses_unredirectable(&socket.maker))
+    pub fn decide_socket(&self, socket: &NewSocket, cgroups: &Cgroups) -> SocketVerdict {
+        judge(socket, self.foreign_namespace(), || self.refuses_unredirectable(&socket.maker, cgroups))
     }
 
-    fn refuses_unredirectable(&self, maker: &Process) -> bool {
+    fn refuses_unredirectable(&self, maker: &Process, cgroups: &Cgroups) -> bool {
+        let facts = ProcessFacts::new(maker, cgroups);
         let is_service = maker.service.is_some_and(|service| self.service(service).is_some());
         let mut filters = self.redirect_filters().iter();
         self.unredirectable() == Unredirectable::Block
             && !is_service
-            && filters.any(|filter| filter.conditions.match_application(maker))
+            && filters.any(|filter| filter.conditions.match_application(&facts))
     }
 }
 

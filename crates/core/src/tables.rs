@@ -203,7 +203,7 @@ impl Tables {
         }
         let caller = leg.caller.service.and_then(|service| self.service(service));
         let chain = self.effective_chain(leg, records, caller);
-        let facts = Facts::new(leg, &chain);
+        let facts = Facts::new(leg, &chain, &world.cgroups);
         let skip = self.mask_of(chain.excluded()) | caller.map_or(0, |service| bit(service.slot));
         let choice = if leg.is_to_a_group() {
             self.judge_group(&facts, skip)

@@ -10,6 +10,7 @@
  *   getsockname4/6  and the one it would have started from
  *   sockets.h       refuses sockets that cannot be redirected
  *   sockopt.h       answers the services' questions, takes records from them
+ *   residents.h     lets services be that run already, in the programs called wl_resident_*
  *   sock_release    ends flows, together with sockops and walks.h
  *
  * Decisions are those of `waylay_core::decide`; nothing is decided here that
@@ -23,8 +24,10 @@
 #include "unredirectable.h"
 #include "maps.h"
 #include "facts.h"
+#include "errands.h"
 #include "flows.h"
 #include "effect.h"
+#include "residents.h"
 #include "callers.h"
 #include "datagram_flows.h"
 #include "datagrams.h"
@@ -246,7 +249,13 @@ static __always_inline int wl_ask_policy(struct bpf_sock_addr *ctx, struct wl_co
 	return verdict;
 }
 
-static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
+/* Where a program is attached; it knows that when it is compiled. */
+enum wl_place {
+	WL_AT_SCOPE,
+	WL_AT_RESIDENT,
+};
+
+static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family, enum wl_place place)
 {
 	struct wl_connect c = { .config = wl_config(), .tables = wl_tables() };
 	const struct wl_listener_owner *owner;
@@ -260,15 +269,21 @@ static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
 		return WL_PASS;
 	wl_remote(ctx, family, &c.leg.remote);
 	c.leg.protocol = SOCK_PROTO_TCP;
+	if (place == WL_AT_RESIDENT) {
+		c.leg.caller_slot = wl_errand_of_resident(ctx, &c.leg.remote);
+		if (c.leg.caller_slot >= WL_MAX_SERVICES)
+			return WL_PASS;
+	}
 	verdict = wl_meet(ctx, &c);
 	if (verdict != WL_GO_ON)
 		return verdict;
-	owner = wl_listener_at(ctx, &c);
+	owner = wl_listener_at(ctx, c.config, c.tables, &c.leg.remote);
 	if (owner && owner->instance != wl_instance())
 		return WL_PASS;
 	if (owner)
 		return wl_refuse(&c.leg, WL_REFUSED_LISTENER_DIALLED, ECONNREFUSED, owner->service, 0);
-	c.leg.caller_slot = wl_caller_slot(c.config);
+	if (place == WL_AT_SCOPE)
+		c.leg.caller_slot = wl_caller_slot(c.config);
 	verdict = wl_ask_policy(ctx, &c, &choice);
 	return verdict != WL_GO_ON ? verdict : wl_carry_out(ctx, family, WL_CONNECTION, &c, &choice);
 }
@@ -276,16 +291,29 @@ static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
 SEC("cgroup/connect4")
 int wl_connect4(struct bpf_sock_addr *ctx)
 {
-	return wl_on_connect(ctx, AF_INET);
+	return wl_on_connect(ctx, AF_INET, WL_AT_SCOPE);
 }
 
 SEC("cgroup/connect6")
 int wl_connect6(struct bpf_sock_addr *ctx)
 {
-	return wl_on_connect(ctx, AF_INET6);
+	return wl_on_connect(ctx, AF_INET6, WL_AT_SCOPE);
 }
 
-static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family, enum wl_dial dial)
+SEC("cgroup/connect4")
+int wl_resident_connect4(struct bpf_sock_addr *ctx)
+{
+	return wl_on_connect(ctx, AF_INET, WL_AT_RESIDENT);
+}
+
+SEC("cgroup/connect6")
+int wl_resident_connect6(struct bpf_sock_addr *ctx)
+{
+	return wl_on_connect(ctx, AF_INET6, WL_AT_RESIDENT);
+}
+
+static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family, enum wl_dial dial,
+					   enum wl_place place)
 {
 	struct wl_connect c = { .config = wl_config(), .tables = wl_tables() };
 	bool connects = dial == WL_DATAGRAMS_BY_CONNECT;
@@ -306,13 +334,21 @@ static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family
 		return WL_PASS;
 	if (wl_owned_by_kernel(ctx->sk))
 		return WL_PASS;
+	if (place == WL_AT_RESIDENT) {
+		c.leg.caller_slot = wl_resident_slot(ctx);
+		if (c.leg.caller_slot >= WL_MAX_SERVICES)
+			return WL_PASS;
+	}
 	verdict = wl_meet(ctx, &c);
 	if (verdict != WL_GO_ON)
 		return verdict;
-	c.leg.caller_slot = wl_caller_slot(c.config);
-	verdict = wl_judge_answer(ctx, family, &c, connects);
+	if (place == WL_AT_SCOPE)
+		c.leg.caller_slot = wl_caller_slot(c.config);
+	verdict = wl_judge_answer(ctx, family, &c, connects, place == WL_AT_RESIDENT);
 	if (verdict != WL_GO_ON)
 		return verdict;
+	if (place == WL_AT_RESIDENT && !c.token)
+		return WL_PASS;
 	verdict = wl_judge_listener(ctx, &c);
 	if (verdict != WL_GO_ON)
 		return verdict;
@@ -323,38 +359,76 @@ static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family
 SEC("cgroup/connect4")
 int wl_udp_connect4(struct bpf_sock_addr *ctx)
 {
-	return wl_on_datagrams(ctx, AF_INET, WL_DATAGRAMS_BY_CONNECT);
+	return wl_on_datagrams(ctx, AF_INET, WL_DATAGRAMS_BY_CONNECT, WL_AT_SCOPE);
 }
 
 SEC("cgroup/connect6")
 int wl_udp_connect6(struct bpf_sock_addr *ctx)
 {
-	return wl_on_datagrams(ctx, AF_INET6, WL_DATAGRAMS_BY_CONNECT);
+	return wl_on_datagrams(ctx, AF_INET6, WL_DATAGRAMS_BY_CONNECT, WL_AT_SCOPE);
 }
 
 SEC("cgroup/sendmsg4")
 int wl_sendmsg4(struct bpf_sock_addr *ctx)
 {
-	return wl_on_datagrams(ctx, AF_INET, WL_DATAGRAMS_ONE_BY_ONE);
+	return wl_on_datagrams(ctx, AF_INET, WL_DATAGRAMS_ONE_BY_ONE, WL_AT_SCOPE);
 }
 
 SEC("cgroup/sendmsg6")
 int wl_sendmsg6(struct bpf_sock_addr *ctx)
 {
-	return wl_on_datagrams(ctx, AF_INET6, WL_DATAGRAMS_ONE_BY_ONE);
+	return wl_on_datagrams(ctx, AF_INET6, WL_DATAGRAMS_ONE_BY_ONE, WL_AT_SCOPE);
+}
+
+SEC("cgroup/connect4")
+int wl_resident_udp_connect4(struct bpf_sock_addr *ctx)
+{
+	return wl_on_datagrams(ctx, AF_INET, WL_DATAGRAMS_BY_CONNECT, WL_AT_RESIDENT);
+}
+
+SEC("cgroup/connect6")
+int wl_resident_udp_connect6(struct bpf_sock_addr *ctx)
+{
+	return wl_on_datagrams(ctx, AF_INET6, WL_DATAGRAMS_BY_CONNECT, WL_AT_RESIDENT);
+}
+
+SEC("cgroup/sendmsg4")
+int wl_resident_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return wl_on_datagrams(ctx, AF_INET, WL_DATAGRAMS_ONE_BY_ONE, WL_AT_RESIDENT);
+}
+
+SEC("cgroup/sendmsg6")
+int wl_resident_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return wl_on_datagrams(ctx, AF_INET6, WL_DATAGRAMS_ONE_BY_ONE, WL_AT_RESIDENT);
 }
 
 SEC("cgroup/recvmsg4")
 int wl_recvmsg4(struct bpf_sock_addr *ctx)
 {
-	wl_show_sender(ctx, AF_INET);
+	wl_show_sender(ctx, AF_INET, true);
 	return WL_PASS;
 }
 
 SEC("cgroup/recvmsg6")
 int wl_recvmsg6(struct bpf_sock_addr *ctx)
 {
-	wl_show_sender(ctx, AF_INET6);
+	wl_show_sender(ctx, AF_INET6, true);
+	return WL_PASS;
+}
+
+SEC("cgroup/recvmsg4")
+int wl_resident_recvmsg4(struct bpf_sock_addr *ctx)
+{
+	wl_show_sender(ctx, AF_INET, false);
+	return WL_PASS;
+}
+
+SEC("cgroup/recvmsg6")
+int wl_resident_recvmsg6(struct bpf_sock_addr *ctx)
+{
+	wl_show_sender(ctx, AF_INET6, false);
 	return WL_PASS;
 }
 

@@ -4,17 +4,35 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use waylay_abi::{self as abi, FilterCondition};
 use waylay_core::{
-    Action, Conditions, FailurePolicy, FlagConditions, ForeignNamespace, Protocol, Right, TableAuthFilter,
-    TableFilter, TableService, Tables, Unredirectable,
+    Action, Conditions, FailurePolicy, FilterId, FlagConditions, ForeignNamespace, Limit, LimitError, Mark,
+    OneOf, ProcessConditions, Protocol, Right, TableAuthFilter, TableFilter, TableService, Tables,
+    Unredirectable,
 };
 use waylay_engine::{Endpoint, LocalName};
 use zerocopy::FromZeros;
 
+use crate::residents::Residence;
+
+/// A policy that the programs cannot hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeError {
+    /// A filter asks what the programs do not know.
+    #[error("{filter} has a condition on the {condition} that the kernel's programs cannot ask yet")]
+    Condition {
+        /// The filter.
+        filter: FilterId,
+        /// What it asks about.
+        condition: &'static str,
+    },
+    /// There are too many filters, a list of values counting as one for each.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+}
+
 /// Puts tables and the services' listeners into the form the programs read.
 ///
-/// A service without an endpoint is absent to them.
-#[must_use]
-pub fn encode(tables: &Tables, endpoints: &[Endpoint]) -> Box<abi::Tables> {
+/// A service without an endpoint is absent to them. Fails where the programs cannot hold the policy.
+pub fn encode(tables: &Tables, endpoints: &[Endpoint]) -> Result<Box<abi::Tables>, EncodeError> {
     let mut out = Box::new(abi::Tables::new_zeroed());
     out.foreign_namespace = match tables.foreign_namespace() {
         ForeignNamespace::Permit => 0,
@@ -30,15 +48,21 @@ pub fn encode(tables: &Tables, endpoints: &[Endpoint]) -> Box<abi::Tables> {
         out.any_address |= u8::from(endpoint.is_some_and(listens_everywhere));
         out.service_count = out.service_count.max(u32::from(service.slot) + 1);
     }
-    for (to, from) in out.redirect.iter_mut().zip(tables.redirect_filters()) {
-        *to = encode_redirect(from);
-        out.redirect_count += 1;
-    }
-    for (to, from) in out.auth.iter_mut().zip(tables.auth_filters()) {
-        *to = encode_auth(from);
-        out.auth_count += 1;
-    }
-    out
+    out.redirect_count = fill(&mut out.redirect, tables.redirect_filters(), encode_redirect)?;
+    out.auth_count = fill(&mut out.auth, tables.auth_filters(), encode_auth)?;
+    Ok(out)
+}
+
+fn fill<F>(
+    to: &mut [abi::Filter],
+    filters: &[F],
+    encode: impl Fn(&F) -> Result<Vec<abi::Filter>, EncodeError>,
+) -> Result<u32, EncodeError> {
+    let encoded: Vec<Vec<abi::Filter>> = filters.iter().map(encode).collect::<Result<_, _>>()?;
+    let encoded = encoded.concat();
+    LimitError::check(Limit::Filters, encoded.len(), to.len())?;
+    to.iter_mut().zip(&encoded).for_each(|(to, from)| *to = *from);
+    Ok(encoded.len() as u32)
 }
 
 fn encode_service(service: &TableService, endpoint: Option<&Endpoint>) -> abi::Service {
@@ -70,9 +94,32 @@ fn encode_service(service: &TableService, endpoint: Option<&Endpoint>) -> abi::S
         flags: endpoint.map_or(0, |endpoint| flags(endpoint.local_name)),
         udp4: endpoint.and_then(|endpoint| endpoint.udp4).unwrap_or(0),
         bank: u16::try_from(bank.len()).unwrap_or(0),
+        resident_level: 0,
+        resident_cgroup: 0,
+        resident_exe_device: 0,
+        resident_exe_inode: 0,
+        resident_uid: 0,
         reserved: 0,
         udp6,
         name,
+    }
+}
+
+/// Adds by what a service is known that runs by itself.
+pub(crate) fn encode_residence(residence: &Residence, out: &mut abi::Service) {
+    out.flags |= abi::IS_RESIDENT;
+    out.resident_cgroup = residence.resident.cgroup;
+    out.resident_level = residence.level;
+    match residence.resident.mark {
+        Mark::Cgroup => {}
+        Mark::Exe(exe) => {
+            out.flags |= abi::RESIDENT_BY_EXE;
+            (out.resident_exe_device, out.resident_exe_inode) = (exe.device, exe.inode);
+        }
+        Mark::Uid(uid) => {
+            out.flags |= abi::RESIDENT_BY_UID;
+            out.resident_uid = uid;
+        }
     }
 }
 
@@ -121,68 +168,112 @@ impl Listeners {
     }
 }
 
-fn encode_redirect(filter: &TableFilter) -> abi::Filter {
-    let mut out = encode_conditions(&filter.conditions);
-    out.id = filter.id.0;
-    out.slot = filter.slot;
-    out
+fn encode_redirect(filter: &TableFilter) -> Result<Vec<abi::Filter>, EncodeError> {
+    let expanded = encode_conditions(&filter.conditions)
+        .map_err(|condition| EncodeError::Condition { filter: filter.id, condition })?;
+    Ok(expanded.into_iter().map(|out| abi::Filter { id: filter.id.0, slot: filter.slot, ..out }).collect())
 }
 
-fn encode_auth(filter: &TableAuthFilter) -> abi::Filter {
-    let mut out = encode_conditions(&filter.conditions);
-    out.id = filter.id.0;
-    out.sublayer = filter.sublayer;
-    encode_flags(filter.flags, &mut out);
+fn encode_auth(filter: &TableAuthFilter) -> Result<Vec<abi::Filter>, EncodeError> {
+    let expanded = encode_conditions(&filter.conditions)
+        .map_err(|condition| EncodeError::Condition { filter: filter.id, condition })?;
     let (action, right, error) = match filter.action {
         Action::Continue => (0, Right::Soft, 0),
         Action::Permit(right) => (1, right, 0),
         Action::Block { right, errno } => (2, right, errno.number()),
     };
-    out.action = action;
-    out.hard = u8::from(right == Right::Hard);
-    out.error = error;
-    out
+    let encode = |mut out: abi::Filter| {
+        encode_flags(filter.flags, &mut out);
+        let hard = u8::from(right == Right::Hard);
+        abi::Filter { id: filter.id.0, sublayer: filter.sublayer, action, hard, error, ..out }
+    };
+    Ok(expanded.into_iter().map(encode).collect())
 }
 
-fn encode_conditions(conditions: &Conditions) -> abi::Filter {
-    let mut out = abi::Filter::default();
-    if let Some(protocol) = conditions.protocol {
+/// The filters that hold where the conditions do: one for each combination of values.
+fn encode_conditions(conditions: &Conditions) -> Result<Vec<abi::Filter>, &'static str> {
+    let Conditions { protocol, family, remote, remote_ports, local, application, via } = conditions;
+    let mut out = vec![abi::Filter::default()];
+    expand(&mut out, values("protocol", protocol)?, |out, protocol| {
         out.conditions |= FilterCondition::Protocol as u32;
         out.protocol = match protocol {
             Protocol::Tcp => 6,
             Protocol::Udp => 17,
         };
-    }
-    if let Some(prefix) = conditions.remote {
+    });
+    expand(&mut out, values("remote", remote)?, |out, prefix| {
         out.conditions |= FilterCondition::Remote as u32;
         out.remote = prefix.network().octets();
         out.remote_len = prefix.length();
-    }
-    if let Some(ports) = conditions.remote_ports {
+    });
+    expand(&mut out, values("remote_ports", remote_ports)?, |out, ports| {
         out.conditions |= FilterCondition::Ports as u32;
         (out.port_first, out.port_last) = (ports.first(), ports.last());
-    }
-    encode_process_conditions(conditions, &mut out);
-    out
+    });
+    expand_processes(&mut out, application, via)?;
+    refuse("family", family)?;
+    refuse("local", local)?;
+    Ok(out)
 }
 
-fn encode_process_conditions(conditions: &Conditions, out: &mut abi::Filter) {
-    if let Some(exe) = conditions.exe {
+fn expand_processes(
+    out: &mut Vec<abi::Filter>,
+    application: &ProcessConditions,
+    via: &ProcessConditions,
+) -> Result<(), &'static str> {
+    expand(out, values("exe", &application.exe)?, |out, exe| {
         out.conditions |= FilterCondition::Exe as u32;
         (out.exe_device, out.exe_inode) = (exe.device, exe.inode);
-    }
-    if let Some(uid) = conditions.uid {
+    });
+    expand(out, values("uid", &application.uid)?, |out, uid| {
         out.conditions |= FilterCondition::Uid as u32;
-        out.uid = uid;
-    }
-    if let Some(cgroup) = conditions.cgroup {
+        out.uid = *uid;
+    });
+    expand(out, values("cgroup", &application.cgroup)?, |out, cgroup| {
         out.conditions |= FilterCondition::Cgroup as u32;
-        out.cgroup = cgroup;
-    }
-    if let Some(exe) = conditions.via_exe {
+        out.cgroup = *cgroup;
+    });
+    expand(out, values("via exe", &via.exe)?, |out, exe| {
         out.conditions |= FilterCondition::ViaExe as u32;
         (out.via_exe_device, out.via_exe_inode) = (exe.device, exe.inode);
+    });
+    refuse("gid", &application.gid)?;
+    refuse("command", &application.command)?;
+    refuse("via uid", &via.uid)?;
+    refuse("via gid", &via.gid)?;
+    refuse("via command", &via.command)?;
+    refuse("via cgroup", &via.cgroup)
+}
+
+/// The values that are asked for; `None` if nothing is.
+fn values<'a, T>(
+    name: &'static str,
+    condition: &'a Option<OneOf<T>>,
+) -> Result<Option<&'a [T]>, &'static str> {
+    match condition {
+        Some(one_of) if one_of.is_negated() => Err(name),
+        Some(one_of) => Ok(Some(one_of.values())),
+        None => Ok(None),
     }
+}
+
+fn refuse<T>(name: &'static str, condition: &Option<OneOf<T>>) -> Result<(), &'static str> {
+    if condition.is_some() { Err(name) } else { Ok(()) }
+}
+
+fn expand<T>(out: &mut Vec<abi::Filter>, values: Option<&[T]>, ask: impl Fn(&mut abi::Filter, &T)) {
+    let Some(values) = values else { return };
+    let combine = |filter: &abi::Filter| {
+        values
+            .iter()
+            .map(|value| {
+                let mut filter = *filter;
+                ask(&mut filter, value);
+                filter
+            })
+            .collect::<Vec<_>>()
+    };
+    *out = out.iter().flat_map(combine).collect();
 }
 
 fn encode_flags(flags: FlagConditions, out: &mut abi::Filter) {

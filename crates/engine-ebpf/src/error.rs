@@ -4,7 +4,7 @@ use rustix::thread::CapabilitySet;
 use thiserror::Error;
 use waylay_core::{LimitError, SlotInUse};
 
-use crate::holder::Holder;
+use crate::{encode::EncodeError, holder::Holder};
 
 /// Why the engine cannot do what it was told.
 #[derive(Debug, Error)]
@@ -51,6 +51,17 @@ pub enum EbpfError {
         /// The engine's.
         scope: PathBuf,
     },
+    /// A service that runs already, in the scope or around it.
+    #[error("the cgroup {} is in the scope {} or around it, so that a service in it could not be told from those who are watched", cgroup.display(), scope.display())]
+    ResidentInside {
+        /// The service's.
+        cgroup: PathBuf,
+        /// The engine's.
+        scope: PathBuf,
+    },
+    /// The engine was told that there would be no such services.
+    #[error("the engine was loaded without the programs for services that run already")]
+    NoResidents,
     /// A map could not be read or written.
     #[error("cannot access the map {map}")]
     Map {
@@ -94,6 +105,9 @@ pub enum EbpfError {
     /// The policy has more than the programs hold.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// The programs cannot hold the policy.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
     /// The policy was not compiled keeping the slots that are taken.
     #[error(transparent)]
     Slot(#[from] SlotInUse),

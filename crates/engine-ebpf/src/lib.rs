@@ -9,6 +9,7 @@
 //! Tables ─ encode ─▶ abi::Tables ─ install ─▶ maps ◀─ programs (bpf/waylay.bpf.c)
 //! ```
 
+mod admitted;
 mod bpffs;
 mod carried;
 mod claims;
@@ -25,6 +26,7 @@ mod loopback;
 mod probe;
 mod progress;
 mod registry;
+mod residents;
 mod routes;
 mod scope;
 mod slots;
@@ -36,7 +38,7 @@ mod unreachable;
 
 pub use bpffs::{bpf_file_system, bpf_file_system_is_mounted};
 pub use cost::{Cost, STACK_UNIT, measure_programs};
-pub use encode::encode;
+pub use encode::{EncodeError, encode};
 pub use engine::{EbpfEngine, LivenessMarks, capabilities};
 pub use error::{EbpfError, in_initial_user_namespace};
 pub use event::EventSource;
@@ -48,6 +50,7 @@ pub use loopback::LoopbackMark;
 pub use probe::{Probed, probe_programs};
 pub use progress::{Progress, ProgressReader};
 pub use registry::{LAYOUT as REGISTRY_LAYOUT, forget_instance, forget_other_layouts};
+pub use residents::{Residence, ResidentFlows};
 pub use routes::RoutePublisher;
 pub use scope::{Limits, Scope};
 #[cfg(fuzzing)]

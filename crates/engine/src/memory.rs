@@ -139,7 +139,10 @@ impl MemoryEngine {
     pub fn make_socket(&mut self, kind: SocketKind, maker: &Process) -> SocketVerdict {
         let maker = self.identify(*maker);
         let (owner, namespace) = (self.world.socket_owner, self.world.namespace);
-        let verdict = self.installation.tables.decide_socket(&NewSocket { kind, maker, owner, namespace });
+        let verdict = self
+            .installation
+            .tables
+            .decide_socket(&NewSocket { kind, maker, owner, namespace }, &self.world.cgroups);
         if let SocketVerdict::Refuse(refusal) = verdict {
             let socket = SocketSummary { kind, pid: maker.pid, uid: maker.uid, comm: String::new() };
             self.events.push(Event::SocketRefused { refusal, socket });

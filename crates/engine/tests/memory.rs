@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use waylay_core::{
-    Availability, Conditions, Event, FailurePolicy, FileId, Filter, FilterId, Layer, Leg, Limit, LimitError,
+    Availability, Conditions, Event, FailurePolicy, Filter, FilterId, Layer, Leg, Limit, LimitError,
     Namespace, Policy, Process, Protocol, Refusal, Resource, Room, Service, ServiceId, SlotInUse, Slots,
     SocketKind, SocketVerdict, Tables,
 };
@@ -108,7 +108,7 @@ fn listener_of(service: ServiceId) -> SocketAddrV4 {
 }
 
 fn app() -> Process {
-    Process { pid: 10, start_time_ns: 5, uid: 1000, exe: FileId::default(), cgroup: 1, service: None }
+    Process { pid: 10, start_time_ns: 5, uid: 1000, cgroup: 1, ..Process::default() }
 }
 
 /// It does not say of which service it is: that is for the engine to find out.

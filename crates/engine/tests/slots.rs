@@ -7,8 +7,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use proptest::prelude::*;
 use waylay_core::{
-    Conditions, FailurePolicy, FileId, Filter, FilterId, Layer, Leg, Policy, Process, Protocol, Service,
-    ServiceId, Tables,
+    Conditions, FailurePolicy, Filter, FilterId, Layer, Leg, Policy, Process, Protocol, Service, ServiceId,
+    Tables,
 };
 use waylay_engine::memory::{FlowId, Outcome, SocketId};
 use waylay_engine::{Endpoint, Engine, Installation, Liveness, LocalName, MemoryEngine};
@@ -156,7 +156,7 @@ fn cgroup_of(service: ServiceId) -> u64 {
 }
 
 fn process(cgroup: u64) -> Process {
-    Process { pid: 10, start_time_ns: 5, uid: 1000, exe: FileId::default(), cgroup, service: None }
+    Process { pid: 10, start_time_ns: 5, uid: 1000, cgroup, ..Process::default() }
 }
 
 proptest! {

@@ -7,7 +7,7 @@ use std::{
 use waylay_core::{Event, FailurePolicy, ForeignNamespace, Protocol, Unredirectable};
 use waylay_engine::LocalName;
 
-use crate::user::Identity;
+use crate::{resident::KnownBy, user::Identity};
 
 /// What to run and through what.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ pub struct ServiceSpec {
     pub transports: Transports,
     /// Whether it comes with waylay; `command` then is this binary's arguments.
     pub builtin: bool,
-    /// The program that serves, and its arguments.
+    /// The program that serves, and its arguments; nothing for one that runs already.
     pub command: Vec<OsString>,
     /// What it finds on its standard input, to the end. Arguments and environment are not for that: both
     /// show in ps(1), and are short.
@@ -53,6 +53,8 @@ pub struct ServiceSpec {
 /// How a program that knows nothing of waylay takes connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Adoption {
+    /// By what it is known if it runs already; `None` for one that [`ServiceSpec::command`] starts.
+    pub known_by: Option<KnownBy>,
     /// Where it listens by itself: an address, or one of each family.
     pub listens: Vec<SocketAddr>,
     /// How it learns where a connection was going, besides by `SO_ORIGINAL_DST`.
@@ -112,6 +114,8 @@ pub trait Observer: Send + Sync {
     /// All processes of an adopted service have ended before they were told to; the one that was started is no longer among
     /// the last.
     fn adopted_ended(&self, service: &str, on_failure: FailurePolicy);
+    /// A service that runs already listens no longer, or does so again.
+    fn resident_listens(&self, service: &str, listens: bool, on_failure: FailurePolicy);
     /// An adopted service listens, and what goes over this family (`IPv4`, `IPv6`, `UDP over
     /// IPv6`) does not get to it: to that it is gone.
     fn family_missing(&self, service: &str, family: &str, on_failure: FailurePolicy);

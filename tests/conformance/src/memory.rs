@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use waylay_core::{
-    Chain, Conditions, FailurePolicy, FileId, Filter, FilterId, Layer, Leg, Policy, Process, Protocol,
-    RedirectState, Service, ServiceId, Tables, normal_form, state,
+    Chain, Conditions, FailurePolicy, Filter, FilterId, Layer, Leg, Policy, Process, Protocol, RedirectState,
+    Service, ServiceId, Tables, normal_form, state,
 };
 use waylay_engine::memory::{FlowId, Outcome, QueryRecordsError, RecordsHandle, SetRecordsError, SocketId};
 use waylay_engine::{Endpoint, Engine, Installation, Liveness, LocalName, MemoryEngine};
@@ -97,7 +97,9 @@ impl Subject for MemorySubject {
             | Action::DatagramSocket { .. }
             | Action::SendDatagram { .. }
             | Action::ReceiveDatagram { .. }
-            | Action::Wait { .. } => panic!("{action:?} belongs to what the engine in memory lacks"),
+            | Action::LetFlowsBeIdle { .. } => {
+                panic!("{action:?} belongs to what the engine in memory lacks")
+            }
         }
     }
 }
@@ -230,7 +232,7 @@ impl MemorySubject {
             "bystander" => BYSTANDER,
             service => cgroup_of(self.service(service)),
         };
-        Process { pid: 10, start_time_ns: 5, uid: 1000, exe: FileId::default(), cgroup, service: None }
+        Process { pid: 10, start_time_ns: 5, uid: 1000, cgroup, ..Process::default() }
     }
 
     /// A process of the service that the flow was redirected to.

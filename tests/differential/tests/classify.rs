@@ -8,8 +8,8 @@ use proptest::{collection::vec, option, prelude::*};
 use waylay_abi as abi;
 use waylay_core::{
     Action, AuthOutcome, AuthRule, Conditions, Errno, Facts, FailurePolicy, FileId, Filter, FilterId,
-    FlagConditions, Flags, Layer, Policy, PortRange, Prefix, Protocol, Right, Service, ServiceId, Sublayer,
-    SublayerId, Tables, normal_form,
+    FlagConditions, Flags, Layer, Policy, PortRange, Prefix, ProcessConditions, ProcessFacts, Protocol,
+    Right, Service, ServiceId, Sublayer, SublayerId, Tables, normal_form,
 };
 use waylay_differential::{Leg, Origin, classify_auth, classify_redirect};
 use waylay_engine_ebpf::encode;
@@ -55,8 +55,19 @@ prop_compose! {
         cgroup in option::weighted(0.2, 0_u64..2),
         via_exe in option::weighted(0.2, file()),
     ) -> Conditions {
-        let remote_ports = ports.map(|(a, b)| PortRange::new(a.min(b), a.max(b)).unwrap());
-        Conditions { protocol, remote, remote_ports, exe, uid, cgroup, via_exe }
+        Conditions {
+            protocol: protocol.map(Into::into),
+            remote: remote.map(Into::into),
+            remote_ports: ports.map(|(a, b)| PortRange::new(a.min(b), a.max(b)).unwrap().into()),
+            application: ProcessConditions {
+                exe: exe.map(Into::into),
+                uid: uid.map(Into::into),
+                cgroup: cgroup.map(Into::into),
+                ..ProcessConditions::default()
+            },
+            via: ProcessConditions { exe: via_exe.map(Into::into), ..ProcessConditions::default() },
+            ..Conditions::default()
+        }
     }
 }
 
@@ -111,22 +122,24 @@ prop_compose! {
         cgroup in 0_u64..2,
         via_exe in file(),
     ) -> Facts {
-        Facts { protocol, remote: normal_form(remote), remote_port, exe, uid, cgroup, via_exe }
+        let application = ProcessFacts { exe, uid, cgroups: vec![cgroup], ..ProcessFacts::default() };
+        let via = ProcessFacts { exe: via_exe, ..ProcessFacts::default() };
+        Facts { protocol, remote: normal_form(remote), remote_port, local: None, application, via }
     }
 }
 
 fn leg(facts: &Facts, flags: Flags) -> Leg {
     let remote = SocketAddr::from((facts.remote, facts.remote_port));
     let origin = Origin {
-        exe_device: facts.exe.device,
-        exe_inode: facts.exe.inode,
-        uid: facts.uid,
-        cgroup: facts.cgroup,
+        exe_device: facts.application.exe.device,
+        exe_inode: facts.application.exe.inode,
+        uid: facts.application.uid,
+        cgroup: facts.application.cgroups[0],
         reserved: 0,
     };
     let caller = abi::Process {
-        exe_device: facts.via_exe.device,
-        exe_inode: facts.via_exe.inode,
+        exe_device: facts.via.exe.device,
+        exe_inode: facts.via.exe.inode,
         ..abi::Process::default()
     };
     let protocol = match facts.protocol {
@@ -143,7 +156,7 @@ proptest! {
     #[test]
     fn the_headers_choose_what_the_tables_choose(policy in policy(), facts in facts(), skip: u64) {
         let tables = Tables::compile(&policy).unwrap();
-        let bytes = encode(&tables, &[]);
+        let bytes = encode(&tables, &[]).unwrap();
         prop_assert_eq!(
             classify_redirect(&bytes, &leg(&facts, Flags::default()), skip),
             tables.classify_redirect(&facts, skip)
@@ -154,7 +167,7 @@ proptest! {
     fn the_headers_block_what_the_tables_block(policy in policy(), facts in facts(), redirected: bool, proxied: bool) {
         let flags = Flags { redirected, proxied };
         let tables = Tables::compile(&policy).unwrap();
-        let bytes = encode(&tables, &[]);
+        let bytes = encode(&tables, &[]).unwrap();
         let ours = match tables.classify_auth(&facts, flags) {
             AuthOutcome::Block { filter, .. } => Some(filter.0),
             AuthOutcome::Permit(_) => None,

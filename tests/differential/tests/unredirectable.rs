@@ -5,9 +5,9 @@
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use waylay_abi as abi;
 use waylay_core::{
-    Conditions, FailurePolicy, FileId, Filter, FilterId, ForeignNamespace, Layer, Leg as CoreLeg, Namespace,
-    NewSocket, Policy, PortRange, Process, Protocol, Refusal, Service, ServiceId, SocketKind, SocketOwner,
-    SocketVerdict, Tables, Unredirectable,
+    Cgroups, Conditions, FailurePolicy, FileId, Filter, FilterId, ForeignNamespace, Layer, Leg as CoreLeg,
+    Namespace, NewSocket, Policy, PortRange, Process, ProcessConditions, Protocol, Refusal, Service,
+    ServiceId, SocketKind, SocketOwner, SocketVerdict, Tables, Unredirectable,
 };
 use waylay_differential::{Leg, Origin, is_group, judge_socket};
 use waylay_engine_ebpf::encode;
@@ -22,7 +22,17 @@ prop_compose! {
         cgroup in option::weighted(0.3, 0_u64..2),
         via_exe in option::weighted(0.3, file()),
     ) -> Conditions {
-        Conditions { remote_ports: ports, exe, uid, cgroup, via_exe, ..Conditions::default() }
+        Conditions {
+            remote_ports: ports.map(Into::into),
+            application: ProcessConditions {
+                exe: exe.map(Into::into),
+                uid: uid.map(Into::into),
+                cgroup: cgroup.map(Into::into),
+                ..ProcessConditions::default()
+            },
+            via: ProcessConditions { exe: via_exe.map(Into::into), ..ProcessConditions::default() },
+            ..Conditions::default()
+        }
     }
 }
 
@@ -54,7 +64,7 @@ fn policy() -> impl Strategy<Value = Policy> {
 
 prop_compose! {
     fn process()(exe in file(), uid in 0_u32..2, cgroup in 0_u64..2, service in option::of(1..=SERVICES + 1)) -> Process {
-        Process { pid: 1, start_time_ns: 0, uid, exe, cgroup, service: service.map(ServiceId) }
+        Process { pid: 1, start_time_ns: 0, uid, exe, cgroup, service: service.map(ServiceId), ..Process::default() }
     }
 }
 
@@ -100,7 +110,7 @@ proptest! {
         let tables = Tables::compile(&policy).unwrap();
         let namespace = if foreign { Namespace::Foreign } else { Namespace::Own };
         let socket = NewSocket { kind, maker, owner: SocketOwner::Process, namespace };
-        let expected = match tables.decide_socket(&socket) {
+        let expected = match tables.decide_socket(&socket, &Cgroups::default()) {
             SocketVerdict::Permit => 0,
             SocketVerdict::Refuse(Refusal::Unredirectable) => abi::Refusal::Unredirectable as u32,
             SocketVerdict::Refuse(Refusal::ForeignNamespace) => abi::Refusal::ForeignNamespace as u32,
@@ -108,7 +118,7 @@ proptest! {
         };
         let arguments = [kind.family, kind.socket_type, kind.protocol];
         prop_assert_eq!(
-            judge_socket(&encode(&tables, &[]), arguments, &caller(&tables, &maker), foreign),
+            judge_socket(&encode(&tables, &[]).unwrap(), arguments, &caller(&tables, &maker), foreign),
             expected
         );
     }
@@ -123,7 +133,7 @@ proptest! {
                 protocol: Protocol::Udp,
                 local: None,
                 remote: (ip, 1).into(),
-                caller: Process { pid: 1, start_time_ns: 0, uid: 0, exe: FileId::default(), cgroup: 0, service: None },
+                caller: Process { pid: 1, start_time_ns: 0, uid: 0, cgroup: 0, ..Process::default() },
             };
             prop_assert_eq!(is_group(ip.octets()), leg.is_to_a_group(), "{}", ip);
         }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use waylay_core::{
     Availability, Conditions, FailurePolicy, FileId, Filter, FilterId, Layer, Leg, Policy, PortRange,
-    Process, Protocol, Service, ServiceId, World,
+    Process, ProcessConditions, Protocol, Service, ServiceId, World,
 };
 
 /// A set of services, service 1 being the lowest bit.
@@ -112,8 +112,11 @@ impl Declaration {
     fn filter(&self, service: u32, destination: Set) -> Filter {
         let via = self.via.iter().find(|(to, _)| *to == service);
         let conditions = Conditions {
-            remote_ports: Some(PortRange::single(port_of(destination))),
-            via_exe: via.map(|(_, from)| process_of(*from).exe),
+            remote_ports: Some(PortRange::single(port_of(destination)).into()),
+            via: ProcessConditions {
+                exe: via.map(|(_, from)| process_of(*from).exe.into()),
+                ..ProcessConditions::default()
+            },
             ..Conditions::default()
         };
         let layer = Layer::Redirect { service: ServiceId(service) };
@@ -129,7 +132,7 @@ fn port_of(destination: Set) -> u16 {
 #[must_use]
 pub fn app() -> Process {
     let exe = FileId { device: 1, inode: 10 };
-    Process { pid: 10, start_time_ns: 5, uid: 1000, exe, cgroup: 1, service: None }
+    Process { pid: 10, start_time_ns: 5, uid: 1000, exe, cgroup: 1, ..Process::default() }
 }
 
 /// The process of a service.
@@ -137,7 +140,15 @@ pub fn app() -> Process {
 pub fn process_of(service: u32) -> Process {
     let exe = FileId { device: 1, inode: 1000 + u64::from(service) };
     let (cgroup, id) = (cgroup_of(service), ServiceId(service));
-    Process { pid: 1000 + service, start_time_ns: 6, uid: 0, exe, cgroup, service: Some(id) }
+    Process {
+        pid: 1000 + service,
+        start_time_ns: 6,
+        uid: 0,
+        exe,
+        cgroup,
+        service: Some(id),
+        ..Process::default()
+    }
 }
 
 /// The cgroup of a service.

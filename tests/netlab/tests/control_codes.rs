@@ -72,7 +72,10 @@ impl Stage {
         let filter = Filter {
             id: FilterId(1),
             weight: 0,
-            conditions: Conditions { remote_ports: Some(PortRange::single(80)), ..Conditions::default() },
+            conditions: Conditions {
+                remote_ports: Some(PortRange::single(80).into()),
+                ..Conditions::default()
+            },
             layer: Layer::Redirect { service: ServiceId(1) },
         };
         let policy = Policy::new([1, 2].map(service).into(), Vec::new(), vec![filter]).unwrap();
@@ -248,6 +251,7 @@ cases! {
         events
         extension_functions
         messages
+        flow_idle
         flush
         results;
 }

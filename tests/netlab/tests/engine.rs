@@ -188,7 +188,8 @@ fn auth(id: u32, conditions: Conditions, flags: FlagConditions, action: Action) 
 fn the_auth_layer_blocks_with_the_errno_the_filter_names() {
     let mut lab = Lab::new("auth", Limits::default());
     let listener = lab.as_service(1, listener4);
-    let port = |port| Conditions { remote_ports: Some(PortRange::single(port)), ..Conditions::default() };
+    let port =
+        |port| Conditions { remote_ports: Some(PortRange::single(port).into()), ..Conditions::default() };
     let net = Prefix::new(Ipv4Addr::new(198, 51, 100, 0).into(), 24).unwrap();
     let redirected = FlagConditions { redirected: Some(true), proxied: None };
     let errno = |number| Action::Block { right: Right::Hard, errno: Errno::new(number).unwrap() };
@@ -199,7 +200,7 @@ fn the_auth_layer_blocks_with_the_errno_the_filter_names() {
         auth(4, port(443), FlagConditions::default(), Action::PERMIT),
         auth(
             5,
-            Conditions { remote: Some(net), ..Conditions::default() },
+            Conditions { remote: Some(net.into()), ..Conditions::default() },
             FlagConditions::default(),
             errno(113),
         ),

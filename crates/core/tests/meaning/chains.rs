@@ -22,7 +22,7 @@ const FIRST_PORT: u16 = 1000;
 
 fn for_port(filter: usize, service: u32, port: u16) -> Filter {
     let mut filter = redirect(u32::try_from(filter).expect("few filters"), service);
-    filter.conditions.remote_ports = Some(PortRange::single(port));
+    filter.conditions.remote_ports = Some(PortRange::single(port).into());
     filter
 }
 

@@ -47,12 +47,20 @@ pub(crate) fn auth_if(id: u32, flags: FlagConditions, action: Action) -> Filter 
 
 pub(crate) fn app() -> Process {
     let exe = FileId { device: 1, inode: 10 };
-    Process { pid: 10, start_time_ns: 5, uid: 1000, exe, cgroup: 1, service: None }
+    Process { pid: 10, start_time_ns: 5, uid: 1000, gid: 1001, exe, cgroup: 1, ..Process::default() }
 }
 
 pub(crate) fn process_of(service: ServiceId) -> Process {
     let exe = FileId { device: 1, inode: 1000 + u64::from(service.0) };
-    Process { pid: 1000 + service.0, start_time_ns: 6, uid: 0, exe, cgroup: 2, service: Some(service) }
+    Process {
+        pid: 1000 + service.0,
+        start_time_ns: 6,
+        uid: 0,
+        exe,
+        cgroup: 2,
+        service: Some(service),
+        ..Process::default()
+    }
 }
 
 pub(crate) fn leg_to(caller: Process, port: u16) -> Leg {

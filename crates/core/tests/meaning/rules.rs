@@ -3,7 +3,7 @@
 use waylay_core::{
     Action, Availability, Chain, Conditions, Errno, FilterId, FlagConditions, ForeignNamespace, Hop,
     ListenerOwner, MAX_HOPS, Namespace, Policy, Records, Refusal, Resource, Room, Route, ServiceId,
-    ServiceSet, SocketOwner, Verdict, World, decide,
+    ServiceSet, SocketOwner, Sphere, Verdict, World, decide,
 };
 
 use crate::fixtures::*;
@@ -43,6 +43,17 @@ fn kernel_sockets_are_left_alone_even_by_blocks() {
         World { socket_owner: SocketOwner::Kernel, namespace: Namespace::Foreign, ..World::default() };
     let policy = blocked().with_foreign_namespace(ForeignNamespace::Block);
     assert_eq!(verdict(&policy, &world), Verdict::Direct);
+}
+
+#[test]
+fn what_is_dialled_outside_of_the_sphere_is_left_alone_even_by_blocks() {
+    let listener = Some(ListenerOwner::OwnInstance(S1));
+    let world =
+        World { sphere: Sphere::Outside, namespace: Namespace::Foreign, listener, ..World::default() };
+    let policy = blocked().with_foreign_namespace(ForeignNamespace::Block);
+    assert_eq!(verdict(&policy, &world), Verdict::Direct);
+    let policy = services_for_all(&[CLOSED]);
+    assert_eq!(verdict(&policy, &World { sphere: Sphere::Outside, ..World::default() }), Verdict::Direct);
 }
 
 #[test]
@@ -137,7 +148,7 @@ fn the_first_matching_filter_by_weight_then_id_is_the_hops() {
     heavy.weight = 5;
     let mut heavier_but_no_match = redirect(40, 1);
     heavier_but_no_match.weight = 9;
-    heavier_but_no_match.conditions.uid = Some(4);
+    heavier_but_no_match.conditions.application.uid = Some(4.into());
     let tied = redirect(20, 1);
     let filters = vec![tied, heavy.clone(), heavier_but_no_match, redirect(10, 1)];
     let one = policy(vec![service(1, OPEN)], vec![], filters.clone());
@@ -152,8 +163,8 @@ fn the_first_matching_filter_by_weight_then_id_is_the_hops() {
 
 #[test]
 fn application_conditions_follow_the_chain_and_via_looks_at_the_caller() {
-    let of_app = |conditions: &mut Conditions| conditions.exe = Some(app().exe);
-    let via_s1 = |conditions: &mut Conditions| conditions.via_exe = Some(process_of(S1).exe);
+    let of_app = |conditions: &mut Conditions| conditions.application.exe = Some(app().exe.into());
+    let via_s1 = |conditions: &mut Conditions| conditions.via.exe = Some(process_of(S1).exe.into());
     for (ask, records, expected) in [
         (&of_app as &dyn Fn(&mut Conditions), Records::Carried(chain(&[1])), Some(2)),
         (&of_app, Records::None, None),

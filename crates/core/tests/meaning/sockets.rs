@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use waylay_core::{
-    Conditions, Filter, ForeignNamespace, Namespace, NewSocket, Policy, PortRange, Process, Protocol,
-    Records, Refusal, ServiceId, SocketKind, SocketOwner, SocketReach, SocketVerdict, Unredirectable,
-    Verdict, World, decide, decide_socket,
+    Cgroups, CommandName, Conditions, FileId, Filter, ForeignNamespace, Namespace, NewSocket, Policy,
+    PortRange, Process, ProcessConditions, Protocol, Records, Refusal, ServiceId, SocketKind, SocketOwner,
+    SocketReach, SocketVerdict, Unredirectable, Verdict, World, decide, decide_socket,
 };
 
 use crate::fixtures::*;
@@ -15,6 +15,10 @@ const UDP_LITE: SocketKind = SocketKind { family: 10, socket_type: 2, protocol: 
 const PACKET: SocketKind = SocketKind { family: 17, socket_type: 3, protocol: 0 };
 const VSOCK: SocketKind = SocketKind { family: 40, socket_type: 1, protocol: 0 };
 const REFUSED: SocketVerdict = SocketVerdict::Refuse(Refusal::Unredirectable);
+
+fn judge(policy: &Policy, socket: &NewSocket) -> SocketVerdict {
+    decide_socket(policy, socket, &Cgroups::default())
+}
 
 fn socket(kind: SocketKind) -> NewSocket {
     NewSocket { kind, maker: app(), owner: SocketOwner::Process, namespace: Namespace::Own }
@@ -50,12 +54,12 @@ fn only_tcp_multipath_tcp_and_udp_can_be_redirected() {
 fn what_cannot_be_redirected_is_refused_unless_the_policy_permits_it() {
     let policy = services_for_all(&[OPEN]);
     for kind in [UDP_LITE, PACKET, VSOCK] {
-        assert_eq!(decide_socket(&policy, &socket(kind)), REFUSED);
+        assert_eq!(judge(&policy, &socket(kind)), REFUSED);
     }
-    assert_eq!(decide_socket(&policy, &socket(TCP)), SocketVerdict::Permit);
+    assert_eq!(judge(&policy, &socket(TCP)), SocketVerdict::Permit);
     let permitting = policy.with_unredirectable(Unredirectable::Permit);
     for kind in [UDP_LITE, PACKET, VSOCK] {
-        assert_eq!(decide_socket(&permitting, &socket(kind)), SocketVerdict::Permit);
+        assert_eq!(judge(&permitting, &socket(kind)), SocketVerdict::Permit);
     }
     assert_eq!(Refusal::Unredirectable.errno().to_string(), "EACCES");
 }
@@ -63,36 +67,41 @@ fn what_cannot_be_redirected_is_refused_unless_the_policy_permits_it() {
 #[test]
 fn an_application_is_covered_by_what_filters_ask_about_it() {
     let about_destinations = Conditions {
-        protocol: Some(Protocol::Tcp),
-        remote_ports: Some(PortRange::single(443)),
+        protocol: Some(Protocol::Tcp.into()),
+        remote_ports: Some(PortRange::single(443).into()),
         ..Conditions::default()
     };
-    assert_eq!(decide_socket(&with(about_destinations), &socket(VSOCK)), REFUSED);
+    assert_eq!(judge(&with(about_destinations), &socket(VSOCK)), REFUSED);
+    let none = ProcessConditions::default;
     let asked = [
-        Conditions { uid: Some(app().uid), ..Conditions::default() },
-        Conditions { exe: Some(app().exe), ..Conditions::default() },
-        Conditions { cgroup: Some(app().cgroup), ..Conditions::default() },
-        Conditions { via_exe: Some(app().exe), ..Conditions::default() },
+        ProcessConditions { uid: Some(app().uid.into()), ..none() },
+        ProcessConditions { gid: Some(app().gid.into()), ..none() },
+        ProcessConditions { exe: Some(app().exe.into()), ..none() },
+        ProcessConditions { command: Some(app().command.into()), ..none() },
+        ProcessConditions { cgroup: Some(app().cgroup.into()), ..none() },
     ];
-    let somebody_else = Process { uid: 7, exe: Default::default(), cgroup: 7, ..app() };
-    for conditions in asked {
+    let of_application = |application| Conditions { application, ..Conditions::default() };
+    let of_caller = |via| Conditions { via, ..Conditions::default() };
+    let command = CommandName::new("somebody else");
+    let somebody_else = Process { uid: 7, gid: 7, command, exe: FileId::default(), cgroup: 7, ..app() };
+    for conditions in asked.clone().map(of_application).into_iter().chain(asked.map(of_caller)) {
         let policy = with(conditions);
-        assert_eq!(decide_socket(&policy, &socket(VSOCK)), REFUSED);
+        assert_eq!(judge(&policy, &socket(VSOCK)), REFUSED);
         let theirs = NewSocket { maker: somebody_else, ..socket(VSOCK) };
-        assert_eq!(decide_socket(&policy, &theirs), SocketVerdict::Permit);
+        assert_eq!(judge(&policy, &theirs), SocketVerdict::Permit);
     }
-    assert_eq!(decide_socket(&Policy::default(), &socket(VSOCK)), SocketVerdict::Permit);
+    assert_eq!(judge(&Policy::default(), &socket(VSOCK)), SocketVerdict::Permit);
 }
 
 #[test]
 fn services_and_the_kernel_make_what_they_like() {
     let policy = services_for_all(&[OPEN, CLOSED]);
     let of_a_service = NewSocket { maker: process_of(ServiceId(1)), ..socket(VSOCK) };
-    assert_eq!(decide_socket(&policy, &of_a_service), SocketVerdict::Permit);
+    assert_eq!(judge(&policy, &of_a_service), SocketVerdict::Permit);
     let of_a_stranger = NewSocket { maker: process_of(ServiceId(9)), ..socket(VSOCK) };
-    assert_eq!(decide_socket(&policy, &of_a_stranger), REFUSED);
+    assert_eq!(judge(&policy, &of_a_stranger), REFUSED);
     let of_the_kernel = NewSocket { owner: SocketOwner::Kernel, ..socket(UDP_LITE) };
-    assert_eq!(decide_socket(&policy, &of_the_kernel), SocketVerdict::Permit);
+    assert_eq!(judge(&policy, &of_the_kernel), SocketVerdict::Permit);
 }
 
 #[test]
@@ -100,16 +109,16 @@ fn of_a_foreign_namespace_are_those_sockets_that_are_of_one() {
     let policy = services_for_all(&[OPEN]);
     let elsewhere = |kind| NewSocket { namespace: Namespace::Foreign, ..socket(kind) };
     for kind in [UDP_LITE, PACKET] {
-        assert_eq!(decide_socket(&policy, &elsewhere(kind)), SocketVerdict::Permit);
+        assert_eq!(judge(&policy, &elsewhere(kind)), SocketVerdict::Permit);
     }
     // It reaches the same machines from everywhere.
-    assert_eq!(decide_socket(&policy, &elsewhere(VSOCK)), REFUSED);
+    assert_eq!(judge(&policy, &elsewhere(VSOCK)), REFUSED);
     let blocking =
         policy.with_foreign_namespace(ForeignNamespace::Block).with_unredirectable(Unredirectable::Permit);
     let refused = SocketVerdict::Refuse(Refusal::ForeignNamespace);
-    assert_eq!(decide_socket(&blocking, &elsewhere(UDP_LITE)), refused);
+    assert_eq!(judge(&blocking, &elsewhere(UDP_LITE)), refused);
     // Its connections will be.
-    assert_eq!(decide_socket(&blocking, &elsewhere(TCP)), SocketVerdict::Permit);
+    assert_eq!(judge(&blocking, &elsewhere(TCP)), SocketVerdict::Permit);
 }
 
 #[test]

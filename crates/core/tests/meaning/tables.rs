@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use proptest::collection::vec;
@@ -10,11 +11,11 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestRunner;
 use waylay_core::{
-    Action, AuthRule, Availability, Chain, Conditions, Errno, FileId, Filter, FilterId, FlagConditions,
-    ForeignNamespace, Hop, Layer, Leg, ListenerOwner, MAX_HOPS, Namespace, NewSocket, Policy, PortRange,
-    Prefix, Process, Protocol, Records, Refusal, Resource, Right, Room, Route, Service, ServiceId,
-    ServiceSet, Slots, SocketKind, SocketOwner, SocketVerdict, SublayerId, Tables, Unredirectable, Verdict,
-    World, decide, decide_socket,
+    Action, AuthRule, Availability, Cgroups, Chain, CommandName, Conditions, Errno, Family, FileId, Filter,
+    FilterId, FlagConditions, ForeignNamespace, Hop, Layer, Leg, ListenerOwner, MAX_HOPS, Namespace,
+    NewSocket, OneOf, Policy, PortRange, Prefix, Process, ProcessConditions, Protocol, Records, Refusal,
+    Resource, Right, Room, Route, Service, ServiceId, ServiceSet, Slots, SocketKind, SocketOwner,
+    SocketVerdict, Sphere, SublayerId, Tables, Unredirectable, Verdict, World, decide, decide_socket,
 };
 
 use crate::fixtures::*;
@@ -185,27 +186,44 @@ fn flag_conditions() -> impl Strategy<Value = FlagConditions> {
     (flag(), flag()).prop_map(|(redirected, proxied)| FlagConditions { redirected, proxied })
 }
 
+/// Now and then a list or the exclusion of one, else nothing is asked.
+fn sometimes<T: fmt::Debug>(values: impl Strategy<Value = T>) -> impl Strategy<Value = Option<OneOf<T>>> {
+    let lists = (vec(values, 1..3), option::weighted(0.2, any::<bool>()));
+    let list = lists.prop_map(|(mut values, negated)| match negated {
+        None => OneOf::these(values.pop()),
+        Some(false) => OneOf::these(values),
+        Some(true) => OneOf::none_of(values),
+    });
+    option::weighted(0.12, list)
+}
+
 fn conditions() -> impl Strategy<Value = Conditions> {
-    let rarely = 0.15;
     let ports = select(vec![PortRange::single(80), PortRange::new(80, 443).expect("a range")]);
     (
-        option::weighted(rarely, protocols()),
-        option::weighted(rarely, prefixes()),
-        option::weighted(rarely, ports),
-        option::weighted(rarely, files()),
-        option::weighted(rarely, 0u32..2),
-        option::weighted(rarely, 0u64..2),
-        option::weighted(rarely, files()),
+        sometimes(protocols()),
+        sometimes(select(vec![Family::Ipv4, Family::Ipv6])),
+        sometimes(prefixes()),
+        sometimes(ports),
+        sometimes(prefixes()),
+        process_conditions(),
+        process_conditions(),
     )
-        .prop_map(|(protocol, remote, remote_ports, exe, uid, cgroup, via_exe)| Conditions {
+        .prop_map(|(protocol, family, remote, remote_ports, local, application, via)| Conditions {
             protocol,
+            family,
             remote,
             remote_ports,
-            exe,
-            uid,
-            cgroup,
-            via_exe,
+            local,
+            application,
+            via,
         })
+}
+
+fn process_conditions() -> impl Strategy<Value = ProcessConditions> {
+    let commands = select(vec![CommandName::new("curl"), CommandName::new("git")]);
+    let each =
+        (sometimes(files()), sometimes(0u32..2), sometimes(0u32..2), sometimes(commands), sometimes(0u64..4));
+    each.prop_map(|(exe, uid, gid, command, cgroup)| ProcessConditions { exe, uid, gid, command, cgroup })
 }
 
 fn prefixes() -> impl Strategy<Value = Prefix> {
@@ -238,21 +256,32 @@ fn files() -> impl Strategy<Value = FileId> {
 
 fn processes() -> impl Strategy<Value = Process> {
     let service = option::weighted(0.4, (1..=SERVICES + 1).prop_map(ServiceId));
-    (0u32..9, 0u32..2, files(), 0u64..2, service).prop_map(|(pid, uid, exe, cgroup, service)| Process {
-        pid,
-        start_time_ns: 1,
-        uid,
-        exe,
-        cgroup,
-        service,
-    })
+    let commands = select(vec![CommandName::new("curl"), CommandName::new("git")]);
+    (0u32..9, (0u32..2, 0u32..2), commands, files(), 0u64..4, service).prop_map(
+        |(pid, (uid, gid), command, exe, cgroup, service)| Process {
+            pid,
+            start_time_ns: 1,
+            uid,
+            gid,
+            command,
+            exe,
+            cgroup,
+            service,
+        },
+    )
+}
+
+/// Cgroup 3 is below 2, and that below 1.
+fn cgroups() -> Cgroups {
+    Cgroups::new([(3, 2), (2, 1)])
 }
 
 fn legs() -> impl Strategy<Value = Leg> {
-    (protocols(), addresses(), select(vec![80, 443, 8080]), processes()).prop_map(
-        |(protocol, ip, port, caller)| Leg {
+    let local = option::of(addresses().prop_map(|ip| SocketAddr::new(ip, 0)));
+    (protocols(), local, addresses(), select(vec![80, 443, 8080]), processes()).prop_map(
+        |(protocol, local, ip, port, caller)| Leg {
             protocol,
-            local: None,
+            local,
             remote: SocketAddr::new(ip, port),
             caller,
         },
@@ -280,14 +309,25 @@ fn worlds() -> impl Strategy<Value = World> {
     (
         vec(option::weighted(0.9, select(states.to_vec())), 5),
         prop_oneof![15 => Just(SocketOwner::Process), 1 => Just(SocketOwner::Kernel)],
+        prop_oneof![15 => Just(Sphere::Inside), 1 => Just(Sphere::Outside)],
         prop_oneof![9 => Just(Namespace::Own), 1 => Just(Namespace::Foreign)],
         prop_oneof![9 => Just(Route::Exists), 1 => Just(Route::Missing(Errno::ENETUNREACH))],
         prop_oneof![4 => Just(Room::Granted), 1 => Just(Room::Exhausted(Resource::Flows))],
         option::weighted(0.1, listener),
     )
-        .prop_map(|(states, socket_owner, namespace, route, room, listener)| {
+        .prop_map(|(states, socket_owner, sphere, namespace, route, room, listener)| {
             let known = (1..).zip(states).filter_map(|(id, state)| Some((id, state?)));
-            World { socket_owner, namespace, route, room, listener, ..with_availability(known) }
+            let cgroups = cgroups();
+            World {
+                socket_owner,
+                sphere,
+                namespace,
+                route,
+                room,
+                listener,
+                cgroups,
+                ..with_availability(known)
+            }
         })
 }
 
@@ -316,8 +356,8 @@ fn tables_make_of_sockets_what_decide_socket_makes() {
     let seen = RefCell::new(BTreeMap::<SocketVerdict, u32>::new());
     let outcome = TestRunner::new(config).run(&(policies(), sockets()), |(policy, socket)| {
         let tables = Tables::compile(&policy).expect("few filters");
-        let expected = decide_socket(&policy, &socket);
-        prop_assert_eq!(tables.decide_socket(&socket), expected);
+        let expected = decide_socket(&policy, &socket, &cgroups());
+        prop_assert_eq!(tables.decide_socket(&socket, &cgroups()), expected);
         *seen.borrow_mut().entry(expected).or_default() += 1;
         Ok(())
     });

@@ -11,7 +11,7 @@ use std::{
 
 use tempfile::TempDir;
 use waylay::RedirectRecords;
-use waylay_core::{FileId, Process as Caller, ServiceId};
+use waylay_core::{CommandName, FileId, Process as Caller, ServiceId};
 use waylay_netlab::{Lab, Process};
 
 use crate::case::{Party, Program};
@@ -80,6 +80,8 @@ impl Dialler {
             pid: child.id(),
             start_time_ns: 0,
             uid: party.uid(),
+            gid: 0,
+            command: CommandName::new(program.file_name().unwrap().as_encoded_bytes()),
             exe: programs.file(party.program()),
             cgroup: lab.cgroup_id(&party.cgroup()),
             service: match party {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use waylay_core::{
     Action, AuthRule, Conditions, Errno, FailurePolicy, FileId, Filter, FilterId, FlagConditions, Layer,
-    Policy, PortRange, Prefix, Protocol, Right, Service, ServiceId, Sublayer, SublayerId,
+    Policy, PortRange, Prefix, ProcessConditions, Protocol, Right, Service, ServiceId, Sublayer, SublayerId,
 };
 
 /// Services 1 to this one have a cgroup and a program.
@@ -186,13 +186,22 @@ impl DeclaredService {
 impl DeclaredFilter {
     fn filter(&self, id: u32, names: &impl Names) -> Filter {
         let conditions = Conditions {
-            protocol: self.protocol,
-            remote: self.remote.map(Net::prefix),
-            remote_ports: self.ports.map(|(a, b)| PortRange::new(PORTS[a.min(b)], PORTS[a.max(b)]).unwrap()),
-            exe: self.exe.map(|program| names.file(program)),
-            uid: self.uid,
-            cgroup: self.cgroup.map(|party| names.cgroup_id(party)),
-            via_exe: self.via_exe.map(|program| names.file(program)),
+            protocol: self.protocol.map(Into::into),
+            remote: self.remote.map(|net| net.prefix().into()),
+            remote_ports: self
+                .ports
+                .map(|(a, b)| PortRange::new(PORTS[a.min(b)], PORTS[a.max(b)]).unwrap().into()),
+            application: ProcessConditions {
+                exe: self.exe.map(|program| names.file(program).into()),
+                uid: self.uid.map(Into::into),
+                cgroup: self.cgroup.map(|party| names.cgroup_id(party).into()),
+                ..ProcessConditions::default()
+            },
+            via: ProcessConditions {
+                exe: self.via_exe.map(|program| names.file(program).into()),
+                ..ProcessConditions::default()
+            },
+            ..Conditions::default()
         };
         Filter { id: FilterId(id), weight: self.weight, conditions, layer: self.layer }
     }
