@@ -197,13 +197,15 @@ pub(crate) struct DoctorArgs {
 const CHECK_EXAMPLES: &str = "\
 Examples:
   waylay check policy.toml
-      Everything that is wrong with the file and with those in conf.d beside it, and what may not be meant.
-  waylay check policy.toml -o json | jq -r '.diagnostics[] | \"\\(.file):\\(.line): \\(.message)\"'
+      Everything that is wrong with the file and with those in conf.d beside it, and what may
+      not be meant.
+  waylay check policy.toml -o json | jq -r '.diagnostics[].message'
       For editors and scripts; the keys are stable.
 
 It looks names up on this host, and needs no privilege. docs/policy.md tells what a policy can say.
 
-Exit status: 0 if the policy can be used, whatever warnings there are; 1 if it cannot; 2 if it could not be read.";
+Exit status: 0 if the policy can be used, whatever warnings there are; 1 if it cannot; 2 if it
+could not be read.";
 
 #[derive(Debug, Args)]
 #[command(after_help = CHECK_EXAMPLES)]
@@ -233,8 +235,8 @@ Examples:
   waylay filter test --cgroup /system.slice/cron.service --to 192.0.2.1:25 && echo open
       For scripts.
 
-Nothing is connected, and no privilege is needed: names in the policy are compared with those given here.
-Users and groups are looked up on this host.
+Nothing is connected, and no privilege is needed: names in the policy are compared with those
+given here. Users and groups are looked up on this host.
 
 Exit status: 0 if the connection gets to its destination, 1 if it is refused, 2 if the policy is wrong
 or the arguments make no sense.";

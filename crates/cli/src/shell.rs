@@ -45,9 +45,14 @@ pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Box<dyn Error>> {
         .map_err(|source| ManError { path: args.directory.clone(), source })?;
     let mut command = Cli::command();
     command.build();
-    write_page(&command, &args.directory)?;
-    command.get_subcommands().try_for_each(|command| write_page(command, &args.directory))?;
+    write_pages(&command, &args.directory)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Of a command and all below it.
+fn write_pages(command: &Command, directory: &Path) -> Result<(), ManError> {
+    write_page(command, directory)?;
+    command.get_subcommands().try_for_each(|command| write_pages(command, directory))
 }
 
 fn write_page(command: &Command, directory: &Path) -> Result<(), ManError> {

@@ -16,7 +16,7 @@ use waylay_netlab::{Finished, Ground, TcpServer, Waylay, python};
 
 const ON_TERMINAL: &str = include_str!("../scripts/on_terminal.py");
 /// What people can type.
-const COMMANDS: [&str; 4] = ["run", "doctor", "completions", "man"];
+const COMMANDS: [&str; 6] = ["run", "doctor", "check", "filter test", "completions", "man"];
 /// The first part of a colour.
 const COLOUR: &str = "\x1b[3";
 /// What erases the line that shows progress.
@@ -33,13 +33,24 @@ fn stdout(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// What a command says of itself.
+fn help(command: &str) -> String {
+    let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+    stdout(&words)
+}
+
+/// The file of its manual page.
+fn page(command: &str) -> String {
+    format!("waylay-{}.1", command.replace(' ', "-"))
+}
+
 mod help {
     use super::*;
 
     #[test]
     fn of_every_command_has_examples_and_exit_codes() {
         for command in COMMANDS {
-            let help = stdout(&[command, "--help"]);
+            let help = super::help(command);
             let wanted = ["Usage: waylay ", "Examples:\n", "Exit status: ", "--color <WHEN>"];
             assert!(wanted.iter().all(|part| help.contains(part)), "{command}: {help}");
             assert!(help.lines().all(|line| line.chars().count() <= 100), "{command}: {help}");
@@ -52,14 +63,14 @@ mod help {
         let (_, list) = help.split_once("Commands:\n").unwrap();
         let (list, _) = list.split_once("\n\n").unwrap();
         let names: Vec<&str> = list.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
-        assert_eq!(names, COMMANDS);
+        assert_eq!(names, COMMANDS.map(|command| command.split(' ').next().unwrap()));
     }
 
     #[test]
     fn has_examples_whose_options_exist() {
         let mut seen = 0;
         for command in COMMANDS {
-            let help = stdout(&[command, "--help"]);
+            let help = super::help(command);
             let (options, examples) = help.split_once("Examples:\n").unwrap();
             for line in examples.lines().filter(|line| line.contains(&format!("waylay {command} "))) {
                 let ours = line.split(" -- ").next().unwrap();
@@ -127,7 +138,10 @@ printf '%s\\n' \"${COMPREPLY[@]}\"
         assert!(completed("waylay ").iter().all(|word| !word.contains("__")));
         for shell in ["bash", "zsh", "fish"] {
             let script = stdout(&["completions", shell]);
-            assert!(COMMANDS.iter().all(|command| script.contains(command)), "{shell}");
+            assert!(
+                COMMANDS.iter().flat_map(|command| command.split(' ')).all(|word| script.contains(word)),
+                "{shell}"
+            );
             assert!(!script.contains("__launch") && !script.contains("__serve"), "{shell}");
         }
     }
@@ -158,27 +172,28 @@ mod manual {
         let directory = pages();
         let files = fs::read_dir(directory.path().join("new/man1")).unwrap().flatten();
         let names: BTreeSet<String> = files.map(|entry| entry.file_name().into_string().unwrap()).collect();
-        let pages = COMMANDS.iter().map(|command| format!("waylay-{command}.1"));
-        assert_eq!(names, pages.chain(["waylay.1".to_owned()]).collect());
+        let pages = COMMANDS.map(page).into_iter();
+        let of_groups = ["waylay.1", "waylay-filter.1"].map(str::to_owned);
+        assert_eq!(names, pages.chain(of_groups).collect());
     }
 
     #[test]
     fn says_what_the_help_says() {
         let directory = pages();
         for command in COMMANDS {
-            let path = directory.path().join(format!("new/man1/waylay-{command}.1"));
-            let page = fs::read_to_string(path).unwrap();
+            let path = directory.path().join(format!("new/man1/{}", page(command)));
+            let text = fs::read_to_string(path).unwrap();
             for part in
                 [".TH", ".SH NAME", ".SH SYNOPSIS", ".SH OPTIONS", ".SH EXAMPLES", ".SH \"EXIT STATUS\""]
             {
-                assert!(page.contains(part), "{command}: no {part}");
+                assert!(text.contains(part), "{command}: no {part}");
             }
             // roff(7) wants hyphens of options escaped.
-            let help = stdout(&[command, "--help"]);
+            let help = super::help(command);
             let words =
                 help.split(|character: char| !(character.is_ascii_alphanumeric() || character == '-'));
             for option in words.filter(|word| word.starts_with("--") && word.len() > 2) {
-                assert!(page.contains(&option.replace('-', r"\-")), "{command}: no {option}");
+                assert!(text.contains(&option.replace('-', r"\-")), "{command}: no {option}");
             }
         }
     }
