@@ -1,15 +1,15 @@
-//! How many bytes of a direction may wait to be sent by its sink: few at first, and more once a transfer is large.
+//! How many bytes of a direction may wait in its sockets: few at first, and more once a transfer is large.
 //!
 //! An application that sends until nothing fits would find room for tens of megabytes in the buffers of a few services,
 //! and hear late that nobody reads: what one takes in lets the window of the next grow. Large transfers are better off
 //! with those buffers: while one side has its turn the other need not wait.
 
 /// Bytes of a direction below which nothing is said: most connections never have more.
-const SMALL: u64 = 64 * 1024;
+const SMALL: u64 = 16 * 1024;
 /// Bytes of a direction from which on it may fill what buffers there are.
 const LARGE: u64 = 16 << 20;
 
-/// What a direction's sink has been told.
+/// What a direction's sockets have been told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Allowance {
     #[default]

@@ -362,24 +362,36 @@ mod tests {
 
     /// The system's own limit is what a socket has of which nobody has said anything.
     #[test]
-    fn few_bytes_wait_to_be_sent_until_a_transfer_is_large() {
+    fn few_bytes_wait_until_a_transfer_is_large() {
         on_a_runtime(async {
             let (application, mut client) = pair();
             let (destination, mut server) = pair();
             let mut connection = connection(application, destination);
             connection.prepare().unwrap();
             let limit = |socket: &Socket| SockRef::from(&socket.as_fd()).tcp_notsent_lowat().unwrap();
+            let room = |socket: &Socket| SockRef::from(&socket.as_fd()).recv_buffer_size().unwrap();
             let own = limit(&connection.destination);
+            let far = room(&connection.destination);
 
-            let mut seen = Vec::new();
+            let (mut seen, mut rooms) = (Vec::new(), Vec::new());
             for bytes in [1000, 200 * 1024, 17 << 20] {
                 relay_bytes(&mut connection, &mut (), [&mut client, &mut server], bytes);
                 // What has been sent is accounted for when there is more.
                 relay_bytes(&mut connection, &mut (), [&mut client, &mut server], 1);
                 seen.push(limit(&connection.destination));
+                rooms.push(room(&connection.application));
             }
             assert_eq!(seen, [own, 64 * 1024, own]);
             assert_eq!(limit(&connection.application), own);
+            // The kernel doubles what it is asked for, as far as the system allows.
+            assert!(rooms[1] <= 2 * 208 * 1024, "{rooms:?}");
+            assert!(room(&connection.destination) >= far, "the other source is left alone");
+            // And enlarges it again where somebody sends faster than is read.
+            let grown = (0..50).any(|_| {
+                relay_bytes(&mut connection, &mut (), [&mut client, &mut server], 32 << 20);
+                room(&connection.application) > rooms[1]
+            });
+            assert!(grown, "{rooms:?}");
         });
     }
 

@@ -94,6 +94,10 @@ impl Flow {
     ) -> Result<(), Halt> {
         if let Some(allowance) = self.allowance.change(self.forwarded) {
             sink.allow_unsent(allowance);
+            // The other source may be far away, and a long path needs a large window.
+            if self.direction == Direction::ToDestination {
+                source.allow_unread(allowance);
+            }
         }
         self.choose_medium(observer.looks(self.direction));
         if let Some(pipe) = &mut self.pipe

@@ -45,6 +45,7 @@ mod observer;
 mod pace;
 mod pipe;
 mod socket;
+mod sys;
 
 use std::io;
 use std::os::fd::AsFd;

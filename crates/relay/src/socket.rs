@@ -15,9 +15,14 @@ use tokio::net::TcpStream;
 use crate::allowance::Allowance;
 use crate::error::{Halt, Operation, Side};
 use crate::pipe::Pipe;
+use crate::sys::{clamp_window, unlock_buffers};
 
 /// Bytes that may wait to be sent.
 const UNSENT: u32 = 64 * 1024;
+/// Bytes that may have arrived and not been read.
+const UNREAD: u32 = 160 * 1024;
+/// Half of the receive buffer meanwhile; the kernel doubles it.
+const LOCKED: usize = 208 * 1024;
 /// To `TCP_NOTSENT_LOWAT` the system's own limit, which nearly everywhere is none.
 const AS_THE_SYSTEM_SAYS: u32 = 0;
 
@@ -61,6 +66,21 @@ impl Socket {
         };
         // Without it there is more room than there need be.
         let _roomier = SockRef::from(&self.stream).set_tcp_notsent_lowat(bytes);
+    }
+
+    /// Bounds what may arrive here before it is read, or no longer. Where it cannot be said there is more room than there need be.
+    ///
+    /// The buffer is locked at a size that is larger than the window, so that there is more to read at a time once the bound is lifted:
+    /// only then does the kernel begin to enlarge it.
+    pub(crate) fn allow_unread(&self, allowance: Allowance) {
+        let socket = self.as_fd();
+        let _roomier = match allowance {
+            Allowance::Unsaid => Ok(()),
+            Allowance::Bounded => sockopt::set_socket_recv_buffer_size(socket, LOCKED)
+                .map_err(io::Error::from)
+                .and_then(|()| clamp_window(socket, UNREAD)),
+            Allowance::Lifted => clamp_window(socket, u32::MAX).and_then(|()| unlock_buffers(socket)),
+        };
     }
 
     /// Reads; `Some(0)` is the end-of-file.
