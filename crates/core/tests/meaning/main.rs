@@ -3,6 +3,7 @@
 mod arbitration;
 mod chains;
 mod fixtures;
+mod index;
 mod policies;
 mod rules;
 mod sockets;
