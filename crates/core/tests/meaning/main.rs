@@ -4,6 +4,7 @@ mod arbitration;
 mod chains;
 mod fixtures;
 mod index;
+mod mix;
 mod policies;
 mod rules;
 mod sockets;
