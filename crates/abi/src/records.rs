@@ -105,6 +105,8 @@ pub struct Flow {
     pub taken: u32,
     /// The last sweep that found a socket of its, or began after it.
     pub seen: u64,
+    /// Of a flow that is led to a resident: where the programs have counted its destination; else 0.
+    pub errand: u64,
     /// Where the leg was going.
     pub destination: Address,
     /// The application's own, as getsockname shows it; port 0 while that is not known.

@@ -40,6 +40,12 @@ pub struct Config {
 
 /// Of [`Service::flags`]: getsockname(2) on the service's accepted sockets says the original destination.
 pub const SHOWS_DESTINATION: u32 = 1 << 0;
+/// In [`Service::flags`]: it runs by itself, in [`Service::resident_cgroup`] or below.
+pub const IS_RESIDENT: u32 = 1 << 1;
+/// In [`Service::flags`]: such a one is told from others there by its executable.
+pub const RESIDENT_BY_EXE: u32 = 1 << 2;
+/// In [`Service::flags`]: or by its user.
+pub const RESIDENT_BY_UID: u32 = 1 << 3;
 
 /// A service's place in the tables.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -65,12 +71,22 @@ pub struct Service {
     pub count4: u16,
     /// How many of `ports6` count.
     pub count6: u16,
-    /// [`SHOWS_DESTINATION`] or 0.
+    /// [`SHOWS_DESTINATION`], [`IS_RESIDENT`], [`RESIDENT_BY_EXE`], [`RESIDENT_BY_UID`].
     pub flags: u32,
     /// Port of its UDP socket for IPv4; 0 if it has none.
     pub udp4: u16,
     /// How many of `udp6` count.
     pub bank: u16,
+    /// Of a resident: how many cgroups are above its own.
+    pub resident_level: u32,
+    /// Of a resident: its cgroup.
+    pub resident_cgroup: u64,
+    /// Of one that is told from others by its executable: the file's device, as the kernel has it.
+    pub resident_exe_device: u64,
+    /// And its inode.
+    pub resident_exe_inode: u64,
+    /// Of one that is told from others by its user.
+    pub resident_uid: u32,
     /// Zero.
     pub reserved: u32,
     /// Ports of its UDP sockets for IPv6, all of one address.
@@ -276,7 +292,7 @@ pub struct SocketEvent {
 
 const _: () = {
     assert!(size_of::<SocketEvent>() != size_of::<Event>());
-    assert!(size_of::<Service>() == 168 + 2 * MAX_BANK);
+    assert!(size_of::<Service>() == 200 + 2 * MAX_BANK);
     assert!(size_of::<Tables>() == 16 + size_of::<Service>() * MAX_SERVICES);
     assert!(size_of::<Event>() == 16 + 24 + 56 + 8);
 };

@@ -1,11 +1,16 @@
 //! What can be typed.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use waylay_core::{FailurePolicy, ForeignNamespace, Unredirectable};
 
 use crate::{
+    policy,
     spec::{Builtin, Spec},
     terminal::When,
 };
@@ -23,7 +28,7 @@ Examples:
 
 /// See and steer what programs do on the network.
 ///
-/// waylay sends the TCP connections of programs through local services, one after the other. The kernel
+/// waylay sends what programs say on the network, by TCP and UDP, through local services, one after the other. The kernel
 /// remembers which services a connection has had, so that nothing loops.
 #[derive(Debug, Parser)]
 #[command(name = "waylay", version, max_term_width = 100, disable_help_subcommand = true)]
@@ -38,10 +43,15 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a command with its TCP connections redirected through services
+    /// Run a command with its connections and its datagrams redirected through services
     Run(RunArgs),
     /// Say what this machine offers, who else is hooked in, and what runs have left
     Doctor(DoctorArgs),
+    /// Say what is wrong with a policy, before it is used
+    Check(CheckArgs),
+    /// See what filters make of connections
+    #[command(subcommand)]
+    Filter(FilterCommand),
     /// Write a completion script for a shell to standard output
     Completions(CompletionsArgs),
     /// Write the manual pages to a directory, one a command
@@ -78,6 +88,8 @@ Examples:
       With sockets that nothing can inspect.
   sudo waylay run --through log --through adopt:127.0.0.1:5000='haproxy -db -f x.cfg' -- ./build.sh
       A proxy as it is, after a service that reports; docs/adopt has configurations.
+  sudo waylay run --policy policy.toml -- ./build.sh
+      With services, order and filters from a file; waylay check says what is wrong with it.
   sudo waylay run -o json --log connections.json -- wget -q http://example.test/
       One JSON object a line, in a file only you can read.
   sudo waylay run --through log --through log --forget log -- curl http://example.test/
@@ -103,11 +115,18 @@ pub(crate) struct RunArgs {
     /// ADDRESS by itself; ADDRESS,ADDRESS for IPv4 and IPv6. It learns the destination by SO_ORIGINAL_DST; write
     /// adopt/tproxy: for one that goes by the address of its socket
     ///
+    /// adopt:ADDRESS@unit=NAME: one that runs already, known by its systemd unit, or by cgroup=/PATH, exe=/PATH or
+    /// uid=USER instead; it stays as it is
+    ///
     /// exec/udp:, exec/tcp+udp: (the same with adopt): what it takes, if not TCP alone
     ///
     /// NAME= in front of any of them calls the service NAME in reports and chains
     #[arg(long, value_name = "SPEC", value_parser = Spec::parse)]
     pub(crate) through: Vec<Spec>,
+    /// The policy that says which services there are and what is redirected to them, in place of --through; docs/policy.md
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    #[arg(conflicts_with_all = ["through", "forget", "on_failure", "unredirectable", "other_namespaces"])]
+    pub(crate) policy: Option<PathBuf>,
     /// What `scan` looks for, in bytes; repeat it for several [default: the EICAR test string]
     ///
     /// @FILE reads one pattern a line, as the bytes are; blank lines do not count.
@@ -173,6 +192,98 @@ pub(crate) struct DoctorArgs {
     /// How the findings are written: `human` in words, `json` as one object
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = Format::Human)]
     pub(crate) output: Format,
+}
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  waylay check policy.toml
+      Everything that is wrong with the file and with those in conf.d beside it, and what may not be meant.
+  waylay check policy.toml -o json | jq -r '.diagnostics[] | \"\\(.file):\\(.line): \\(.message)\"'
+      For editors and scripts; the keys are stable.
+
+It looks names up on this host, and needs no privilege. docs/policy.md tells what a policy can say.
+
+Exit status: 0 if the policy can be used, whatever warnings there are; 1 if it cannot; 2 if it could not be read.";
+
+#[derive(Debug, Args)]
+#[command(after_help = CHECK_EXAMPLES)]
+pub(crate) struct CheckArgs {
+    /// The policy; the files in conf.d beside it belong to it
+    #[arg(value_name = "FILE", default_value = policy::DEFAULT, value_hint = clap::ValueHint::FilePath)]
+    pub(crate) policy: PathBuf,
+    /// How the findings are written: `human` in words, `json` as one object
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = Format::Human)]
+    pub(crate) output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FilterCommand {
+    /// Say what becomes of a connection that nobody has made yet, and why
+    Test(FilterTestArgs),
+}
+
+const FILTER_TEST_EXAMPLES: &str = "\
+Examples:
+  waylay filter test --policy policy.toml --exe /usr/bin/curl --user alice --to 192.0.2.1:443
+      What happens to curl, leg by leg, with what each service and each sublayer says.
+  waylay filter test --to 192.0.2.1:443 --chain log,guard
+      What is still to come of a connection that two services have had.
+  waylay filter test --to '[2001:db8::1]:53' --protocol udp --absent log
+      What happens while a service is gone.
+  waylay filter test --cgroup /system.slice/cron.service --to 192.0.2.1:25 && echo open
+      For scripts.
+
+Nothing is connected, and no privilege is needed: names in the policy are compared with those given here.
+Users and groups are looked up on this host.
+
+Exit status: 0 if the connection gets to its destination, 1 if it is refused, 2 if the policy is wrong
+or the arguments make no sense.";
+
+#[derive(Debug, Args)]
+#[command(after_help = FILTER_TEST_EXAMPLES)]
+pub(crate) struct FilterTestArgs {
+    /// The policy; the files in conf.d beside it belong to it
+    #[arg(long, value_name = "FILE", default_value = policy::DEFAULT, value_hint = clap::ValueHint::FilePath)]
+    pub(crate) policy: PathBuf,
+    /// Where the connection goes
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) to: SocketAddr,
+    /// What it is
+    #[arg(long, value_name = "PROTOCOL", value_enum, default_value_t = Transport::Tcp)]
+    pub(crate) protocol: Transport,
+    /// The source address that the application binds
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) from: Option<IpAddr>,
+    /// Path of the application's executable
+    #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::FilePath)]
+    pub(crate) exe: Option<String>,
+    /// The application's command name [default: that of its executable]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) command: Option<String>,
+    /// The user it runs as [default: root]
+    #[arg(long, value_name = "USER", value_hint = clap::ValueHint::Username)]
+    pub(crate) user: Option<String>,
+    /// The group it runs as [default: root]
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group: Option<String>,
+    /// Its cgroup, as a path below the root of the hierarchy
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup: Option<String>,
+    /// Services that have had the connection already, in order
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub(crate) chain: Vec<String>,
+    /// Services that are gone
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub(crate) absent: Vec<String>,
+    /// How the outcome is written: `human` in words, `json` as one object
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = Format::Human)]
+    pub(crate) output: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Transport {
+    Tcp,
+    Udp,
 }
 
 const COMPLETIONS_EXAMPLES: &str = "\

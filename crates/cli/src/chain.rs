@@ -140,6 +140,9 @@ fn service(spec: &Spec, forgets: bool, patterns: &Patterns, name: String) -> Ser
     };
     let (builtin, transports, command) = match &spec.service {
         Service::Builtin(builtin) => (true, transports(*builtin), builtin_command(*builtin, forgets, &name)),
+        Service::Adopt { transports, adoption, .. } if adoption.known_by.is_some() => {
+            (false, *transports, Vec::new())
+        }
         Service::Exec { transports, command } | Service::Adopt { transports, command, .. } => {
             (false, *transports, shell_command(command))
         }
@@ -161,11 +164,11 @@ fn adoption(service: &Service) -> Option<&Adoption> {
     }
 }
 
-fn shell_command(command: &str) -> Vec<OsString> {
+pub(crate) fn shell_command(command: &str) -> Vec<OsString> {
     vec!["/bin/sh".into(), "-c".into(), format!("exec {command}").into()]
 }
 
-fn builtin_command(builtin: Builtin, forgets: bool, name: &str) -> Vec<OsString> {
+pub(crate) fn builtin_command(builtin: Builtin, forgets: bool, name: &str) -> Vec<OsString> {
     let mut command: Vec<OsString> =
         [SERVE_SUBCOMMAND, builtin.name(), "--name", name].into_iter().map(OsString::from).collect();
     if forgets {

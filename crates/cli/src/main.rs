@@ -3,10 +3,14 @@
 
 mod args;
 mod chain;
+mod check;
+mod declared;
 mod doctor;
+mod filter;
 mod meant;
 mod output;
 mod patterns;
+mod policy;
 mod serve;
 mod shell;
 mod spec;
@@ -17,8 +21,9 @@ mod terminal;
 use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{CommandFactory, Parser};
+use waylay_core::Policy;
 use waylay_host::{
-    Observer, RunError, RunSpec,
+    Observer, RunError, RunSpec, ServiceSpec, chain_policy,
     launch::{Launch, LaunchError, SUBCOMMAND},
     user::Identity,
 };
@@ -26,6 +31,7 @@ use waylay_host::{
 use crate::{
     args::{Cli, Command, LaunchArgs, RunArgs, Stage, StageCommand},
     chain::SERVE_SUBCOMMAND,
+    declared::Declared,
     meant::with_suggestion,
     output::{Output, complain},
     terminal::When,
@@ -61,26 +67,30 @@ fn command() -> Result<ExitCode, Box<dyn Error>> {
     match cli.command {
         Command::Run(args) => run(args),
         Command::Doctor(args) => doctor::doctor(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Filter(command) => filter::filter(&command),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
     }
 }
 
 fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
-    let mut services = chain::services(&args.through, &args.forget, &args.pattern)?;
+    let declared = args.policy.as_deref().map(Declared::read).transpose()?;
+    let (mut services, policy) = match &declared {
+        Some(declared) => (declared.services(&args.pattern)?, declared.policy()),
+        None => chain(&args)?,
+    };
     chain::end_idle_flows_after(&mut services, args.idle);
     let spec = RunSpec {
         command: args.command,
         identity: Identity::of_the_caller(args.user.as_deref())?,
         services,
-        on_failure: args.on_failure.into(),
-        unredirectable: args.unredirectable.into(),
-        other_namespaces: args.other_namespaces.into(),
+        policy,
         keep_sockets: args.keep_sockets,
         patience: Duration::from_secs(args.patience),
         start_patience: Duration::from_secs(args.start_patience),
     };
-    let output: Arc<dyn Observer> = Arc::new(Output::new(args.output, args.log.as_deref())?);
+    let output: Arc<dyn Observer> = Arc::new(Output::new(args.output, args.log.as_deref(), declared)?);
     match waylay_host::run(&spec, &output) {
         Ok(ended) => Ok(ExitCode::from(ended.exit_code())),
         Err(error @ RunError::Interrupted { signal }) => {
@@ -89,6 +99,15 @@ fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// What follows from the SPECs that were typed.
+fn chain(args: &RunArgs) -> Result<(Vec<ServiceSpec>, Policy), Box<dyn Error>> {
+    let services = chain::services(&args.through, &args.forget, &args.pattern)?;
+    let policy = chain_policy(&services, args.on_failure.into())?
+        .with_unredirectable(args.unredirectable.into())
+        .with_foreign_namespace(args.other_namespaces.into());
+    Ok((services, policy))
 }
 
 fn launch(args: &LaunchArgs) -> Result<ExitCode, Box<dyn Error>> {

@@ -14,12 +14,13 @@ use std::{
 };
 
 use thiserror::Error;
-use waylay_core::{Event, FailurePolicy, Refusal};
+use waylay_core::{Event, FailurePolicy, FilterId, Refusal};
 use waylay_host::{Observer, Step};
 use waylay_inspect::report::{Outcome, Report};
 
 use crate::{
     args::Format,
+    declared::Declared,
     terminal::{self, Colour, Paint, say},
 };
 
@@ -39,24 +40,52 @@ fn notice(text: &str) {
     say(&format!("{} {text}", terminal::stderr().paint(Colour::Yellow, "waylay:")));
 }
 
-/// What the user can do about what was refused, or was not.
-fn remedy(event: &Event) -> &'static str {
+/// The filter that has refused a connection, if one has.
+const fn blocked_by(event: &Event) -> Option<FilterId> {
     match event {
-        Event::Refused { refusal: Refusal::Unredirectable, .. }
-        | Event::SocketRefused { refusal: Refusal::Unredirectable, .. } => {
-            " (--unredirectable permit lets it pass, uninspected)"
-        }
-        Event::Refused { refusal: Refusal::ForeignNamespace, .. }
-        | Event::SocketRefused { refusal: Refusal::ForeignNamespace, .. } => {
-            " (--other-namespaces permit lets it pass, uninspected)"
-        }
-        Event::LeftAlone { .. } => " (--other-namespaces block refuses such; said once a process)",
+        Event::Refused { refusal: Refusal::Blocked { filter, .. }, .. } => Some(*filter),
         Event::Refused { .. }
         | Event::SocketRefused { .. }
+        | Event::LeftAlone { .. }
         | Event::Redirected { .. }
         | Event::Ended { .. }
         | Event::Dropped { .. }
-        | Event::Lost { .. } => "",
+        | Event::Lost { .. } => None,
+    }
+}
+
+/// What the user can do about what was refused, or was not: at the command line, or in a policy's file.
+fn remedy(event: &Event, is_declared: bool) -> &'static str {
+    match (event, is_declared) {
+        (Event::Refused { refusal: Refusal::Unredirectable, .. }, false)
+        | (Event::SocketRefused { refusal: Refusal::Unredirectable, .. }, false) => {
+            " (--unredirectable permit lets it pass, uninspected)"
+        }
+        (Event::Refused { refusal: Refusal::Unredirectable, .. }, true)
+        | (Event::SocketRefused { refusal: Refusal::Unredirectable, .. }, true) => {
+            " (unredirectable = \"permit\" in the policy lets it pass, uninspected)"
+        }
+        (Event::Refused { refusal: Refusal::ForeignNamespace, .. }, false)
+        | (Event::SocketRefused { refusal: Refusal::ForeignNamespace, .. }, false) => {
+            " (--other-namespaces permit lets it pass, uninspected)"
+        }
+        (Event::Refused { refusal: Refusal::ForeignNamespace, .. }, true)
+        | (Event::SocketRefused { refusal: Refusal::ForeignNamespace, .. }, true) => {
+            " (other_namespaces = \"permit\" in the policy lets it pass, uninspected)"
+        }
+        (Event::LeftAlone { .. }, false) => " (--other-namespaces block refuses such; said once a process)",
+        (Event::LeftAlone { .. }, true) => {
+            " (other_namespaces = \"block\" in the policy refuses such; said once a process)"
+        }
+        (
+            Event::Refused { .. }
+            | Event::SocketRefused { .. }
+            | Event::Redirected { .. }
+            | Event::Ended { .. }
+            | Event::Dropped { .. }
+            | Event::Lost { .. },
+            _,
+        ) => "",
     }
 }
 
@@ -65,6 +94,8 @@ pub(crate) struct Output {
     format: Format,
     paint: Paint,
     sink: Sink,
+    /// Of a policy from files, whose filters have names.
+    declared: Option<Declared>,
 }
 
 enum Sink {
@@ -81,18 +112,22 @@ pub(crate) struct LogError {
 }
 
 impl Output {
-    pub(crate) fn new(format: Format, log: Option<&Path>) -> Result<Self, LogError> {
+    pub(crate) fn new(
+        format: Format,
+        log: Option<&Path>,
+        declared: Option<Declared>,
+    ) -> Result<Self, LogError> {
         let (sink, paint): (Box<dyn Write + Send>, _) = match (log, format) {
             (Some(path), _) => {
                 let file = open(path).map_err(|source| LogError { path: path.into(), source })?;
                 (Box::new(file), Paint::none())
             }
             (None, Format::Human) => {
-                return Ok(Self { format, paint: terminal::stderr(), sink: Sink::StandardError });
+                return Ok(Self { format, paint: terminal::stderr(), sink: Sink::StandardError, declared });
             }
             (None, Format::Json) => (Box::new(io::stdout()), Paint::none()),
         };
-        Ok(Self { format, paint, sink: Sink::Other(Mutex::new(sink)) })
+        Ok(Self { format, paint, sink: Sink::Other(Mutex::new(sink)), declared })
     }
 
     fn write(&self, line: &str) {
@@ -145,8 +180,10 @@ impl Observer for Output {
     }
 
     fn refused(&self, event: &Event, service: Option<&str>) {
-        let name = service.map_or_else(String::new, |service| format!(" ({service})"));
-        notice(&format!("{event}{name}{}", remedy(event)));
+        let filter = blocked_by(event).and_then(|filter| Some(self.declared.as_ref()?.describe(filter)));
+        let name =
+            service.map(str::to_owned).or(filter).map_or_else(String::new, |name| format!(" ({name})"));
+        notice(&format!("{event}{name}{}", remedy(event, self.declared.is_some())));
     }
 
     fn service_hung(&self, service: &str, waited: Duration) {
@@ -169,6 +206,14 @@ impl Observer for Output {
     fn adopted_ended(&self, service: &str, on_failure: FailurePolicy) {
         let policy = gone(on_failure);
         notice(&format!("all processes of the service {service} have ended; {policy}"));
+    }
+
+    fn resident_listens(&self, service: &str, listens: bool, on_failure: FailurePolicy) {
+        let policy = gone(on_failure);
+        notice(&match listens {
+            true => format!("the service {service} listens again"),
+            false => format!("the service {service} does not listen any more; {policy}"),
+        });
     }
 
     fn family_missing(&self, service: &str, family: &str, on_failure: FailurePolicy) {

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use clap::ValueEnum;
-use waylay_host::{Adoption, LocalName, Transports};
+use waylay_host::{Adoption, KnownBy, KnownByError, LocalName, Transports};
 
 use crate::meant::meant;
 
@@ -31,13 +31,13 @@ pub(crate) enum Service {
         /// For the shell.
         command: String,
     },
-    /// A program that knows nothing of waylay, started by the shell.
+    /// A program that knows nothing of waylay, started by the shell or running already.
     Adopt {
         /// What it takes.
         transports: Transports,
-        /// Where it listens and how it asks.
+        /// By what it is known, where it listens and how it asks.
         adoption: Adoption,
-        /// For the shell.
+        /// For the shell; empty if it runs already.
         command: String,
     },
 }
@@ -52,7 +52,8 @@ pub(crate) enum Builtin {
 }
 
 const ADOPTED: &str = "as in adopt:127.0.0.1:5000=haproxy -db -f haproxy.cfg";
-const KNOWN: &str = "log, scan, exec:COMMAND, adopt:ADDRESS=COMMAND";
+const RUNNING: &str = "as in adopt:127.0.0.1:5000@unit=haproxy.service";
+const KNOWN: &str = "log, scan, exec:COMMAND, adopt:ADDRESS=COMMAND, adopt:ADDRESS@unit=NAME";
 /// What a SPEC can begin with.
 const BEGINNINGS: [&str; 4] = ["log", "scan", "exec:", "adopt:"];
 
@@ -72,6 +73,9 @@ impl Spec {
     pub(crate) fn stem(&self) -> String {
         match &self.service {
             Service::Builtin(builtin) => builtin.name().to_owned(),
+            Service::Adopt { adoption: Adoption { known_by: Some(known_by), .. }, .. } => {
+                presentable(&known_by.stem())
+            }
             Service::Exec { command, .. } | Service::Adopt { command, .. } => stem(command),
         }
     }
@@ -125,11 +129,18 @@ fn exec(options: Option<&str>, command: &str) -> Result<Service, String> {
 
 fn adopt(options: Option<&str>, rest: &str) -> Result<Service, String> {
     let Options { transports, local_name } = Options::parse(options)?;
-    let (addresses, command) = rest.split_once('=').unwrap_or((rest, ""));
-    let command = command.trim().to_owned();
-    if command.is_empty() {
-        return Err(format!("adopt: needs an address and a command, {ADOPTED}"));
+    let before = rest.split('=').next().unwrap_or_default();
+    let (addresses, known_by, command) = match before.split_once('@') {
+        Some((addresses, _)) => (addresses, Some(known_by(&rest[addresses.len() + 1..])?), ""),
+        None => {
+            let (addresses, command) = rest.split_once('=').unwrap_or((rest, ""));
+            (addresses, None, command.trim())
+        }
+    };
+    if known_by.is_none() && command.is_empty() {
+        return Err(format!("adopt: needs an address and a command, {ADOPTED}, or {RUNNING}"));
     }
+    let command = command.to_owned();
     let listens = addresses.split(',').map(address).collect::<Result<Vec<_>, _>>()?;
     match listens[..] {
         [_] => {}
@@ -141,7 +152,11 @@ fn adopt(options: Option<&str>, rest: &str) -> Result<Service, String> {
             "{addresses}: datagrams come to an address of each flow, so that what takes UDP has to listen on 0.0.0.0"
         ));
     }
-    Ok(Service::Adopt { transports, adoption: Adoption { listens, local_name }, command })
+    Ok(Service::Adopt { transports, adoption: Adoption { known_by, listens, local_name }, command })
+}
+
+fn known_by(text: &str) -> Result<KnownBy, String> {
+    text.trim().parse().map_err(|error: KnownByError| format!("adopt: {error}"))
 }
 
 /// Where a program that is to be adopted listens, as far as that can be judged by looking at it.
@@ -209,8 +224,12 @@ fn is_of_a_name(character: char) -> bool {
 fn stem(command: &str) -> String {
     let program = command.split_whitespace().next().unwrap_or("exec");
     let file = program.trim_matches(['"', '\'']).rsplit('/').next().unwrap_or(program);
-    let stem: String = file.chars().map(|c| if is_of_a_name(c) { c } else { '_' }).collect();
+    let stem = presentable(file);
     if stem.is_empty() { "exec".to_owned() } else { stem }
+}
+
+fn presentable(name: &str) -> String {
+    name.chars().map(|c| if is_of_a_name(c) { c } else { '_' }).collect()
 }
 
 #[cfg(test)]
@@ -219,7 +238,7 @@ mod tests {
 
     #[test]
     fn an_unknown_spec_lists_the_known_ones_and_the_one_that_may_be_meant() {
-        let known = "known services: log, scan, exec:COMMAND, adopt:ADDRESS=COMMAND";
+        let known = "known services: log, scan, exec:COMMAND, adopt:ADDRESS=COMMAND, adopt:ADDRESS@unit=NAME";
         assert_eq!(Spec::parse("proxy").unwrap_err(), format!("no such service; {known}"));
         for (spec, meant) in [
             ("lgo", "log"),
@@ -283,6 +302,28 @@ mod tests {
     }
 
     #[test]
+    fn what_runs_already_is_known_by_what_stands_after_the_at_sign() {
+        let (name, transports, adoption, command) = adopted("adopt:127.0.0.1:5000@unit=haproxy");
+        assert_eq!((name, transports, command.as_str()), (None, Transports::Tcp, ""));
+        assert_eq!(adoption.known_by, Some(KnownBy::Unit("haproxy.service".into())));
+        let (name, transports, adoption, _) =
+            adopted("front=adopt/tcp+udp+tproxy:0.0.0.0:5000,[::]:5000@exe=/usr/sbin/x=y@z");
+        assert_eq!((name.as_deref(), transports), (Some("front"), Transports::TcpAndUdp));
+        assert_eq!(adoption.known_by, Some(KnownBy::Exe("/usr/sbin/x=y@z".into())));
+        assert_eq!(adoption.listens, ["0.0.0.0:5000".parse().unwrap(), "[::]:5000".parse().unwrap()]);
+        // An at sign behind the equals sign is the command's.
+        let (_, _, adoption, command) = adopted("adopt:127.0.0.1:5000=ssh me@there");
+        assert_eq!((adoption.known_by, command.as_str()), (None, "ssh me@there"));
+        for (spec, stem) in [
+            ("adopt:127.0.0.1:5000@unit=haproxy", "haproxy"),
+            ("adopt:127.0.0.1:5000@cgroup=/a.slice/my proxy", "my_proxy"),
+            ("adopt:127.0.0.1:5000@uid=7", "uid-7"),
+        ] {
+            assert_eq!(Spec::parse(spec).unwrap().stem(), stem, "{spec}");
+        }
+    }
+
+    #[test]
     fn what_cooperates_may_say_which_transports_it_takes() {
         let transports = |spec| match Spec::parse(spec).unwrap().service {
             Service::Exec { transports, .. } => transports,
@@ -312,6 +353,10 @@ mod tests {
             ("adopt:[::ffff:127.0.0.1]:5000=haproxy", "write 127.0.0.1 instead"),
             ("adopt:127.0.0.1:1,127.0.0.1:2=haproxy", "one address, or one of IPv4 and one of IPv6"),
             ("adopt:127.0.0.1:1,[::1]:1,[::]:2=haproxy", "one address, or one of IPv4 and one of IPv6"),
+            ("adopt:127.0.0.1:1@haproxy", "known by unit=, cgroup=, exe= or uid="),
+            ("adopt:127.0.0.1:1@pid=7", "known by unit=, cgroup=, exe= or uid="),
+            ("adopt:127.0.0.1:1@unit=", "unit= needs a value"),
+            ("adopt:@unit=haproxy", "is not an address with a port"),
             ("adopt/sctp:127.0.0.1:1=haproxy", "/sctp: no such option; known options: tcp, udp, tproxy"),
             ("adopt/udp:127.0.0.1:1=nginx", "what takes UDP has to listen on 0.0.0.0"),
             ("adopt/:127.0.0.1:1=haproxy", "no such option"),

@@ -14,7 +14,7 @@ pub(crate) fn spec(bytes: &[u8]) {
         Service::Builtin(_) => {}
         Service::Exec { command, .. } => assert!(!command.trim().is_empty()),
         Service::Adopt { command, adoption, .. } => {
-            assert!(!command.trim().is_empty());
+            assert_ne!(command.trim().is_empty(), adoption.known_by.is_none());
             assert!((1..=2).contains(&adoption.listens.len()), "{adoption:?}");
             assert!(adoption.listens.iter().all(|address| address.port() != 0), "{adoption:?}");
         }

@@ -2,7 +2,7 @@
 //!
 //! A leg is judged in this order, and every engine keeps it:
 //!
-//! 1. The kernel's own sockets pass untouched; legs of a foreign network namespace get the policy's one answer for them.
+//! 1. The kernel's own sockets pass untouched, and so does what is dialled outside of the policy's sphere; legs of a foreign network namespace get the policy's one answer for them.
 //! 2. A registered listener is reached through the engine only: dialling one of ours is refused. Else an application could make a
 //!    service dial for it, past all earlier services. A leg within another instance's scope that goes to one of its listeners is
 //!    left to that instance, which has led it there.
@@ -25,7 +25,8 @@ use crate::policy::Policy;
 use crate::trace::{AuthEffect, SkipReason, Trace, TraceStep};
 use crate::verdict::{Refusal, Verdict};
 use crate::world::{
-    Availability, ForeignNamespace, ListenerOwner, Namespace, Room, Route, SocketOwner, Unredirectable, World,
+    Availability, ForeignNamespace, ListenerOwner, Namespace, Room, Route, SocketOwner, Sphere,
+    Unredirectable, World,
 };
 
 /// What becomes of a leg, and how that came about.
@@ -95,18 +96,19 @@ pub(crate) fn settle_outside_policy(
     world: &World,
     trace: &mut Trace,
 ) -> Option<Verdict> {
-    let (step, verdict) = match (world.socket_owner, world.namespace, world.listener) {
-        (SocketOwner::Kernel, _, _) => (TraceStep::KernelSocket, Verdict::Direct),
-        (SocketOwner::Process, Namespace::Foreign, _) => {
+    let (step, verdict) = match (world.socket_owner, world.sphere, world.namespace, world.listener) {
+        (SocketOwner::Kernel, _, _, _) => (TraceStep::KernelSocket, Verdict::Direct),
+        (SocketOwner::Process, Sphere::Outside, _, _) => (TraceStep::OutsideOfTheSphere, Verdict::Direct),
+        (SocketOwner::Process, Sphere::Inside, Namespace::Foreign, _) => {
             (TraceStep::ForeignNamespace(foreign), answer_foreign(foreign))
         }
-        (SocketOwner::Process, Namespace::Own, Some(ListenerOwner::OwnInstance(service))) => {
+        (SocketOwner::Process, Sphere::Inside, Namespace::Own, Some(ListenerOwner::OwnInstance(service))) => {
             (TraceStep::ListenerDialled { service }, Verdict::Refuse(Refusal::ListenerDialled { service }))
         }
-        (SocketOwner::Process, Namespace::Own, Some(ListenerOwner::OtherInstance)) => {
+        (SocketOwner::Process, Sphere::Inside, Namespace::Own, Some(ListenerOwner::OtherInstance)) => {
             (TraceStep::ListenerOfOtherInstance, Verdict::Direct)
         }
-        (SocketOwner::Process, Namespace::Own, None) => return None,
+        (SocketOwner::Process, Sphere::Inside, Namespace::Own, None) => return None,
     };
     trace.push(step);
     Some(verdict)

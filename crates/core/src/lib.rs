@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Reading order: [`model`] and [`conditions`] (what people write), [`leg`] and [`chain`] (what a connection brings with it),
-//! [`world`] and [`routes`] (how things stand), [`mod@decide`] and [`verdict`] (what follows), [`sockets`] (what becomes of those that can't be redirected),
+//! [`world`], [`resident`] and [`routes`] (how things stand), [`mod@decide`] and [`verdict`] (what follows), [`mod@follow`] (through all services), [`sockets`] (what becomes of those that can't be redirected),
 //! [`tables`] (the same in flat form),
 //! [`event`] (what engines report). The small nouns are in [`ids`], [`address`] and [`process`].
 
@@ -18,12 +18,14 @@ pub mod chain;
 pub mod conditions;
 pub mod decide;
 pub mod event;
+pub mod follow;
 pub mod ids;
 pub mod leg;
 pub mod model;
 pub mod order;
 pub mod policy;
 pub mod process;
+pub mod resident;
 pub mod routes;
 pub mod slots;
 pub mod sockets;
@@ -37,12 +39,14 @@ pub use chain::{Chain, ChainError, Hop, MAX_HOPS, Records, RedirectState, Servic
 pub use conditions::{Conditions, FlagConditions, OneOf, ProcessConditions};
 pub use decide::{Decision, decide};
 pub use event::{Event, LegSummary, SocketSummary};
+pub use follow::{Stage, follow};
 pub use ids::{FilterId, ServiceId, SublayerId};
 pub use leg::{Facts, Flags, Leg, ProcessFacts, Protocol};
 pub use model::{Action, AuthRule, Errno, FailurePolicy, Filter, Layer, Right, Service, Sublayer};
 pub use order::{OrderError, solve};
 pub use policy::{Limit, LimitError, MAX_SERVICES, Policy, PolicyError};
 pub use process::{Cgroups, CommandName, FileId, Process};
+pub use resident::{Errand, Mark, Resident};
 pub use routes::{Reach, Routes};
 pub use slots::{SlotError, SlotInUse, Slots};
 pub use sockets::{NewSocket, SocketKind, SocketReach, SocketVerdict, decide_socket};
@@ -50,9 +54,9 @@ pub use tables::{
     AuthOutcome, CHUNK, Index, MAX_FILTERS, MAX_STEPS, MAX_SUBLAYERS, MAX_WORDS, Report, TableAuthFilter,
     TableFilter, TableService, Tables, Warning,
 };
-pub use trace::{AuthEffect, SkipReason, Trace, TraceStep};
+pub use trace::{AuthEffect, Naming, SkipReason, Trace, TraceStep};
 pub use verdict::{Refusal, Verdict};
 pub use world::{
-    Availability, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route, SocketOwner,
+    Availability, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route, SocketOwner, Sphere,
     Unredirectable, World,
 };

@@ -20,6 +20,8 @@ pub struct Trace {
 pub enum TraceStep {
     /// The kernel's own socket is left alone.
     KernelSocket,
+    /// A bystander has dialled it, or a resident on its own account: it is left alone.
+    OutsideOfTheSphere,
     /// The leg is of another network namespace, and the policy has one answer for all of them.
     ForeignNamespace(ForeignNamespace),
     /// The destination is a listener of this service, dialled past the engine.
@@ -95,21 +97,21 @@ impl Trace {
         &self.steps
     }
 
-    /// The trace with services and sublayers by the names the policy gives them.
-    pub fn explain<'a>(&'a self, policy: &'a Policy) -> impl fmt::Display + 'a {
-        fmt::from_fn(move |f| self.write(f, &Names { policy: Some(policy) }))
+    /// The trace with names, as a policy gives them.
+    pub fn explain<'a>(&'a self, naming: &'a dyn Naming) -> impl fmt::Display + 'a {
+        fmt::from_fn(move |f| self.write(f, naming))
     }
 
     pub(crate) fn push(&mut self, step: TraceStep) {
         self.steps.push(step);
     }
 
-    fn write(&self, f: &mut fmt::Formatter<'_>, names: &Names<'_>) -> fmt::Result {
+    fn write(&self, f: &mut fmt::Formatter<'_>, naming: &dyn Naming) -> fmt::Result {
         for (index, step) in self.steps.iter().enumerate() {
             if index > 0 {
                 writeln!(f)?;
             }
-            step.write(f, names)?;
+            step.write(f, naming)?;
         }
         Ok(())
     }
@@ -117,20 +119,23 @@ impl Trace {
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f, &Names { policy: None })
+        self.write(f, &Ids)
     }
 }
 
 impl fmt::Display for TraceStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f, &Names { policy: None })
+        self.write(f, &Ids)
     }
 }
 
 impl TraceStep {
-    fn write(&self, f: &mut fmt::Formatter<'_>, names: &Names<'_>) -> fmt::Result {
+    fn write(&self, f: &mut fmt::Formatter<'_>, naming: &dyn Naming) -> fmt::Result {
         match self {
             Self::KernelSocket => f.write_str("the kernel's own socket: left alone"),
+            Self::OutsideOfTheSphere => {
+                f.write_str("dialled beside a resident service, or by it on its own account: left alone")
+            }
             Self::ForeignNamespace(ForeignNamespace::Permit) => {
                 f.write_str("another network namespace: the policy permits")
             }
@@ -141,7 +146,7 @@ impl TraceStep {
                 write!(
                     f,
                     "the destination is a listener of {}: reached through the engine only",
-                    names.service(*service)
+                    naming.service(*service)
                 )
             }
             Self::ListenerOfOtherInstance => {
@@ -151,15 +156,17 @@ impl TraceStep {
                 write!(
                     f,
                     "{} dials without records: it and every earlier service are excluded",
-                    names.service(*service)
+                    naming.service(*service)
                 )
             }
             Self::Unredirectable => f.write_str("the destination is a group of hosts: not redirected"),
-            Self::Skipped { service, reason } => write!(f, "{}: skipped, {reason}", names.service(*service)),
-            Self::Chosen(hop) => write!(f, "{}: chosen by {}", names.service(hop.service), hop.filter),
-            Self::RedirectRefused(refusal) => write!(f, "not redirected: {refusal}"),
+            Self::Skipped { service, reason } => write!(f, "{}: skipped, {reason}", naming.service(*service)),
+            Self::Chosen(hop) => {
+                write!(f, "{}: chosen by {}", naming.service(hop.service), naming.filter(hop.filter))
+            }
+            Self::RedirectRefused(refusal) => write!(f, "not redirected: {}", refusal.explain(naming)),
             Self::AuthFilter { filter, sublayer, action, effect } => {
-                write!(f, "{}, {filter}: {action}{effect}", names.sublayer(*sublayer))
+                write!(f, "{}, {}: {action}{effect}", naming.sublayer(*sublayer), naming.filter(*filter))
             }
             Self::Shortage(resource) => write!(f, "no {resource} left for another flow"),
         }
@@ -193,20 +200,38 @@ impl fmt::Display for AuthEffect {
     }
 }
 
-/// Names come from the policy where there is one, else ids have to do.
-struct Names<'a> {
-    policy: Option<&'a Policy>,
+/// What things are called.
+pub trait Naming {
+    /// A service.
+    fn service(&self, id: ServiceId) -> String {
+        id.to_string()
+    }
+
+    /// A sublayer.
+    fn sublayer(&self, id: SublayerId) -> String {
+        id.to_string()
+    }
+
+    /// A filter.
+    fn filter(&self, id: FilterId) -> String {
+        id.to_string()
+    }
 }
 
-impl Names<'_> {
+/// By their ids.
+pub(crate) struct Ids;
+
+impl Naming for Ids {}
+
+/// Services and sublayers have names there.
+impl Naming for Policy {
     fn service(&self, id: ServiceId) -> String {
-        let named = self.policy.and_then(|policy| policy.service(id));
+        let named = Self::service(self, id);
         named.map_or_else(|| id.to_string(), |service| format!("service {:?}", service.name))
     }
 
     fn sublayer(&self, id: SublayerId) -> String {
-        let named =
-            self.policy.and_then(|policy| policy.sublayers().iter().find(|sublayer| sublayer.id == id));
+        let named = self.sublayers().iter().find(|sublayer| sublayer.id == id);
         named.map_or_else(|| id.to_string(), |sublayer| format!("sublayer {:?}", sublayer.name))
     }
 }

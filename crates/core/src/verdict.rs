@@ -6,6 +6,7 @@ use crate::chain::{Chain, Hop};
 use crate::ids::{FilterId, ServiceId};
 use crate::leg::Leg;
 use crate::model::Errno;
+use crate::trace::{Ids, Naming};
 use crate::world::Resource;
 
 /// What becomes of a leg.
@@ -90,15 +91,23 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Refusal {
+    /// Why, with names.
+    pub fn explain(self, naming: &dyn Naming) -> impl fmt::Display + '_ {
+        fmt::from_fn(move |f| self.write(f, naming))
+    }
+
+    fn write(self, f: &mut fmt::Formatter<'_>, naming: &dyn Naming) -> fmt::Result {
+        let named = |service| naming.service(service);
         match self {
-            Self::Blocked { filter, errno } => write!(f, "blocked by {filter} with {errno}"),
-            Self::ServiceAbsent { service } => write!(f, "{service} is absent and fails closed"),
-            Self::BacklogFull { service } => write!(f, "{service} has a full backlog"),
-            Self::HopLimit { service } => write!(f, "the chain is full before {service}, which fails closed"),
+            Self::Blocked { filter, errno } => write!(f, "blocked by {} with {errno}", naming.filter(filter)),
+            Self::ServiceAbsent { service } => write!(f, "{} is absent and fails closed", named(service)),
+            Self::BacklogFull { service } => write!(f, "{} has a full backlog", named(service)),
+            Self::HopLimit { service } => {
+                write!(f, "the chain is full before {}, which fails closed", named(service))
+            }
             Self::ListenerDialled { service } => {
-                write!(f, "a listener of {service} was dialled past the engine")
+                write!(f, "a listener of {} was dialled past the engine", named(service))
             }
             Self::ForeignNamespace => f.write_str("another network namespace"),
             Self::Unredirectable => f.write_str("it cannot be redirected"),
@@ -106,6 +115,12 @@ impl fmt::Display for Refusal {
             Self::NoRoute { .. } => f.write_str("the destination has no route"),
             Self::Shortage(resource) => write!(f, "no {resource} left"),
         }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, &Ids)
     }
 }
 

@@ -14,6 +14,8 @@ use crate::process::Cgroups;
 pub struct World {
     /// Who opened the socket.
     pub socket_owner: SocketOwner,
+    /// Whether the leg is any concern of the policy's.
+    pub sphere: Sphere,
     /// Whose network namespace the socket is in.
     pub namespace: Namespace,
     /// Whose listener the destination is, if it is a registered one.
@@ -55,6 +57,16 @@ pub enum SocketOwner {
     Process,
     /// The kernel itself (NFS, SMB); never touched.
     Kernel,
+}
+
+/// Whether a leg is any concern of the policy's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sphere {
+    /// It is dialled in the scope, or by a [resident](crate::resident) for a flow that it was sent.
+    #[default]
+    Inside,
+    /// It is dialled where an engine is asked for a resident's sake only, by a bystander or on the resident's own account.
+    Outside,
 }
 
 /// Whose network namespace the leg is in.

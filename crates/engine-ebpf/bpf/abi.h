@@ -86,6 +86,7 @@ struct wl_flow {
 	__u32 listener; /* of that service: an index of struct wl_progress */
 	__u32 taken;	/* the service has asked about it */
 	__u64 seen; /* the last sweep that found a socket of its, or began after it */
+	__u64 errand; /* of a flow that is led to a resident: its places (errands.h); else 0 */
 	struct wl_address destination;
 	struct wl_address source; /* the application's own, as getsockname shows it; port 0: not known yet */
 	struct wl_chain chain;
@@ -243,6 +244,9 @@ enum wl_failure_policy {
 
 enum wl_service_flag {
 	WL_SHOWS_DESTINATION = 1 << 0, /* at the name of its accepted sockets, as TPROXY does */
+	WL_IS_RESIDENT = 1 << 1,       /* it runs by itself, in `resident_cgroup` or below */
+	WL_RESIDENT_BY_EXE = 1 << 2,   /* and is told from others there by its executable */
+	WL_RESIDENT_BY_UID = 1 << 3,   /* or its user */
 };
 
 struct wl_service {
@@ -259,6 +263,11 @@ struct wl_service {
 	__u32 flags; /* enum wl_service_flag */
 	__u16 udp4; /* port of its UDP socket for IPv4; 0: none */
 	__u16 bank; /* how many of `udp6` count */
+	__u32 resident_level; /* depth of `resident_cgroup` */
+	__u64 resident_cgroup;
+	__u64 resident_exe_device;
+	__u64 resident_exe_inode;
+	__u32 resident_uid;
 	__u32 reserved;
 	__u16 udp6[WL_MAX_BANK];
 	char name[WL_NAME_LEN];

@@ -178,22 +178,55 @@ static __always_inline void wl_source(struct bpf_sock_addr *context, int family,
 	wl_resolve_unspecified(a->ip);
 }
 
+/* The flow that a socket has to a destination; a function for its stack. */
+WL_GLOBAL __u64 wl_find_flow_to(__u64 cookie, const struct wl_address *remote)
+{
+	struct wl_destination to = {};
+	__u64 *id;
+
+	if (!remote)
+		return 0;
+	wl_destination_of(cookie, remote, &to);
+	id = bpf_map_lookup_elem(&destinations, &to);
+	return id ? *id : 0;
+}
+
 /* The socket's flow to this destination. A socket that is connected to an IPv4
  * address in IPv6 has the token itself for a destination each time it sends. */
 static __always_inline struct wl_datagram_flow *wl_flow_to(struct bpf_sock_addr *ctx, const struct wl_address *remote)
 {
-	__u64 cookie = bpf_get_socket_cookie(ctx), *id;
-	struct wl_destination to = {};
+	__u64 cookie = bpf_get_socket_cookie(ctx);
 	struct wl_datagram_flow *d;
 
 	if (wl_is_token(remote->ip)) {
 		d = wl_datagrams(wl_find_datagrams(remote, remote));
 		return d && d->cookie == cookie ? d : NULL;
 	}
-	wl_destination_of(cookie, remote, &to);
-	id = bpf_map_lookup_elem(&destinations, &to);
-	d = id ? wl_datagrams(*id) : NULL;
+	d = wl_datagrams(wl_find_flow_to(cookie, remote));
 	return d && wl_is_alive(d->flow.slot) ? d : NULL;
+}
+
+WL_GLOBAL int wl_note_asked(__u64 cookie, const struct wl_address *destination, const struct wl_address *token)
+{
+	struct wl_destination key = {};
+	struct wl_address asked;
+
+	if (!destination || !token)
+		return 0;
+	asked = *token; /* see wl_try_port() */
+	wl_destination_of(cookie, destination, &key);
+	tokens_asked = 1;
+	return !bpf_map_update_elem(&asked_by_token, &key, &asked, BPF_ANY);
+}
+
+static __always_inline const struct wl_address *wl_asked_token(__u64 cookie, const struct wl_address *destination)
+{
+	struct wl_destination key = {};
+
+	if (!tokens_asked)
+		return NULL;
+	wl_destination_of(cookie, destination, &key);
+	return bpf_map_lookup_elem(&asked_by_token, &key);
 }
 
 /* A datagram to where this socket has a flow already. */
@@ -281,7 +314,8 @@ WL_GLOBAL int wl_whose_datagrams(struct bpf_sock_addr *ctx, const struct wl_addr
 /* What is no new flow: a service's answer, and an application's to somebody who
  * has called it. To an adopted service a token is an address: what it sends there
  * is for the destination, and carries the flow's chain. */
-static __always_inline int wl_judge_answer(struct bpf_sock_addr *ctx, int family, struct wl_connect *c, bool connects)
+static __always_inline int wl_judge_answer(struct bpf_sock_addr *ctx, int family, struct wl_connect *c, bool connects,
+					   bool resident)
 {
 	struct wl_address source = {};
 	struct wl_datagram_flow *d;
@@ -300,13 +334,18 @@ static __always_inline int wl_judge_answer(struct bpf_sock_addr *ctx, int family
 	d = wl_datagrams(wl_find_datagrams(&source, &c->q->leg.remote));
 	if (d)
 		return wl_judge_reply(d, c->q->leg.caller_slot, &c->q->leg.remote);
-	if (wl_is_token(source.ip) || wl_whose_datagrams(ctx, &source, &service) == WL_OURS)
+	/* A resident answers clients of its own too. */
+	if (wl_is_token(source.ip) || (!resident && wl_whose_datagrams(ctx, &source, &service) == WL_OURS))
 		return wl_fail(ESTALE);
 	d = wl_is_token(c->q->leg.remote.ip) ? wl_datagrams(wl_find_datagrams(&c->q->leg.remote, &source)) : NULL;
 	if (d && d->flow.slot == c->q->leg.caller_slot) {
 		d->last = bpf_ktime_get_ns();
 		c->token = &d->flow;
+		if (!connects)
+			wl_note_asked(bpf_get_socket_cookie(ctx), &d->flow.destination, &c->q->leg.remote);
 		c->q->leg.remote = d->flow.destination;
+		if (!connects && wl_follow_flow(ctx, family, &d->flow.destination))
+			return WL_PASS;
 	}
 	return WL_GO_ON;
 }
@@ -446,9 +485,11 @@ static __always_inline void wl_show_caller(struct bpf_sock_addr *ctx, int family
 /* What recvmsg() says of a datagram's sender: of an answer through a service it
  * is the address that the application asked for, and of what a service sends for
  * an application it is that application's. */
-static __always_inline void wl_show_sender(struct bpf_sock_addr *ctx, int family)
+static __always_inline void wl_show_sender(struct bpf_sock_addr *ctx, int family, bool hears)
 {
 	struct wl_address from = {}, own = {};
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	const struct wl_address *token;
 	struct wl_datagram_flow *d;
 
 	if (ctx->protocol != SOCK_PROTO_UDP)
@@ -456,9 +497,13 @@ static __always_inline void wl_show_sender(struct bpf_sock_addr *ctx, int family
 	wl_remote(ctx, family, &from);
 	wl_source(ctx, family, true, wl_is_mapped(from.ip), &own);
 	d = wl_datagrams(wl_find_datagrams(&from, &own));
-	if (!d || d->cookie != bpf_get_socket_cookie(ctx)) {
+	if (d && d->cookie != cookie)
+		d = NULL;
+	token = wl_asked_token(cookie, d ? &d->flow.destination : &from);
+	if (token)
+		wl_rewrite_to(ctx, family, token);
+	else if (d)
+		wl_rewrite_to(ctx, family, &d->flow.destination);
+	else if (hears)
 		wl_show_caller(ctx, family, &from, own.port);
-		return;
-	}
-	wl_rewrite_to(ctx, family, &d->flow.destination);
 }

@@ -23,19 +23,28 @@ struct wl_connect {
 	__u32 listener; /* of the chosen service */
 };
 
-static __always_inline void wl_report(const struct wl_leg *leg, __u32 refusal, __u32 error, __u32 service,
-				      __u32 filter)
+/* Room for a report of that size; that there is none is counted. */
+static __always_inline void *wl_new_event(__u64 size)
 {
-	struct wl_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	void *event = bpf_ringbuf_reserve(&events, size, 0);
 	__u32 zero = 0;
 	__u64 *lost;
 
-	if (!event) {
-		lost = bpf_map_lookup_elem(&lost_events, &zero);
-		if (lost)
-			__sync_fetch_and_add(lost, 1);
+	if (event)
+		return event;
+	lost = bpf_map_lookup_elem(&lost_events, &zero);
+	if (lost)
+		__sync_fetch_and_add(lost, 1);
+	return NULL;
+}
+
+static __always_inline void wl_report(const struct wl_leg *leg, __u32 refusal, __u32 error, __u32 service,
+				      __u32 filter)
+{
+	struct wl_event *event = wl_new_event(sizeof(*event));
+
+	if (!event)
 		return;
-	}
 	event->refusal = refusal;
 	event->error = error;
 	event->service = service;
@@ -243,6 +252,7 @@ static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_c
 	flow->listener = (slot * 2 + !wl_takes_ip4(&c->q->leg)) * WL_MAX_LISTENERS + c->listener;
 	flow->taken = 0;
 	flow->seen = sweep;
+	flow->errand = 0;
 	flow->destination = c->q->leg.remote;
 	if (!c->carried) {
 		flow->application = c->q->leg.caller;
@@ -322,7 +332,8 @@ static __always_inline int wl_redirect(struct bpf_sock_addr *ctx, int family, st
 		wl_wishes(ctx->sk, family, &flow->wishes);
 		wl_exe_path(flow);
 	}
-	if (!wl_remember(ctx, flow, c->route, !c->carried)) {
+	/* In one, and without a look at what it is about: the verifier would follow every combination. */
+	if (!wl_begin_errand(flow, service->flags) || !wl_remember(ctx, flow, c->route, !c->carried)) {
 		wl_end_flow(id, WL_ENDED_BY_CLIENT);
 		return wl_refuse(&c->q->leg, WL_REFUSED_NO_SOCKET_STORAGE, ENOBUFS, service->id, filter);
 	}
@@ -359,17 +370,17 @@ static __always_inline const struct wl_listener_owner *wl_listener_named(struct 
 
 /* One of ours that listens on every address of this host is dialled by each of them. */
 static __always_inline const struct wl_listener_owner *wl_listener_at(struct bpf_sock_addr *ctx,
-								       const struct wl_connect *c)
+								       const struct wl_config *cfg,
+								       const struct wl_tables *t,
+								       const struct wl_address *to)
 {
-	const struct wl_address *to = &c->q->leg.remote;
-	const struct wl_listener_owner *owner =
-		wl_listener_named(ctx, c->config, to->ip, to->port, SOCK_PROTO_TCP);
+	const struct wl_listener_owner *owner = wl_listener_named(ctx, cfg, to->ip, to->port, SOCK_PROTO_TCP);
 	__u8 ip[16];
 
-	if (owner || !c->tables->any_address)
+	if (owner || !t->any_address)
 		return owner;
 	__builtin_memcpy(ip, to->ip, sizeof(ip));
 	wl_make_unspecified(ip);
-	owner = wl_listener_named(ctx, c->config, ip, to->port, SOCK_PROTO_TCP);
+	owner = wl_listener_named(ctx, cfg, ip, to->port, SOCK_PROTO_TCP);
 	return owner && owner->instance == wl_instance() && wl_is_here(to) ? owner : NULL;
 }

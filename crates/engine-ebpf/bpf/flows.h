@@ -68,24 +68,31 @@ enum wl_ended_by {
 	WL_ENDED_BY_CLIENT,
 };
 
-/* Whoever deletes the entry gives its place back, so it is given back once. */
-static __always_inline void wl_end_flow(__u64 id, enum wl_ended_by by)
+/* Whoever deletes the entry gives its place back, so it is given back once. A
+ * global function, as wl_listener_room() is. */
+WL_GLOBAL int wl_end_flow(__u64 id, __u32 by)
 {
 	struct wl_flow *flow = bpf_map_lookup_elem(&flows, &id);
 	struct wl_progress *p;
-	__u64 cgroup;
+	__u64 cgroup, errand;
 	bool waiting;
+	__u32 slot;
 
 	if (!flow)
-		return;
+		return 0;
 	cgroup = flow->admitted_cgroup;
+	errand = flow->errand;
+	slot = flow->slot;
 	waiting = flow->state == WL_FLOW_LIVE && !flow->taken;
 	p = wl_progress_of(flow);
 	if (bpf_map_delete_elem(&flows, &id))
-		return;
+		return 0;
 	wl_dismiss(cgroup);
+	if (errand)
+		wl_end_errand(errand, slot);
 	if (waiting && p)
 		__sync_fetch_and_add(by == WL_ENDED_BY_SERVICE ? &p->taken : &p->lost, 1);
+	return 1;
 }
 
 static __always_inline void wl_end_unaccepted(__u64 id)

@@ -122,6 +122,13 @@ struct wl_query {
 #define WL_GLOBAL __attribute__((noinline))
 #endif
 
+/* Unrolled, these loops would take more of the stack than there is. */
+#ifdef __clang__
+#define WL_KEEP_LOOP _Pragma("clang loop unroll(disable)")
+#else
+#define WL_KEEP_LOOP
+#endif
+
 #define WL_INLINE static inline __attribute__((always_inline))
 
 /* Without a branch, which the verifier would follow both ways: 1 or 0. */
@@ -178,7 +185,7 @@ WL_GLOBAL __u32 wl_search(__u32 tables, __u64 array, __u64 number)
 	__u64 offset = (__u32)array, chunk = 0;
 
 	/* From the level that has the first words of the next one's chunks. */
-#pragma clang loop unroll(disable)
+	WL_KEEP_LOOP
 	for (int shift = 18; shift >= 0; shift -= 9) {
 		__u64 size = ((array >> 32) + (1ULL << shift) - 1) >> shift;
 		__u64 rest = size - chunk * WL_CHUNK, here;
@@ -291,7 +298,7 @@ WL_INLINE void wl_know_same(struct wl_query *q)
 /* Whether one of the cgroups is on a list. */
 WL_INLINE bool wl_is_in(const struct wl_query *q, __u32 lineage, __u64 list)
 {
-#pragma clang loop unroll(disable)
+	WL_KEEP_LOOP
 	for (int i = 0; i < WL_LINEAGE; i++) {
 		__u32 number = q->cgroups[(lineage & 1) * WL_STRIDE + i];
 
@@ -332,7 +339,7 @@ WL_GLOBAL int wl_weigh(struct wl_query *q, __u64 candidate)
 	if (!chunk)
 		return 0;
 	q->candidate = candidate;
-#pragma clang loop unroll(disable)
+	WL_KEEP_LOOP
 	for (__u32 i = 0; i < 16; i++) {
 		__u32 at = (__u32)q->candidate;
 

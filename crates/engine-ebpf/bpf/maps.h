@@ -3,7 +3,7 @@
 #pragma once
 
 #define WL_MAX_FLOWS 32768
-#define WL_MAX_CGROUPS 4096
+#define WL_MAX_CGROUPS 4096 /* the loader may set another number */
 #define WL_MAX_REGISTERED 65536
 #define WL_MAX_DATAGRAM_FLOWS 131072
 #define WL_MAX_CALLERS 65536
@@ -12,6 +12,7 @@
 #define WL_MAX_ROUTES 16384
 #define WL_MAX_VISITORS 4096
 #define WL_MAX_QUERIES 1024
+#define WL_ERRANDS 65536
 
 /* User space writes these. */
 
@@ -123,6 +124,36 @@ struct {
 
 /* The programs write these. */
 
+/* How many flows to destinations of this place are under way to residents, and
+ * until when it matters that there have been some. */
+struct wl_errand {
+	__u64 flows;
+	__u64 until; /* nanoseconds since boot */
+};
+
+/* Two halves, one for each place of a destination. User space makes it small
+ * where no resident can come. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2 * WL_ERRANDS);
+	__type(key, __u32);
+	__type(value, struct wl_errand);
+} errands SEC(".maps");
+
+/* What a resident has to do for those who lead it connections. */
+struct wl_duties {
+	__u64 flows; /* that are under way to it */
+	__s64 owed;  /* of them, those for which it has not dialled anybody yet */
+};
+
+/* By slot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WL_MAX_SERVICES);
+	__type(key, __u32);
+	__type(value, struct wl_duties);
+} duties SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, WL_MAX_PROGRESS);
@@ -195,6 +226,15 @@ struct {
 	__type(key, struct wl_caller_from);
 	__type(value, struct wl_address);
 } callers SEC(".maps");
+
+/* By socket and destination: the token for which an adopted service took that. It
+ * is told of answers as if they came from there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, WL_MAX_CALLERS);
+	__type(key, struct wl_destination);
+	__type(value, struct wl_address);
+} asked_by_token SEC(".maps");
 
 /* For servers in the scope: which application a service's own address stands for. */
 struct {
@@ -332,6 +372,7 @@ __u64 sweep; /* the number of the next */
 __u64 live_flows;
 __u64 live_datagram_flows;
 __u64 last_token;
+__u64 tokens_asked; /* whether there is anything in `asked_by_token` */
 __u64 first_age; /* where to look next for a datagram flow to drop */
 __u64 next_age;
 

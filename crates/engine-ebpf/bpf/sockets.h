@@ -25,16 +25,10 @@ struct task_struct___net {
 static __always_inline void wl_report_socket(const struct wl_socket *s, const struct wl_process *maker,
 					     __u32 refusal, __u32 error)
 {
-	struct wl_socket_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
-	__u32 zero = 0;
-	__u64 *lost;
+	struct wl_socket_event *event = wl_new_event(sizeof(*event));
 
-	if (!event) {
-		lost = bpf_map_lookup_elem(&lost_events, &zero);
-		if (lost)
-			__sync_fetch_and_add(lost, 1);
+	if (!event)
 		return;
-	}
 	event->refusal = refusal;
 	event->error = error;
 	event->family = s->family;

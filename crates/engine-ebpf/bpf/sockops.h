@@ -83,7 +83,7 @@ static __always_inline bool wl_tie(struct bpf_sock *sk, __u64 id)
 }
 
 /* The service's end exists, before accept() can return it: hand the flow over. */
-static __always_inline void wl_on_accepted(struct bpf_sock_ops *ops)
+static __always_inline void wl_on_accepted(struct bpf_sock_ops *ops, bool shows_peer)
 {
 	struct bpf_sock *sk = ops->sk;
 	struct wl_tuple tuple = {};
@@ -94,7 +94,7 @@ static __always_inline void wl_on_accepted(struct bpf_sock_ops *ops)
 	wl_tuple_of(ops, false, &tuple);
 	found = bpf_map_lookup_elem(&tuples, &tuple);
 	if (!found || !sk) {
-		if (sk)
+		if (sk && shows_peer)
 			wl_note_peer(sk, &tuple);
 		return;
 	}
@@ -135,15 +135,14 @@ static __always_inline void wl_on_closed(struct bpf_sock_ops *ops)
 	wl_end_unaccepted(out->flow);
 }
 
-SEC("sockops")
-int wl_sockops(struct bpf_sock_ops *ops)
+static __always_inline int wl_on_sockops(struct bpf_sock_ops *ops, bool shows_peer)
 {
 	switch (ops->op) {
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
 		wl_on_syn(ops);
 		break;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
-		wl_on_accepted(ops);
+		wl_on_accepted(ops, shows_peer);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
 		if (ops->args[1] == BPF_TCP_CLOSE)
@@ -151,4 +150,17 @@ int wl_sockops(struct bpf_sock_ops *ops)
 		break;
 	}
 	return 1;
+}
+
+SEC("sockops")
+int wl_sockops(struct bpf_sock_ops *ops)
+{
+	return wl_on_sockops(ops, true);
+}
+
+/* What bystanders have accepted keeps its peer. */
+SEC("sockops")
+int wl_resident_sockops(struct bpf_sock_ops *ops)
+{
+	return wl_on_sockops(ops, false);
 }

@@ -11,6 +11,7 @@
  *   getsockname4/6  and the one it would have started from
  *   sockets.h       refuses sockets that cannot be redirected
  *   sockopt.h       answers the services' questions, takes records from them
+ *   residents.h     lets services be that run already, in the programs called wl_resident_*
  *   sock_release    ends flows, together with sockops and walks.h
  *
  * Decisions are those of `waylay_core::decide`; nothing is decided here that
@@ -25,8 +26,10 @@
 #include "unredirectable.h"
 #include "maps.h"
 #include "facts.h"
+#include "errands.h"
 #include "flows.h"
 #include "effect.h"
+#include "residents.h"
 #include "callers.h"
 #include "datagram_flows.h"
 #include "datagrams.h"
@@ -251,7 +254,14 @@ static __always_inline int wl_ask_policy(struct bpf_sock_addr *ctx, int family, 
 	return verdict;
 }
 
-static __always_inline int wl_judge_connect(struct bpf_sock_addr *ctx, int family, struct wl_connect *c)
+/* Where a program is attached; it knows that when it is compiled. */
+enum wl_place {
+	WL_AT_SCOPE,
+	WL_AT_RESIDENT,
+};
+
+static __always_inline int wl_judge_connect(struct bpf_sock_addr *ctx, int family, enum wl_place place,
+					    struct wl_connect *c)
 {
 	const struct wl_listener_owner *owner;
 	struct wl_choice choice;
@@ -259,20 +269,26 @@ static __always_inline int wl_judge_connect(struct bpf_sock_addr *ctx, int famil
 
 	wl_remote(ctx, family, &c->q->leg.remote);
 	c->q->leg.protocol = SOCK_PROTO_TCP;
+	if (place == WL_AT_RESIDENT) {
+		c->q->leg.caller_slot = wl_errand_of_resident(ctx, &c->q->leg.remote);
+		if (c->q->leg.caller_slot >= WL_MAX_SERVICES)
+			return WL_PASS;
+	}
 	verdict = wl_meet(ctx, c);
 	if (verdict != WL_GO_ON)
 		return verdict;
-	owner = wl_listener_at(ctx, c);
+	owner = wl_listener_at(ctx, c->config, c->tables, &c->q->leg.remote);
 	if (owner && owner->instance != wl_instance())
 		return WL_PASS;
 	if (owner)
 		return wl_refuse(&c->q->leg, WL_REFUSED_LISTENER_DIALLED, ECONNREFUSED, owner->service, 0);
-	c->q->leg.caller_slot = wl_caller_slot(c->config);
+	if (place == WL_AT_SCOPE)
+		c->q->leg.caller_slot = wl_caller_slot(c->config);
 	verdict = wl_ask_policy(ctx, family, c, &choice);
 	return verdict != WL_GO_ON ? verdict : wl_carry_out(ctx, family, WL_CONNECTION, c, &choice);
 }
 
-static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
+static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family, enum wl_place place)
 {
 	struct wl_connect c = { .config = wl_config(), .tables = wl_tables() };
 	int verdict;
@@ -285,7 +301,7 @@ static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
 	c.q = wl_claim();
 	if (!c.q)
 		return wl_refuse_crowded(ctx);
-	verdict = wl_judge_connect(ctx, family, &c);
+	verdict = wl_judge_connect(ctx, family, place, &c);
 	wl_give_back(c.q);
 	return verdict;
 }
@@ -293,22 +309,36 @@ static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family)
 SEC("cgroup/connect4")
 int wl_connect4(struct bpf_sock_addr *ctx)
 {
-	return wl_on_connect(ctx, AF_INET);
+	return wl_on_connect(ctx, AF_INET, WL_AT_SCOPE);
 }
 
 SEC("cgroup/connect6")
 int wl_connect6(struct bpf_sock_addr *ctx)
 {
-	return wl_on_connect(ctx, AF_INET6);
+	return wl_on_connect(ctx, AF_INET6, WL_AT_SCOPE);
 }
 
-/* A datagram of a flow that there is. Functions of their own, for the stack's sake. */
+SEC("cgroup/connect4")
+int wl_resident_connect4(struct bpf_sock_addr *ctx)
+{
+	return wl_on_connect(ctx, AF_INET, WL_AT_RESIDENT);
+}
+
+SEC("cgroup/connect6")
+int wl_resident_connect6(struct bpf_sock_addr *ctx)
+{
+	return wl_on_connect(ctx, AF_INET6, WL_AT_RESIDENT);
+}
+
+/* Whether a datagram goes on as it is: of a flow that there is, or of a connected
+ * socket that sends with messages beside its datagram, and names nobody, so that
+ * it goes where connect() has led it. Functions of their own, for the stack's sake. */
 WL_GLOBAL int wl_goes_on4(struct bpf_sock_addr *ctx)
 {
 	struct wl_address remote = {};
 
 	wl_remote(ctx, AF_INET, &remote);
-	return wl_follow_flow(ctx, AF_INET, &remote);
+	return !remote.port || wl_follow_flow(ctx, AF_INET, &remote);
 }
 
 WL_GLOBAL int wl_goes_on6(struct bpf_sock_addr *ctx)
@@ -316,7 +346,7 @@ WL_GLOBAL int wl_goes_on6(struct bpf_sock_addr *ctx)
 	struct wl_address remote = {};
 
 	wl_remote(ctx, AF_INET6, &remote);
-	return wl_follow_flow(ctx, AF_INET6, &remote);
+	return !remote.port || wl_follow_flow(ctx, AF_INET6, &remote);
 }
 
 static __always_inline bool wl_goes_on(struct bpf_sock_addr *ctx, int family)
@@ -325,7 +355,7 @@ static __always_inline bool wl_goes_on(struct bpf_sock_addr *ctx, int family)
 }
 
 static __always_inline int wl_judge_datagram(struct bpf_sock_addr *ctx, int family, enum wl_dial dial,
-					     struct wl_connect *c)
+					     enum wl_place place, struct wl_connect *c)
 {
 	bool connects = dial == WL_DATAGRAMS_BY_CONNECT;
 	struct wl_choice choice;
@@ -333,13 +363,21 @@ static __always_inline int wl_judge_datagram(struct bpf_sock_addr *ctx, int fami
 
 	wl_remote(ctx, family, &c->q->leg.remote);
 	c->q->leg.protocol = SOCK_PROTO_UDP;
+	if (place == WL_AT_RESIDENT) {
+		c->q->leg.caller_slot = wl_resident_slot(ctx);
+		if (c->q->leg.caller_slot >= WL_MAX_SERVICES)
+			return WL_PASS;
+	}
 	verdict = wl_meet(ctx, c);
 	if (verdict != WL_GO_ON)
 		return verdict;
-	c->q->leg.caller_slot = wl_caller_slot(c->config);
-	verdict = wl_judge_answer(ctx, family, c, connects);
+	if (place == WL_AT_SCOPE)
+		c->q->leg.caller_slot = wl_caller_slot(c->config);
+	verdict = wl_judge_answer(ctx, family, c, connects, place == WL_AT_RESIDENT);
 	if (verdict != WL_GO_ON)
 		return verdict;
+	if (place == WL_AT_RESIDENT && !c->token)
+		return WL_PASS;
 	verdict = wl_judge_listener(ctx, c);
 	if (verdict != WL_GO_ON)
 		return verdict;
@@ -347,7 +385,8 @@ static __always_inline int wl_judge_datagram(struct bpf_sock_addr *ctx, int fami
 	return verdict != WL_GO_ON ? verdict : wl_carry_out(ctx, family, dial, c, &choice);
 }
 
-static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family, enum wl_dial dial)
+static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family, enum wl_dial dial,
+					   enum wl_place place)
 {
 	struct wl_connect c = { .config = wl_config(), .tables = wl_tables() };
 	int verdict;
@@ -363,7 +402,7 @@ static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family
 	c.q = wl_claim();
 	if (!c.q)
 		return wl_refuse_crowded(ctx);
-	verdict = wl_judge_datagram(ctx, family, dial, &c);
+	verdict = wl_judge_datagram(ctx, family, dial, place, &c);
 	wl_give_back(c.q);
 	return verdict;
 }
@@ -371,38 +410,76 @@ static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family
 SEC("cgroup/connect4")
 int wl_udp_connect4(struct bpf_sock_addr *ctx)
 {
-	return wl_on_datagrams(ctx, AF_INET, WL_DATAGRAMS_BY_CONNECT);
+	return wl_on_datagrams(ctx, AF_INET, WL_DATAGRAMS_BY_CONNECT, WL_AT_SCOPE);
 }
 
 SEC("cgroup/connect6")
 int wl_udp_connect6(struct bpf_sock_addr *ctx)
 {
-	return wl_on_datagrams(ctx, AF_INET6, WL_DATAGRAMS_BY_CONNECT);
+	return wl_on_datagrams(ctx, AF_INET6, WL_DATAGRAMS_BY_CONNECT, WL_AT_SCOPE);
 }
 
 SEC("cgroup/sendmsg4")
 int wl_sendmsg4(struct bpf_sock_addr *ctx)
 {
-	return wl_on_datagrams(ctx, AF_INET, WL_DATAGRAMS_ONE_BY_ONE);
+	return wl_on_datagrams(ctx, AF_INET, WL_DATAGRAMS_ONE_BY_ONE, WL_AT_SCOPE);
 }
 
 SEC("cgroup/sendmsg6")
 int wl_sendmsg6(struct bpf_sock_addr *ctx)
 {
-	return wl_on_datagrams(ctx, AF_INET6, WL_DATAGRAMS_ONE_BY_ONE);
+	return wl_on_datagrams(ctx, AF_INET6, WL_DATAGRAMS_ONE_BY_ONE, WL_AT_SCOPE);
+}
+
+SEC("cgroup/connect4")
+int wl_resident_udp_connect4(struct bpf_sock_addr *ctx)
+{
+	return wl_on_datagrams(ctx, AF_INET, WL_DATAGRAMS_BY_CONNECT, WL_AT_RESIDENT);
+}
+
+SEC("cgroup/connect6")
+int wl_resident_udp_connect6(struct bpf_sock_addr *ctx)
+{
+	return wl_on_datagrams(ctx, AF_INET6, WL_DATAGRAMS_BY_CONNECT, WL_AT_RESIDENT);
+}
+
+SEC("cgroup/sendmsg4")
+int wl_resident_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return wl_on_datagrams(ctx, AF_INET, WL_DATAGRAMS_ONE_BY_ONE, WL_AT_RESIDENT);
+}
+
+SEC("cgroup/sendmsg6")
+int wl_resident_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return wl_on_datagrams(ctx, AF_INET6, WL_DATAGRAMS_ONE_BY_ONE, WL_AT_RESIDENT);
 }
 
 SEC("cgroup/recvmsg4")
 int wl_recvmsg4(struct bpf_sock_addr *ctx)
 {
-	wl_show_sender(ctx, AF_INET);
+	wl_show_sender(ctx, AF_INET, true);
 	return WL_PASS;
 }
 
 SEC("cgroup/recvmsg6")
 int wl_recvmsg6(struct bpf_sock_addr *ctx)
 {
-	wl_show_sender(ctx, AF_INET6);
+	wl_show_sender(ctx, AF_INET6, true);
+	return WL_PASS;
+}
+
+SEC("cgroup/recvmsg4")
+int wl_resident_recvmsg4(struct bpf_sock_addr *ctx)
+{
+	wl_show_sender(ctx, AF_INET, false);
+	return WL_PASS;
+}
+
+SEC("cgroup/recvmsg6")
+int wl_resident_recvmsg6(struct bpf_sock_addr *ctx)
+{
+	wl_show_sender(ctx, AF_INET6, false);
 	return WL_PASS;
 }
 

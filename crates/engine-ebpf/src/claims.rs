@@ -58,6 +58,25 @@ impl Claims {
         self.see_no_scope_on_the_way(below_scope).inspect_err(|_| self.release(cgroup))
     }
 
+    /// Claims a cgroup of a service that runs already: nobody watches it from within or from around.
+    pub(crate) fn claim_resident(&self, cgroup: &Path) -> Result<(), EbpfError> {
+        if cgroup.starts_with(&self.scope) || self.scope.starts_with(cgroup) {
+            return Err(EbpfError::ResidentInside { cgroup: cgroup.into(), scope: self.scope.clone() });
+        }
+        self.claim(cgroup, Held::Service)?;
+        let above = cgroup.ancestors().skip(1).filter_map(|path| Some((cgroup_id(path).ok()?, path.into())));
+        for (id, path) in above.chain(cgroups_below(cgroup)) {
+            match self.holder(id)? {
+                Some(holder) if holder.instance != self.instance => {
+                    self.release(cgroup);
+                    return Err(EbpfError::Overlap { cgroup: path, holder });
+                }
+                Some(_) | None => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Of a service that was removed. Its cgroup may be gone already.
     pub(crate) fn release_service(&self, cgroup: u64) {
         let ours = |holder: Holder| holder.instance == self.instance && holder.held == Held::Service;

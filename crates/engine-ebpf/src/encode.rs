@@ -3,9 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use waylay_abi as abi;
-use waylay_core::{FailurePolicy, ForeignNamespace, TableService, Tables, Unredirectable};
+use waylay_core::{FailurePolicy, ForeignNamespace, Mark, TableService, Tables, Unredirectable};
 use waylay_engine::{Endpoint, LocalName};
 use zerocopy::FromZeros;
+
+use crate::residents::Residence;
 
 /// Puts tables and the services' listeners into the form the programs read.
 ///
@@ -59,9 +61,32 @@ fn encode_service(service: &TableService, endpoint: Option<&Endpoint>) -> abi::S
         flags: endpoint.map_or(0, |endpoint| flags(endpoint.local_name)),
         udp4: endpoint.and_then(|endpoint| endpoint.udp4).unwrap_or(0),
         bank: u16::try_from(bank.len()).unwrap_or(0),
+        resident_level: 0,
+        resident_cgroup: 0,
+        resident_exe_device: 0,
+        resident_exe_inode: 0,
+        resident_uid: 0,
         reserved: 0,
         udp6,
         name,
+    }
+}
+
+/// Adds by what a service is known that runs by itself.
+pub(crate) fn encode_residence(residence: &Residence, out: &mut abi::Service) {
+    out.flags |= abi::IS_RESIDENT;
+    out.resident_cgroup = residence.resident.cgroup;
+    out.resident_level = residence.level;
+    match residence.resident.mark {
+        Mark::Cgroup => {}
+        Mark::Exe(exe) => {
+            out.flags |= abi::RESIDENT_BY_EXE;
+            (out.resident_exe_device, out.resident_exe_inode) = (exe.device, exe.inode);
+        }
+        Mark::Uid(uid) => {
+            out.flags |= abi::RESIDENT_BY_UID;
+            out.resident_uid = uid;
+        }
     }
 }
 

@@ -3,7 +3,7 @@ use std::{
     fs,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -21,16 +21,17 @@ use zerocopy::IntoBytes;
 use crate::{
     carried::carried_slots,
     claims::Claims,
-    encode::encode,
+    encode::{encode, encode_residence},
     error::EbpfError,
     event::EventSource,
     families,
-    load::{Loaded, SCOPE_PROGRAMS, SERVICE_PROGRAMS, filters_map, tables_map},
+    load::{Loaded, RESIDENT_PROGRAMS, SCOPE_PROGRAMS, SERVICE_PROGRAMS, filters_map, tables_map},
     loopback::{self, LoopbackMark},
     progress::{self, ProgressReader},
     registry::{Registered, Registry},
+    residents::{self, Residence, ResidentFlows},
     routes::RoutePublisher,
-    scope::Scope,
+    scope::{Scope, cgroup_id},
     slots::SharedSlots,
     sweep::FlowSweeper,
     unreachable::UnreachableSource,
@@ -54,6 +55,7 @@ pub struct EbpfEngine {
     endpoints: BTreeMap<ServiceId, Endpoint>,
     events: Option<EventSource>,
     guards_families: bool,
+    residences: BTreeMap<ServiceId, Residence>,
 }
 
 impl EbpfEngine {
@@ -83,6 +85,7 @@ impl EbpfEngine {
             endpoints: BTreeMap::new(),
             events: None,
             guards_families: false,
+            residences: BTreeMap::new(),
         })
     }
 
@@ -97,6 +100,37 @@ impl EbpfEngine {
             self.attach_program(program, cgroup, &service_pin(program, service))?;
         }
         Ok(())
+    }
+
+    /// Attaches the programs to where a service is that runs already. It is installed like others, with its listeners;
+    /// its endpoint's cgroup is that in which they were made.
+    ///
+    /// # Errors
+    /// [`EbpfError::Attach`] or [`EbpfError::Pin`]; [`EbpfError::Overlap`] if another engine watches a cgroup of its, or
+    /// has adopted it, [`EbpfError::ResidentInside`] if it is in this engine's scope or around it,
+    /// [`EbpfError::NoResidents`] if the engine was loaded without the programs for it.
+    pub fn adopt_resident(&mut self, service: ServiceId, residence: &Residence) -> Result<(), EbpfError> {
+        if !self.scope.residents {
+            return Err(EbpfError::NoResidents);
+        }
+        for cgroup in &residence.hooked {
+            self.claims.claim_resident(cgroup)?;
+        }
+        self.residences.insert(service, residence.clone());
+        for (number, cgroup) in residence.hooked.iter().enumerate() {
+            for program in RESIDENT_PROGRAMS {
+                self.attach_program(program, cgroup, &resident_pin(program, service, number))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says how many flows residents have; it can go to another thread.
+    ///
+    /// # Errors
+    /// [`EbpfError::Map`].
+    pub fn resident_flows(&self) -> Result<ResidentFlows, EbpfError> {
+        Ok(ResidentFlows::new(self.loaded.map(residents::FLOWS)?, self.slots.clone()))
     }
 
     /// Attaches the programs to the scope: from here on the policy is in force.
@@ -157,7 +191,7 @@ impl EbpfEngine {
     /// # Errors
     /// [`EbpfError::Map`].
     pub fn flow_sweeper(&mut self) -> Result<FlowSweeper, EbpfError> {
-        FlowSweeper::new(&mut self.loaded)
+        FlowSweeper::new(&mut self.loaded, &self.scope.cgroup)
     }
 
     /// The refusals the programs report; it can go to another thread.
@@ -209,6 +243,10 @@ impl EbpfEngine {
         for listener in registered(endpoint) {
             self.registry.register(listener, service.id.0)?;
         }
+        // Who else is in a resident's cgroup is not of the service.
+        if self.residences.contains_key(&service.id) {
+            return Ok(());
+        }
         self.write("slot_of_cgroup", endpoint.cgroup.as_bytes(), slot.as_bytes())
     }
 
@@ -221,6 +259,13 @@ impl EbpfEngine {
         if now.is_none_or(|now| now.cgroup != former.cgroup) {
             self.delete("slot_of_cgroup", former.cgroup.as_bytes())?;
             self.claims.release_service(former.cgroup);
+        }
+        if let Some(residence) = self.residences.get(&former.service).filter(|_| now.is_none()) {
+            residence
+                .hooked
+                .iter()
+                .filter_map(|cgroup| cgroup_id(cgroup).ok())
+                .for_each(|id| self.claims.release_service(id));
         }
         Ok(())
     }
@@ -268,7 +313,14 @@ impl EbpfEngine {
     }
 
     fn stop_serving(&mut self, service: ServiceId) -> Result<(), EbpfError> {
-        let pins = SERVICE_PROGRAMS.map(|program| self.scope.pins.join(service_pin(program, service)));
+        let mut pins: Vec<PathBuf> =
+            SERVICE_PROGRAMS.map(|program| self.scope.pins.join(service_pin(program, service))).into();
+        let hooked = self.residences.remove(&service).map_or(0, |residence| residence.hooked.len());
+        for number in 0..hooked {
+            pins.extend(
+                RESIDENT_PROGRAMS.map(|program| self.scope.pins.join(resident_pin(program, service, number))),
+            );
+        }
         let (ended, stay): (Vec<Link>, Vec<Link>) =
             self.links.drain(..).partition(|link| link.pin_path().is_some_and(|path| pins.contains(&path)));
         self.links = stay;
@@ -313,7 +365,7 @@ impl Engine for EbpfEngine {
     type Error = EbpfError;
 
     fn install(&mut self, installation: &Installation) -> Result<(), EbpfError> {
-        let tables = encode(&installation.tables, &installation.endpoints);
+        let mut tables = encode(&installation.tables, &installation.endpoints);
         self.free_slots()?;
         let mut slots = self.slots.get();
         slots.take_over(installation.tables.slots())?;
@@ -325,6 +377,11 @@ impl Engine for EbpfEngine {
         for service in installation.tables.services() {
             if self.tables.service(service.id).is_none() {
                 self.write("service_alive", u32::from(service.slot).as_bytes(), DEAD.as_bytes())?;
+            }
+        }
+        for service in installation.tables.services() {
+            if let Some(residence) = self.residences.get(&service.id) {
+                encode_residence(residence, &mut tables.services[usize::from(service.slot)]);
             }
         }
         self.put_in_force(tables, installation.tables.index())?;
@@ -366,6 +423,10 @@ impl Engine for EbpfEngine {
 /// Not by the service's name: a pin's may not contain a dot.
 fn service_pin(program: &str, service: ServiceId) -> String {
     format!("{program}-{}", service.0)
+}
+
+fn resident_pin(program: &str, service: ServiceId, number: usize) -> String {
+    format!("{program}-{}-at-{number}", service.0)
 }
 
 /// By family.
@@ -419,27 +480,15 @@ pub fn capabilities() -> Capabilities {
         (Feature::Authorise, CapabilityState::Available),
         (Feature::Records, CapabilityState::Available),
         (Feature::HideRedirection, CapabilityState::Available),
-        (Feature::Enforcement, of_every_family()),
+        (Feature::Enforcement, families::capability()),
         (Feature::RefuseSockets, CapabilityState::Available),
-        (Feature::RefuseFamilies, of_every_family()),
+        (Feature::RefuseFamilies, families::capability()),
         (Feature::OutliveOwner, CapabilityState::Available),
         (Feature::HostScope, missing("a daemon")),
     ]
     .into_iter()
     .map(|(feature, state)| Capability { feature, state })
     .collect()
-}
-
-fn of_every_family() -> CapabilityState {
-    if families::asks_about_every_family() {
-        return CapabilityState::Available;
-    }
-    CapabilityState::Missing {
-        needs: "CONFIG_BPF_LSM=y, and bpf among the security modules in force (/sys/kernel/security/lsm)"
-            .into(),
-        remedy: "add bpf to lsm= on the kernel's command line; until then waylay run has a seccomp filter"
-            .into(),
-    }
 }
 
 const ALIVE: u32 = 1;

@@ -51,6 +51,17 @@ pub enum EbpfError {
         /// The engine's.
         scope: PathBuf,
     },
+    /// A service that runs already, in the scope or around it.
+    #[error("the cgroup {} is in the scope {} or around it, so that a service in it could not be told from those who are watched", cgroup.display(), scope.display())]
+    ResidentInside {
+        /// The service's.
+        cgroup: PathBuf,
+        /// The engine's.
+        scope: PathBuf,
+    },
+    /// The engine was told that there would be no such services.
+    #[error("the engine was loaded without the programs for services that run already")]
+    NoResidents,
     /// A map could not be read or written.
     #[error("cannot access the map {map}")]
     Map {

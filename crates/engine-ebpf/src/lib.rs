@@ -10,6 +10,7 @@
 //!    └────── its index, as it is ─┘
 //! ```
 
+mod admitted;
 mod bpffs;
 mod carried;
 mod claims;
@@ -26,6 +27,7 @@ mod loopback;
 mod probe;
 mod progress;
 mod registry;
+mod residents;
 mod routes;
 mod scope;
 mod slots;
@@ -49,6 +51,7 @@ pub use loopback::LoopbackMark;
 pub use probe::{Probed, probe_programs};
 pub use progress::{Progress, ProgressReader};
 pub use registry::{LAYOUT as REGISTRY_LAYOUT, forget_instance, forget_other_layouts};
+pub use residents::{Residence, ResidentFlows};
 pub use routes::RoutePublisher;
 pub use scope::{Limits, Scope};
 #[cfg(fuzzing)]

@@ -1,6 +1,6 @@
 //! From the object file to programs in the kernel.
 
-use std::{fs, os::fd::BorrowedFd, path::Path};
+use std::{fs, os::fd::BorrowedFd};
 
 use libbpf_rs::{
     Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramMut,
@@ -9,7 +9,7 @@ use rustix::rand::GetRandomFlags;
 use waylay_abi as abi;
 use zerocopy::IntoBytes;
 
-use crate::{error::EbpfError, families, registry, scope::Scope, sys};
+use crate::{admitted, error::EbpfError, families, registry, scope::Scope, sys};
 
 /// The compiled programs, with their type information.
 pub const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/waylay.bpf.o"));
@@ -35,6 +35,27 @@ pub(crate) const SCOPE_PROGRAMS: [&str; 15] = [
 ];
 /// Attached to each service's cgroup.
 pub(crate) const SERVICE_PROGRAMS: [&str; 2] = ["wl_getsockopt", "wl_setsockopt"];
+/// Attached to the cgroups of services that run already; connect last, likewise.
+pub(crate) const RESIDENT_PROGRAMS: [&str; 15] = [
+    "wl_getsockopt",
+    "wl_sock_release",
+    "wl_resident_sockops",
+    "wl_getpeername4",
+    "wl_getpeername6",
+    "wl_getsockname4",
+    "wl_getsockname6",
+    "wl_resident_recvmsg4",
+    "wl_resident_recvmsg6",
+    "wl_resident_sendmsg6",
+    "wl_resident_sendmsg4",
+    "wl_resident_udp_connect6",
+    "wl_resident_udp_connect4",
+    "wl_resident_connect6",
+    "wl_resident_connect4",
+];
+/// What the names begin with of those that are attached nowhere else.
+pub(crate) const RESIDENTS_ALONE: &str = "wl_resident_";
+const ERRANDS: &str = "errands";
 /// Those that user space runs over the maps.
 pub(crate) const WALK_PROGRAMS: [&str; 5] =
     ["wl_carriers", "wl_see_flow", "wl_judge_flow", "wl_judge_tuple", "wl_judge_datagrams"];
@@ -50,7 +71,7 @@ impl Loaded {
     pub(crate) fn new(scope: &Scope) -> Result<Self, EbpfError> {
         quiet_libbpf();
         let netns = sys::netns_cookie().map_err(EbpfError::Namespace)?;
-        let loaded = Self { object: load(&scope.pin_root)?, netns };
+        let loaded = Self { object: load(scope)?, netns };
         loaded.write_config(scope)?;
         loaded.write_key(scope.instance)?;
         loaded.write_empty_flow()?;
@@ -129,29 +150,50 @@ pub(crate) fn quiet_libbpf() {
     }
 }
 
-fn load(pin_root: &Path) -> Result<Object, EbpfError> {
-    match load_with(pin_root, families::has_the_hook()) {
+fn load(scope: &Scope) -> Result<Object, EbpfError> {
+    match load_with(scope, families::has_the_hook()) {
         // It is nothing that a run could not do without: a filter stands in for it.
-        Err(_) if families::has_the_hook() => load_with(pin_root, false),
+        Err(_) if families::has_the_hook() => load_with(scope, false),
         loaded => loaded,
     }
 }
 
-fn load_with(pin_root: &Path, every_family: bool) -> Result<Object, EbpfError> {
+fn load_with(scope: &Scope, every_family: bool) -> Result<Object, EbpfError> {
     let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(EbpfError::of_load)?;
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
         if registry::SHARED.contains(&name.as_str()) {
-            let path = registry::pin_path(pin_root, &name);
+            let path = registry::pin_path(&scope.pin_root, &name);
             map.set_pin_path(&path).map_err(|source| EbpfError::Pin { path: path.clone(), source })?;
+        }
+        if let Some(map_name) = admitted::MAPS.into_iter().find(|known| *known == name) {
+            let sized = map.set_max_entries(scope.limits.cgroups);
+            sized.map_err(|source| EbpfError::Map { map: map_name, source })?;
         }
     }
     ask_about_every_family(&mut open, every_family);
+    if !scope.residents {
+        leave_out_residents(&mut open)?;
+    }
     open.load().map_err(EbpfError::of_load)
 }
 
 pub(crate) fn leave_out_what_the_kernel_lacks(open: &mut OpenObject) {
     ask_about_every_family(open, families::has_the_hook());
+}
+
+/// Where none can come, nothing is loaded for them nor kept.
+pub(crate) fn leave_out_residents(open: &mut OpenObject) -> Result<(), EbpfError> {
+    for mut program in open.progs_mut() {
+        if program.name().to_str().is_some_and(|name| name.starts_with(RESIDENTS_ALONE)) {
+            program.set_autoload(false);
+        }
+    }
+    let errands = open.maps_mut().find(|map| map.name() == ERRANDS);
+    match errands.map(|mut map| map.set_max_entries(1)) {
+        Some(Err(source)) => Err(EbpfError::Map { map: ERRANDS, source }),
+        Some(Ok(())) | None => Ok(()),
+    }
 }
 
 fn ask_about_every_family(open: &mut OpenObject, whether: bool) {

@@ -6,7 +6,10 @@ use libbpf_rs::ObjectBuilder;
 use crate::{
     error::EbpfError,
     families,
-    load::{OBJECT, SCOPE_PROGRAMS, SERVICE_PROGRAMS, leave_out_what_the_kernel_lacks, quiet_libbpf},
+    load::{
+        OBJECT, SCOPE_PROGRAMS, SERVICE_PROGRAMS, leave_out_residents, leave_out_what_the_kernel_lacks,
+        quiet_libbpf,
+    },
 };
 
 /// A program that the kernel was asked to take.
@@ -38,6 +41,7 @@ fn load(wanted: impl Fn(&str) -> bool) -> Result<(), EbpfError> {
     if wanted(families::PROGRAM) {
         leave_out_what_the_kernel_lacks(&mut open);
     }
+    leave_out_residents(&mut open)?;
     open.load().map_err(EbpfError::of_load)?;
     Ok(())
 }

@@ -22,6 +22,8 @@ pub struct Scope {
     pub pins: PathBuf,
     /// How many flows may be under way.
     pub limits: Limits,
+    /// Whether services may be adopted that run already; the programs for that are loaded only then.
+    pub residents: bool,
 }
 
 impl Scope {
@@ -44,6 +46,9 @@ pub struct Limits {
     pub flows: u64,
     /// Of one cgroup in it.
     pub flows_per_cgroup: u64,
+    /// Cgroups whose flows are counted at a time: those in which a process has connected or sent, until they are gone.
+    /// One more is refused.
+    pub cgroups: u32,
     /// Datagram flows of the whole scope; at most 131,072.
     pub datagram_flows: u64,
     /// Datagram flows of one cgroup in it. Beyond, the one that has been idle for longest makes room.
@@ -59,6 +64,7 @@ impl Default for Limits {
         Self {
             flows: 32_768,
             flows_per_cgroup: 24_576,
+            cgroups: 4096,
             datagram_flows: 131_072,
             datagram_flows_per_cgroup: 114_688,
             datagram_idle: Duration::from_secs(60),

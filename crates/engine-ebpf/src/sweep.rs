@@ -3,11 +3,11 @@
 //! Another program in the scope may switch off the callbacks by which they hear of a connection's end. What such a
 //! connection took is given back by looking, now and then, which flows have a socket.
 
-use std::{io::Read, os::fd::AsFd};
+use std::{io::Read, os::fd::AsFd, path::Path};
 
 use libbpf_rs::{Iter, Link};
 
-use crate::{error::EbpfError, load::Loaded};
+use crate::{admitted::Cgroups, error::EbpfError, load::Loaded};
 
 /// The walks of a sweep, in their order: over which map, and by which program.
 const WALKS: [(&str, &str); 5] = [
@@ -18,24 +18,27 @@ const WALKS: [(&str, &str); 5] = [
     ("datagram_flows", "wl_judge_datagrams"),
 ];
 
-/// Ends flows that have no socket any more.
+/// Ends flows that have no socket any more, and forgets cgroups that are gone.
 #[derive(Debug)]
 pub struct FlowSweeper {
+    cgroups: Cgroups,
     walks: Vec<(&'static str, Link)>,
 }
 
 impl FlowSweeper {
-    pub(crate) fn new(loaded: &mut Loaded) -> Result<Self, EbpfError> {
+    pub(crate) fn new(loaded: &mut Loaded, cgroup: &Path) -> Result<Self, EbpfError> {
         let walk = |(map, program): (&'static str, &'static str)| {
             let handle = loaded.map(map)?;
             let link = loaded.iterator(program, handle.as_fd());
             Ok((map, link.map_err(|source| EbpfError::Map { map, source })?))
         };
-        Ok(Self { walks: WALKS.into_iter().map(walk).collect::<Result<_, EbpfError>>()? })
+        let walks = WALKS.into_iter().map(walk).collect::<Result<_, EbpfError>>()?;
+        Ok(Self { walks, cgroups: Cgroups::new(loaded, cgroup)? })
     }
 
     /// Looks at every socket and every flow. A flow is ended by the second sweep that does not find it a socket, at
-    /// the earliest; between two sweeps there should be seconds.
+    /// the earliest, and a cgroup without flows is forgotten by the second that finds it gone; between two sweeps there
+    /// should be seconds.
     ///
     /// # Errors
     /// [`EbpfError::Map`] says which could not be looked at; what was not judged is judged by the next sweep.
@@ -46,6 +49,6 @@ impl FlowSweeper {
             let mut walk = Iter::new(link).map_err(failed)?;
             walk.read_to_end(&mut nothing).map_err(|source| failed(source.into()))?;
         }
-        Ok(())
+        self.cgroups.sweep()
     }
 }

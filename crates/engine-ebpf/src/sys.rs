@@ -1,7 +1,7 @@
 //! Questions to the kernel that no safe library asks.
 #![expect(
     unsafe_code,
-    reason = "getsockopt(SO_NETNS_COOKIE), lsm_list_modules(2), bpf(BPF_PROG_LOAD), bpf(BPF_PROG_QUERY, BPF_MAP_LOOKUP_BATCH, BPF_OBJ_GET_INFO_BY_FD), the verifier's log"
+    reason = "getsockopt(SO_NETNS_COOKIE), open_by_handle_at(2), lsm_list_modules(2), bpf(BPF_PROG_LOAD), bpf(BPF_PROG_QUERY, BPF_MAP_LOOKUP_BATCH, BPF_OBJ_GET_INFO_BY_FD), the verifier's log"
 )]
 
 use std::{
@@ -45,13 +45,16 @@ pub(crate) fn attached_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io:
     Ok(Attached { ids, flags: query.attach_flags })
 }
 
-/// Whether the kernel takes a program of a cgroup for a hook of its security modules. One that lets everything pass is
-/// loaded and dropped.
-pub(crate) fn takes_programs_for(hook: &CStr) -> bool {
+/// Whether the kernel takes a program of a cgroup for a hook of its security modules (bpf(2), `BPF_PROG_LOAD`). One that
+/// lets everything pass is loaded and dropped.
+pub(crate) fn try_program_for(hook: &CStr) -> io::Result<()> {
     const RETURN_ONE: [libbpf_sys::bpf_insn; 2] = [instruction(0xb7, 1), instruction(0x95, 0)];
     // SAFETY: the name ends with a zero and outlives the call.
     let id = unsafe { libbpf_sys::libbpf_find_vmlinux_btf_id(hook.as_ptr(), libbpf_sys::BPF_LSM_CGROUP) };
-    let Ok(attach_btf_id) = u32::try_from(id) else { return false };
+    if id < 0 {
+        return Err(io::Error::from_raw_os_error(id.wrapping_neg()));
+    }
+    let attach_btf_id = id.cast_unsigned();
     let mut options = libbpf_sys::bpf_prog_load_opts {
         sz: size_of::<libbpf_sys::bpf_prog_load_opts>() as _,
         expected_attach_type: libbpf_sys::BPF_LSM_CGROUP,
@@ -70,11 +73,11 @@ pub(crate) fn takes_programs_for(hook: &CStr) -> bool {
         )
     };
     if program < 0 {
-        return false;
+        return Err(io::Error::from_raw_os_error(-program));
     }
     // SAFETY: the descriptor is new, and nobody else has it.
     drop(unsafe { OwnedFd::from_raw_fd(program) });
-    true
+    Ok(())
 }
 
 /// One that names register 0 only.
@@ -101,6 +104,30 @@ pub(crate) fn bpf_is_a_security_module() -> Option<bool> {
     let count = unsafe { libc::syscall(LSM_LIST_MODULES, modules.as_mut_ptr(), &raw mut size, 0) };
     let count = usize::try_from(count).ok()?;
     Some(modules.iter().take(count).any(|module| *module == LSM_ID_BPF))
+}
+
+/// Whether there is no cgroup of that number on the file system to which a file belongs (open_by_handle_at(2)). What
+/// cannot be told counts as being there.
+pub(crate) fn is_no_cgroup(file: BorrowedFd<'_>, id: u64) -> bool {
+    /// `FILEID_KERNFS`, linux/exportfs.h.
+    const KERNFS: i32 = 0xfe;
+    #[repr(C)]
+    struct Handle {
+        head: libc::file_handle,
+        id: [u8; 8],
+    }
+    let head = libc::file_handle { handle_bytes: 8, handle_type: KERNFS, f_handle: [] };
+    let mut handle = Handle { head, id: id.to_ne_bytes() };
+    // SAFETY: the kernel reads the handle's head and the eight bytes after it, which it says it has and which outlive the call.
+    let opened = unsafe {
+        libc::open_by_handle_at(file.as_raw_fd(), (&raw mut handle).cast(), libc::O_PATH | libc::O_CLOEXEC)
+    };
+    if opened < 0 {
+        return io::Error::last_os_error().raw_os_error() == Some(libc::ESTALE);
+    }
+    // SAFETY: the descriptor is new, and nobody else has it.
+    drop(unsafe { OwnedFd::from_raw_fd(opened) });
+    false
 }
 
 /// What the kernel says of a program that is loaded.

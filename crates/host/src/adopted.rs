@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// One of the addresses by which datagrams are led to a service.
-const A_TOKEN: Ipv4Addr = Ipv4Addr::new(127, 128, 0, 1);
+pub(crate) const A_TOKEN: Ipv4Addr = Ipv4Addr::new(127, 128, 0, 1);
 const START_STEP: Duration = Duration::from_millis(10);
 /// Between looks at a service's connections, of which there may be many.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
@@ -213,13 +213,7 @@ impl Adopted {
             return listening;
         }
         let found = self.adoption.listens.iter().filter_map(|&address| taking(&own.tcp, address));
-        for address in found.flat_map(Socket::addresses) {
-            match address {
-                SocketAddr::V4(address) if listening.tcp4.is_empty() => listening.tcp4.push(address),
-                SocketAddr::V6(address) if listening.tcp6.is_empty() => listening.tcp6.push(address),
-                SocketAddr::V4(_) | SocketAddr::V6(_) => {}
-            }
-        }
+        listening.take(found.flat_map(Socket::addresses));
         listening
     }
 }
@@ -314,7 +308,7 @@ impl OwnSockets {
 }
 
 /// The socket at which connections to an address arrive.
-fn taking(sockets: &[Socket], address: SocketAddr) -> Option<&Socket> {
+pub(crate) fn taking(sockets: &[Socket], address: SocketAddr) -> Option<&Socket> {
     let address = reached_by(address);
     sockets.iter().find(|socket| socket.takes(address))
 }
@@ -346,7 +340,7 @@ fn overlap(socket: &Socket, address: SocketAddr) -> bool {
 }
 
 /// Of an address that stands for all of them, one.
-fn reached_by(address: SocketAddr) -> SocketAddr {
+pub(crate) fn reached_by(address: SocketAddr) -> SocketAddr {
     let loopback: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
         SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io,
     os::unix::fs::{FileExt, MetadataExt},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -63,15 +63,23 @@ impl Cgroup {
         Ok(line.place().clone())
     }
 
+    /// The root of the hierarchy.
+    ///
+    /// # Errors
+    /// [`CgroupError`] names what is missing.
+    pub fn root() -> Result<Self, CgroupError> {
+        let mount = unified_mount(&read("/proc/self/mountinfo")?).ok_or(CgroupError::NotMounted)?;
+        Ok(Self { path: mount, level: 0 })
+    }
+
     /// The cgroups from the root of the hierarchy to the caller's own.
     ///
     /// # Errors
     /// [`CgroupError`] names what is missing.
     pub fn line_of_the_caller() -> Result<Line, CgroupError> {
-        let mount = unified_mount(&read("/proc/self/mountinfo")?).ok_or(CgroupError::NotMounted)?;
+        let root = Self::root()?;
         let own = read("/proc/self/cgroup")?;
         let membership = unified_membership(&own).ok_or(CgroupError::NotMounted)?;
-        let root = Self { path: mount, level: 0 };
         let mut line = Line { to_place: Vec::new(), place: root, beyond_place: Vec::new() };
         for part in membership.split('/').filter(|part| !part.is_empty()) {
             line.go_down(part);
@@ -84,6 +92,47 @@ impl Cgroup {
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
         Self { path: self.path.join(name), level: self.level + 1 }
+    }
+
+    /// The one at a path below this one, if this is the root of the hierarchy: a path as in `/proc/PID/cgroup`, or the
+    /// directory's own. It need not exist. `None` of a path with `..` in it.
+    #[must_use]
+    pub fn at(&self, path: &Path) -> Option<Self> {
+        let below = path.strip_prefix(&self.path).or_else(|_| path.strip_prefix("/")).unwrap_or(path);
+        below.components().try_fold(self.clone(), |at, part| match part {
+            Component::Normal(name) => Some(Self { path: at.path.join(name), level: at.level + 1 }),
+            Component::CurDir => Some(at),
+            Component::Prefix(_) | Component::RootDir | Component::ParentDir => None,
+        })
+    }
+
+    /// Those below it that are called so.
+    #[must_use]
+    pub fn all_called(&self, name: &str) -> Vec<Self> {
+        let mut found = Vec::new();
+        for child in self.children() {
+            found.extend(child.all_called(name));
+            if child.path.ends_with(name) {
+                found.push(child);
+            }
+        }
+        found
+    }
+
+    /// Itself, or the one below it that has this id.
+    #[must_use]
+    pub fn with_id(&self, id: u64) -> Option<Self> {
+        if self.id().is_ok_and(|own| own == id) {
+            return Some(self.clone());
+        }
+        self.children().find_map(|child| child.with_id(id))
+    }
+
+    fn children(&self) -> impl Iterator<Item = Self> {
+        let level = self.level + 1;
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        directories.map(move |entry| Self { path: entry.path(), level })
     }
 
     /// Makes it.
@@ -167,10 +216,7 @@ impl Cgroup {
     /// The processes in it and below that have a number in this process's pid namespace.
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {
-        let below = fs::read_dir(&self.path).into_iter().flatten().flatten();
-        let below = below.filter(|entry| entry.path().is_dir());
-        let mut pids: Vec<u32> =
-            below.flat_map(|entry| Self { path: entry.path(), level: self.level + 1 }.processes()).collect();
+        let mut pids: Vec<u32> = self.children().flat_map(|child| child.processes()).collect();
         let own = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
         // The others are listed as 0.
         pids.extend(own.lines().filter_map(|pid| pid.parse::<u32>().ok()).filter(|pid| *pid != 0));
@@ -203,6 +249,18 @@ impl Line {
     #[must_use]
     pub fn beyond_place(&self) -> &[Cgroup] {
         &self.beyond_place
+    }
+
+    /// The root of the hierarchy.
+    #[must_use]
+    pub fn root(&self) -> &Cgroup {
+        self.to_place.first().unwrap_or(&self.place)
+    }
+
+    /// The process's own.
+    #[must_use]
+    pub fn own(&self) -> &Cgroup {
+        self.beyond_place.last().unwrap_or(&self.place)
     }
 
     fn go_down(&mut self, part: &str) {

@@ -13,6 +13,8 @@ use crate::{
     health::Patient,
     launch::Listening,
     place::Place,
+    resident::Found,
+    residents::{AtWork, Residents},
     service::{Running, Waiting},
     signals::Signals,
     spec::{Adoption, Observer, RunSpec, ServiceSpec, Step},
@@ -32,6 +34,7 @@ struct Member {
 enum Process {
     Cooperating(Running),
     Adopted(Working),
+    Resident(AtWork),
 }
 
 impl Crew {
@@ -46,7 +49,7 @@ impl Crew {
         for (id, service) in waiting {
             let marks = engine.liveness_marks()?;
             let (name, cgroup) = (service.name.clone(), service.cgroup.clone());
-            let (dead, told, on_failure) = (name.clone(), Arc::clone(observer), spec.on_failure);
+            let (dead, told, on_failure) = (name.clone(), Arc::clone(observer), spec.on_failure(id));
             let on_death = move |status| {
                 // Its listener is gone with it, which the programs see without the mark.
                 let _seen_anyway = marks.set(id, Liveness::Dead);
@@ -60,16 +63,16 @@ impl Crew {
 
     /// What is to be watched of them.
     pub(crate) fn patients(&self) -> Vec<Patient> {
-        let patient = |(&id, member): (&ServiceId, &Member)| Patient {
-            id,
-            name: member.name.clone(),
-            cgroup: member.cgroup.clone(),
-            door: match &member.process {
+        let patient = |(&id, member): (&ServiceId, &Member)| {
+            let door = match &member.process {
                 Process::Cooperating(_) => None,
                 Process::Adopted(service) => Some(service.door().clone()),
-            },
+                // It serves others too, and is not for waylay to end.
+                Process::Resident(_) => return None,
+            };
+            Some(Patient { id, name: member.name.clone(), cgroup: member.cgroup.clone(), door })
         };
-        self.members.iter().map(patient).collect()
+        self.members.iter().filter_map(patient).collect()
     }
 
     /// In the chain's order: what one service has accepted it carries on to the next.
@@ -84,6 +87,7 @@ impl Crew {
                     service.tell_to_stop();
                     service.wait();
                 }
+                Process::Resident(service) => service.leave(),
             }
         }
     }
@@ -93,6 +97,7 @@ impl Crew {
 pub(crate) struct Adopting<'r> {
     pub(crate) place: &'r Place,
     pub(crate) spec: &'r RunSpec,
+    pub(crate) residents: &'r Residents,
     pub(crate) tables: &'r Tables,
     pub(crate) signals: &'r Signals,
     pub(crate) observer: &'r Arc<dyn Observer>,
@@ -109,23 +114,41 @@ impl Adopting<'_> {
         for (index, service) in (0..).zip(&self.spec.services).collect::<Vec<(u32, _)>>().into_iter().rev() {
             let Some(adoption) = &service.adoption else { continue };
             let id = ServiceId(index + 1);
-            self.observer.step(Step::StartingService { name: &service.name });
-            let (adopted, listening) = self.start(index, service, adoption)?;
+            let (process, listening) = match self.residents.get(id) {
+                Some(found) => self.take_on(id, service, found, engine)?,
+                None => {
+                    self.observer.step(Step::StartingService { name: &service.name });
+                    let (adopted, listening) = self.start(index, service, adoption)?;
+                    (self.begin(id, adopted, engine)?, listening)
+                }
+            };
             for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.service == id) {
                 endpoint.tcp4.clone_from(&listening.tcp4);
                 endpoint.tcp6.clone_from(&listening.tcp6);
                 endpoint.udp4 = listening.udp4;
             }
-            let process = self.begin(id, adopted, engine)?;
             let member =
                 Member { name: service.name.clone(), cgroup: self.place.cgroup_of(service), process };
             crew.members.insert(id, member);
             engine
                 .install(&Installation { tables: self.tables.clone(), endpoints: endpoints.clone() })
                 .and_then(|()| engine.set_liveness(id, Liveness::Alive))?;
-            self.tell_of_families(service, &listening);
+            self.tell_of_families(id, service, &listening);
         }
         Ok(())
+    }
+
+    fn take_on(
+        &self,
+        id: ServiceId,
+        service: &ServiceSpec,
+        found: &Found,
+        engine: &mut EbpfEngine,
+    ) -> Result<(Process, Listening), RunError> {
+        engine.adopt_resident(id, &found.residence)?;
+        let (name, flows) = (service.name.clone(), engine.resident_flows()?);
+        let at_work = AtWork::begin(id, name, found, flows, self.spec.on_failure(id), self.observer);
+        Ok((Process::Resident(at_work), found.listening.clone()))
     }
 
     fn start(
@@ -148,7 +171,7 @@ impl Adopting<'_> {
     fn begin(&self, id: ServiceId, adopted: Adopted, engine: &EbpfEngine) -> Result<Process, RunError> {
         let marks = engine.liveness_marks()?;
         let (name, told) = (adopted.name().to_owned(), Arc::clone(self.observer));
-        let on_failure = self.spec.on_failure;
+        let on_failure = self.spec.on_failure(id);
         let on_end = move |ending| {
             let _seen_anyway = marks.set(id, Liveness::Dead);
             match ending {
@@ -160,7 +183,7 @@ impl Adopting<'_> {
     }
 
     /// A family over which nothing gets to a service is one for which it is gone.
-    fn tell_of_families(&self, service: &ServiceSpec, listening: &Listening) {
+    fn tell_of_families(&self, id: ServiceId, service: &ServiceSpec, listening: &Listening) {
         let (tcp, udp) = (service.transports.include_tcp(), service.transports.include_udp());
         let missing = [
             ("IPv4", tcp && listening.tcp4.is_empty()),
@@ -168,7 +191,7 @@ impl Adopting<'_> {
             ("UDP over IPv6", udp),
         ];
         for (family, _) in missing.into_iter().filter(|(_, missing)| *missing) {
-            self.observer.family_missing(&service.name, family, self.spec.on_failure);
+            self.observer.family_missing(&service.name, family, self.spec.on_failure(id));
         }
     }
 }

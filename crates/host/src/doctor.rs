@@ -13,7 +13,7 @@ use waylay_engine::{Capabilities, Capability, CapabilityState};
 pub use checks::{Check, Need, State};
 pub use facts::{Facts, Guard, Jit};
 pub use others::{Meaning, Other, Relation};
-pub use runs::{Run, RunState};
+pub use runs::{ResidentSeen, Run, RunState};
 #[cfg(any(test, fuzzing))]
 pub(crate) use {
     facts::{hidepid, lockdown},

@@ -4,7 +4,7 @@ use thiserror::Error;
 use waylay_core::{LimitError, PolicyError};
 use waylay_engine_ebpf::EbpfError;
 
-use crate::{cgroup::CgroupError, instance::InstanceError};
+use crate::{cgroup::CgroupError, instance::InstanceError, resident::ResidentError};
 
 /// Why a run could not start.
 #[derive(Debug, Error)]
@@ -100,6 +100,14 @@ pub enum RunError {
         waited: Duration,
         /// Where it listens instead.
         elsewhere: Vec<SocketAddr>,
+    },
+    /// A service that runs already cannot be adopted.
+    #[error("the service {service:?} cannot be adopted")]
+    Resident {
+        /// Its name.
+        service: String,
+        /// Why.
+        source: ResidentError,
     },
     /// The sockets of this host cannot be listed, by which adopted services are found.
     #[error(

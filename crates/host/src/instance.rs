@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use waylay_engine_ebpf::{REGISTRY_LAYOUT, forget_instance, forget_other_layouts};
 
-use crate::{cgroup::Cgroup, user::share_users};
+use crate::{cgroup::Cgroup, resident::KnownBy, user::share_users};
 
 pub(crate) const STATE: &str = "/run/waylay";
 /// The command's cgroup in that of its run, beside those of the services.
@@ -43,6 +43,17 @@ pub(crate) struct Record {
     /// Which registry it shares with others.
     #[serde(default)]
     registry: u32,
+    /// Its services that run already.
+    #[serde(default)]
+    pub(crate) residents: Vec<RecordedResident>,
+}
+
+/// A service that runs already, in a cgroup to which a run's programs are attached.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RecordedResident {
+    pub(crate) service: String,
+    pub(crate) known_by: KnownBy,
+    pub(crate) hooked: Vec<PathBuf>,
 }
 
 /// Why a run cannot have its place on the host.
@@ -116,12 +127,18 @@ impl Instance {
     ///
     /// # Errors
     /// [`InstanceError::Record`].
-    pub fn record(id: InstanceId, cgroup: &Cgroup, pins: &Path) -> Result<Self, InstanceError> {
+    pub(crate) fn record(
+        id: InstanceId,
+        cgroup: &Cgroup,
+        pins: &Path,
+        residents: Vec<RecordedResident>,
+    ) -> Result<Self, InstanceError> {
         let record = Record {
             cgroup: cgroup.path().into(),
             level: cgroup.level(),
             pins: pins.into(),
             registry: REGISTRY_LAYOUT,
+            residents,
         };
         let path = record_of(id.0);
         let failed = |source| InstanceError::Record { path: path.clone(), source };

@@ -107,6 +107,19 @@ pub struct Listening {
     pub udp6: Vec<u16>,
 }
 
+impl Listening {
+    /// Takes the addresses of a listener, where there is none of that family yet.
+    pub(crate) fn take(&mut self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        for address in addresses {
+            match address {
+                SocketAddr::V4(address) if self.tcp4.is_empty() => self.tcp4.push(address),
+                SocketAddr::V6(address) if self.tcp6.is_empty() => self.tcp6.push(address),
+                SocketAddr::V4(_) | SocketAddr::V6(_) => {}
+            }
+        }
+    }
+}
+
 /// Why a process could not be launched.
 #[derive(Debug, Error)]
 pub enum LaunchError {

@@ -6,10 +6,10 @@
 //! [`Observer`].
 //!
 //! Reading order: [`run()`] (the whole life of one run), `service` (one service's
-//! process), `crew` (all of them, and their order), `place` (the run's cgroups and pins), `adopted` (one that knows nothing of waylay), [`launch`] (what happens
+//! process), `crew` (all of them, and their order), `place` (the run's cgroups and pins), `adopted` (one that knows nothing of waylay), `resident` and `processes` (one that runs already), [`launch`] (what happens
 //! in a service's process before its program), `health` (a service that hangs), `sweep` (flows whose end was missed),
 //! `icmp` (errors of destinations, for applications), `sockets` and `routes` (the host's; the latter for the engine),
-//! [`cgroup`], [`instance`] (what stays on the host and how it is cleaned up),
+//! [`cgroup`], [`names`] (who is who, for policy files), [`instance`] (what stays on the host and how it is cleaned up),
 //! [`doctor`] (what a machine offers).
 
 mod adopted;
@@ -23,7 +23,11 @@ mod icmp;
 pub mod instance;
 pub mod launch;
 mod loopback;
+pub mod names;
 mod place;
+mod processes;
+mod resident;
+mod residents;
 mod routes;
 mod run;
 mod service;
@@ -37,8 +41,9 @@ mod sys;
 pub mod user;
 
 pub use error::RunError;
+pub use resident::{Found, KnownBy, KnownByError, ResidentError};
 pub use run::run;
-pub use spec::{Adoption, Ended, Observer, RunSpec, ServiceSpec, Step, Transports};
+pub use spec::{Adoption, Ended, Observer, RunSpec, ServiceSpec, Step, Transports, chain_policy};
 #[cfg(fuzzing)]
 pub use strange::{files, routes as route_messages, sockets as socket_messages};
 pub use waylay_engine::LocalName;

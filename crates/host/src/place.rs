@@ -7,7 +7,7 @@ use waylay_engine_ebpf::{Limits, Scope};
 use crate::{
     cgroup::{Cgroup, CgroupError},
     error::RunError,
-    instance::{APPLICATIONS, Instance, InstanceId},
+    instance::{APPLICATIONS, Instance, InstanceId, RecordedResident},
     spec::ServiceSpec,
     user::Identity,
 };
@@ -20,7 +20,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) fn new(parent: &Cgroup, pin_root: &Path) -> Result<Self, RunError> {
+    pub(crate) fn new(
+        parent: &Cgroup,
+        pin_root: &Path,
+        residents: Vec<RecordedResident>,
+    ) -> Result<Self, RunError> {
         let id = InstanceId::new()?;
         let cgroup = parent.child(&id.name());
         let scope = Scope {
@@ -30,8 +34,9 @@ impl Place {
             pin_root: pin_root.into(),
             pins: pin_root.join(id.name()),
             limits: Limits::default(),
+            residents: !residents.is_empty(),
         };
-        let instance = Instance::record(id, &cgroup, &scope.pins)?;
+        let instance = Instance::record(id, &cgroup, &scope.pins, residents)?;
         let place = Self { instance, cgroup, scope };
         match place.make_cgroups() {
             Ok(()) => Ok(place),

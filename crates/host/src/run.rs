@@ -11,10 +11,7 @@ use std::{
     time::Duration,
 };
 
-use waylay_core::{
-    Conditions, Event, Filter, FilterId, Layer, Policy, PolicyError, Refusal, Service, ServiceId, Tables,
-    Unredirectable,
-};
+use waylay_core::{Event, Refusal, ServiceId, Tables, Unredirectable};
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
 use waylay_engine_ebpf::{EbpfEngine, EbpfError, bpf_file_system, in_initial_user_namespace};
 
@@ -28,10 +25,11 @@ use crate::{
     launch::{Families, Launch, Role},
     loopback::LoopbackWatch,
     place::Place,
+    residents::Residents,
     routes::RouteWatcher,
     service::{Waiting, launcher},
     signals::Signals,
-    spec::{Ended, Observer, RunSpec, Step, Transports},
+    spec::{Ended, Observer, RunSpec, Step},
     sweep::Sweeping,
     sys,
 };
@@ -57,16 +55,18 @@ pub fn run(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<Ended, RunErr
         refuse_inherited_sockets()?;
     }
     let signals = Signals::watch().map_err(RunError::CommandStart)?;
-    let tables = Tables::compile(&policy(spec)?)?;
-    let parent = Cgroup::for_runs()?;
+    let tables = Tables::compile(&spec.policy)?;
+    let line = Cgroup::line_of_the_caller()?;
+    let residents = Residents::find(spec, &line)?;
+    let parent = line.place().clone();
     Instance::see_versions_around(&parent)?;
     let pin_root = bpf_file_system()?;
     match clean_up(&pin_root) {
         0 => {}
         runs => observer.cleaned_up(runs),
     }
-    let place = Place::new(&parent, &pin_root)?;
-    let outcome = place.run(spec, &tables, &signals, observer);
+    let place = Place::new(&parent, &pin_root, residents.records(spec))?;
+    let outcome = place.run(spec, &residents, &tables, &signals, observer);
     place.leave();
     outcome
 }
@@ -79,35 +79,11 @@ fn refuse_inherited_sockets() -> Result<(), RunError> {
     if descriptors.is_empty() { Ok(()) } else { Err(RunError::InheritedSockets { descriptors }) }
 }
 
-/// Each service of a run has one filter: all of its transports.
-fn policy(spec: &RunSpec) -> Result<Policy, PolicyError> {
-    let ids = (1..).zip(&spec.services);
-    let takes = |transports: Transports| Conditions {
-        protocol: transports.condition().map(Into::into),
-        ..Conditions::default()
-    };
-    let services = ids.clone().map(|(id, service)| Service {
-        id: ServiceId(id),
-        name: service.name.clone(),
-        before: Vec::new(),
-        after: Vec::new(),
-        on_failure: spec.on_failure,
-    });
-    let filters = ids.map(|(id, service)| Filter {
-        id: FilterId(id),
-        weight: 0,
-        conditions: takes(service.transports),
-        layer: Layer::Redirect { service: ServiceId(id) },
-    });
-    Ok(Policy::new(services.collect(), Vec::new(), filters.collect())?
-        .with_unredirectable(spec.unredirectable)
-        .with_foreign_namespace(spec.other_namespaces))
-}
-
 impl Place {
     fn run(
         &self,
         spec: &RunSpec,
+        residents: &Residents,
         tables: &Tables,
         signals: &Signals,
         observer: &Arc<dyn Observer>,
@@ -115,7 +91,7 @@ impl Place {
         observer.step(Step::LoadingPrograms);
         let mut engine = EbpfEngine::load(self.scope.clone())?;
         let waiting = self.start_services(spec, &mut engine, observer)?;
-        let endpoints = self.endpoints(spec, &waiting)?;
+        let endpoints = self.endpoints(spec, residents, &waiting)?;
         engine.install(&Installation { tables: tables.clone(), endpoints: endpoints.clone() })?;
         for id in waiting.keys() {
             engine.set_liveness(*id, Liveness::Alive)?;
@@ -127,7 +103,7 @@ impl Place {
         let messenger = Messenger::start(engine.unreachable_source()?);
         let sweeping = Sweeping::start(engine.flow_sweeper()?);
         let mut crew = Crew::release(waiting, spec, &engine, observer)?;
-        let adopting = Adopting { place: self, spec, tables, signals, observer };
+        let adopting = Adopting { place: self, spec, residents, tables, signals, observer };
         let outcome = adopting.adopt_all(&mut engine, endpoints, &mut crew).and_then(|()| {
             let health = HealthWatch::new(&engine, spec, crew.patients(), observer)?.start();
             let outcome = self.run_command(spec, families(spec, &engine), signals, observer);
@@ -156,7 +132,10 @@ impl Place {
         for (index, service) in (0..).zip(&spec.services) {
             let (id, cgroup) = (ServiceId(index + 1), self.cgroup_of(service));
             cgroup.create()?;
-            engine.serve_cgroup(id, cgroup.path())?;
+            // Of one that runs already the cgroup is only a place-holder.
+            if service.adoption.as_ref().is_none_or(|adoption| adoption.known_by.is_none()) {
+                engine.serve_cgroup(id, cgroup.path())?;
+            }
             if service.adoption.is_none() {
                 observer.step(Step::StartingService { name: &service.name });
                 waiting.insert(id, Waiting::start(service, cgroup, self.identity_of(index))?);
@@ -165,11 +144,11 @@ impl Place {
         Ok(waiting)
     }
 
-    /// The user of service number `index`.
     /// Where the services are; adopted ones nowhere yet.
     fn endpoints(
         &self,
         spec: &RunSpec,
+        residents: &Residents,
         waiting: &BTreeMap<ServiceId, Waiting>,
     ) -> Result<Vec<Endpoint>, RunError> {
         let mut endpoints = Vec::new();
@@ -178,7 +157,10 @@ impl Place {
             let listening = waiting.get(&id).map(|waiting| waiting.listening.clone()).unwrap_or_default();
             endpoints.push(Endpoint {
                 service: id,
-                cgroup: self.cgroup_of(service).id().map_err(failed)?,
+                cgroup: match residents.get(id) {
+                    Some(found) => found.listener_cgroup,
+                    None => self.cgroup_of(service).id().map_err(failed)?,
+                },
                 tcp4: listening.tcp4,
                 tcp6: listening.tcp6,
                 udp4: listening.udp4,
@@ -221,7 +203,7 @@ impl Place {
 
 /// Whom the kernel does not ask about sockets of every family, a filter keeps from them.
 fn families(spec: &RunSpec, engine: &EbpfEngine) -> Families {
-    match (spec.unredirectable, engine.guards_every_family()) {
+    match (spec.policy.unredirectable(), engine.guards_every_family()) {
         (Unredirectable::Permit, _) | (Unredirectable::Block, true) => Families::Any,
         (Unredirectable::Block, false) => Families::Filtered,
     }

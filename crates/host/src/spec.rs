@@ -4,10 +4,13 @@ use std::{
     ffi::OsString, net::SocketAddr, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration,
 };
 
-use waylay_core::{Event, FailurePolicy, ForeignNamespace, Protocol, Unredirectable};
+use waylay_core::{
+    Conditions, Event, FailurePolicy, Filter, FilterId, Layer, Policy, PolicyError, Protocol, Service,
+    ServiceId,
+};
 use waylay_engine::LocalName;
 
-use crate::user::Identity;
+use crate::{resident::KnownBy, user::Identity};
 
 /// What to run and through what.
 #[derive(Clone, Debug)]
@@ -16,20 +19,49 @@ pub struct RunSpec {
     pub command: Vec<OsString>,
     /// Whom it runs as; `None` keeps the caller's credentials.
     pub identity: Option<Identity>,
-    /// The chain, in order.
+    /// The chain, in order; the first is service 1 of the policy.
     pub services: Vec<ServiceSpec>,
-    /// What happens to connections while a service is gone.
-    pub on_failure: FailurePolicy,
-    /// What becomes of what cannot be redirected.
-    pub unredirectable: Unredirectable,
-    /// What becomes of connections of other network namespaces.
-    pub other_namespaces: ForeignNamespace,
+    /// What is redirected to them, and what is refused.
+    pub policy: Policy,
     /// Whether the command may inherit network sockets, which are not inspected.
     pub keep_sockets: bool,
     /// How long a service may leave connections waiting before it is ended as hung.
     pub patience: Duration,
     /// How long an adopted service may take until it listens.
     pub start_patience: Duration,
+}
+
+impl RunSpec {
+    /// What happens to connections while a service is gone.
+    pub(crate) fn on_failure(&self, service: ServiceId) -> FailurePolicy {
+        self.policy.service(service).map_or(FailurePolicy::Closed, |service| service.on_failure)
+    }
+}
+
+/// The policy that leads everything the services take through all of them, in this order.
+///
+/// # Errors
+/// If there are too many, or two of one name.
+pub fn chain_policy(services: &[ServiceSpec], on_failure: FailurePolicy) -> Result<Policy, PolicyError> {
+    let ids = (1..).zip(services);
+    let takes = |transports: Transports| Conditions {
+        protocol: transports.condition().map(Into::into),
+        ..Conditions::default()
+    };
+    let declared = ids.clone().map(|(id, service)| Service {
+        id: ServiceId(id),
+        name: service.name.clone(),
+        before: Vec::new(),
+        after: Vec::new(),
+        on_failure,
+    });
+    let filters = ids.map(|(id, service)| Filter {
+        id: FilterId(id),
+        weight: 0,
+        conditions: takes(service.transports),
+        layer: Layer::Redirect { service: ServiceId(id) },
+    });
+    Policy::new(declared.collect(), Vec::new(), filters.collect())
 }
 
 /// One service of a run.
@@ -41,7 +73,7 @@ pub struct ServiceSpec {
     pub transports: Transports,
     /// Whether it comes with waylay; `command` then is this binary's arguments.
     pub builtin: bool,
-    /// The program that serves, and its arguments.
+    /// The program that serves, and its arguments; nothing for one that runs already.
     pub command: Vec<OsString>,
     /// What it finds on its standard input, to the end. Arguments and environment are not for that: both
     /// show in ps(1), and are short.
@@ -53,6 +85,8 @@ pub struct ServiceSpec {
 /// How a program that knows nothing of waylay takes connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Adoption {
+    /// By what it is known if it runs already; `None` for one that [`ServiceSpec::command`] starts.
+    pub known_by: Option<KnownBy>,
     /// Where it listens by itself: an address, or one of each family.
     pub listens: Vec<SocketAddr>,
     /// How it learns where a connection was going, besides by `SO_ORIGINAL_DST`.
@@ -112,6 +146,8 @@ pub trait Observer: Send + Sync {
     /// All processes of an adopted service have ended before they were told to; the one that was started is no longer among
     /// the last.
     fn adopted_ended(&self, service: &str, on_failure: FailurePolicy);
+    /// A service that runs already listens no longer, or does so again.
+    fn resident_listens(&self, service: &str, listens: bool, on_failure: FailurePolicy);
     /// An adopted service listens, and what goes over this family (`IPv4`, `IPv6`, `UDP over
     /// IPv6`) does not get to it: to that it is gone.
     fn family_missing(&self, service: &str, family: &str, on_failure: FailurePolicy);

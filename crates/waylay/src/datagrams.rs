@@ -11,6 +11,7 @@
 mod batch;
 mod facts;
 mod flow;
+mod header;
 mod outbound;
 mod readiness;
 mod serve;
@@ -26,6 +27,7 @@ use std::{
 pub use batch::{Datagram, DatagramBatch};
 pub use facts::FlowFacts;
 pub use flow::{FlowEvent, InboundFlow, OutboundFlow, ReplyError};
+pub use header::{Content, Header, Message};
 pub use outbound::OutboundSocket;
 pub use readiness::{Readiness, Ready};
 pub use service::{DatagramService, Parts};
@@ -77,13 +79,21 @@ pub struct Outgoing<'a> {
     pub to: Option<SocketAddr>,
     /// Which of the socket's addresses it is to come from.
     pub from: Option<IpAddr>,
+    /// What its header is to say.
+    pub header: Header,
 }
 
 impl<'a> Outgoing<'a> {
     /// An answer to the application, which shows it as coming from the flow's destination.
     #[must_use]
     pub fn answer(path: FlowPath, bytes: &'a [u8]) -> Self {
-        Self { bytes, to: Some(path.peer), from: Some(path.local.ip()) }
+        Self { bytes, to: Some(path.peer), from: Some(path.local.ip()), header: Header::default() }
+    }
+
+    /// The same with another header.
+    #[must_use]
+    pub fn with_header(self, header: Header) -> Self {
+        Self { header, ..self }
     }
 }
 

@@ -13,7 +13,7 @@
 //! * how a service gets its sockets: `sockets_from_env`, `datagram_sockets_from_env`, `check_registration`
 //!   before the first, `claim_address` before one is bound;
 //! * datagrams: which flow one belongs to (`select_flow` and what goes by it), how they are received and sent
-//!   (`receive`, `send`, `take_unreachable`), waited for (`Readiness`), and by which sockets
+//!   (`receive`, `send`, `take_unreachable`; `traffic_class`, `loopback_hop_limit`), waited for (`Readiness`), and by which sockets
 //!   (`prepare_inbound`, `datagram_socket`);
 //! * what a socket that dials needs besides: `stream_socket`, which does not
 //!   block, and `apply_wishes`; and `raise_descriptor_limit`.
@@ -37,10 +37,11 @@ use windows as system;
 
 pub(crate) use system::{
     MOST_IN_A_BATCH, Readiness, apply_wishes, check_registration, claim_address, datagram_socket,
-    datagram_sockets_from_env, enlarge_buffers, number, open_reply, prepare_inbound, prepare_outbound,
-    query_chain, query_context, query_original_destination, query_records, raise_descriptor_limit, receive,
-    redirect_state, report_error, select_flow, selected_destination, selected_path, send, set_records,
-    sockets_from_env, stream_socket, take_unreachable, trouble,
+    datagram_sockets_from_env, enlarge_buffers, loopback_hop_limit, number, open_reply, prepare_inbound,
+    prepare_outbound, query_chain, query_context, query_original_destination, query_records,
+    raise_descriptor_limit, receive, redirect_state, report_error, select_flow, selected_destination,
+    selected_path, send, set_records, sockets_from_env, stream_socket, take_unreachable, traffic_class,
+    trouble,
 };
 
 /// The sockets that a service is started with.

@@ -115,6 +115,8 @@ pub const SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS: u32 = 0x9800_00DC;
 pub const SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT: u32 = 0x9800_00DD;
 /// `_WSAIOW(IOC_VENDOR, 222)`.
 pub const SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS: u32 = 0x9800_00DE;
+/// `_WSAIOW(IOC_VENDOR, 0x5759)`: waylay's own.
+pub const SIO_WAYLAY_FLOW_IDLE: u32 = 0x9800_5759;
 /// `_WSAIO(IOC_WS2, 4)`: ends what is pending on the socket.
 pub const SIO_FLUSH: u32 = 0x2800_0004;
 /// `_WSAIORW(IOC_WS2, 6)`: where `WSARecvMsg` and `WSASendMsg` are.

@@ -9,7 +9,7 @@ use std::{
 
 use waylay::datagrams::FlowTable;
 
-/// After so long without a datagram a flow is announced again.
+/// After so long without a datagram a flow is announced again, unless its socket was told otherwise.
 const IDLE: Duration = Duration::from_secs(60);
 /// Flows of a socket that are remembered: more than the kernel side has.
 pub(crate) const MOST_FLOWS: usize = 1 << 17;
@@ -27,6 +27,13 @@ pub(crate) struct Announced {
 impl Default for Announced {
     fn default() -> Self {
         Self { flows: FlowTable::new(MOST_FLOWS, IDLE), tokens: HashMap::new() }
+    }
+}
+
+impl Announced {
+    /// From now on a flow of that socket is announced again once it has been idle for so long.
+    pub(crate) fn again_after(cookie: u64, idle: Duration) {
+        all().entry(cookie).or_default().flows.expire_after(idle);
     }
 }
 

@@ -4,17 +4,20 @@
 use std::{
     os::fd::{AsRawFd, BorrowedFd, RawFd},
     sync::Arc,
+    time::Duration,
 };
 
 use rustix::fs::{OFlags, fcntl_getfl};
+use socket2::SockRef;
 use waylay::control::Query;
 
 use crate::{
     abi::{
         Guid, Overlapped, SIO_FLUSH, SIO_GET_EXTENSION_FUNCTION_POINTER,
         SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT, SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS,
-        SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS, ThreadId,
+        SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS, SIO_WAYLAY_FLOW_IDLE, ThreadId,
     },
+    announced::Announced,
     code::{
         Code, FAULT, IN_PROGRESS, INSUFFICIENT_BUFFER, INVALID, NOT_A_SOCKET, NOT_SUPPORTED, PENDING,
         WOULD_BLOCK,
@@ -70,6 +73,7 @@ impl RoutineThread {
 enum Control {
     Query(Query),
     SetRecords,
+    FlowIdle,
     Flush,
     ExtensionFunction,
 }
@@ -81,6 +85,7 @@ impl Control {
             SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS => Some(Self::Query(Query::Records)),
             SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT => Some(Self::Query(Query::Context)),
             SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS => Some(Self::SetRecords),
+            SIO_WAYLAY_FLOW_IDLE => Some(Self::FlowIdle),
             SIO_FLUSH => Some(Self::Flush),
             SIO_GET_EXTENSION_FUNCTION_POINTER => Some(Self::ExtensionFunction),
             _ => None,
@@ -90,7 +95,7 @@ impl Control {
     /// Whether it does no harm if it was done and the program is not told the count.
     fn can_be_done_again(self) -> bool {
         match self {
-            Self::Query(_) | Self::ExtensionFunction => true,
+            Self::Query(_) | Self::FlowIdle | Self::ExtensionFunction => true,
             Self::SetRecords | Self::Flush => false,
         }
     }
@@ -116,7 +121,7 @@ impl Request {
     fn arguments_of(&self, control: Control) -> Result<(), Code> {
         let fine = match control {
             Control::Query(_) => self.input.is_none(),
-            Control::SetRecords => self.output.is_none(),
+            Control::SetRecords | Control::FlowIdle => self.output.is_none(),
             Control::Flush | Control::ExtensionFunction => true,
         };
         if fine { Ok(()) } else { Err(INVALID) }
@@ -183,6 +188,10 @@ impl Request {
                 self.input.set_as_records(socket).map_err(Code::from)?;
                 Ok(0)
             }
+            Control::FlowIdle => {
+                socket::check(socket)?;
+                Ok(self.set_flow_idle(socket)?)
+            }
             Control::Flush => {
                 socket::check(socket)?;
                 pending::abort(|operation| operation.socket() == socket.as_raw_fd());
@@ -193,6 +202,16 @@ impl Request {
                 Ok(self.extension_function()?)
             }
         }
+    }
+
+    fn set_flow_idle(&self, socket: BorrowedFd<'_>) -> Result<u32, Code> {
+        if self.input.len() < size_of::<u32>() {
+            return Err(FAULT);
+        }
+        let milliseconds = self.input.start::<u32>().read().map_err(|_fault| FAULT)?;
+        let cookie = SockRef::from(&socket).cookie()?;
+        Announced::again_after(cookie, Duration::from_millis(milliseconds.into()));
+        Ok(0)
     }
 
     fn extension_function(&self) -> Result<u32, Code> {

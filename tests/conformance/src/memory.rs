@@ -97,7 +97,9 @@ impl Subject for MemorySubject {
             | Action::DatagramSocket { .. }
             | Action::SendDatagram { .. }
             | Action::ReceiveDatagram { .. }
-            | Action::Wait { .. } => panic!("{action:?} belongs to what the engine in memory lacks"),
+            | Action::LetFlowsBeIdle { .. } => {
+                panic!("{action:?} belongs to what the engine in memory lacks")
+            }
         }
     }
 }

@@ -200,10 +200,10 @@ pub enum Action {
         /// As which service.
         by: String,
     },
-    /// Lets time pass.
-    Wait {
-        /// How much.
-        seconds: u64,
+    /// Lets the flows of a service be idle for as long as it takes for one to begin anew.
+    LetFlowsBeIdle {
+        /// Whose.
+        of: String,
     },
 }
 

@@ -172,7 +172,7 @@ impl Subject for WindowsSubject {
             | Action::DatagramSocket { .. }
             | Action::SendDatagram { .. }
             | Action::ReceiveDatagram { .. }
-            | Action::Wait { .. } => panic!("{action:?} belongs to what the subject lacks"),
+            | Action::LetFlowsBeIdle { .. } => panic!("{action:?} belongs to what the subject lacks"),
         }
     }
 }

@@ -4,13 +4,18 @@ import os, select, signal, socket, struct, subprocess, sys
 SOL_WAYLAY, QUERY_RECORDS, SET_RECORDS, QUERY_ORIGINAL_DST = 0x5759, 220, 222, 230
 
 
+# From where the application reaches what is not on its own host.
+OWN = {"10.77.0.2": "10.77.0.1", "fd00:77::2": "fd00:77::1"}
+
+
 def destination(inbound):
     raw = inbound.getsockopt(SOL_WAYLAY, QUERY_ORIGINAL_DST, 28)
-    return socket.inet_ntop(socket.AF_INET, raw[4:8]), struct.unpack_from("!H", raw, 2)[0]
+    ip = raw[4:8] if inbound.family == socket.AF_INET else raw[8:24]
+    return socket.inet_ntop(inbound.family, ip), struct.unpack_from("!H", raw, 2)[0]
 
 
 def dial(inbound, protocol=0, source=None):
-    outbound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
+    outbound = socket.socket(inbound.family, socket.SOCK_STREAM, protocol)
     outbound.setsockopt(SOL_WAYLAY, SET_RECORDS, inbound.getsockopt(SOL_WAYLAY, QUERY_RECORDS, 48))
     if source:
         outbound.bind((source, 0))
@@ -36,7 +41,8 @@ def by_multipath(inbound):
 
 
 def from_the_source(inbound):
-    relay(inbound, dial(inbound, source="10.77.0.1"))
+    host, _ = destination(inbound)
+    relay(inbound, dial(inbound, source=OWN.get(host, host)))
 
 
 def by_a_program(inbound):
@@ -48,7 +54,7 @@ def by_a_program(inbound):
 
 
 names = os.environ["LISTEN_FDNAMES"].split(":")
-listeners = [socket.socket(fileno=fd) for fd, name in enumerate(names, start=3) if name == "tcp4"]
+listeners = [socket.socket(fileno=fd) for fd, name in enumerate(names, start=3) if name in ("tcp4", "tcp6")]
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 while True:
     for ready in select.select(listeners, [], [])[0]:

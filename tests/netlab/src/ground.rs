@@ -76,10 +76,10 @@ impl Ground {
     }
 }
 
-const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-const SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 1);
-const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 2);
+pub(crate) const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+pub(crate) const SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+pub(crate) const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 1);
+pub(crate) const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 2);
 
 /// Two namespaces with a cable between them, which no other has.
 #[derive(Debug)]

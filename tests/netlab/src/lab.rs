@@ -47,6 +47,7 @@ impl Place {
             pins: pin_root.join(format!("waylay-lab-{name}-{number}")),
             pin_root,
             limits,
+            residents: false,
         };
         let place = Self { cgroup, scope };
         place.cgroup.create().unwrap();
@@ -137,7 +138,8 @@ impl Lab {
         self.inside("app", act)
     }
 
-    fn inside<T>(&self, cgroup: &str, act: impl FnOnce() -> T) -> T {
+    /// Does something as a process of a cgroup of the lab's, such as `app/one`.
+    pub fn inside<T>(&self, cgroup: &str, act: impl FnOnce() -> T) -> T {
         // It is the whole process that moves.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _moving = ONE_AT_A_TIME.lock().unwrap();

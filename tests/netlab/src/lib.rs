@@ -6,8 +6,10 @@
 #![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
 mod c;
+mod corners;
 mod fence;
 mod ground;
+mod home;
 mod instance;
 mod lab;
 mod process;
@@ -18,13 +20,15 @@ mod run;
 mod servers;
 
 pub use c::{CheckedBy, program};
+pub use corners::{Corner, Corners, Greeter, one_after_another};
 pub use fence::Fence;
 pub use ground::{Family, Ground, Namespace, Place};
+pub use home::{Dialler, Home};
 pub use instance::{Instance, cgroup_file_system};
 pub use lab::{Dialled, Lab};
 pub use process::{Lines, Process, kill, patiently, python, system_python};
 pub use programs::Programs;
-pub use proxies::{Proxies, Proxy, free_port};
+pub use proxies::{Proxies, Proxy, free_port, listens};
 pub use report::Report;
 pub use run::{Finished, Running, Waylay};
 pub use servers::{

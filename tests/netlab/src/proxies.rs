@@ -148,6 +148,11 @@ impl Proxies {
         format!("env LD_LIBRARY_PATH={libraries} {program} {arguments}")
     }
 
+    /// The file that a proxy runs.
+    pub fn executable(&self, proxy: Proxy) -> String {
+        self.path(&format!("usr/sbin/{}", proxy.name()))
+    }
+
     /// Where the SOCKS server is, on the loopback.
     pub fn socks_port(&self) -> u16 {
         self.port
@@ -187,8 +192,8 @@ impl Proxies {
     }
 }
 
-/// By the table of the namespace that the process is in.
-fn listens(pid: u32, port: u16) -> bool {
+/// Whether somebody listens on an IPv4 port, by the table of the namespace that the process is in.
+pub fn listens(pid: u32, port: u16) -> bool {
     let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
     table.lines().any(|line| line.contains(&format!(":{port:04X} 00000000:0000 0A")))
 }

@@ -20,7 +20,7 @@ use crate::{
     report::Report,
 };
 
-const DIALLER: &str = include_str!("../scripts/dialler.py");
+pub(crate) const DIALLER: &str = include_str!("../scripts/dialler.py");
 
 /// Variables that would send clients elsewhere.
 const MISLEADING: [&str; 11] = [

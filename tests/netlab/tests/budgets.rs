@@ -13,13 +13,13 @@ struct Budget {
     stack: u32,
 }
 
-const BUDGETS: [Budget; 23] = [
+const BUDGETS: [Budget; 32] = [
     budget("wl_connect4", 8_500, 240_000, 512),
     budget("wl_connect6", 8_500, 240_000, 512),
     budget("wl_sockops", 1_300, 2_400, 352),
     budget("wl_sock_create", 4_000, 110_000, 512),
     budget("wl_socket_create", 4_000, 110_000, 512),
-    budget("wl_sock_release", 250, 600, 64),
+    budget("wl_sock_release", 300, 600, 160),
     budget("wl_getpeername4", 60, 60, 32),
     budget("wl_getpeername6", 70, 70, 32),
     budget("wl_getsockname4", 200, 350, 64),
@@ -32,9 +32,18 @@ const BUDGETS: [Budget; 23] = [
     budget("wl_sendmsg6", 10_000, 240_000, 512),
     budget("wl_recvmsg4", 400, 600, 256),
     budget("wl_recvmsg6", 450, 800, 256),
+    budget("wl_resident_sockops", 1_300, 2_400, 352),
+    budget("wl_resident_recvmsg4", 400, 600, 256),
+    budget("wl_resident_recvmsg6", 450, 800, 256),
+    budget("wl_resident_sendmsg4", 10_000, 240_000, 512),
+    budget("wl_resident_sendmsg6", 10_000, 240_000, 512),
+    budget("wl_resident_udp_connect4", 10_000, 240_000, 512),
+    budget("wl_resident_udp_connect6", 10_000, 240_000, 512),
+    budget("wl_resident_connect4", 10_000, 240_000, 512),
+    budget("wl_resident_connect6", 10_000, 240_000, 512),
     budget("wl_carriers", 60, 100, 64),
     budget("wl_see_flow", 100, 200, 64),
-    budget("wl_judge_flow", 200, 400, 96),
+    budget("wl_judge_flow", 250, 400, 160),
     budget("wl_judge_tuple", 100, 200, 160),
     budget("wl_judge_datagrams", 250, 400, 192),
 ];

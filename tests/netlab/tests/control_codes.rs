@@ -251,6 +251,7 @@ cases! {
         events
         extension_functions
         messages
+        flow_idle
         flush
         results;
 }

@@ -2,68 +2,104 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
-use std::process::Command;
-
 use rustix::process::Signal;
 use waylay_netlab::{
-    CheckedBy, Family, Finished, Ground, Lines, Place, Process, Report, patiently, program, python,
+    CheckedBy, Corner, Corners, Family, Finished, Lines, Process, Report, Waylay, patiently, program, python,
 };
 
 const SERVER: &str = include_str!("../scripts/datagram_server.py");
 
-/// What clients have in common: the server's address, its ports, and how to say what came.
+/// What clients have in common: each corner with the server's address and its ports, the same over IPv4-mapped addresses, and
+/// how to say what came.
 const PRELUDE: &str = "
-import errno, socket, struct, sys
-host, echo, other, elsewhere, dns = sys.argv[1], *map(int, sys.argv[2:6])
-family = socket.AF_INET6 if ':' in host else socket.AF_INET
-def client():
-    s = socket.socket(family, socket.SOCK_DGRAM)
+import errno, json, socket, struct, sys
+def towards(host):
+    s = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET, socket.SOCK_DGRAM)
     s.settimeout(20)
     return s
-def shown(datagram, peer):
-    return (len(datagram), datagram[:20], peer[0], {echo: 'echo', other: 'other'}.get(peer[1], 'another port'))
+class Corner:
+    def __init__(self, host, echo, other, elsewhere, dns):
+        self.__dict__.update(host=host, echo=echo, other=other, elsewhere=elsewhere, dns=dns)
+    def client(self):
+        return towards(self.host)
+    def shown(self, datagram, peer):
+        port = {self.echo: 'echo', self.other: 'other'}.get(peer[1], 'another port')
+        return len(datagram), datagram[:20], peer[0], port
+corners = [Corner(*corner) for corner in json.loads(sys.argv[1])]
+";
+/// And of those that do the same in each.
+const IN_EACH_CORNER: &str = "
+for corner in corners:
+    host, echo, other, elsewhere, dns = corner.host, corner.echo, corner.other, corner.elsewhere, corner.dns
+    client, shown = corner.client, corner.shown
+    exec(sys.argv[2])
 ";
 
-struct Server {
-    ground: Ground,
-    ports: Vec<String>,
-    _process: Process,
-    _lines: Lines,
+/// Servers near and far, over IPv4 and IPv6.
+struct Servers {
+    corners: Corners,
+    /// Corner by corner.
+    ports: Vec<(Corner, Vec<u16>)>,
+    _processes: Vec<(Process, Lines)>,
 }
 
-impl Server {
-    fn start(family: Family, place: Place) -> Self {
-        let ground = Ground::new(family, place);
-        let mut command = match ground.server_namespace() {
-            Some(namespace) => namespace.command(python()),
-            None => Command::new(python()),
-        };
-        let command = command.args(["-u", "-c", SERVER, &ground.server().to_string()]);
-        let (process, lines) = Process::spawn_read(command);
-        let ports = (0..4).map(|line| lines.wait_for_line(line)).collect();
-        Self { ground, ports, _process: process, _lines: lines }
+impl Servers {
+    fn start() -> Self {
+        let corners = Corners::new();
+        let (mut ports, mut processes) = (Vec::new(), Vec::new());
+        for corner in Corner::ALL {
+            let mut command = corners.server(corner, python());
+            let command = command.args(["-u", "-c", SERVER, &corner.server().to_string()]);
+            let (process, lines) = Process::spawn_read(command);
+            ports.push((corner, (0..4).map(|line| lines.wait_for_line(line).parse().unwrap()).collect()));
+            processes.push((process, lines));
+        }
+        Self { corners, ports, _processes: processes }
     }
 
-    /// The client's command line; the server's address may be given in another form.
-    fn client(&self, program: &str, host: Option<&str>) -> Vec<String> {
-        let host = host.map_or_else(|| self.ground.server().to_string(), str::to_owned);
-        let words = [python().to_owned(), "-u".into(), "-c".into(), format!("{PRELUDE}{program}"), host];
-        words.into_iter().chain(self.ports.iter().cloned()).collect()
+    /// Where clients go: address and ports. IPv4 also as mapped addresses, if that is asked for.
+    fn destinations(&self, mapped: bool) -> Vec<(String, Vec<u16>)> {
+        let plain = self.ports.iter().map(|(corner, ports)| (corner.server().to_string(), ports.clone()));
+        let of_ipv4 = self.ports.iter().filter(|(corner, _)| mapped && corner.family == Family::V4);
+        let mapped = of_ipv4.map(|(corner, ports)| (format!("::ffff:{}", corner.server()), ports.clone()));
+        plain.chain(mapped).collect()
     }
 
-    /// Runs it without waylay and through three services: what it prints must be the same.
-    fn same(&self, program: &str, host: Option<&str>) -> Finished {
-        let command = self.client(program, host);
-        let mut plain = match self.ground.client_namespace() {
-            Some(namespace) => namespace.command(python()),
-            None => Command::new(python()),
-        };
-        let plain = plain.args(&command[1..]).output().unwrap();
+    /// A client's command line: a program that has `corners`.
+    fn client(&self, program: &str) -> Vec<String> {
+        Self::command(&format!("{PRELUDE}{program}"), &self.destinations(false), None)
+    }
+
+    fn command(program: &str, destinations: &[(String, Vec<u16>)], each: Option<&str>) -> Vec<String> {
+        let corners: Vec<Vec<serde_json::Value>> = destinations
+            .iter()
+            .map(|(host, ports)| {
+                std::iter::once(host.as_str().into()).chain(ports.iter().map(|port| (*port).into())).collect()
+            })
+            .collect();
+        let corners = serde_json::to_string(&corners).unwrap();
+        let words = [python(), "-u", "-c", program, &corners].into_iter().chain(each);
+        words.map(str::to_owned).collect()
+    }
+
+    /// Does the same in each corner, without waylay and through `waylay`: what is printed must be the same.
+    fn same_through(&self, waylay: Waylay, program: &str) -> Finished {
+        let whole = format!("{PRELUDE}{IN_EACH_CORNER}");
+        let command = Self::command(&whole, &self.destinations(true), Some(program));
+        let plain = self.corners.client(python()).args(&command[1..]).output().unwrap();
         assert!(plain.status.success(), "{}", String::from_utf8_lossy(&plain.stderr));
-        let watched = self.ground.waylay().through_logs(3).reporting().watch(&command).well();
+        let watched = waylay.reporting().watch(&command).well();
         assert_eq!(watched.stdout, String::from_utf8(plain.stdout).unwrap());
         watched
     }
+
+    /// Through three services, over mapped addresses too.
+    fn same(&self, program: &str) -> Finished {
+        self.same_through(self.corners.waylay().through_logs(3), program)
+    }
+
+    /// How many destinations [`same`](Self::same) has.
+    const PLACES: usize = 6;
 }
 
 /// Every flow has been through all three services, in order, and each has seen as much.
@@ -109,20 +145,10 @@ for connected in (True, False):
 ";
 
 #[test]
-fn of_any_size_arrive_over_the_loopback() {
-    for (family, host) in [(Family::V4, None), (Family::V6, None), (Family::V4, Some("::ffff:127.0.0.1"))] {
-        let finished = Server::start(family, Place::Loopback).same(SIZES, host);
-        assert_chains(&finished, 2);
-        assert!(finished.reports().iter().all(|report| report.datagrams == Some((6, 6))), "{finished:?}");
-    }
-}
-
-#[test]
-fn of_any_size_arrive_over_a_network() {
-    for (family, host) in [(Family::V4, None), (Family::V6, None), (Family::V4, Some("::ffff:10.77.0.2"))] {
-        let finished = Server::start(family, Place::Veth).same(SIZES, host);
-        assert_chains(&finished, 2);
-    }
+fn of_any_size_arrive() {
+    let finished = Servers::start().same(SIZES);
+    assert_chains(&finished, 2 * Servers::PLACES);
+    assert!(finished.reports().iter().all(|report| report.datagrams == Some((6, 6))), "{finished:?}");
 }
 
 /// One socket, in turns to several destinations, and connected anew.
@@ -143,11 +169,7 @@ s.sendto(b'once', (host, other))
 
 #[test]
 fn of_one_socket_to_several_destinations_are_kept_apart() {
-    for (family, place) in
-        [(Family::V4, Place::Veth), (Family::V6, Place::Veth), (Family::V4, Place::Loopback)]
-    {
-        Server::start(family, place).same(SEVERAL, None);
-    }
+    Servers::start().same(SEVERAL);
 }
 
 #[test]
@@ -162,12 +184,8 @@ for number in range(3):
     datagram, again = s.recvfrom(100)
     print(shown(datagram, again), again == peer)
 ";
-    for family in [Family::V4, Family::V6] {
-        for place in [Place::Loopback, Place::Veth] {
-            let finished = Server::start(family, place).same(CLIENT, None);
-            assert_chains(&finished, 2);
-        }
-    }
+    let finished = Servers::start().same(CLIENT);
+    assert_chains(&finished, 2 * Servers::PLACES);
 }
 
 #[test]
@@ -185,70 +203,73 @@ try:
 except OSError as error:
     print(errno.errorcode[error.errno])
 ";
-    for family in [Family::V4, Family::V6] {
-        let finished = Server::start(family, Place::Veth).same(CLIENT, None);
-        assert_eq!(finished.stdout, "ECONNREFUSED\n");
-        let last = finished.report_of("log-3");
-        assert_eq!(last.verdict, "unreachable", "{last:?}");
-        assert!(last.error.unwrap().starts_with("ECONNREFUSED"));
+    let finished = Servers::start().same(CLIENT);
+    assert_eq!(finished.stdout, "ECONNREFUSED\n".repeat(Servers::PLACES));
+    let last = finished.reports_of("log-3");
+    assert_eq!(last.len(), Servers::PLACES, "{last:?}");
+    for report in last {
+        assert_eq!(report.verdict, "unreachable", "{report:?}");
+        assert!(report.error.unwrap().starts_with("ECONNREFUSED"));
     }
 }
 
 #[test]
 fn that_come_after_a_while_are_announced_again() {
-    let server = Server::start(Family::V4, Place::Loopback);
-    let client = server.client(
+    let servers = Servers::start();
+    let client = servers.client(
         "
-s = client()
-s.connect((host, echo))
+sockets = [corner.client() for corner in corners]
+for corner, s in zip(corners, sockets):
+    s.connect((corner.host, corner.echo))
 for line in sys.stdin:
-    s.send(line.encode())
-    print(s.recv(100))
+    for s in sockets:
+        s.send(line.encode())
+    print([s.recv(100) for s in sockets])
 ",
-        None,
     );
-    let waylay = server.ground.waylay().args(["--idle", "1"]).through_logs(1).reporting();
+    let waylay = servers.corners.waylay().args(["--idle", "1"]).through_logs(1).reporting();
     let mut running = waylay.spawn(&client);
-    assert_eq!(running.ask("one"), "b'one\\n'");
-    let first = patiently("a report", || running.reports().pop());
-    assert_eq!(running.ask("two"), "b'two\\n'");
+    assert_eq!(running.ask("one"), r"[b'one\n', b'one\n', b'one\n', b'one\n']");
+    let first = patiently("the reports", || Some(running.reports()).filter(|reports| reports.len() == 4));
+    assert_eq!(running.ask("two"), r"[b'two\n', b'two\n', b'two\n', b'two\n']");
     let finished = running.finish().well();
     let reports = finished.reports();
-    assert_eq!(reports.len(), 2, "{reports:?}");
-    assert_eq!(reports[0], first);
+    assert_eq!(reports.len(), 8, "{reports:?}");
+    assert_eq!(reports[..4], first);
     assert!(reports.iter().all(|report| report.datagrams == Some((1, 1))), "{reports:?}");
 }
 
 #[test]
 fn of_a_service_that_is_killed_go_no_further() {
-    let server = Server::start(Family::V4, Place::Loopback);
-    let client = server.client(
+    let servers = Servers::start();
+    let client = servers.client(
         "
-for line in sys.stdin:
-    s = client()
+def sent(corner):
+    s = corner.client()
     try:
-        s.sendto(b'x', (host, echo))
-        print(s.recv(100))
+        s.sendto(b'x', (corner.host, corner.echo))
+        return s.recv(100)
     except OSError as error:
-        print(errno.errorcode.get(error.errno, error))
+        return errno.errorcode.get(error.errno, error)
+for line in sys.stdin:
+    print(*map(sent, corners))
 ",
-        None,
     );
-    let mut running = server.ground.waylay().through_logs(2).reporting().spawn(&client);
-    assert_eq!(running.ask("before"), "b'x'");
+    let mut running = servers.corners.waylay().through_logs(2).reporting().spawn(&client);
+    assert_eq!(running.ask("before"), "b'x' b'x' b'x' b'x'");
     let service = running.service("log");
     waylay_netlab::kill(service, Signal::KILL);
     patiently("the end of the service", || {
         (!std::path::Path::new(&format!("/proc/{service}")).exists()).then_some(())
     });
-    let refused = patiently("a refusal", || Some(running.ask("after")).filter(|answer| answer != "b'x'"));
-    assert_eq!(refused, "ECONNREFUSED");
+    let refused =
+        patiently("refusals", || Some(running.ask("after")).filter(|answer| !answer.contains("b'x'")));
+    assert_eq!(refused, "ECONNREFUSED ECONNREFUSED ECONNREFUSED ECONNREFUSED");
 }
 
 #[test]
 fn of_the_dns_are_reported_with_name_type_and_answer() {
-    let server = Server::start(Family::V4, Place::Loopback);
-    let finished = server.same(
+    let finished = Servers::start().same(
         "
 s = client()
 s.connect((host, dns))
@@ -256,17 +277,18 @@ for number, name in enumerate((b'\\x07example\\x04test\\0', b'\\x07nowhere\\0'))
     s.send(struct.pack('>HHHHHH', number, 0x0100, 1, 0, 0, 0) + name + b'\\0\\x1c\\0\\1')
     print(len(s.recv(100)))
 ",
-        None,
     );
-    let report = finished.report_of("log-2");
+    let reports = finished.reports_of("log-2");
+    assert_eq!(reports.len(), Servers::PLACES, "{reports:?}");
     let query = |name: &str, rcode: &str| (name.to_owned(), "AAAA".to_owned(), Some(rcode.to_owned()));
-    assert_eq!(report.queries, [query("example.test", "NOERROR"), query("nowhere", "NXDOMAIN")]);
-    assert_eq!((report.protocol.as_str(), report.datagrams), ("dns", Some((2, 2))));
+    for report in reports {
+        assert_eq!(report.queries, [query("example.test", "NOERROR"), query("nowhere", "NXDOMAIN")]);
+        assert_eq!((report.protocol.as_str(), report.datagrams), ("dns", Some((2, 2))));
+    }
 }
 
 #[test]
 fn of_quic_are_reported_with_the_host_that_is_asked_for() {
-    let server = Server::start(Family::V4, Place::Loopback);
     let directory =
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/inspect/tests/packets");
     // Where an unprivileged user can read it.
@@ -283,40 +305,42 @@ print(len(s.recv(2000)))
 ",
         packet.to_str().unwrap()
     );
-    let report = server.same(&program, None).report_of("log-3");
-    assert_eq!((report.protocol.as_str(), report.host.as_deref()), ("quic", Some("sni.example.test")));
+    let reports = Servers::start().same(&program).reports_of("log-3");
+    assert_eq!(reports.len(), Servers::PLACES, "{reports:?}");
+    for report in reports {
+        assert_eq!((report.protocol.as_str(), report.host.as_deref()), ("quic", Some("sni.example.test")));
+    }
 }
 
-/// A service in C, by WSARecvMsg and WSASendMsg. The flow that it does not know it would end over.
+/// A service in C, by WSARecvMsg and WSASendMsg, for IPv4. The flow that it does not know it would end over.
 #[test]
 fn carry_records_and_context_through_a_service_written_for_windows() {
-    let server = Server::start(Family::V4, Place::Veth);
+    let servers = Servers::start();
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let service = directory.path().join("forward");
     std::fs::copy(program("datagrams", &CheckedBy::Nothing), &service).unwrap();
-    let client = server.client(
+    let client = servers.client(
         "
-for number in range(2):
-    s = client()
-    s.sendto(b'one', (host, echo))
-    print(shown(*s.recvfrom(100)))
-    s.sendto(b'two', (host, echo))
-    print(shown(*s.recvfrom(100)))
+for corner in corners:
+    for number in range(2 if ':' not in corner.host else 0):
+        s = corner.client()
+        for said in b'one', b'two':
+            s.sendto(said, (corner.host, corner.echo))
+            print(corner.shown(*s.recvfrom(100)))
 ",
-        None,
     );
-    let waylay = server.ground.waylay().args(["--through", &format!("exec/udp:{}", service.display())]);
+    let through = format!("exec/udp:{}", service.display());
+    let waylay = servers.corners.waylay().args(["--through", &through]);
     let finished = waylay.through_logs(1).reporting().watch(&client).well();
-    let answered =
-        format!("(3, b'one', '{0}', 'echo')\n(3, b'two', '{0}', 'echo')\n", server.ground.server());
-    assert_eq!(finished.stdout, answered.repeat(2));
+    let answered = |host| format!("(3, b'one', '{host}', 'echo')\n(3, b'two', '{host}', 'echo')\n").repeat(2);
+    assert_eq!(finished.stdout, answered("127.0.0.1") + &answered("10.77.0.2"));
     let said: Vec<_> = finished.stderr.lines().filter_map(|line| line.strip_prefix("forward: ")).collect();
-    assert_eq!(said, ["announced 48 520", "followed"].repeat(2), "{finished:?}");
+    assert_eq!(said, ["announced 48 520", "followed"].repeat(4), "{finished:?}");
     for report in finished.reports_of("log") {
         assert_eq!(report.chain, ["forward", "log"], "{report:?}");
     }
-    assert_eq!(finished.reports_of("log").len(), 2, "{finished:?}");
+    assert_eq!(finished.reports_of("log").len(), 4, "{finished:?}");
 }
 
 /// A service in Rust with a task for each flow: examples/datagrams.rs, two of them around a log.
@@ -354,17 +378,11 @@ except OSError as error:
     assert!(built.is_file(), "build it first: cargo build -p waylay-examples");
     std::fs::copy(built, &service).unwrap();
     let spec = format!("exec/udp:{}", service.display());
-    for family in [Family::V4, Family::V6] {
-        let server = Server::start(family, Place::Loopback);
-        let client = server.client(CLIENT, None);
-        let plain = Command::new(python()).args(&client[1..]).output().unwrap();
-        let waylay =
-            server.ground.waylay().args(["--through", &spec, "--through", "log", "--through", &spec]);
-        let finished = waylay.reporting().watch(&client).well();
-        assert_eq!(finished.stdout, String::from_utf8(plain.stdout).unwrap());
-        let reports = finished.reports_of("log");
-        assert!(reports.iter().all(|report| report.chain == ["datagrams", "log"]), "{reports:?}");
-        // Three destinations and a port that answered of the first socket, two of the second.
-        assert_eq!(reports.len(), 6, "{reports:?}");
-    }
+    let servers = Servers::start();
+    let waylay = servers.corners.waylay().args(["--through", &spec, "--through", "log", "--through", &spec]);
+    let finished = servers.same_through(waylay, CLIENT);
+    let reports = finished.reports_of("log");
+    assert!(reports.iter().all(|report| report.chain == ["datagrams", "log"]), "{reports:?}");
+    // Three destinations and a port that answered of the first socket, two of the second.
+    assert_eq!(reports.len(), 6 * Servers::PLACES, "{reports:?}");
 }

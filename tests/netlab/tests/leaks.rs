@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
     process::Command,
     time::Duration,
@@ -17,6 +17,7 @@ use rustix::process::Signal;
 use socket2::{Domain, Protocol, Socket, Type};
 use waylay::query_redirect_records;
 use waylay_core::{Conditions, FailurePolicy, Filter, FilterId, Layer, Policy, Service, ServiceId};
+use waylay_engine::Endpoint;
 use waylay_engine_ebpf::{Hook, Limits, hooked};
 use waylay_netlab::{Ground, Instance, Lab, Programs, kill, patiently, python};
 
@@ -101,6 +102,39 @@ fn of_connections_that_were_reset_while_they_waited_are_swept_up() {
     assert_eq!(lab.engine.flow_count().unwrap(), 0);
     let progress = lab.engine.progress_reader().unwrap().of(ServiceId(1)).unwrap();
     assert!(progress.iter().all(|listener| listener.waiting == 0), "{progress:?}");
+}
+
+/// Flows are counted by cgroup, and there is room for so many cgroups at a time.
+#[test]
+fn of_cgroups_that_are_gone_are_swept_up() {
+    let limits = Limits { cgroups: 2, datagram_idle: Duration::ZERO, ..Limits::default() };
+    let mut lab = Lab::new("cgroups", limits);
+    let (tcp, udp) = lab.as_service(1, || {
+        let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        (TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), udp)
+    });
+    let port = udp.local_addr().unwrap().port();
+    lab.install(&one_service(), vec![Endpoint { udp4: Some(port), ..lab.endpoint(1, [&tcp]) }]);
+    let sweeper = lab.engine.flow_sweeper().unwrap();
+    let destination = (Ipv4Addr::new(192, 0, 2, 1), 80);
+    let use_both = |cgroup: &str| {
+        lab.inside(cgroup, || {
+            let sent = UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"x", destination).is_ok();
+            (TcpStream::connect(destination).is_ok(), sent)
+        })
+    };
+    for generation in 0..3 {
+        let cgroups = ["app/one", "app/two"].map(|name| (name, lab.cgroup(Some(name))));
+        for (name, path) in &cgroups {
+            std::fs::create_dir(path).unwrap();
+            assert_eq!(use_both(name), (true, true), "{name} of generation {generation}");
+        }
+        // No more at a time: what cannot be counted is refused.
+        assert_eq!(use_both("app-2"), (false, false));
+        cgroups.iter().for_each(|(_, path)| std::fs::remove_dir(path).unwrap());
+        (0..2).for_each(|_| drop(tcp.accept().unwrap()));
+        (0..4).for_each(|_| sweeper.sweep().unwrap());
+    }
 }
 
 #[test]

@@ -1,88 +1,60 @@
 //! TCP in every shape that a program can give it: whichever way it connects, every service sees the connection once, and
-//! the program sees what it would see without them. To a server on the loopback, and to one in another network namespace.
-
-#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
+//! the program sees what it would see without them. To servers on the loopback and in another network namespace, over
+//! IPv4 and IPv6.
 
 use std::{net::SocketAddr, path::Path, process::Command};
 
 use tempfile::TempDir;
-use waylay_netlab::{
-    Family, Finished, Ground, Lines, Place, Process, Programs, Waylay, python, system_python,
-};
+use waylay_netlab::{Corners, Finished, Greeter, Programs, Waylay, one_after_another, system_python};
 
 const SHAPES: &str = include_str!("../scripts/shapes.py");
-const GREETER: &str = include_str!("../scripts/greeter.py");
 const SERVICES: [&str; 3] = ["log", "log-2", "log-3"];
 
-/// A server that greets.
-struct Greeter {
-    address: SocketAddr,
-    lines: Lines,
-    _process: Process,
+/// To every corner in one run: so many connections, each through every service once, and each told the truth.
+fn everywhere(connections: usize, command: impl Fn(&Greeter) -> Vec<String>) {
+    let corners = Corners::new();
+    through(&corners, corners.waylay().through_logs(3), connections, command);
 }
 
-impl Greeter {
-    fn start(ground: &Ground) -> Self {
-        let host = ground.server().to_string();
-        let mut command = match ground.server_namespace() {
-            Some(namespace) => namespace.command(python()),
-            None => Command::new(python()),
-        };
-        let (process, lines) = Process::spawn_read(command.args(["-u", "-c", GREETER, &host]));
-        let port = lines.wait_for_line(0).parse().unwrap();
-        Self { address: SocketAddr::new(ground.server(), port), lines, _process: process }
-    }
-
-    /// How many have connected.
-    fn greeted(&self) -> usize {
-        self.lines.text().lines().count() - 1
-    }
-}
-
-/// The address and the device from which the client's host reaches the server.
-fn own(family: Family, place: Place) -> (&'static str, &'static str) {
-    match (family, place) {
-        (Family::V4, Place::Loopback) => ("127.0.0.1", "lo"),
-        (Family::V6, Place::Loopback) => ("::1", "lo"),
-        (Family::V4, Place::Veth) => ("10.77.0.1", "wire"),
-        (Family::V6, Place::Veth) => ("fd00:77::1", "wire"),
-    }
-}
-
-const PLACES: [(Family, Place); 2] = [(Family::V4, Place::Loopback), (Family::V6, Place::Veth)];
-
-/// Near and far, in one family each: so many connections, each through every service once, and each told the truth.
-fn everywhere(connections: usize, command: impl Fn(SocketAddr, &str, &str) -> Vec<String>) {
-    for (family, place) in PLACES {
-        let ground = Ground::new(family, place);
-        let server = Greeter::start(&ground);
-        let (source, device) = own(family, place);
-        let watched =
-            ground.waylay().through_logs(3).reporting().watch(command(server.address, source, device));
-        let finished = watched.well();
-        let line = format!("hello {} {} {source}\n", server.address.ip(), server.address.port());
-        assert_eq!(finished.stdout, line.repeat(connections), "{finished:?}");
+fn through(corners: &Corners, waylay: Waylay, connections: usize, command: impl Fn(&Greeter) -> Vec<String>) {
+    let servers = corners.greeters();
+    let commands: Vec<_> = servers.iter().map(command).collect();
+    let finished = waylay.reporting().watch(one_after_another(&commands)).well();
+    let told: String = servers.iter().map(|server| told(server).repeat(connections)).collect();
+    assert_eq!(finished.stdout, told, "{finished:?}");
+    for server in &servers {
         is_seen_by_every_service(&finished, server.address, connections);
-        assert_eq!(server.greeted(), connections);
+        assert_eq!(server.greeted(), connections, "{server:?}");
     }
+}
+
+/// What is true of a connection to a server.
+fn told(server: &Greeter) -> String {
+    format!("hello {} {} {}\n", server.address.ip(), server.address.port(), server.corner.own())
 }
 
 fn is_seen_by_every_service(finished: &Finished, server: SocketAddr, connections: usize) {
     for (at, name) in SERVICES.iter().enumerate() {
-        let reports = finished.reports_of(name);
+        let mut reports = finished.reports_of(name);
+        reports.retain(|report| report.original_destination == server);
         assert_eq!(reports.len(), connections, "{name}: {finished:?}");
         for report in reports {
-            assert_eq!(report.original_destination, server, "{name}");
             assert_eq!(report.chain, SERVICES[..=at], "{name}");
         }
     }
 }
 
-fn by(way: &'static str, connections: usize) {
-    everywhere(connections, |server, source, device| {
-        let (host, port) = (server.ip().to_string(), server.port().to_string());
-        [system_python(), "-c", SHAPES, way, &host, &port, source, device].map(str::to_owned).to_vec()
-    });
+/// The command line of shapes.py.
+fn shape(way: &str, server: &Greeter) -> Vec<String> {
+    let (host, port) = (server.address.ip().to_string(), server.address.port().to_string());
+    let own = server.corner.own().to_string();
+    [system_python(), "-c", SHAPES, way, &host, &port, &own, server.corner.device()]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+fn by(way: &str, connections: usize) {
+    everywhere(connections, |server| shape(way, server));
 }
 
 #[test]
@@ -129,32 +101,24 @@ fn a_socket_that_is_passed_to_another_process() {
 
 #[test]
 fn a_socket_that_outlives_its_program() {
-    everywhere(1, |server, source, device| {
-        let (host, port) = (server.ip().to_string(), server.port().to_string());
-        let program = format!("SHAPES={SHAPES}");
-        ["env", &program, system_python(), "-c", SHAPES, "after_an_exec", &host, &port, source, device]
-            .map(str::to_owned)
-            .to_vec()
+    everywhere(1, |server| {
+        let program = ["env".to_owned(), format!("SHAPES={SHAPES}")];
+        program.into_iter().chain(shape("after_an_exec", server)).collect()
     });
 }
 
 mod io_uring {
     use super::*;
 
-    fn connects(way: &'static str) {
+    fn connects(way: &str) {
         let programs = Programs::new();
         let probe = programs.path("netlab-uring");
+        let corners = Corners::new();
         // Where the kernel is not asked about every family, a filter takes io_uring away.
-        for (family, place) in PLACES {
-            let ground = Ground::new(family, place);
-            let server = Greeter::start(&ground);
-            let address = server.address.to_string();
-            let waylay = ground.waylay().args(["--unredirectable", "permit"]).through_logs(3).reporting();
-            let finished = waylay.watch([&probe, "connect", way, &address]).well();
-            let (source, _) = own(family, place);
-            assert_eq!(finished.stdout, format!("hello {address} {source}\n"), "{finished:?}");
-            is_seen_by_every_service(&finished, server.address, 1);
-        }
+        let waylay = corners.waylay().args(["--unredirectable", "permit"]).through_logs(3);
+        through(&corners, waylay, 1, |server| {
+            [&probe, "connect", way, &server.address.to_string()].map(str::to_owned).to_vec()
+        });
     }
 
     #[test]
@@ -182,8 +146,9 @@ fn a_program_without_any_library() {
     compiler.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-static", "-o"]).arg(&program).arg(source);
     assert!(compiler.status().unwrap().success());
     let program = program.to_str().unwrap();
-    everywhere(1, |server, _, _| {
-        [program, &server.ip().to_string(), &server.port().to_string()].map(str::to_owned).to_vec()
+    everywhere(1, |server| {
+        let (host, port) = (server.address.ip().to_string(), server.address.port().to_string());
+        [program, &host, &port].map(str::to_owned).to_vec()
     });
 }
 
@@ -194,31 +159,34 @@ mod a_service {
     /// Takes one connection at a time, and leads it on in the way that its argument names.
     const SERVICE: &str = include_str!("../scripts/odd_service.py");
 
-    /// Its report and that of the one after it.
-    fn that(dials: &str) -> (Finished, SocketAddr) {
+    /// What is reported by the services before it and after it, of a connection to each corner: the chain of the last.
+    fn that(dials: &str, chain: &[&str]) {
         let script = waylay_netlab::world_readable_file(
             "odd",
             &format!("#!/bin/sh\nexec {} -c '{}' {dials}\n", system_python(), SERVICE.replace('\'', "\"")),
         );
-        let ground = Ground::new(Family::V4, Place::Veth);
-        let server = Greeter::start(&ground);
         let odd = format!("odd=exec:{}", script.path().display());
-        let waylay: Waylay = ground.waylay().reporting();
-        let (host, port) = (server.address.ip().to_string(), server.address.port().to_string());
-        let command = [system_python(), "-c", SHAPES, "plain", &host, &port, "10.77.0.1", "wire"];
-        let finished =
-            waylay.args(["--through", "log", "--through", &odd, "--through", "log"]).watch(command).well();
-        assert_eq!(finished.stdout, format!("hello {host} {port} 10.77.0.1\n"), "{finished:?}");
-        assert_eq!(finished.report_of("log").chain, ["log"]);
-        assert_eq!(server.greeted(), 1);
-        (finished, server.address)
+        let corners = Corners::new();
+        let servers = corners.greeters();
+        let commands: Vec<_> = servers.iter().map(|server| shape("plain", server)).collect();
+        let waylay = corners.waylay().reporting();
+        let waylay = waylay.args(["--through", "log", "--through", &odd, "--through", "log"]);
+        let finished = waylay.watch(one_after_another(&commands)).well();
+        assert_eq!(finished.stdout, servers.iter().map(told).collect::<String>(), "{finished:?}");
+        let mut addresses = servers.each_ref().map(|server| server.address);
+        addresses.sort();
+        for (service, chain) in [("log", &["log"][..]), ("log-2", chain)] {
+            let reports = finished.reports_of(service);
+            let mut destinations: Vec<_> = reports.iter().map(|report| report.original_destination).collect();
+            destinations.sort();
+            assert_eq!(destinations, addresses, "{finished:?}");
+            assert!(reports.iter().all(|report| report.chain == chain), "{finished:?}");
+        }
+        assert_eq!(servers.map(|server| server.greeted()), [1; 4]);
     }
 
     fn carries_the_chain_on(dials: &str) {
-        let (finished, server) = that(dials);
-        let last = finished.report_of("log-2");
-        assert_eq!(last.original_destination, server);
-        assert_eq!(last.chain, ["log", "odd", "log-2"], "{finished:?}");
+        that(dials, &["log", "odd", "log-2"]);
     }
 
     #[test]
@@ -239,9 +207,6 @@ mod a_service {
     /// It is past the services up to its own, and not past those after it.
     #[test]
     fn whose_child_dials_without_records_is_met_by_those_after_it() {
-        let (finished, server) = that("by_a_program");
-        let last = finished.report_of("log-2");
-        assert_eq!(last.original_destination, server);
-        assert_eq!(last.chain, ["log-2"], "{finished:?}");
+        that("by_a_program", &["log-2"]);
     }
 }

@@ -3,13 +3,13 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     time::Duration,
 };
 
 use waylay::{
     QueryError,
-    datagrams::{DatagramBatch, DatagramSocket, FlowPath, Outgoing},
+    datagrams::{self, DatagramBatch, DatagramSocket, FlowPath, Header, Outgoing},
 };
 use waylay_core::{
     Conditions, Event, FailurePolicy, Filter, FilterId, Layer, Policy, Refusal, Resource, Service, ServiceId,
@@ -21,6 +21,11 @@ use waylay_netlab::{Lab, patiently};
 const ENOBUFS: i32 = 105;
 const ECONNREFUSED: i32 = 111;
 const ESTALE: i32 = 116;
+
+/// An address of the application's and one that it sends to: near and far, in both families. Nobody has to be there,
+/// for it is the service that gets what is sent.
+const CORNERS: [(&str, &str); 4] =
+    [("127.0.0.1", "127.0.0.9"), ("::1", "[::1]"), ("127.0.0.1", "192.0.2.1"), ("::1", "[2001:db8::1]")];
 
 /// One service behind UDP sockets of the test's own.
 struct Desk {
@@ -69,6 +74,12 @@ impl Desk {
         })
     }
 
+    /// The socket at which a flow arrives.
+    fn of(&self, path: FlowPath) -> (FlowPath, &DatagramSocket) {
+        let at = |socket: &&DatagramSocket| socket.local_address().port() == path.local().port();
+        (path, std::iter::once(&self.four).chain(&self.bank).find(at).unwrap())
+    }
+
     /// Where a flow was going, as the service is told.
     fn destination(&self, (path, socket): (FlowPath, &DatagramSocket)) -> Result<SocketAddr, QueryError> {
         self.lab.as_service(1, || socket.destination(path))
@@ -107,11 +118,10 @@ fn errno<T>(outcome: io::Result<T>) -> i32 {
 #[test]
 fn each_destination_of_a_socket_has_its_own() {
     let desk = Desk::closed("tokens-own", Limits::default());
-    for (ip, destinations) in
-        [("127.0.0.1", ["192.0.2.1:53", "192.0.2.1:54"]), ("::1", ["[2001:db8::1]:53", "[2001:db8::2]:53"])]
-    {
+    for (ip, host) in CORNERS {
+        let destinations = [format!("{host}:53"), format!("{host}:54")];
         let socket = desk.socket(ip);
-        let arrived = destinations.map(|destination| {
+        let arrived = destinations.each_ref().map(|destination| {
             desk.send(&socket, destination).unwrap();
             let arrived = desk.next();
             assert_eq!(desk.destination(arrived).unwrap(), destination.parse().unwrap());
@@ -119,7 +129,7 @@ fn each_destination_of_a_socket_has_its_own() {
         });
         assert_ne!(arrived[0].0.local(), arrived[1].0.local());
         // And keeps it.
-        desk.send(&socket, destinations[0]).unwrap();
+        desk.send(&socket, &destinations[0]).unwrap();
         assert_eq!(desk.next().0, arrived[0].0);
         for (arrived, destination) in arrived.into_iter().zip(destinations) {
             desk.answer(arrived).unwrap();
@@ -132,9 +142,9 @@ fn each_destination_of_a_socket_has_its_own() {
 #[test]
 fn an_answer_goes_to_the_flows_socket_and_to_no_other() {
     let desk = Desk::closed("tokens-peer", Limits::default());
-    for (ip, destination) in [("127.0.0.1", "192.0.2.1:53"), ("::1", "[2001:db8::1]:53")] {
+    for (ip, host) in CORNERS {
         let (one, other) = (desk.socket(ip), desk.socket(ip));
-        desk.send(&one, destination).unwrap();
+        desk.send(&one, &format!("{host}:53")).unwrap();
         let (path, socket) = desk.next();
         desk.destination((path, socket)).unwrap();
         let astray = FlowPath::new(path.local(), other.local_addr().unwrap());
@@ -145,39 +155,60 @@ fn an_answer_goes_to_the_flows_socket_and_to_no_other() {
 
 #[test]
 fn the_flow_that_has_been_idle_for_longest_makes_room_and_is_counted() {
-    let mut desk = Desk::closed("tokens-room", flows(2));
-    let socket = desk.socket("127.0.0.1");
-    let port_of = |desk: &Desk, port: u16| {
-        desk.send(&socket, &format!("192.0.2.1:{port}")).unwrap();
-        desk.next().0
-    };
-    let first = port_of(&desk, 1);
-    let second = port_of(&desk, 2);
-    assert_eq!(port_of(&desk, 1), first);
-    let third = port_of(&desk, 3);
-    let path = |path| (path, &desk.four);
-    let (lost, kept) = (desk.destination(path(second)), desk.destination(path(first)));
-    assert!(matches!(lost, Err(QueryError::NotRedirected)), "{lost:?}");
-    assert_eq!(kept.unwrap().port(), 1);
-    assert_eq!(errno(desk.answer(path(second))), ESTALE);
-    desk.answer(path(third)).unwrap();
-    assert_eq!(desk.lab.engine.flow_count().unwrap(), 2);
-    assert_eq!(desk.dropped(), 1);
-    // What comes back is another flow, and the token that was dropped stays nobody's.
-    assert_ne!(port_of(&desk, 2), second);
+    for (ip, host) in CORNERS {
+        let mut desk = Desk::new("tokens-room", FailurePolicy::Closed, flows(2), 8);
+        let socket = desk.socket(ip);
+        let arrive_at = |desk: &Desk, port: u16| {
+            desk.send(&socket, &format!("{host}:{port}")).unwrap();
+            desk.next().0
+        };
+        let first = arrive_at(&desk, 1);
+        let second = arrive_at(&desk, 2);
+        assert_eq!(arrive_at(&desk, 1), first);
+        let third = arrive_at(&desk, 3);
+        let (lost, kept) = (desk.destination(desk.of(second)), desk.destination(desk.of(first)));
+        assert!(matches!(lost, Err(QueryError::NotRedirected)), "{lost:?}");
+        assert_eq!(kept.unwrap().port(), 1);
+        assert_eq!(errno(desk.answer(desk.of(second))), ESTALE);
+        desk.answer(desk.of(third)).unwrap();
+        assert_eq!(desk.lab.engine.flow_count().unwrap(), 2);
+        assert_eq!(desk.dropped(), 1);
+        // What comes back is another flow, and the token that was dropped stays nobody's.
+        assert_ne!(arrive_at(&desk, 2), second);
+    }
 }
 
 #[test]
 fn a_connected_sockets_flow_makes_no_room_as_long_as_the_socket_is_there() {
-    let mut desk = Desk::closed("tokens-connected", flows(1));
-    let (one, other) = (desk.socket("127.0.0.1"), desk.socket("127.0.0.1"));
-    desk.lab.as_application(|| one.connect("192.0.2.1:53")).unwrap();
-    assert_eq!(errno(desk.send(&other, "192.0.2.1:53")), ENOBUFS);
-    let refusals = desk.lab.refusals();
-    assert_eq!(refusals, [Refusal::Shortage(Resource::FlowsOfCgroup)]);
-    drop(one);
-    desk.send(&other, "192.0.2.1:53").unwrap();
-    assert_eq!(desk.dropped(), 1);
+    for (ip, host) in CORNERS {
+        let mut desk = Desk::closed("tokens-connected", flows(1));
+        let destination = format!("{host}:53");
+        let (one, other) = (desk.socket(ip), desk.socket(ip));
+        desk.lab.as_application(|| one.connect(&destination)).unwrap();
+        assert_eq!(errno(desk.send(&other, &destination)), ENOBUFS);
+        let refusals = desk.lab.refusals();
+        assert_eq!(refusals, [Refusal::Shortage(Resource::FlowsOfCgroup)]);
+        drop(one);
+        desk.send(&other, &destination).unwrap();
+        assert_eq!(desk.dropped(), 1);
+    }
+}
+
+/// With a message beside a datagram the kernel asks about a connected socket as well, and names no address.
+#[test]
+fn a_connected_sockets_datagram_with_a_header_of_its_own_makes_no_other_flow() {
+    let desk = Desk::closed("tokens-header", Limits::default());
+    let header = Header { hop_limit: Some(9), traffic_class: Some(3) };
+    for (ip, destination, flows) in [("127.0.0.1", "192.0.2.1:53", 1), ("::1", "[2001:db8::1]:53", 2)] {
+        let socket = desk.socket(ip);
+        desk.lab.as_application(|| {
+            socket.connect(destination).unwrap();
+            let datagram = Outgoing { bytes: b"marked", to: None, from: None, header };
+            datagrams::send(&socket, &[datagram], |_, sent| sent.unwrap());
+        });
+        assert_eq!(desk.lab.engine.flow_count().unwrap(), flows);
+        assert_eq!(desk.destination(desk.next()).unwrap(), destination.parse().unwrap());
+    }
 }
 
 #[test]
@@ -192,15 +223,8 @@ fn a_socket_has_as_many_destinations_over_ipv6_as_the_service_has_ports() {
     let third = to(&desk, 3);
     assert_eq!(third, first);
     assert_ne!(second, first);
-    let of = |path: FlowPath| {
-        desk.bank
-            .iter()
-            .find(|socket| socket.local_address() == path.local())
-            .map(|socket| (path, socket))
-            .unwrap()
-    };
-    assert_eq!(desk.destination(of(third)).unwrap().port(), 3);
-    assert_eq!(desk.destination(of(second)).unwrap().port(), 2);
+    assert_eq!(desk.destination(desk.of(third)).unwrap().port(), 3);
+    assert_eq!(desk.destination(desk.of(second)).unwrap().port(), 2);
     assert_eq!(desk.lab.engine.flow_count().unwrap(), 2);
     // Others' ports are none of its.
     let another = desk.socket("::1");
@@ -229,37 +253,43 @@ fn a_services_socket_is_reached_through_the_engine_only() {
 
 #[test]
 fn a_flow_ends_when_it_is_idle_and_that_of_a_connected_socket_not_before_the_socket() {
-    let limits = Limits { datagram_idle: Duration::ZERO, ..Limits::default() };
-    let mut desk = Desk::closed("tokens-idle", limits);
-    let sweeper = desk.lab.engine.flow_sweeper().unwrap();
-    let (one, other) = (desk.socket("127.0.0.1"), desk.socket("127.0.0.1"));
-    desk.lab.as_application(|| one.connect("192.0.2.1:53")).unwrap();
-    desk.send(&other, "192.0.2.1:53").unwrap();
-    let early = desk.next();
-    assert_eq!(desk.lab.engine.flow_count().unwrap(), 2);
-    sweeper.sweep().unwrap();
-    assert_eq!(desk.lab.engine.flow_count().unwrap(), 1);
-    desk.lab.as_application(|| one.send(b"still there")).unwrap();
-    // What had been sent before is nobody's any more.
-    assert!(matches!(desk.destination(early), Err(QueryError::NotRedirected)));
-    desk.destination(desk.next()).unwrap();
-    drop(one);
-    sweeper.sweep().unwrap();
-    assert_eq!(desk.lab.engine.flow_count().unwrap(), 0);
+    for (ip, host) in CORNERS {
+        let limits = Limits { datagram_idle: Duration::ZERO, ..Limits::default() };
+        let mut desk = Desk::closed("tokens-idle", limits);
+        let destination = format!("{host}:53");
+        let sweeper = desk.lab.engine.flow_sweeper().unwrap();
+        let (one, other) = (desk.socket(ip), desk.socket(ip));
+        desk.lab.as_application(|| one.connect(&destination)).unwrap();
+        desk.send(&other, &destination).unwrap();
+        let early = desk.next();
+        assert_eq!(desk.lab.engine.flow_count().unwrap(), 2);
+        sweeper.sweep().unwrap();
+        assert_eq!(desk.lab.engine.flow_count().unwrap(), 1);
+        desk.lab.as_application(|| one.send(b"still there")).unwrap();
+        // What had been sent before is nobody's any more.
+        assert!(matches!(desk.destination(early), Err(QueryError::NotRedirected)));
+        desk.destination(desk.next()).unwrap();
+        drop(one);
+        sweeper.sweep().unwrap();
+        assert_eq!(desk.lab.engine.flow_count().unwrap(), 0);
+    }
 }
 
+/// Near only: where it passes, somebody has to be there.
 #[test]
 fn a_service_that_has_closed_its_socket_is_absent() {
-    for (on_failure, expected) in [(FailurePolicy::Closed, ECONNREFUSED), (FailurePolicy::Open, 0)] {
-        let Desk { lab, four, bank } = Desk::new("tokens-gone", on_failure, Limits::default(), 1);
-        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let socket = lab.as_application(|| UdpSocket::bind("127.0.0.1:0").unwrap());
-        drop((four, bank));
-        let sent = lab.as_application(|| socket.send_to(b"question", server.local_addr().unwrap()));
-        assert_eq!(errno(sent), expected, "{on_failure:?}");
-        if expected == 0 {
-            // Past the service, as the policy says.
-            assert_eq!(server.recv_from(&mut [0; 9]).unwrap().1, socket.local_addr().unwrap());
+    for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        for (on_failure, expected) in [(FailurePolicy::Closed, ECONNREFUSED), (FailurePolicy::Open, 0)] {
+            let Desk { lab, four, bank } = Desk::new("tokens-gone", on_failure, Limits::default(), 1);
+            let server = UdpSocket::bind((ip, 0)).unwrap();
+            let socket = lab.as_application(|| UdpSocket::bind((ip, 0)).unwrap());
+            drop((four, bank));
+            let sent = lab.as_application(|| socket.send_to(b"question", server.local_addr().unwrap()));
+            assert_eq!(errno(sent), expected, "{on_failure:?}");
+            if expected == 0 {
+                // Past the service, as the policy says.
+                assert_eq!(server.recv_from(&mut [0; 9]).unwrap().1, socket.local_addr().unwrap());
+            }
         }
     }
 }
@@ -267,12 +297,19 @@ fn a_service_that_has_closed_its_socket_is_absent() {
 #[test]
 fn whoever_takes_a_dead_services_port_is_not_the_service() {
     let Desk { lab, four, bank } = Desk::new("tokens-taken", FailurePolicy::Closed, Limits::default(), 1);
-    let port = four.local_address().port();
+    let (four_was, six_was) = (four.local_address().port(), bank[0].local_address().port());
     drop((four, bank));
-    let stranger = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
-    stranger.set_nonblocking(true).unwrap();
-    let socket = lab.as_application(|| UdpSocket::bind("127.0.0.1:0").unwrap());
-    let sent = lab.as_application(|| socket.send_to(b"question", "192.0.2.1:53"));
-    assert_eq!(errno(sent), ECONNREFUSED);
-    assert_eq!(stranger.recv_from(&mut [0; 9]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    let strangers = [
+        UdpSocket::bind((Ipv4Addr::UNSPECIFIED, four_was)).unwrap(),
+        UdpSocket::bind((Ipv6Addr::LOCALHOST, six_was)).unwrap(),
+    ];
+    for (ip, host) in CORNERS {
+        let socket = lab.as_application(|| UdpSocket::bind((ip, 0)).unwrap());
+        let sent = lab.as_application(|| socket.send_to(b"question", format!("{host}:53")));
+        assert_eq!(errno(sent), ECONNREFUSED);
+    }
+    for stranger in strangers {
+        stranger.set_nonblocking(true).unwrap();
+        assert_eq!(stranger.recv_from(&mut [0; 9]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
 }

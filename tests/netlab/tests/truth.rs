@@ -3,10 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
-use std::{io::Write, net::Ipv4Addr, process::Command};
+use std::{
+    io::Write,
+    net::{Ipv4Addr, Ipv6Addr},
+    process::Command,
+};
 
 use tempfile::TempDir;
-use waylay_netlab::{Family, Ground, Place, TcpServer, WebServer, patiently, python};
+use waylay_netlab::{Corners, Family, Ground, Place, TcpServer, WebServer, patiently, python};
 
 /// What each address answers to a connect(): an error, or the names of both ends.
 const CONNECT: &str = "
@@ -102,12 +106,10 @@ mod without_a_route {
 
     #[test]
     fn the_refusal_is_reported_and_no_service_sees_the_connection() {
-        let dial = [python(), "-c", CONNECT, "192.0.2.1,80"];
+        let dial = [python(), "-c", CONNECT, "192.0.2.1,80", "2001:db8:3::1,80"];
         let finished = island().waylay().reporting().watch(dial).well();
-        assert!(
-            finished.stderr.contains("refused with ENETUNREACH: the destination has no route"),
-            "{finished:?}"
-        );
+        let told = "refused with ENETUNREACH: the destination has no route";
+        assert_eq!(finished.stderr.matches(told).count(), 2, "{finished:?}");
         assert_eq!(finished.reports(), []);
     }
 
@@ -115,16 +117,21 @@ mod without_a_route {
     fn a_route_that_comes_and_goes_is_noticed() {
         let ground = Ground::new(Family::V4, Place::Veth);
         let (client, server) = (ground.client_namespace().unwrap(), ground.server_namespace().unwrap());
-        server.ip(&["addr", "add", "203.0.113.7/32", "dev", "lo"]);
         let directory = TempDir::new().unwrap();
-        let web = WebServer::start_on(&ground, "203.0.113.7".parse().unwrap(), directory.path());
         let mut run = ground.waylay().spawn_dialler();
-        let get = format!("get 203.0.113.7 {}", web.address().port());
-        assert_eq!(run.ask(&get), "ENETUNREACH");
-        client.ip(&["route", "add", "203.0.113.0/24", "via", "10.77.0.2"]);
-        patiently("the new route", || (run.ask(&get) == "HTTP/").then_some(()));
-        client.ip(&["route", "del", "203.0.113.0/24"]);
-        patiently("the end of the route", || (run.ask(&get) == "ENETUNREACH").then_some(()));
+        for (host, length, network, via) in [
+            ("203.0.113.7", "32", "203.0.113.0/24", "10.77.0.2"),
+            ("2001:db8:7::7", "128", "2001:db8:7::/48", "fd00:77::2"),
+        ] {
+            server.ip(&["addr", "add", &format!("{host}/{length}"), "dev", "lo", "nodad"]);
+            let web = WebServer::start_on(&ground, host.parse().unwrap(), directory.path());
+            let get = format!("get {host} {}", web.address().port());
+            assert_eq!(run.ask(&get), "ENETUNREACH");
+            client.ip(&["route", "add", network, "via", via]);
+            patiently("the new route", || (run.ask(&get) == "HTTP/").then_some(()));
+            client.ip(&["route", "del", network]);
+            patiently("the end of the route", || (run.ask(&get) == "ENETUNREACH").then_some(()));
+        }
         run.finish().well();
     }
 
@@ -133,13 +140,19 @@ mod without_a_route {
         let ground = Ground::new(Family::V4, Place::Veth);
         let client = ground.client_namespace().unwrap();
         let directory = TempDir::new().unwrap();
-        let web = WebServer::start(&ground, directory.path());
         let mut run = ground.waylay().spawn_dialler();
-        let source = format!("source 10.77.0.2 {}", web.address().port());
-        assert_eq!(run.ask(&source), "10.77.0.1");
-        client.ip(&["addr", "add", "10.77.0.9/24", "dev", "wire"]);
-        client.ip(&["route", "change", "10.77.0.0/24", "dev", "wire", "src", "10.77.0.9"]);
-        patiently("the other source", || (run.ask(&source) == "10.77.0.9").then_some(()));
+        for (server, own, other, network) in [
+            ("10.77.0.2", "10.77.0.1", "10.77.0.9/24", "10.77.0.0/24"),
+            ("fd00:77::2", "fd00:77::1", "fd00:77::9/64", "fd00:77::/64"),
+        ] {
+            let web = WebServer::start_on(&ground, server.parse().unwrap(), directory.path());
+            let source = format!("source {server} {}", web.address().port());
+            assert_eq!(run.ask(&source), own);
+            let (address, _) = other.split_once('/').unwrap();
+            client.ip(&["addr", "add", other, "dev", "wire", "nodad"]);
+            client.ip(&["route", "replace", network, "dev", "wire", "src", address]);
+            patiently("the other source", || (run.ask(&source) == address).then_some(()));
+        }
         run.finish().well();
     }
 }
@@ -172,28 +185,34 @@ mod getsockname {
     fn shows_what_the_route_gives_on_the_loopback() {
         let server = TcpServer::start(Ipv4Addr::UNSPECIFIED.into(), |mut stream| stream.write_all(b"x"));
         let port = server.address().port();
+        let six = TcpServer::start(Ipv6Addr::UNSPECIFIED.into(), |mut stream| stream.write_all(b"x"));
         let hosts = ["127.0.0.1", "127.0.0.2", "0.0.0.0", "::ffff:127.0.0.1", "::ffff:0.0.0.0"];
         let mut asked: Vec<_> = hosts.iter().map(|host| format!("{host},{port}")).collect();
         asked.push(format!("127.0.0.1,{port},127.0.0.5"));
+        let port = six.address().port();
+        asked.extend(["::1", "::"].map(|host| format!("{host},{port}")));
+        asked.push(format!("::1,{port},::1"));
         same(&Ground::loopback(), CONNECT, &asked);
     }
 
     const ANOTHER_LIFE: &str = "
-import socket, sys
-s = socket.socket()
-print(s.getsockname()[0])
-s.connect((sys.argv[1], int(sys.argv[2])))
-print(s.getsockname()[0])
-sys.stdout.flush()
-import ctypes, struct
-ctypes.CDLL(None).connect(s.fileno(), struct.pack('H14x', socket.AF_UNSPEC), 16)
-print(s.getsockname()[0])
+import ctypes, socket, struct, sys
+for host, port in zip(sys.argv[1::2], sys.argv[2::2]):
+    s = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET)
+    print(s.getsockname()[0])
+    s.connect((host, int(port)))
+    print(s.getsockname()[0])
+    ctypes.CDLL(None).connect(s.fileno(), struct.pack('H26x', socket.AF_UNSPEC), 28)
+    print(s.getsockname()[0])
 ";
 
     #[test]
     fn shows_nothing_of_a_socket_that_is_not_connected() {
-        let server = TcpServer::start(Ipv4Addr::LOCALHOST.into(), |_| Ok(()));
-        same(&Ground::loopback(), ANOTHER_LIFE, &words(&["127.0.0.1", &server.address().port().to_string()]));
+        let corners = Corners::new();
+        let servers = corners.greeters();
+        let addresses = servers.each_ref().map(|server| server.address);
+        let asked = addresses.iter().flat_map(|to| [to.ip().to_string(), to.port().to_string()]);
+        same(&corners.ground, ANOTHER_LIFE, &asked.collect::<Vec<_>>());
     }
 }
 
@@ -202,43 +221,51 @@ mod a_destination_that {
 
     const READ: &str = "
 import errno, socket, sys
-s = socket.socket()
-try:
-    s.connect((sys.argv[1], int(sys.argv[2])))
-    s.recv(1)
-    print('an orderly end')
-except OSError as error:
-    print(errno.errorcode[error.errno])
+for host in sys.argv[1:]:
+    s = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET)
+    try:
+        s.connect((host, 9))
+        s.recv(1)
+        print('an orderly end')
+    except OSError as error:
+        print(errno.errorcode[error.errno])
 ";
 
-    /// The application is reset, and each service of the chain says why.
-    fn fails(ground: &Ground, host: &str, errno: &str) {
-        let finished =
-            ground.waylay().through_logs(2).reporting().watch([python(), "-c", READ, host, "9"]).well();
-        assert_eq!(finished.stdout, "ECONNRESET\n");
-        let last = finished.report_of("log-2");
-        assert_eq!(last.verdict, "unreachable");
-        assert!(last.error.as_ref().is_some_and(|error| error.contains(errno)), "{last:?}");
-        let first = finished.report_of("log");
-        assert!(["reset", "unreachable"].contains(&first.verdict.as_str()), "{first:?}");
+    /// The application is reset, and each service of the chain says why. Far only: of its own loopback a host knows
+    /// at once (`where_nobody_listens`).
+    fn fails(ground: &Ground, hosts: [&str; 2], errno: &str) {
+        let command = [&[python(), "-c", READ][..], &hosts].concat();
+        let finished = ground.waylay().through_logs(2).reporting().watch(command).well();
+        assert_eq!(finished.stdout, "ECONNRESET\n".repeat(2));
+        let (first, last) = (finished.reports_of("log"), finished.reports_of("log-2"));
+        assert_eq!((first.len(), last.len()), (2, 2), "{finished:?}");
+        for last in last {
+            assert_eq!(last.verdict, "unreachable");
+            assert!(last.error.as_ref().is_some_and(|error| error.contains(errno)), "{last:?}");
+        }
+        for first in first {
+            assert!(["reset", "unreachable"].contains(&first.verdict.as_str()), "{first:?}");
+        }
     }
 
     #[test]
     fn refuses_resets_the_application_and_is_named() {
-        fails(&Ground::new(Family::V4, Place::Veth), "10.77.0.2", "ECONNREFUSED");
+        fails(&Ground::new(Family::V4, Place::Veth), ["10.77.0.2", "fd00:77::2"], "ECONNREFUSED");
     }
 
     #[test]
     fn is_not_there_resets_the_application_and_is_named() {
-        fails(&Ground::new(Family::V4, Place::Veth), "10.77.0.77", "EHOSTUNREACH");
+        fails(&Ground::new(Family::V4, Place::Veth), ["10.77.0.77", "fd00:77::77"], "EHOSTUNREACH");
     }
 
     #[test]
     fn never_answers_resets_the_application_and_is_named() {
         let ground = Ground::new(Family::V4, Place::Veth);
         ground.client_namespace().unwrap().sysctl("net/ipv4/tcp_syn_retries", "1");
-        ground.server_namespace().unwrap().ip(&["route", "add", "blackhole", "10.77.0.1/32"]);
-        fails(&ground, "10.77.0.2", "ETIMEDOUT");
+        for own in ["10.77.0.1/32", "fd00:77::1/128"] {
+            ground.server_namespace().unwrap().ip(&["route", "add", "blackhole", own]);
+        }
+        fails(&ground, ["10.77.0.2", "fd00:77::2"], "ETIMEDOUT");
     }
 }
 
@@ -286,25 +313,23 @@ for host in sys.argv[2:]:
     /// As engines for containers have them.
     #[test]
     fn is_not_known_where_a_rule_translates_addresses() {
-        let ground = Ground::new(Family::V4, Place::Veth);
-        let client = ground.client_namespace().unwrap();
-        let (_server, lines) = waylay_netlab::Process::spawn_read(client.command(python()).args([
-            "-u",
-            "-c",
-            include_str!("../scripts/greeter.py"),
-            "127.0.0.1",
-        ]));
-        let port: u16 = lines.wait_for_line(0).parse().unwrap();
-        let other = if port == 4242 { 4243 } else { 4242 };
-        let rules = format!(
-            "table ip published {{\nchain out {{\ntype nat hook output priority -100\n\
-             tcp dport {other} redirect to :{port}\n}}\n}}\n"
-        );
-        let status = client.command("nft").arg(rules).status().unwrap();
-        assert!(status.success());
-        let finished = dial(&ground, other, &["127.0.0.1"]);
-        assert_eq!(finished.stdout, "hello\n", "{finished:?}");
-        assert_eq!(finished.report_of("log-2").original_destination.port(), other);
+        let corners = Corners::new();
+        let [four, six, ..] = corners.greeters();
+        let ports = [four.address.port(), six.address.port()];
+        let other = (4242..).find(|port| !ports.contains(port)).unwrap();
+        let rules = |family: &str, port: u16| {
+            format!(
+                "table {family} published {{\nchain out {{\ntype nat hook output priority -100\n\
+                 tcp dport {other} redirect to :{port}\n}}\n}}\n"
+            )
+        };
+        let rules = rules("ip", ports[0]) + &rules("ip6", ports[1]);
+        assert!(corners.client("nft").arg(rules).status().unwrap().success());
+        let finished = dial(&corners.ground, other, &["127.0.0.1", "::1"]);
+        assert_eq!(finished.stdout, "hello\nhello\n", "{finished:?}");
+        let reports = finished.reports_of("log-2");
+        assert_eq!(reports.len(), 2, "{finished:?}");
+        assert!(reports.iter().all(|report| report.original_destination.port() == other), "{reports:?}");
     }
 }
 
@@ -405,7 +430,6 @@ for host in sys.argv[1:]:
     #[test]
     fn sees_the_application_as_its_client_at_an_address_of_the_host() {
         let ground = Ground::new(Family::V4, Place::Veth);
-        let own = Ipv4Addr::new(10, 77, 0, 1).to_string();
-        all_agree(&ground, &[&own]);
+        all_agree(&ground, &["10.77.0.1", "fd00:77::1"]);
     }
 }

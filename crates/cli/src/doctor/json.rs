@@ -3,7 +3,9 @@
 use serde::Serialize;
 use waylay_core::MAX_HOPS;
 use waylay_engine::{Capability, CapabilityState, Feature};
-use waylay_host::doctor::{Check, Diagnosis, Facts, Jit, Meaning, Other, Relation, Run, RunState, State};
+use waylay_host::doctor::{
+    Check, Diagnosis, Facts, Jit, Meaning, Other, Relation, ResidentSeen, Run, RunState, State,
+};
 use waylay_inspect::report::harmless_json;
 
 use super::words;
@@ -58,6 +60,14 @@ struct WrittenProgram<'d> {
 }
 
 #[derive(Serialize)]
+struct WrittenResident<'d> {
+    service: &'d str,
+    known_by: String,
+    cgroups: Vec<String>,
+    bystanders: &'d [String],
+}
+
+#[derive(Serialize)]
 struct WrittenRun<'d> {
     id: &'d str,
     state: &'static str,
@@ -65,6 +75,7 @@ struct WrittenRun<'d> {
     cgroup: Option<String>,
     inside: Option<&'d str>,
     services: &'d [String],
+    residents: Vec<WrittenResident<'d>>,
     processes: &'d [u32],
 }
 
@@ -160,6 +171,16 @@ fn program(other: &Other) -> WrittenProgram<'_> {
     }
 }
 
+fn resident(resident: &ResidentSeen) -> WrittenResident<'_> {
+    let ResidentSeen { service, known_by, hooked, bystanders } = resident;
+    WrittenResident {
+        service,
+        known_by: known_by.to_string(),
+        cgroups: hooked.iter().map(|path| path.display().to_string()).collect(),
+        bystanders,
+    }
+}
+
 fn run(run: &Run) -> WrittenRun<'_> {
     let state = match run.state {
         RunState::Alive => "alive",
@@ -175,6 +196,7 @@ fn run(run: &Run) -> WrittenRun<'_> {
         cgroup: run.cgroup.as_ref().map(|cgroup| cgroup.display().to_string()),
         inside: run.inside.as_deref(),
         services: &run.services,
+        residents: run.residents.iter().map(resident).collect(),
         processes: &run.processes,
     }
 }

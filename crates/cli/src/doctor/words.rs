@@ -1,7 +1,7 @@
 //! Words for what was found, the same in both forms.
 
 use waylay_core::MAX_HOPS;
-use waylay_host::doctor::{Facts, Guard, Jit, Meaning, Need, Other, Relation, Run, RunState};
+use waylay_host::doctor::{Facts, Guard, Jit, Meaning, Need, Other, Relation, ResidentSeen, Run, RunState};
 
 /// What is needed.
 pub(super) fn need(need: Need) -> &'static str {
@@ -79,7 +79,8 @@ pub(super) fn run(run: &Run) -> String {
         RunState::Alive => {
             let owner = run.owner.map_or_else(String::new, |pid| format!(" (waylay is process {pid})"));
             let inside = run.inside.as_ref().map_or_else(String::new, |run| format!(", inside of {run}"));
-            format!("alive{owner}, through {}{inside}", list(&run.services))
+            let residents: String = run.residents.iter().map(resident).collect();
+            format!("alive{owner}, through {}{inside}{residents}", list(&run.services))
         }
         RunState::LeftBehind => {
             let killed =
@@ -105,6 +106,16 @@ pub(super) fn run(run: &Run) -> String {
 
 fn numbers(pids: &[u32]) -> String {
     pids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn resident(resident: &ResidentSeen) -> String {
+    let ResidentSeen { service, known_by, hooked, bystanders } = resident;
+    let hooked: Vec<String> = hooked.iter().map(|path| path.display().to_string()).collect();
+    let shared = match bystanders.as_slice() {
+        [] => String::new(),
+        others => format!(", shared with {}, who are left alone", others.join(", ")),
+    };
+    format!("; {service} ({known_by}) ran already, in {}{shared}", hooked.join(" and "))
 }
 
 fn list(services: &[String]) -> String {
@@ -133,7 +144,7 @@ pub(super) fn open_ends(facts: &Facts) -> Vec<(&'static str, &'static str)> {
         Guard::Filter => ends.push((
             "socket-families",
             "packet, vsock and other sockets that cannot be redirected are refused by a seccomp filter, without a line that \
-             says so, and io_uring with them: bpf is not among the security modules (lsm=)",
+             says so, and io_uring with them: this kernel asks no program about them",
         )),
         Guard::None => ends.push((
             "raw-sockets",

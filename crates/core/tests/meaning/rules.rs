@@ -3,7 +3,7 @@
 use waylay_core::{
     Action, Availability, Chain, Conditions, Errno, FilterId, FlagConditions, ForeignNamespace, Hop,
     ListenerOwner, MAX_HOPS, Namespace, Policy, Records, Refusal, Resource, Room, Route, ServiceId,
-    ServiceSet, SocketOwner, Verdict, World, decide,
+    ServiceSet, SocketOwner, Sphere, Verdict, World, decide,
 };
 
 use crate::fixtures::*;
@@ -43,6 +43,17 @@ fn kernel_sockets_are_left_alone_even_by_blocks() {
         World { socket_owner: SocketOwner::Kernel, namespace: Namespace::Foreign, ..World::default() };
     let policy = blocked().with_foreign_namespace(ForeignNamespace::Block);
     assert_eq!(verdict(&policy, &world), Verdict::Direct);
+}
+
+#[test]
+fn what_is_dialled_outside_of_the_sphere_is_left_alone_even_by_blocks() {
+    let listener = Some(ListenerOwner::OwnInstance(S1));
+    let world =
+        World { sphere: Sphere::Outside, namespace: Namespace::Foreign, listener, ..World::default() };
+    let policy = blocked().with_foreign_namespace(ForeignNamespace::Block);
+    assert_eq!(verdict(&policy, &world), Verdict::Direct);
+    let policy = services_for_all(&[CLOSED]);
+    assert_eq!(verdict(&policy, &World { sphere: Sphere::Outside, ..World::default() }), Verdict::Direct);
 }
 
 #[test]
@@ -289,7 +300,7 @@ fn a_trace_can_be_explained_by_name() {
     let decision = decide(&blocked(), &leg(app()), &Records::None, &World::default());
     assert_eq!(
         decision.trace.explain(&blocked()).to_string(),
-        "not redirected: service 1 is absent and fails closed\n\
+        "not redirected: service \"s1\" is absent and fails closed\n\
          sublayer \"l1\", filter 7: block (hard, EACCES)"
     );
 }

@@ -15,7 +15,7 @@ use waylay_core::{
     FilterId, FlagConditions, ForeignNamespace, Hop, Layer, Leg, ListenerOwner, MAX_HOPS, Namespace,
     NewSocket, OneOf, Policy, PortRange, Prefix, Process, ProcessConditions, Protocol, Records, Refusal,
     Resource, Right, Room, Route, Service, ServiceId, ServiceSet, Slots, SocketKind, SocketOwner,
-    SocketVerdict, SublayerId, Tables, Unredirectable, Verdict, World, decide, decide_socket,
+    SocketVerdict, Sphere, SublayerId, Tables, Unredirectable, Verdict, World, decide, decide_socket,
 };
 
 use crate::fixtures::*;
@@ -309,15 +309,25 @@ fn worlds() -> impl Strategy<Value = World> {
     (
         vec(option::weighted(0.9, select(states.to_vec())), 5),
         prop_oneof![15 => Just(SocketOwner::Process), 1 => Just(SocketOwner::Kernel)],
+        prop_oneof![15 => Just(Sphere::Inside), 1 => Just(Sphere::Outside)],
         prop_oneof![9 => Just(Namespace::Own), 1 => Just(Namespace::Foreign)],
         prop_oneof![9 => Just(Route::Exists), 1 => Just(Route::Missing(Errno::ENETUNREACH))],
         prop_oneof![4 => Just(Room::Granted), 1 => Just(Room::Exhausted(Resource::Flows))],
         option::weighted(0.1, listener),
     )
-        .prop_map(|(states, socket_owner, namespace, route, room, listener)| {
+        .prop_map(|(states, socket_owner, sphere, namespace, route, room, listener)| {
             let known = (1..).zip(states).filter_map(|(id, state)| Some((id, state?)));
             let cgroups = cgroups();
-            World { socket_owner, namespace, route, room, listener, cgroups, ..with_availability(known) }
+            World {
+                socket_owner,
+                sphere,
+                namespace,
+                route,
+                room,
+                listener,
+                cgroups,
+                ..with_availability(known)
+            }
         })
 }
 

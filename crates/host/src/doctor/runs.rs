@@ -11,7 +11,9 @@ use rustix::fs::FlockOperation;
 
 use crate::{
     cgroup::Cgroup,
-    instance::{PREFIX, Record, STATE, id_of, run_of_directory},
+    instance::{PREFIX, Record, RecordedResident, STATE, id_of, run_of_directory},
+    processes::Running,
+    resident::KnownBy,
 };
 
 const PINS: &str = "/sys/fs/bpf/waylay";
@@ -31,8 +33,23 @@ pub struct Run {
     pub inside: Option<String>,
     /// Its services.
     pub services: Vec<String>,
+    /// Those of them that ran already.
+    pub residents: Vec<ResidentSeen>,
     /// The command's processes, and all they started.
     pub processes: Vec<u32>,
+}
+
+/// A service that ran already when a run began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResidentSeen {
+    /// Its name in the run.
+    pub service: String,
+    /// By what it is known.
+    pub known_by: KnownBy,
+    /// The cgroups to which the run's programs are attached for its sake.
+    pub hooked: Vec<PathBuf>,
+    /// Who else is there now, as `name[pid]`: what those dial is looked at, and left alone.
+    pub bystanders: Vec<String>,
 }
 
 /// How a run is.
@@ -113,6 +130,7 @@ impl Run {
             cgroup: None,
             inside: None,
             services: Vec::new(),
+            residents: Vec::new(),
             processes: Vec::new(),
         }
     }
@@ -127,6 +145,7 @@ fn run(path: &Path) -> Option<Run> {
         let cgroup = Cgroup::from((record.cgroup.clone(), record.level));
         run.services = services(cgroup.path());
         run.processes = cgroup.child("app").processes();
+        run.residents = record.residents.iter().map(seen).collect();
         run.inside = around(&record.cgroup);
         run.cgroup = Some(record.cgroup.clone());
         run.state = if cgroup.is_populated() { RunState::LeftBehind } else { RunState::Removable };
@@ -138,6 +157,14 @@ fn run(path: &Path) -> Option<Run> {
         run.state = RunState::Alive;
     }
     Some(run)
+}
+
+fn seen(resident: &RecordedResident) -> ResidentSeen {
+    let RecordedResident { service, known_by, hooked } = resident.clone();
+    let pids = hooked.iter().flat_map(|path| Cgroup::from((path.clone(), 0)).processes());
+    let others = pids.map(Running::look).filter(|process| !known_by.is_mark_of(process));
+    let bystanders = others.map(|process| process.to_string()).collect();
+    ResidentSeen { service, known_by, hooked, bystanders }
 }
 
 fn services(cgroup: &Path) -> Vec<String> {

@@ -8,7 +8,7 @@ use std::{
 
 use waylay::{
     ConnectError,
-    datagrams::{FlowFacts, Readiness},
+    datagrams::{FlowFacts, Header, Readiness},
 };
 
 use super::FIRST_CLIENT;
@@ -29,6 +29,8 @@ pub(super) struct Clients {
 pub(super) struct Client {
     pub(super) socket: UdpSocket,
     pub(super) connected: bool,
+    /// Of what goes out by the socket.
+    pub(super) usual: Header,
     flows: u32,
     /// The destination last sent to.
     pub(super) last: SocketAddr,
@@ -56,7 +58,8 @@ impl Clients {
             self.free.push(client);
             return Err(ConnectError::Socket { destination: last, source });
         }
-        self.all[client as usize] = Some(Client { socket, connected, flows: 0, last, replies: 0 });
+        let usual = Header::usual(&socket);
+        self.all[client as usize] = Some(Client { socket, connected, usual, flows: 0, last, replies: 0 });
         if !connected {
             self.by_peer.insert(peer, client);
         }

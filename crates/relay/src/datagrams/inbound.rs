@@ -105,7 +105,8 @@ impl<O: DatagramObserver> Relay<O> {
         }
         client.last = flow.destination;
         let to = (!client.connected).then_some(flow.destination);
-        Some((number, Outgoing { bytes: datagram.bytes, to, from: None }))
+        let header = datagram.header.besides(client.usual);
+        Some((number, Outgoing { bytes: datagram.bytes, to, from: None, header }))
     }
 
     fn send_on(&mut self, run: &Run<'_>) {

@@ -103,7 +103,10 @@ impl<O: DatagramObserver> Relay<O> {
             return None;
         }
         match self.observer.datagram(&mut flow.observed, Direction::ToApplication, datagram.bytes) {
-            Verdict::Forward => Some((flow.socket, Outgoing::answer(*path, datagram.bytes))),
+            Verdict::Forward => {
+                let answer = Outgoing::answer(*path, datagram.bytes).with_header(datagram.header);
+                Some((flow.socket, answer))
+            }
             Verdict::Stop => {
                 flow.stopped = true;
                 flow.transfer.dropped += 1;

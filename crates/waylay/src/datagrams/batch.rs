@@ -1,6 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::FlowPath;
+use super::{FlowPath, Header};
 use crate::platform;
 
 /// Bytes of a slot: more than any datagram has.
@@ -26,6 +26,7 @@ struct Received {
     at: usize,
     length: usize,
     path: FlowPath,
+    header: Header,
     truncated: bool,
 }
 
@@ -36,6 +37,9 @@ pub struct Datagram<'a> {
     pub bytes: &'a [u8],
     /// Where it was going and where it comes from.
     pub path: FlowPath,
+    /// What its header said; of what came to a [`DatagramSocket`](super::DatagramSocket) without a hop limit that
+    /// nobody has chosen.
+    pub header: Header,
     /// Whether it was longer than a datagram can be, and has been cut: not to be passed on.
     pub truncated: bool,
 }
@@ -53,6 +57,7 @@ impl DatagramBatch {
         self.received.iter().map(|received| Datagram {
             bytes: &self.buffer[received.at..received.at + received.length],
             path: received.path,
+            header: received.header,
             truncated: received.truncated,
         })
     }
@@ -63,26 +68,28 @@ impl DatagramBatch {
         self.received.is_empty()
     }
 
-    /// Receives on a socket of that address; whether there may be more.
+    /// Receives on a socket of that address, where this much of headers is usual; whether there may be more.
     pub(crate) fn fill(
         &mut self,
         socket: &impl crate::socket::AsSocket,
         bound: SocketAddr,
+        usual: Header,
     ) -> std::io::Result<bool> {
         self.received.clear();
         let received = &mut self.received;
         let count = platform::receive(socket, &mut self.buffer, SLOT, |arrived| {
             let ip = arrived.to.unwrap_or(bound.ip());
             let path = FlowPath::new(SocketAddr::new(ip, bound.port()), arrived.peer);
+            let header = arrived.header.besides(usual);
             let Some(size) = arrived.segment.filter(|size| *size < arrived.length) else {
                 let (at, length, truncated) = (arrived.slot * SLOT, arrived.length, arrived.truncated);
-                received.push(Received { at, length, path, truncated });
+                received.push(Received { at, length, path, header, truncated });
                 return;
             };
             for start in (0..arrived.length).step_by(size) {
                 let length = size.min(arrived.length - start);
                 let at = arrived.slot * SLOT + start;
-                received.push(Received { at, length, path, truncated: arrived.truncated });
+                received.push(Received { at, length, path, header, truncated: arrived.truncated });
             }
         })?;
         Ok(count == platform::MOST_IN_A_BATCH)

@@ -8,7 +8,9 @@ use std::{
 use thiserror::Error;
 use tokio::{io::Interest, net::UdpSocket, sync::mpsc, task::AbortHandle};
 
-use super::{DatagramBatch, DatagramSocket, FlowFacts, Outgoing, Unreachable, receive, send};
+use super::{
+    Content, DatagramBatch, DatagramSocket, FlowFacts, Header, Message, Outgoing, Unreachable, receive, send,
+};
 use crate::{
     accept::{First, first},
     context::{ChainHop, RedirectContext},
@@ -29,7 +31,7 @@ pub struct InboundFlow {
     socket: Arc<DatagramSocket>,
     /// All of the service's, by their addresses.
     sockets: Arc<Sockets>,
-    queue: mpsc::Receiver<Vec<u8>>,
+    queue: mpsc::Receiver<Message>,
     clients: Arc<Clients>,
 }
 
@@ -37,11 +39,11 @@ pub struct InboundFlow {
 #[derive(Debug)]
 pub enum FlowEvent {
     /// A datagram of the application's.
-    Datagram(Vec<u8>),
+    Datagram(Message),
     /// An answer.
     Answer {
         /// What is in it.
-        datagram: Vec<u8>,
+        datagram: Message,
         /// Where it is from: see [`OutboundFlow::recv`].
         from: SocketAddr,
     },
@@ -65,7 +67,7 @@ impl InboundFlow {
         facts: FlowFacts,
         socket: Arc<DatagramSocket>,
         sockets: Arc<Sockets>,
-        queue: mpsc::Receiver<Vec<u8>>,
+        queue: mpsc::Receiver<Message>,
         clients: Arc<Clients>,
     ) -> Self {
         Self { facts, socket, sockets, queue, clients }
@@ -96,7 +98,7 @@ impl InboundFlow {
     }
 
     /// The application's next datagram; `None` when the flow has expired or the service ends.
-    pub async fn recv(&mut self) -> Option<Vec<u8>> {
+    pub async fn recv(&mut self) -> Option<Message> {
         self.queue.recv().await
     }
 
@@ -115,20 +117,24 @@ impl InboundFlow {
     ///
     /// # Errors
     /// [`ReplyError::Send`], with ESTALE if the flow has ended.
-    pub fn send(&self, datagram: &[u8]) -> Result<(), ReplyError> {
-        self.answer(&self.facts, datagram)
+    pub fn send<'a>(&self, datagram: impl Into<Content<'a>>) -> Result<(), ReplyError> {
+        self.answer(&self.facts, datagram.into())
     }
 
     /// Answers the application, which sees the answer come from that address.
     ///
     /// # Errors
     /// See [`ReplyError`].
-    pub fn reply_from(&self, from: SocketAddr, datagram: &[u8]) -> Result<(), ReplyError> {
+    pub fn reply_from<'a>(
+        &self,
+        from: SocketAddr,
+        datagram: impl Into<Content<'a>>,
+    ) -> Result<(), ReplyError> {
         if from == self.original_destination() {
             return self.send(datagram);
         }
         let facts = self.socket.open_reply(self.facts.path(), from).map_err(ReplyError::NoWay)?;
-        self.answer(&facts, datagram)
+        self.answer(&facts, datagram.into())
     }
 
     /// Has the application told what became of its datagram: see [`DatagramSocket::report_error`].
@@ -152,11 +158,12 @@ impl InboundFlow {
         Ok(OutboundFlow { client, destination, connected, answers })
     }
 
-    fn answer(&self, facts: &FlowFacts, datagram: &[u8]) -> Result<(), ReplyError> {
+    fn answer(&self, facts: &FlowFacts, content: Content<'_>) -> Result<(), ReplyError> {
         let mut outcome = Ok(());
         // With IPv6 an answer from elsewhere goes by another of the service's sockets.
         let socket = self.sockets.get(&facts.path().local()).unwrap_or(&self.socket);
-        socket.send(&[Outgoing::answer(facts.path(), datagram)], |_, sent| outcome = sent);
+        let outgoing = Outgoing::answer(facts.path(), content.bytes).with_header(content.header);
+        socket.send(&[outgoing], |_, sent| outcome = sent);
         outcome.map_err(ReplyError::Send)
     }
 }
@@ -171,23 +178,24 @@ pub struct OutboundFlow {
 }
 
 /// What comes back: a datagram and where it is from, or what the network reports of one that was sent.
-type Answer = Result<(Vec<u8>, SocketAddr), Unreachable>;
+type Answer = Result<(Message, SocketAddr), Unreachable>;
 
 impl OutboundFlow {
     /// Sends on, without waiting.
     ///
     /// # Errors
     /// What the system said; `WouldBlock` if there is no room, and the datagram is lost.
-    pub fn send(&self, datagram: &[u8]) -> io::Result<()> {
+    pub fn send<'a>(&self, datagram: impl Into<Content<'a>>) -> io::Result<()> {
         let (mut outcome, to) = (Ok(()), (!self.connected).then_some(self.destination));
-        let outgoing = Outgoing { bytes: datagram, to, from: None };
+        let Content { bytes, header } = datagram.into();
+        let outgoing = Outgoing { bytes, to, from: None, header: header.besides(self.client.usual) };
         send(&*self.client.socket, &[outgoing], |_, sent| outcome = sent);
         outcome
     }
 
     /// The next answer, and where it is from: another address than the destination's, if no other flow goes there
     /// and this one is the last that the application's socket has begun. Or what the network has reported.
-    pub async fn recv(&mut self) -> Option<Result<(Vec<u8>, SocketAddr), Unreachable>> {
+    pub async fn recv(&mut self) -> Option<Result<(Message, SocketAddr), Unreachable>> {
         self.answers.recv().await
     }
 }
@@ -222,6 +230,7 @@ impl Clients {
 #[derive(Debug)]
 struct Client {
     socket: Arc<UdpSocket>,
+    usual: Header,
     routes: Arc<Mutex<Routes>>,
     reading: AbortHandle,
 }
@@ -230,11 +239,12 @@ impl Client {
     fn new(facts: &FlowFacts) -> Result<Arc<Self>, ConnectError> {
         let destination = facts.original_destination();
         let socket = facts.outbound()?.into_socket();
+        let usual = Header::usual(&socket);
         let socket =
             UdpSocket::from_std(socket).map_err(|source| ConnectError::Socket { destination, source })?;
         let (socket, routes) = (Arc::new(socket), Arc::<Mutex<Routes>>::default());
         let reading = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&routes))).abort_handle();
-        Ok(Arc::new(Self { socket, routes, reading }))
+        Ok(Arc::new(Self { socket, usual, routes, reading }))
     }
 }
 
@@ -287,7 +297,8 @@ async fn read(socket: Arc<UdpSocket>, routes: Arc<Mutex<Routes>>) {
         }
         for datagram in batch.iter().filter(|datagram| !datagram.truncated) {
             let from = datagram.path.peer();
-            routes.deliver(Some(from), Ok((datagram.bytes.to_vec(), from)));
+            let message = Message { bytes: datagram.bytes.to_vec(), header: datagram.header };
+            routes.deliver(Some(from), Ok((message, from)));
         }
     }
 }

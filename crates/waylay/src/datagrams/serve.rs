@@ -11,7 +11,7 @@ use tokio::{
 use crate::accept::{First, first};
 
 use super::{
-    Datagram, DatagramBatch, DatagramSocket, FlowTable, InboundFlow, Parts, Readiness,
+    Datagram, DatagramBatch, DatagramSocket, FlowTable, InboundFlow, Message, Parts, Readiness,
     flow::{Clients, Sockets},
 };
 
@@ -83,7 +83,7 @@ struct Serving<F> {
 /// What waits for a handler.
 struct Queue {
     destination: SocketAddr,
-    sender: mpsc::Sender<Vec<u8>>,
+    sender: mpsc::Sender<Message>,
 }
 
 impl<F> Serving<F> {
@@ -119,7 +119,8 @@ impl<F> Serving<F> {
         self.flows.touch(place, now);
         if let Some((_, queue)) = self.flows.at(place) {
             // Full, or its handler has returned: a datagram may be lost.
-            let _lost = queue.sender.try_send(datagram.bytes.to_vec());
+            let message = Message { bytes: datagram.bytes.to_vec(), header: datagram.header };
+            let _lost = queue.sender.try_send(message);
         }
     }
 

@@ -3,7 +3,7 @@ use std::{
     net::{SocketAddr, UdpSocket},
 };
 
-use super::{DatagramBatch, FlowFacts, FlowPath, Outgoing, batch::UNKNOWN};
+use super::{DatagramBatch, FlowFacts, FlowPath, Header, Outgoing, batch::UNKNOWN};
 use crate::{
     error::{QueryError, StartError},
     options::{query_redirect_chain, query_redirect_context, query_redirect_records},
@@ -33,6 +33,8 @@ use crate::{
 pub struct DatagramSocket {
     socket: UdpSocket,
     bound: SocketAddr,
+    /// What datagrams of the loopback have unless somebody has chosen.
+    usual: Header,
 }
 
 impl DatagramSocket {
@@ -45,7 +47,8 @@ impl DatagramSocket {
         platform::prepare_inbound(&socket).map_err(refused)?;
         platform::enlarge_buffers(&socket);
         let bound = socket.local_addr().map_err(refused)?;
-        Ok(Self { socket, bound })
+        let usual = Header { hop_limit: platform::loopback_hop_limit(&socket), ..Header::usual(&socket) };
+        Ok(Self { socket, bound, usual })
     }
 
     /// Where it is bound.
@@ -59,7 +62,9 @@ impl DatagramSocket {
     /// # Errors
     /// `WouldBlock` if nothing waits; what the system said.
     pub fn receive(&self, batch: &mut DatagramBatch) -> io::Result<bool> {
-        batch.fill(&self.socket, self.bound)
+        // A traffic class of 0 may have been chosen, where the socket to send on from has another.
+        let usual = Header { traffic_class: None, ..self.usual };
+        batch.fill(&self.socket, self.bound, usual)
     }
 
     /// Asks the kernel about a flow.
@@ -109,7 +114,7 @@ impl DatagramSocket {
 
     /// Sends answers, made by [`Outgoing::answer`], without waiting; `sent` is told of each what became of it.
     pub fn send(&self, datagrams: &[Outgoing<'_>], sent: impl FnMut(usize, io::Result<()>)) {
-        platform::send(&self.socket, datagrams, sent);
+        platform::send(&self.socket, datagrams, self.usual, sent);
     }
 
     fn selected(&self) -> Result<FlowFacts, QueryError> {
@@ -140,10 +145,11 @@ impl AsSocket for DatagramSocket {
 /// # Errors
 /// `WouldBlock` if nothing waits; what the system said.
 pub fn receive(socket: &impl AsSocket, batch: &mut DatagramBatch) -> io::Result<bool> {
-    batch.fill(socket, UNKNOWN)
+    batch.fill(socket, UNKNOWN, Header::default())
 }
 
-/// Sends on an outbound socket without waiting; `sent` is told of each datagram what became of it.
+/// Sends on an outbound socket without waiting, with what their headers say, of which [`Header::besides`] leaves out
+/// what need not be said; `sent` is told of each datagram what became of it.
 pub fn send(socket: &impl AsSocket, datagrams: &[Outgoing<'_>], sent: impl FnMut(usize, io::Result<()>)) {
-    platform::send(socket, datagrams, sent);
+    platform::send(socket, datagrams, Header::default(), sent);
 }

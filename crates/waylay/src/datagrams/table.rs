@@ -126,6 +126,11 @@ impl<T> FlowTable<T> {
         Some(content)
     }
 
+    /// From now on flows expire when they have been idle for so long, those that are there too.
+    pub fn expire_after(&mut self, idle: Duration) {
+        self.idle = idle;
+    }
+
     /// Takes out one of those that have been idle for too long.
     pub fn expire(&mut self, now: Instant) -> Option<(FlowPath, T)> {
         let due = self.next_expiry()? <= now;
@@ -202,6 +207,15 @@ mod tests {
         assert_eq!(table.expire(start + IDLE / 4 + IDLE), None);
         assert_eq!(table.expire(start + 2 * IDLE), Some((path(1), 1)));
         assert_eq!((table.expire(start + 3 * IDLE), table.next_expiry()), (None, None));
+    }
+
+    #[test]
+    fn how_long_a_flow_may_be_idle_can_change_while_it_is_there() {
+        let (mut table, start) = (FlowTable::new(10, IDLE), Instant::now());
+        table.insert(path(1), 1, start);
+        assert_eq!(table.expire(start), None);
+        table.expire_after(Duration::ZERO);
+        assert_eq!(table.expire(start), Some((path(1), 1)));
     }
 
     /// Against a plain list, the one used last at its end.

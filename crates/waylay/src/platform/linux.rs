@@ -24,9 +24,9 @@ use super::Trouble;
 use crate::{context::RedirectContext, socket::RawSocket};
 
 pub(crate) use datagrams::{
-    MOST_IN_A_BATCH, Readiness, datagram_socket, enlarge_buffers, open_reply, prepare_inbound,
-    prepare_outbound, receive, report_error, select_flow, selected_destination, selected_path, send,
-    take_unreachable,
+    MOST_IN_A_BATCH, Readiness, datagram_socket, enlarge_buffers, loopback_hop_limit, open_reply,
+    prepare_inbound, prepare_outbound, receive, report_error, select_flow, selected_destination,
+    selected_path, send, take_unreachable, traffic_class,
 };
 pub(crate) use handover::{datagram_sockets_from_env, sockets_from_env};
 pub(crate) use options::{

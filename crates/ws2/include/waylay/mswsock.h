@@ -54,6 +54,12 @@ typedef INT(WSAAPI *LPFN_WSASENDMSG)(SOCKET s, LPWSAMSG lpMsg, DWORD dwFlags, LP
 		0xa441e712, 0x754f, 0x43ca, { 0x84, 0xa7, 0x0d, 0xee, 0x44, 0xcf, 0x60, 0x6d }               \
 	}
 
+/*
+ * Not of Windows: after how many milliseconds without a datagram a flow of the
+ * socket is announced again, with records and context; a DWORD, 60,000 at first.
+ */
+#define SIO_WAYLAY_FLOW_IDLE _WSAIOW(IOC_VENDOR, 0x5759)
+
 INT WSAAPI WSARecvMsg(SOCKET s, LPWSAMSG lpMsg, LPDWORD lpdwNumberOfBytesRecvd, LPWSAOVERLAPPED lpOverlapped,
 		      LPWSAOVERLAPPED_COMPLETION_ROUTINE lpCompletionRoutine);
 

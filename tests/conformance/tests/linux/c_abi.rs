@@ -8,7 +8,7 @@ use waylay_conformance::{Ancillary, Code, Need, Overlapped};
 use waylay_core::RedirectState;
 use waylay_ws2::abi::{
     SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT, SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS,
-    SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS,
+    SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS, SIO_WAYLAY_FLOW_IDLE,
 };
 use zerocopy::FromBytes;
 
@@ -70,6 +70,11 @@ impl Calls for CAbi {
         let (code, size) = sys::ioctl(socket, SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS, &mut records, &mut []);
         assert_eq!(size, 0, "it has no output");
         code
+    }
+
+    fn let_flows_be_idle(&self, socket: &Socket) {
+        let mut at_once = 0_u32.to_ne_bytes();
+        assert_eq!(sys::ioctl(socket, SIO_WAYLAY_FLOW_IDLE, &mut at_once, &mut []), (Code::OK, 0));
     }
 
     fn receive_datagram(&self, socket: &Socket) -> Vec<Ancillary> {

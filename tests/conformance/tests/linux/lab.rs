@@ -6,8 +6,6 @@ use std::{
     mem::MaybeUninit,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::fs::MetadataExt,
-    thread,
-    time::Duration,
 };
 
 use socket2::{Domain, SockRef, Socket, Type};
@@ -33,6 +31,8 @@ pub(crate) trait Calls {
     fn original_destination(&self, socket: &Socket) -> SocketAddr;
     fn set_records(&self, socket: &Socket, records: &[u8]) -> Code;
     fn state(&self, socket: &Socket, service: u32) -> RedirectState;
+    /// Whatever flow the socket has is one that has been idle for long enough.
+    fn let_flows_be_idle(&self, socket: &Socket);
     /// Receives a datagram: what comes with it.
     fn receive_datagram(&self, socket: &Socket) -> Vec<Ancillary>;
 }
@@ -139,8 +139,9 @@ impl<C: Calls> Subject for LabSubject<C> {
             Action::DatagramSocket { by, name } => scene.make_datagram_socket(by, name),
             Action::SendDatagram { socket, to } => Answer::Leg(scene.send_datagram(socket, to)),
             Action::ReceiveDatagram { by } => Answer::Ancillary(scene.receive_datagram(calls, by)),
-            Action::Wait { seconds } => {
-                thread::sleep(Duration::from_secs(*seconds));
+            Action::LetFlowsBeIdle { of } => {
+                let service = scene.service(of).unwrap();
+                calls.let_flows_be_idle(&scene.datagrams[service as usize - 1]);
                 Answer::Done
             }
         }

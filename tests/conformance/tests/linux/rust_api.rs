@@ -56,6 +56,10 @@ impl Calls for RustApi {
         set.map_or_else(|error| Code(error.winsock_code()), |()| Code::OK)
     }
 
+    fn let_flows_be_idle(&self, _socket: &Socket) {
+        panic!("it gives flows")
+    }
+
     fn receive_datagram(&self, _socket: &Socket) -> Vec<Ancillary> {
         panic!("it gives flows")
     }

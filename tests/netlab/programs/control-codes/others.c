@@ -229,6 +229,17 @@ static void messages(void)
 	FAILS(setsockopt(six, IPPROTO_IPV6, IPV6_WFP_REDIRECT_CONTEXT, &yes, sizeof(yes)), WSAENOPROTOOPT);
 }
 
+static void flow_idle(void)
+{
+	SOCKET s = socket(AF_INET, SOCK_DGRAM, 0);
+	DWORD returned = UNTOUCHED, idle = 1000;
+
+	CHECK(WSAIoctl(s, SIO_WAYLAY_FLOW_IDLE, &idle, sizeof(idle), NULL, 0, &returned, NULL, NULL) == 0 && returned == 0);
+	FAILS(WSAIoctl(s, SIO_WAYLAY_FLOW_IDLE, &idle, 3, NULL, 0, &returned, NULL, NULL), WSAEFAULT);
+	FAILS(WSAIoctl(s, SIO_WAYLAY_FLOW_IDLE, nowhere(), 4, NULL, 0, &returned, NULL, NULL), WSAEFAULT);
+	FAILS(WSAIoctl(s, SIO_WAYLAY_FLOW_IDLE, &idle, 4, &idle, 4, &returned, NULL, NULL), WSAEINVAL);
+}
+
 static void flush(void)
 {
 	SOCKET s = stream();
@@ -267,6 +278,7 @@ const struct case_ other_cases[] = {
 	{ "events", events, false },
 	{ "extension_functions", extension_functions, false },
 	{ "messages", messages, false },
+	{ "flow_idle", flow_idle, false },
 	{ "flush", flush, false },
 	{ "results", results, false },
 	{ 0 },

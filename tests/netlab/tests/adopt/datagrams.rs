@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use waylay_netlab::{Family, Ground, Lines, Place, Process, Proxies, system_python};
+use waylay_netlab::{
+    Family, Ground, Lines, Place, Process, Proxies, free_port, system_python, world_readable_file,
+};
 
 /// Answers at two ports with the port and what has come.
 const ECHO: &str = "
@@ -43,12 +45,17 @@ fn echo(ground: &Ground) -> (Process, Lines) {
 fn pass_nginx(place: Place) {
     let ground = Ground::new(Family::V4, place);
     let proxies = Proxies::new(ground.client_namespace());
-    let (_server, lines) = echo(&ground);
+    pass("nginx", &proxies.spec_for_datagrams(), &ground);
+}
+
+/// Every datagram arrives, every answer, and the services around the proxy see one flow for each socket and destination.
+fn pass(name: &str, spec: &str, ground: &Ground) {
+    let (_server, lines) = echo(ground);
     let ports = lines.wait_for_line(0);
     let ports: Vec<&str> = ports.split(' ').collect();
     let host = ground.server().to_string();
     let ask = [system_python(), "-c", ASK, &host, ports[0], ports[1]];
-    let through = ["--through", "log", "--through", &proxies.spec_for_datagrams(), "--through", "log"];
+    let through = ["--through", "log", "--through", spec, "--through", "log"];
     let finished = ground.waylay().args(through).reporting().watch(ask).well();
     let once = format!("{} 1000 True\n{} 1000 True\n", ports[0], ports[1]);
     let connected = format!("{0} 0 {0} 1400 True\n", ports[0]);
@@ -56,7 +63,7 @@ fn pass_nginx(place: Place) {
     let reports = finished.reports_of("log-2");
     assert_eq!(reports.len(), 3, "{finished:?}");
     for report in reports {
-        assert_eq!(report.chain, ["log", "nginx", "log-2"]);
+        assert_eq!(report.chain, ["log", name, "log-2"]);
         assert_eq!(report.original_destination.ip(), host.parse::<IpAddr>().unwrap());
         assert!(report.application.contains("python"), "{report:?}");
     }
@@ -66,6 +73,25 @@ fn pass_nginx(place: Place) {
 #[test]
 fn pass_nginx_and_keep_their_chain() {
     pass_nginx(Place::Veth);
+}
+
+/// Such a proxy takes whom an answer comes from for whom it has to speak as, and that has to be whom it has asked.
+fn pass_one_that_speaks_as_whoever_answers(place: Place) {
+    let ground = Ground::new(Family::V4, place);
+    let program = world_readable_file("proxy.py", include_str!("../../scripts/datagram_proxy.py"));
+    let (port, python) = (free_port(), system_python());
+    let spec = format!("proxy=adopt/udp:0.0.0.0:{port}={python} {} {port}", program.path().display());
+    pass("proxy", &spec, &ground);
+}
+
+#[test]
+fn pass_a_proxy_that_speaks_as_whoever_answers() {
+    pass_one_that_speaks_as_whoever_answers(Place::Veth);
+}
+
+#[test]
+fn pass_a_proxy_that_speaks_as_whoever_answers_on_the_loopback() {
+    pass_one_that_speaks_as_whoever_answers(Place::Loopback);
 }
 
 #[test]

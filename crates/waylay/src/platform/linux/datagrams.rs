@@ -3,6 +3,7 @@
 //! The kernel remembers for each thread which flow it has been asked to look at. So a selection and the questions
 //! about it are never apart by an await.
 
+mod header;
 mod readiness;
 mod sys;
 
@@ -20,10 +21,11 @@ use zerocopy::IntoBytes;
 
 use super::{options::read_sockaddr, sys as options};
 use crate::{
-    datagrams::{FlowPath, Outgoing, Unreachable},
+    datagrams::{FlowPath, Header, Outgoing, Unreachable},
     error::QueryError,
 };
 
+pub(crate) use header::{loopback_hop_limit, traffic_class};
 pub(crate) use readiness::Readiness;
 pub(crate) use sys::{Arrived, MOST_IN_A_BATCH};
 
@@ -49,6 +51,7 @@ pub(crate) fn prepare_inbound(socket: &UdpSocket) -> io::Result<()> {
         SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
     };
     options::set_option(socket.as_fd(), level, name, &on)?;
+    header::take(socket.as_fd(), level == libc::IPPROTO_IP);
     take_segments(socket.as_fd());
     Ok(())
 }
@@ -72,6 +75,7 @@ fn report_errors(socket: BorrowedFd<'_>, is_ipv4: bool) -> io::Result<()> {
         false => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
     };
     options::set_option(socket, level, name, &1i32.to_ne_bytes())?;
+    header::take(socket, is_ipv4);
     take_segments(socket);
     Ok(())
 }
@@ -146,17 +150,18 @@ pub(crate) fn take_unreachable(socket: &impl AsFd) -> Option<Unreachable> {
 pub(crate) fn send(
     socket: &impl AsFd,
     datagrams: &[Outgoing<'_>],
+    usual: Header,
     mut sent: impl FnMut(usize, io::Result<()>),
 ) {
     let mut next = 0;
     while next < datagrams.len() {
         let runs = plan(datagrams, next);
-        let mut done = match sys::send_runs(socket.as_fd(), datagrams, &runs) {
+        let mut done = match sys::send_runs(socket.as_fd(), datagrams, &runs, usual) {
             Ok(done) => done,
             Err(error) => {
                 let failed = runs[0].clone();
                 if failed.len() > 1 {
-                    one_by_one(socket, datagrams, failed, &mut sent);
+                    one_by_one(socket, datagrams, failed, usual, &mut sent);
                 } else {
                     sent(failed.start, Err(error));
                 }
@@ -177,10 +182,11 @@ fn one_by_one(
     socket: &impl AsFd,
     datagrams: &[Outgoing<'_>],
     run: Range<usize>,
+    usual: Header,
     sent: &mut impl FnMut(usize, io::Result<()>),
 ) {
     for index in run {
-        let outcome = sys::send_runs(socket.as_fd(), datagrams, slice::from_ref(&(index..index + 1)));
+        let outcome = sys::send_runs(socket.as_fd(), datagrams, slice::from_ref(&(index..index + 1)), usual);
         sent(index, outcome.map(|_one| ()));
     }
 }
@@ -207,7 +213,8 @@ fn run_length(datagrams: &[Outgoing<'_>]) -> usize {
     let most = MOST_SEGMENTS.min(MOST_BYTES / size);
     let mut length = 1;
     while let Some(next) = datagrams.get(length).filter(|_| length < most) {
-        let fits = (next.to, next.from) == (first.to, first.from) && (1..=size).contains(&next.bytes.len());
+        let ways = |one: &Outgoing<'_>| (one.to, one.from, one.header);
+        let fits = ways(next) == ways(first) && (1..=size).contains(&next.bytes.len());
         if !fits {
             break;
         }

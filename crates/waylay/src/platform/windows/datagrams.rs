@@ -10,7 +10,7 @@ use std::{
 use socket2::{Domain, Socket};
 
 use crate::{
-    datagrams::{FlowPath, Outgoing, Ready, Unreachable},
+    datagrams::{FlowPath, Header, Outgoing, Ready, Unreachable},
     error::{QueryError, StartError},
     socket::AsSocket,
 };
@@ -23,6 +23,7 @@ pub(crate) struct Arrived {
     pub(crate) length: usize,
     pub(crate) peer: SocketAddr,
     pub(crate) to: Option<IpAddr>,
+    pub(crate) header: Header,
     pub(crate) segment: Option<usize>,
     pub(crate) truncated: bool,
 }
@@ -61,9 +62,18 @@ pub(crate) fn receive(
 pub(crate) fn send(
     _: &impl AsSocket,
     datagrams: &[Outgoing<'_>],
+    _: Header,
     mut sent: impl FnMut(usize, io::Result<()>),
 ) {
     (0..datagrams.len()).for_each(|index| sent(index, Err(unsupported())));
+}
+
+pub(crate) fn traffic_class(_: &impl AsSocket) -> Option<u8> {
+    None
+}
+
+pub(crate) fn loopback_hop_limit(_: &impl AsSocket) -> Option<u8> {
+    None
 }
 
 pub(crate) fn take_unreachable(_: &impl AsSocket) -> Option<Unreachable> {

@@ -63,9 +63,10 @@ fn connect(way: &str, address: SocketAddr) -> String {
 
 fn greeting(mut stream: TcpStream) -> String {
     let (peer, own) = (stream.peer_addr().unwrap(), stream.local_addr().unwrap().ip());
+    let (ip, port) = (peer.ip(), peer.port());
     let mut greeting = [0; 5];
     stream.read_exact(&mut greeting).unwrap();
-    format!("{} {peer} {own}", String::from_utf8_lossy(&greeting))
+    format!("{} {ip} {port} {own}", String::from_utf8_lossy(&greeting))
 }
 
 fn run(ring: &mut IoUring, entry: &Entry) -> io::Result<i32> {

@@ -13,13 +13,13 @@ use std::{
 use socket2::SockAddr;
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{super::options::read_sockaddr, source};
-use crate::datagrams::{Outgoing, Unreachable};
+use super::{super::options::read_sockaddr, header, source};
+use crate::datagrams::{Header, Outgoing, Unreachable};
 
 /// Messages of one call.
 pub(crate) const MOST_IN_A_BATCH: usize = 32;
 
-/// Room for what comes beside a message, aligned as its headers are; two messages fit.
+/// Room for what comes beside a message, aligned as its headers are; four messages fit.
 type Control = [u64; 16];
 /// Room for a socket address of IPv4 or IPv6, aligned as both are.
 type Name = [u32; 7];
@@ -33,6 +33,8 @@ pub(crate) struct Arrived {
     pub(crate) peer: SocketAddr,
     /// The address it was sent to, if the socket tells.
     pub(crate) to: Option<IpAddr>,
+    /// What its header said, as far as the socket tells.
+    pub(crate) header: Header,
     /// Bytes of each datagram, if it is several that came as one; the last may be shorter.
     pub(crate) segment: Option<usize>,
     /// Whether there was more than the slot holds.
@@ -74,8 +76,8 @@ pub(crate) fn receive(
         let beside = beside(&message.msg_hdr);
         let truncated = message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
         let length = message.msg_len as usize;
-        let (to, segment) = (beside.to, beside.segment);
-        arrived(Arrived { slot: index, length: length.min(slot), peer, to, segment, truncated });
+        let Beside { to, header, segment, .. } = beside;
+        arrived(Arrived { slot: index, length: length.min(slot), peer, to, header, segment, truncated });
     }
     Ok(received)
 }
@@ -85,6 +87,7 @@ pub(crate) fn send_runs(
     fd: BorrowedFd<'_>,
     datagrams: &[Outgoing<'_>],
     runs: &[Range<usize>],
+    usual: Header,
 ) -> io::Result<usize> {
     let start = runs[0].start;
     let end = runs[runs.len() - 1].end;
@@ -101,16 +104,17 @@ pub(crate) fn send_runs(
     // SAFETY: a message without pointers is all zero.
     let mut messages: [libc::mmsghdr; MOST_IN_A_BATCH] = unsafe { zeroed() };
     for (index, run) in runs.iter().enumerate() {
-        let header = &mut messages[index].msg_hdr;
+        let message = &mut messages[index].msg_hdr;
         if let Some(name) = &names[index] {
-            header.msg_name = name.as_ptr().cast_mut().cast();
-            header.msg_namelen = name.len();
+            message.msg_name = name.as_ptr().cast_mut().cast();
+            message.msg_namelen = name.len();
         }
-        header.msg_iov = &raw mut slices[run.start - start];
-        header.msg_iovlen = run.len();
+        message.msg_iov = &raw mut slices[run.start - start];
+        message.msg_iovlen = run.len();
         let first = &datagrams[run.start];
         let segment = (run.len() > 1).then_some(first.bytes.len() as u16);
-        put_beside(header, &mut controls[index], source(first.from), segment);
+        let control = &mut controls[index];
+        put_beside(message, control, source(first.from), segment, header::messages(fd, first, usual));
     }
     let (count, flags) = (runs.len() as u32, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
     // SAFETY: each message leads to bytes, a name and a control buffer that outlive the call, and are only read.
@@ -151,6 +155,7 @@ fn name(name: &Name) -> Option<SocketAddr> {
 #[derive(Default)]
 struct Beside {
     to: Option<IpAddr>,
+    header: Header,
     segment: Option<usize>,
     error: Option<(i32, u32)>,
 }
@@ -191,13 +196,20 @@ impl Beside {
             (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
                 self.error = word(0).map(i32::from_ne_bytes).zip(word(8).map(u32::from_ne_bytes));
             }
-            _ => {}
+            kind => header::note(&mut self.header, kind, data),
         }
     }
 }
 
-/// Puts messages into the control buffer: the address to send from, and the size of the datagrams.
-fn put_beside(header: &mut libc::msghdr, control: &mut Control, from: Option<[u8; 4]>, segment: Option<u16>) {
+/// Puts messages into the control buffer: the address to send from, the size of the datagrams, and what their headers
+/// are to say.
+fn put_beside(
+    header: &mut libc::msghdr,
+    control: &mut Control,
+    from: Option<[u8; 4]>,
+    segment: Option<u16>,
+    said: impl Iterator<Item = (header::Kind, i32)>,
+) {
     let mut length = 0;
     if let Some(ip) = from {
         let mut info = [0; 12];
@@ -206,6 +218,9 @@ fn put_beside(header: &mut libc::msghdr, control: &mut Control, from: Option<[u8
     }
     if let Some(size) = segment {
         length += put(&mut control[length..], (libc::SOL_UDP, libc::UDP_SEGMENT), &size.to_ne_bytes());
+    }
+    for (kind, value) in said {
+        length += put(&mut control[length..], kind, &value.to_ne_bytes());
     }
     if length > 0 {
         header.msg_control = control.as_mut_ptr().cast();

@@ -17,7 +17,7 @@ fn inbound() -> (DatagramSocket, u16) {
 }
 
 fn outgoing(bytes: &[u8], to: SocketAddr) -> Outgoing<'_> {
-    Outgoing { bytes, to: Some(to), from: None }
+    Outgoing { bytes, to: Some(to), from: None, header: Header::default() }
 }
 
 fn token(last: u8, port: u16) -> SocketAddr {
@@ -70,7 +70,7 @@ fn datagrams_of_any_size_and_number_arrive_as_they_were_sent() {
         sizes.iter().enumerate().map(|(index, size)| vec![index as u8; *size]).collect();
     let datagrams: Vec<_> = contents.iter().map(|bytes| outgoing(bytes, token(1, port))).collect();
     let mut sent = Vec::new();
-    send(&client, &datagrams, |index, outcome| {
+    send(&client, &datagrams, Header::default(), |index, outcome| {
         outcome.unwrap();
         sent.push(index);
     });
@@ -84,6 +84,70 @@ fn datagrams_of_any_size_and_number_arrive_as_they_were_sent() {
     assert_eq!(arrived, contents);
 }
 
+/// Of one size and one way, so that nothing but their headers keeps them from being one message.
+#[test]
+fn datagrams_arrive_with_the_headers_they_were_sent_with() {
+    for (at, host) in [("0.0.0.0:0", "127.128.0.1"), ("[::1]:0", "::1")] {
+        let service = DatagramSocket::new(bind(at)).unwrap();
+        let to = SocketAddr::new(host.parse().unwrap(), service.local_address().port());
+        for connected in [false, true] {
+            let client = bind(if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" });
+            if connected {
+                client.connect(to).unwrap();
+            }
+            let headers: Vec<_> = (0..60)
+                .map(|number| Header {
+                    hop_limit: Some(number / 4 + 1),
+                    traffic_class: Some(number / 3 * 13),
+                })
+                .collect();
+            let send_to = (!connected).then_some(to);
+            let with =
+                |header: &Header| Outgoing { bytes: b"same", to: send_to, from: None, header: *header };
+            let datagrams: Vec<_> = headers.iter().map(with).collect();
+            send(&client, &datagrams, Header::default(), |_, sent| sent.unwrap());
+            let (mut batch, mut arrived) = (DatagramBatch::new(), Vec::new());
+            while arrived.len() < headers.len() {
+                service.receive(&mut batch).unwrap();
+                arrived.extend(batch.iter().map(|datagram| datagram.header));
+            }
+            assert_eq!(arrived, headers, "{to} {connected}");
+        }
+    }
+}
+
+#[test]
+fn a_hop_limit_that_nobody_has_chosen_is_not_taken_for_one_that_somebody_has() {
+    for (at, client) in [("0.0.0.0:0", "127.0.0.1:0"), ("[::1]:0", "[::1]:0")] {
+        let service = DatagramSocket::new(bind(at)).unwrap();
+        let (client, mut batch) = (bind(client), DatagramBatch::new());
+        prepare_outbound(&client).unwrap();
+        let to = SocketAddr::new(client.local_addr().unwrap().ip(), service.local_address().port());
+        send(&client, &[outgoing(b"there", to)], Header::default(), |_, sent| sent.unwrap());
+        service.receive(&mut batch).unwrap();
+        let arrived = batch.iter().next().unwrap();
+        assert_eq!(arrived.header, Header { hop_limit: None, traffic_class: Some(0) });
+        // What comes from a network is passed on as it is.
+        service.send(&[Outgoing::answer(arrived.path, b"back")], |_, sent| sent.unwrap());
+        crate::datagrams::receive(&client, &mut batch).unwrap();
+        let header = batch.iter().next().unwrap().header;
+        assert!(header.hop_limit.is_some(), "{header:?}");
+        assert_eq!(header.traffic_class, Some(0));
+    }
+}
+
+#[test]
+fn a_header_is_besides_what_is_usual_for_the_socket() {
+    for (at, level, name) in
+        [("127.0.0.1:0", libc::IPPROTO_IP, libc::IP_TOS), ("[::1]:0", libc::IPPROTO_IPV6, libc::IPV6_TCLASS)]
+    {
+        let socket = bind(at);
+        assert_eq!(Header::usual(&socket).traffic_class, Some(0));
+        options::set_option(socket.as_fd(), level, name, &0x28i32.to_ne_bytes()).unwrap();
+        assert_eq!(Header::usual(&socket), Header { hop_limit: None, traffic_class: Some(0x28) });
+    }
+}
+
 /// Nobody else's socket has to know how they were sent.
 #[test]
 fn a_run_of_datagrams_is_several_to_an_ordinary_socket() {
@@ -91,7 +155,7 @@ fn a_run_of_datagrams_is_several_to_an_ordinary_socket() {
     let bytes = [7; 100];
     let datagrams = vec![outgoing(&bytes, server.local_addr().unwrap()); 100];
     let mut sent = 0;
-    send(&client, &datagrams, |_, outcome| sent += usize::from(outcome.is_ok()));
+    send(&client, &datagrams, Header::default(), |_, outcome| sent += usize::from(outcome.is_ok()));
     assert_eq!(sent, 100);
     for _ in 0..100 {
         assert_eq!(server.recv(&mut [0; 1000]).unwrap(), 100);
@@ -105,7 +169,7 @@ fn one_that_cannot_be_sent_keeps_no_other_back() {
     let (small, large) = ([1; 10], vec![2; 65_508]);
     let datagrams = [outgoing(&small, to), outgoing(&large, to), outgoing(&small, to), outgoing(&small, to)];
     let mut outcomes = Vec::new();
-    send(&client, &datagrams, |index, outcome| {
+    send(&client, &datagrams, Header::default(), |index, outcome| {
         outcomes.push((index, outcome.err().and_then(|error| error.raw_os_error())));
     });
     assert_eq!(outcomes, [(0, None), (1, Some(libc::EMSGSIZE)), (2, None), (3, None)]);
@@ -117,7 +181,7 @@ fn what_is_not_accepted_is_reported_with_its_destination() {
         let nobody = bind(address).local_addr().unwrap();
         let socket: UdpSocket = datagram_socket(Domain::for_address(nobody)).unwrap().into();
         assert!(take_unreachable(&socket).is_none());
-        send(&socket, &[outgoing(b"x", nobody)], |_, sent| sent.unwrap());
+        send(&socket, &[outgoing(b"x", nobody)], Header::default(), |_, sent| sent.unwrap());
         let error = take_unreachable(&socket).unwrap();
         assert_eq!(error.destination, Some(nobody));
         assert_eq!(error.error.raw_os_error(), Some(libc::ECONNREFUSED));

@@ -1,0 +1,362 @@
+//! From [`Declarations`] to a [`Policy`], once it is known who is who.
+
+use std::collections::BTreeMap;
+
+use waylay_core::{
+    Action, AuthRule, Conditions, Filter, FilterId, FlagConditions, Layer, Naming, OneOf, OrderError, Policy,
+    PolicyError, ProcessConditions, Protocol, Service, ServiceId, Sublayer, SublayerId, solve,
+};
+
+use crate::declaration::{
+    Account, ActionDeclaration, CgroupName, Declarations, FilterDeclaration, LayerDeclaration,
+    ProcessDeclarations,
+};
+use crate::meant::did_you_mean;
+use crate::names::Names;
+use crate::problem::{Diagnostic, Problem, Severity};
+use crate::source::{Located, Sources, Span};
+use crate::subset::{Difference, without};
+
+/// A policy, and where its parts come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lowered {
+    /// The policy.
+    pub policy: Policy,
+    /// Where its filters come from.
+    pub origins: Origins,
+}
+
+/// Where the filters of a policy come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origins {
+    filters: BTreeMap<FilterId, (Option<String>, Span)>,
+}
+
+impl Origins {
+    /// Where a filter is declared.
+    #[must_use]
+    pub fn span(&self, filter: FilterId) -> Option<&Span> {
+        self.filters.get(&filter).map(|(_, span)| span)
+    }
+
+    /// A filter as people know it: by its name if it has one, and its place.
+    #[must_use]
+    pub fn describe(&self, filter: FilterId, sources: &Sources) -> String {
+        match self.filters.get(&filter) {
+            Some((Some(name), span)) => format!("filter {name:?} ({})", sources.place(span)),
+            Some((None, span)) => format!("the filter at {}", sources.place(span)),
+            None => filter.to_string(),
+        }
+    }
+}
+
+/// What things are called in files.
+pub struct FileNames<'a> {
+    /// The policy.
+    pub lowered: &'a Lowered,
+    /// The files.
+    pub sources: &'a Sources,
+}
+
+impl Naming for FileNames<'_> {
+    fn service(&self, id: ServiceId) -> String {
+        Naming::service(&self.lowered.policy, id)
+    }
+
+    fn sublayer(&self, id: SublayerId) -> String {
+        Naming::sublayer(&self.lowered.policy, id)
+    }
+
+    fn filter(&self, id: FilterId) -> String {
+        self.lowered.origins.describe(id, self.sources)
+    }
+}
+
+/// The policy that is declared, its services with ids in their solved order; nothing if it does not hold together, and then the diagnostics say why.
+#[must_use]
+pub fn lower(
+    declarations: &Declarations,
+    names: &dyn Names,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<Lowered> {
+    let services = services(declarations, diagnostics);
+    let sublayers = sublayers(declarations);
+    let lowering = Lowering { declarations, services: &services, names };
+    let ids = (1..).map(FilterId);
+    let filters: Vec<Filter> = ids
+        .zip(&declarations.filters)
+        .filter_map(|(id, filter)| lowering.filter(id, filter, diagnostics))
+        .collect();
+    if diagnostics.iter().any(|diagnostic| diagnostic.severity() == Severity::Error) {
+        return None;
+    }
+    let places = (1..).map(FilterId).zip(&declarations.filters);
+    let origin = |filter: &FilterDeclaration| (filter.name.clone().map(|name| name.value), filter.span);
+    let origins = Origins { filters: places.map(|(id, filter)| (id, origin(filter))).collect() };
+    match Policy::new(services, sublayers, filters) {
+        Ok(policy) => Some(Lowered { policy: with_switches(policy, declarations), origins }),
+        Err(error) => {
+            diagnostics.push(refused(error, declarations));
+            None
+        }
+    }
+}
+
+fn with_switches(policy: Policy, declarations: &Declarations) -> Policy {
+    let namespaces = declarations.other_namespaces.as_ref().map_or_else(Default::default, |it| it.value);
+    let unredirectable = declarations.unredirectable.as_ref().map_or_else(Default::default, |it| it.value);
+    policy.with_foreign_namespace(namespaces).with_unredirectable(unredirectable)
+}
+
+fn services(declarations: &Declarations, diagnostics: &mut Vec<Diagnostic>) -> Vec<Service> {
+    let known = || declarations.services.iter().map(|service| service.name.value.as_str());
+    for name in declarations.services.iter().flat_map(|service| service.before.iter().chain(&service.after)) {
+        if !known().any(|known| known == name.value) {
+            let problem = Problem::Unknown { what: "service", name: name.value.clone() };
+            diagnostics.push(problem.at(&name.span).help(did_you_mean(&name.value, known())));
+        }
+    }
+    let texts = |names: &[Located<String>]| names.iter().map(|name| name.value.clone()).collect();
+    let mut services: Vec<Service> = declarations
+        .services
+        .iter()
+        .map(|service| Service {
+            id: ServiceId(0),
+            name: service.name.value.clone(),
+            before: texts(&service.before),
+            after: texts(&service.after),
+            on_failure: service.on_failure,
+        })
+        .collect();
+    // Where there is no order the policy says so, and the ids do not matter.
+    let order = solve(&services).unwrap_or_else(|_no_order| (0..services.len()).collect());
+    (1..).map(ServiceId).zip(order).for_each(|(id, index)| services[index].id = id);
+    services
+}
+
+fn sublayers(declarations: &Declarations) -> Vec<Sublayer> {
+    let declared = (1..).map(SublayerId).zip(&declarations.sublayers);
+    declared
+        .map(|(id, sublayer)| Sublayer { id, name: sublayer.name.value.clone(), weight: sublayer.weight })
+        .collect()
+}
+
+/// What the whole does not hold together by. Names have been checked before, where their places are known.
+fn refused(error: PolicyError, declarations: &Declarations) -> Diagnostic {
+    match error {
+        PolicyError::Order(OrderError::Cycle { names }) => {
+            let first =
+                declarations.services.iter().find(|service| names.first() == Some(&service.name.value));
+            let problem = Problem::OrderCycle { names };
+            first
+                .map_or_else(|| problem.clone().somewhere(), |service| problem.clone().at(&service.name.span))
+        }
+        PolicyError::Limit(limit) => Problem::Limit(limit).somewhere(),
+        PolicyError::Order(OrderError::UnknownName { name, .. }) => {
+            Problem::Unknown { what: "service", name }.somewhere()
+        }
+        PolicyError::Order(OrderError::DuplicateName { name }) => {
+            Problem::Duplicate { what: "service", name }.somewhere()
+        }
+        PolicyError::DuplicateService { .. }
+        | PolicyError::DuplicateSublayer { .. }
+        | PolicyError::DuplicateFilter { .. }
+        | PolicyError::UnknownService { .. }
+        | PolicyError::UnknownSublayer { .. } => Problem::Syntax(error.to_string()).somewhere(),
+    }
+}
+
+struct Lowering<'a> {
+    declarations: &'a Declarations,
+    services: &'a [Service],
+    names: &'a dyn Names,
+}
+
+impl Lowering<'_> {
+    fn filter(
+        &self,
+        id: FilterId,
+        filter: &FilterDeclaration,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Option<Filter> {
+        let mut conditions = self.conditions(filter, diagnostics);
+        let layer = self.layer(&filter.layer, diagnostics)?;
+        if let LayerDeclaration::Redirect { service } = &filter.layer {
+            conditions.protocol = self.taken(conditions.protocol, service, diagnostics);
+        }
+        Some(Filter { id, weight: filter.weight, conditions, layer })
+    }
+
+    /// Of the protocols that a filter asks for those that the service takes: what it does not take goes past it.
+    fn taken(
+        &self,
+        asked: Option<OneOf<Protocol>>,
+        service: &Located<String>,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Option<OneOf<Protocol>> {
+        let declared =
+            self.declarations.services.iter().find(|declared| declared.name.value == service.value)?;
+        let wanted =
+            |protocol: &Protocol| asked.as_ref().is_none_or(|asked| asked.holds(|it| it == protocol));
+        let all = [Protocol::Tcp, Protocol::Udp];
+        let taken =
+            all.into_iter().filter(|protocol| declared.transports.contains(protocol) && wanted(protocol));
+        let taken: Vec<Protocol> = taken.collect();
+        if taken.is_empty() && all.iter().any(wanted) {
+            let help = "say with `protocol` at the service what it takes".to_owned();
+            diagnostics.push(Problem::NotTaken(service.value.clone()).at(&service.span).help(help));
+        }
+        (taken.len() < all.len()).then(|| OneOf::these(taken))
+    }
+
+    fn layer(&self, layer: &LayerDeclaration, diagnostics: &mut Vec<Diagnostic>) -> Option<Layer> {
+        match layer {
+            LayerDeclaration::Redirect { service } => {
+                let names: Vec<&str> = self.services.iter().map(|known| known.name.as_str()).collect();
+                let index = position("service", service, &names, diagnostics)?;
+                Some(Layer::Redirect { service: self.services[index].id })
+            }
+            LayerDeclaration::Auth { sublayer, action, redirected, proxied } => {
+                let names: Vec<&str> =
+                    self.declarations.sublayers.iter().map(|it| it.name.value.as_str()).collect();
+                let index = position("sublayer", sublayer, &names, diagnostics)?;
+                let flags = FlagConditions { redirected: *redirected, proxied: *proxied };
+                let action = match *action {
+                    ActionDeclaration::Permit(right) => Action::Permit(right),
+                    ActionDeclaration::Block(right, errno) => Action::Block { right, errno },
+                    ActionDeclaration::Continue => Action::Continue,
+                };
+                let sublayer = SublayerId(u32::try_from(index + 1).ok()?);
+                Some(Layer::Auth(AuthRule { sublayer, flags, action }))
+            }
+        }
+    }
+
+    fn conditions(&self, filter: &FilterDeclaration, diagnostics: &mut Vec<Diagnostic>) -> Conditions {
+        let (wanted, excluded) = (&filter.wanted, &filter.excluded);
+        let mut merge = Merge { diagnostics };
+        Conditions {
+            protocol: merge.values("protocol", wanted.protocol.clone(), excluded.protocol.clone()),
+            family: merge.values("family", wanted.family.clone(), excluded.family.clone()),
+            remote: merge.values("remote", wanted.remote.clone(), excluded.remote.clone()),
+            remote_ports: merge.values("port", wanted.port.clone(), excluded.port.clone()),
+            local: merge.values("local", wanted.local.clone(), excluded.local.clone()),
+            application: self.process(&wanted.application, &excluded.application, &mut merge),
+            via: self.process(&wanted.via, &excluded.via, &mut merge),
+        }
+    }
+
+    fn process(
+        &self,
+        wanted: &ProcessDeclarations,
+        excluded: &ProcessDeclarations,
+        merge: &mut Merge<'_>,
+    ) -> ProcessConditions {
+        let files =
+            |list: &ProcessDeclarations| resolve(list.exe.as_ref(), |exe| self.names.executables(exe));
+        let accounts = |what, list: &Option<Located<Vec<Located<Account>>>>| {
+            resolve(list.as_ref(), |account| self.account(what, account).into_iter().collect())
+        };
+        let users = [accounts("user", &wanted.user), accounts("user", &excluded.user)];
+        let groups = [accounts("group", &wanted.group), accounts("group", &excluded.group)];
+        let cgroups = |list: &ProcessDeclarations| resolve(list.cgroup.as_ref(), |name| self.cgroups(name));
+        let [wanted_users, excluded_users] = users;
+        let [wanted_groups, excluded_groups] = groups;
+        ProcessConditions {
+            exe: merge.values("exe", files(wanted), files(excluded)),
+            uid: merge.values("user", wanted_users, excluded_users),
+            gid: merge.values("group", wanted_groups, excluded_groups),
+            command: merge.values("command", wanted.command.clone(), excluded.command.clone()),
+            cgroup: merge.either("cgroup", cgroups(wanted), cgroups(excluded)),
+        }
+    }
+
+    fn account(&self, what: &str, account: &Account) -> Option<u32> {
+        match (account, what) {
+            (Account::Number(number), _) => Some(*number),
+            (Account::Named(name), "group") => self.names.group(name),
+            (Account::Named(name), _) => self.names.user(name),
+        }
+    }
+
+    fn cgroups(&self, name: &CgroupName) -> Vec<u64> {
+        match name {
+            CgroupName::Path(path) => self.names.cgroup(path).into_iter().collect(),
+            CgroupName::Unit(unit) => self.names.unit(unit),
+            CgroupName::Container(id) => self.names.container(id),
+        }
+    }
+}
+
+/// The values that names come to.
+fn resolve<N, T>(
+    list: Option<&Located<Vec<Located<N>>>>,
+    values_of: impl Fn(&N) -> Vec<T>,
+) -> Option<Located<Vec<T>>> {
+    let list = list?;
+    let values = list.value.iter().flat_map(|name| values_of(&name.value)).collect();
+    Some(Located { value: values, span: list.span })
+}
+
+/// The place of a name in a list of them.
+fn position(
+    what: &'static str,
+    name: &Located<String>,
+    names: &[&str],
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<usize> {
+    let index = names.iter().position(|known| *known == name.value);
+    if index.is_none() {
+        let problem = Problem::Unknown { what, name: name.value.clone() };
+        let help = did_you_mean(&name.value, names.iter().copied());
+        diagnostics.push(problem.at(&name.span).help(help));
+    }
+    index
+}
+
+/// What is wanted of a fact and what is excluded, as the one condition that a filter has on it.
+struct Merge<'a> {
+    diagnostics: &'a mut Vec<Diagnostic>,
+}
+
+impl Merge<'_> {
+    /// Of facts of which what is excluded can be taken from what is wanted.
+    fn values<T: Difference>(
+        &mut self,
+        key: &'static str,
+        wanted: Option<Located<Vec<T>>>,
+        excluded: Option<Located<Vec<T>>>,
+    ) -> Option<OneOf<T>> {
+        match (wanted, excluded) {
+            (None, None) => None,
+            (Some(wanted), None) => Some(OneOf::these(wanted.value)),
+            (None, Some(excluded)) => Some(OneOf::none_of(excluded.value)),
+            (Some(wanted), Some(excluded)) => {
+                let had = !wanted.value.is_empty();
+                let left = without(wanted.value, &excluded.value);
+                if had && left.is_empty() {
+                    self.diagnostics.push(Problem::NeverMatches(key).at(&excluded.span));
+                }
+                Some(OneOf::these(left))
+            }
+        }
+    }
+
+    /// Of facts of which it cannot.
+    fn either<T>(
+        &mut self,
+        key: &'static str,
+        wanted: Option<Located<Vec<T>>>,
+        excluded: Option<Located<Vec<T>>>,
+    ) -> Option<OneOf<T>> {
+        match (wanted, excluded) {
+            (None, None) => None,
+            (Some(wanted), None) => Some(OneOf::these(wanted.value)),
+            (None, Some(excluded)) => Some(OneOf::none_of(excluded.value)),
+            (Some(_), Some(excluded)) => {
+                self.diagnostics.push(Problem::Entangled(key).at(&excluded.span));
+                None
+            }
+        }
+    }
+}

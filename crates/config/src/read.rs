@@ -1,0 +1,168 @@
+//! From texts to [`Declarations`], with everything that is wrong with each text by itself or with their names together.
+
+mod conditions;
+mod filter;
+mod service;
+mod table;
+
+use std::collections::BTreeMap;
+
+use toml::de::{DeTable, DeValue};
+use waylay_core::{ForeignNamespace, Unredirectable};
+
+use crate::declaration::{Declarations, SublayerDeclaration};
+use crate::keys::{FILTER, SERVICE, SUBLAYER, TOP, TableKind};
+use crate::problem::{Diagnostic, Problem};
+use crate::source::{Located, Sources, Span};
+use crate::values::{self, LONGEST_NAME, LONGEST_SERVICE};
+use table::{Problems, Table, number, word, wrong_type};
+
+const ANSWERS: &[&str] = &["block", "permit"];
+
+/// What the texts say. Where something is wrong the rest is read all the same, so that one run shows all there is.
+#[must_use]
+pub fn read(sources: &Sources) -> (Declarations, Vec<Diagnostic>) {
+    let mut declarations = Declarations::default();
+    let mut problems = Vec::new();
+    for (source, (_, text)) in (0..).zip(sources.iter()) {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        problems.extend(errors.iter().map(|error| syntax(error, source)));
+        // What a text means that is no TOML is a guess.
+        if errors.is_empty() {
+            let span = Span::new(source, 0..0);
+            let top = Table::new(TOP, source, span, table.get_ref(), &mut problems);
+            read_file(&top, source, &mut declarations, &mut problems);
+        }
+    }
+    refuse_duplicates(&declarations, &mut problems);
+    (declarations, problems)
+}
+
+fn syntax(error: &toml::de::Error, source: u32) -> Diagnostic {
+    let problem = Problem::Syntax(error.message().trim().to_owned());
+    match error.span() {
+        Some(bytes) => problem.at(&Span::new(source, bytes)),
+        None => problem.somewhere(),
+    }
+}
+
+fn read_file(top: &Table<'_>, source: u32, into: &mut Declarations, problems: &mut Problems) {
+    let unredirectable = [Unredirectable::Block, Unredirectable::Permit];
+    if let Some(answer) =
+        switch(top, "unredirectable", &unredirectable, into.unredirectable.as_ref(), problems)
+    {
+        into.unredirectable = Some(answer);
+    }
+    let namespaces = [ForeignNamespace::Block, ForeignNamespace::Permit];
+    if let Some(answer) =
+        switch(top, "other_namespaces", &namespaces, into.other_namespaces.as_ref(), problems)
+    {
+        into.other_namespaces = Some(answer);
+    }
+    for (name, table) in named_tables(top, ("service", LONGEST_SERVICE), SERVICE, source, problems) {
+        into.services.extend(service::read(name, &table, problems));
+    }
+    for (name, table) in named_tables(top, ("sublayer", LONGEST_NAME), SUBLAYER, source, problems) {
+        let weight = table.one("weight", problems, |value| number(value, u16::MAX.into()));
+        let weight = weight.and_then(|weight| u16::try_from(weight).ok()).unwrap_or(0);
+        into.sublayers.push(SublayerDeclaration { name, weight });
+    }
+    for table in tables(top, "filter", FILTER, source, problems) {
+        into.filters.extend(filter::read(&table, problems));
+    }
+}
+
+/// A switch of the whole policy, which may stand in one file only.
+fn switch<T: Copy>(
+    top: &Table<'_>,
+    key: &'static str,
+    meanings: &[T],
+    former: Option<&Located<T>>,
+    problems: &mut Problems,
+) -> Option<Located<T>> {
+    let span = *top.place(key)?;
+    if let Some(former) = former {
+        let problem = Problem::Duplicate { what: "setting", name: key.to_owned() };
+        problems.push(problem.at(&span).related(&former.span, "set here first"));
+    }
+    let value = top.one(key, problems, |value| word(value, ANSWERS, meanings))?;
+    Some(Located { value, span })
+}
+
+/// The tables below `[key.NAME]`, as they come in the file, with names up to a length.
+fn named_tables<'a>(
+    top: &Table<'a>,
+    (key, longest): (&str, usize),
+    kind: TableKind,
+    source: u32,
+    problems: &mut Problems,
+) -> Vec<(Located<String>, Table<'a>)> {
+    let Some(value) = top.value(key) else { return Vec::new() };
+    let DeValue::Table(entries) = value.value else {
+        problems.push(wrong_type("tables, each with a name", &value));
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for (name, entry) in entries {
+        let span = Span::new(source, name.span());
+        if let Err(problem) = values::name(name.get_ref(), longest) {
+            problems.push(problem.at(&span));
+        }
+        let name = Located { value: name.get_ref().to_string(), span };
+        if let DeValue::Table(table) = entry.get_ref() {
+            found.push((name, Table::new(kind, source, span, table, problems)));
+        } else {
+            problems.push(wrong_type("a table of its own", &Located { value: entry.get_ref(), span }));
+        }
+    }
+    found.sort_by_key(|(name, _)| name.span.bytes().start);
+    found
+}
+
+/// The tables below `[[key]]`.
+fn tables<'a>(
+    top: &Table<'a>,
+    key: &str,
+    kind: TableKind,
+    source: u32,
+    problems: &mut Problems,
+) -> Vec<Table<'a>> {
+    let Some(value) = top.value(key) else { return Vec::new() };
+    let DeValue::Array(entries) = value.value else {
+        problems.push(wrong_type("an array of tables, [[filter]],", &value));
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for entry in entries.iter() {
+        let span = Span::new(source, entry.span());
+        if let DeValue::Table(table) = entry.get_ref() {
+            found.push(Table::new(kind, source, span, table, problems));
+        } else {
+            problems.push(wrong_type("a table of its own", &Located { value: entry.get_ref(), span }));
+        }
+    }
+    found
+}
+
+fn refuse_duplicates(declarations: &Declarations, problems: &mut Problems) {
+    let services = declarations.services.iter().map(|service| &service.name);
+    let sublayers = declarations.sublayers.iter().map(|sublayer| &sublayer.name);
+    let filters = declarations.filters.iter().filter_map(|filter| filter.name.as_ref());
+    refuse_duplicates_of("service", services, problems);
+    refuse_duplicates_of("sublayer", sublayers, problems);
+    refuse_duplicates_of("filter", filters, problems);
+}
+
+fn refuse_duplicates_of<'d>(
+    what: &'static str,
+    names: impl Iterator<Item = &'d Located<String>>,
+    problems: &mut Problems,
+) {
+    let mut seen = BTreeMap::new();
+    for name in names {
+        if let Some(first) = seen.insert(&name.value, &name.span) {
+            let problem = Problem::Duplicate { what, name: name.value.clone() };
+            problems.push(problem.at(&name.span).related(first, "declared here first"));
+        }
+    }
+}

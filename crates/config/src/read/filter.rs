@@ -1,0 +1,107 @@
+//! Filters.
+
+use waylay_core::{Errno, Right};
+
+use super::conditions;
+use super::table::{Problems, Scalar, Table, number, string, word};
+use crate::declaration::{ActionDeclaration, FilterDeclaration, LayerDeclaration};
+use crate::problem::{Diagnostic, Problem};
+use crate::source::Located;
+use crate::values;
+
+/// TOML has numbers up to this.
+const HEAVIEST: u64 = i64::MAX as u64;
+
+#[derive(Clone, Copy)]
+enum Verb {
+    Redirect,
+    Permit,
+    Block,
+    Continue,
+}
+
+pub(super) fn read(table: &Table<'_>, problems: &mut Problems) -> Option<FilterDeclaration> {
+    let name = table.one("name", problems, name);
+    let weight = table.one("weight", problems, |value| number(value, HEAVIEST)).unwrap_or(0);
+    let wanted = conditions::read(table, "if", problems);
+    let excluded = conditions::read(table, "unless", problems);
+    let layer = layer(table, wanted.flags, problems)?;
+    let span = table.span;
+    Some(FilterDeclaration { name, span, weight, layer, wanted: wanted.lists, excluded: excluded.lists })
+}
+
+fn layer(table: &Table<'_>, flags: conditions::Flags, problems: &mut Problems) -> Option<LayerDeclaration> {
+    let words = &["redirect", "permit", "block", "continue"];
+    let verbs = [Verb::Redirect, Verb::Permit, Verb::Block, Verb::Continue];
+    if table.place("action").is_none() {
+        problems.push(table.missing("action"));
+        return None;
+    }
+    let verb = table.one("action", problems, |value| word(value, words, &verbs))?;
+    refuse_keys_of_others(table, verb, flags, problems);
+    match verb {
+        Verb::Redirect => {
+            let service = named(table, "service", problems)?;
+            Some(LayerDeclaration::Redirect { service })
+        }
+        Verb::Permit | Verb::Block | Verb::Continue => {
+            let action = action(table, verb, problems);
+            let sublayer = named(table, "sublayer", problems)?;
+            let conditions::Flags { redirected, proxied } = flags;
+            Some(LayerDeclaration::Auth { sublayer, action, redirected, proxied })
+        }
+    }
+}
+
+fn refuse_keys_of_others(table: &Table<'_>, verb: Verb, flags: conditions::Flags, problems: &mut Problems) {
+    match verb {
+        Verb::Redirect => {
+            table.misplaced(&["sublayer"], "\"permit\", \"block\" and \"continue\"", problems);
+            table.misplaced(&["right"], "\"permit\" and \"block\"", problems);
+            table.misplaced(&["errno"], "\"block\"", problems);
+            let asked = [("redirected", flags.redirected), ("proxied", flags.proxied)];
+            for (key, _) in asked.into_iter().filter(|(_, asked)| asked.is_some()) {
+                let problem = Problem::MisplacedKey { key, with: "\"permit\", \"block\" and \"continue\"" };
+                problems.push(problem.at(table.place("if").unwrap_or(&table.span)));
+            }
+        }
+        Verb::Permit => {
+            table.misplaced(&["service"], "\"redirect\"", problems);
+            table.misplaced(&["errno"], "\"block\"", problems);
+        }
+        Verb::Block => table.misplaced(&["service"], "\"redirect\"", problems),
+        Verb::Continue => {
+            table.misplaced(&["service"], "\"redirect\"", problems);
+            table.misplaced(&["right"], "\"permit\" and \"block\"", problems);
+            table.misplaced(&["errno"], "\"block\"", problems);
+        }
+    }
+}
+
+fn action(table: &Table<'_>, verb: Verb, problems: &mut Problems) -> ActionDeclaration {
+    let rights = [Right::Soft, Right::Hard];
+    let right = table.one("right", problems, |value| word(value, &["soft", "hard"], &rights));
+    let errno = table.one("errno", problems, |value| {
+        let text = string(value)?;
+        values::errno(text.value).map_err(|problem| problem.at(&text.span))
+    });
+    match verb {
+        Verb::Permit => ActionDeclaration::Permit(right.unwrap_or(Right::Soft)),
+        Verb::Block => ActionDeclaration::Block(right.unwrap_or(Right::Hard), errno.unwrap_or(Errno::EACCES)),
+        Verb::Continue | Verb::Redirect => ActionDeclaration::Continue,
+    }
+}
+
+/// The name behind a key that has to be there.
+fn named(table: &Table<'_>, key: &'static str, problems: &mut Problems) -> Option<Located<String>> {
+    if table.place(key).is_none() {
+        problems.push(table.missing(key));
+    }
+    table.one(key, problems, |value| Ok(string(value)?.map(str::to_owned)))
+}
+
+fn name(value: Scalar<'_>) -> Result<Located<String>, Diagnostic> {
+    let text = string(value)?;
+    values::name(text.value, values::LONGEST_NAME).map_err(|problem| problem.at(&text.span))?;
+    Ok(text.map(str::to_owned))
+}

@@ -1,0 +1,85 @@
+//! Texts, and places in them.
+
+use std::ops::Range;
+
+/// The texts of one policy, in the order in which they are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    files: Vec<(String, String)>,
+}
+
+/// A place in one of the [`Sources`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Span {
+    pub(crate) source: u32,
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    pub(crate) fn new(source: u32, bytes: Range<usize>) -> Self {
+        let short = |at| u32::try_from(at).unwrap_or(u32::MAX);
+        Self { source, start: short(bytes.start), end: short(bytes.end) }
+    }
+
+    pub(crate) fn bytes(&self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// Something that a text says, and where it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located<T> {
+    /// What it says.
+    pub value: T,
+    /// Where.
+    pub span: Span,
+}
+
+impl Sources {
+    /// Adds a text. The name is for messages, as is usual for a file its path.
+    pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) {
+        self.files.push((name.into(), text.into()));
+    }
+
+    /// Names and texts.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.files.iter().map(|(name, text)| (name.as_str(), text.as_str()))
+    }
+
+    /// The name of the text in which a place is.
+    #[must_use]
+    pub fn name(&self, span: &Span) -> &str {
+        self.files.get(span.source as usize).map_or("", |(name, _)| name)
+    }
+
+    /// The line of a place, from 1 on.
+    #[must_use]
+    pub fn line(&self, span: &Span) -> usize {
+        let before = self.text(span).as_bytes().iter().take(span.bytes().start);
+        1 + before.filter(|byte| **byte == b'\n').count()
+    }
+
+    /// The column of a place, in characters from 1 on.
+    #[must_use]
+    pub fn column(&self, span: &Span) -> usize {
+        let before = self.text(span).get(..span.bytes().start).unwrap_or_default();
+        1 + before.rsplit('\n').next().unwrap_or_default().chars().count()
+    }
+
+    /// A place as people write it: `policy.toml:12`.
+    #[must_use]
+    pub fn place(&self, span: &Span) -> String {
+        format!("{}:{}", self.name(span), self.line(span))
+    }
+
+    pub(crate) fn text(&self, span: &Span) -> &str {
+        self.files.get(span.source as usize).map_or("", |(_, text)| text)
+    }
+}
+
+impl<T> Located<T> {
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Located<U> {
+        Located { value: change(self.value), span: self.span }
+    }
+}

@@ -1,0 +1,133 @@
+//! Who runs on this host, as far as `/proc` shows it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+use waylay_core::FileId;
+
+use crate::cgroup::unified_membership;
+
+/// A process. What is `None` could not be looked at, or is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Running {
+    pub(crate) pid: u32,
+    pub(crate) name: String,
+    /// Its real user.
+    pub(crate) uid: Option<u32>,
+    /// Its executable, as the kernel knows it.
+    pub(crate) exe: Option<FileId>,
+    /// Its cgroup, as in `/proc/PID/cgroup`.
+    pub(crate) cgroup: Option<PathBuf>,
+}
+
+impl Running {
+    pub(crate) fn look(pid: u32) -> Self {
+        let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
+        let name = read("comm").unwrap_or_default();
+        let cgroup = read("cgroup").and_then(|text| Some(PathBuf::from(unified_membership(&text)?)));
+        let exe = file_id(Path::new(&format!("/proc/{pid}/exe")), pid).ok();
+        Self {
+            pid,
+            name: name.trim().escape_debug().to_string(),
+            uid: read("status").as_deref().and_then(real_uid),
+            exe,
+            cgroup,
+        }
+    }
+}
+
+impl fmt::Display for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.name, self.pid)
+    }
+}
+
+/// Those that have one of these sockets open, by the inode that a descriptor shows.
+pub(crate) fn holding(inodes: &BTreeSet<u32>) -> Vec<Running> {
+    let names: BTreeSet<PathBuf> =
+        inodes.iter().map(|inode| PathBuf::from(format!("socket:[{inode}]"))).collect();
+    let holds = |pid: &u32| {
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let mut targets = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+        targets.any(|target| names.contains(&target))
+    };
+    all().into_iter().filter(holds).map(Running::look).collect()
+}
+
+/// Not `self` and the like, which are processes too.
+fn all() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// What tells a file from all others in the kernel. stat(2) does not say it everywhere: of some file systems it has other
+/// numbers for a device than the kernel, which are those of the mount table. A path in `/proc/PID` leads into the mounts of
+/// that process.
+pub(crate) fn file_id(path: &Path, pid: u32) -> io::Result<FileId> {
+    let metadata = fs::metadata(path)?;
+    let mount = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)?.stx_mnt_id;
+    let device = ["self".to_owned(), pid.to_string()].into_iter().find_map(|process| {
+        let table = fs::read_to_string(format!("/proc/{process}/mountinfo")).ok()?;
+        devices(&table).get(&mount).copied()
+    });
+    let of_stat = || encode(rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    Ok(FileId { device: device.unwrap_or_else(of_stat), inode: metadata.ino() })
+}
+
+/// By the number of the mount (proc(5)).
+fn devices(mountinfo: &str) -> BTreeMap<u64, u64> {
+    let device = |line: &str| {
+        let mut fields = line.split(' ');
+        let mount = fields.next()?.parse().ok()?;
+        let (major, minor) = fields.nth(1)?.split_once(':')?;
+        Some((mount, encode(major.parse().ok()?, minor.parse().ok()?)))
+    };
+    mountinfo.lines().filter_map(device).collect()
+}
+
+/// The kernel's encoding (linux/kdev_t.h).
+fn encode(major: u32, minor: u32) -> u64 {
+    u64::from(major) << 20 | u64::from(minor)
+}
+
+fn real_uid(status: &str) -> Option<u32> {
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    ids.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, os::fd::AsRawFd};
+
+    use super::*;
+
+    #[test]
+    fn whoever_holds_a_socket_is_found_with_what_it_is() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let link = fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
+        let inode = link.to_str().unwrap().trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap();
+        let holders = holding(&BTreeSet::from([inode]));
+        let [own] = &holders[..] else { panic!("{holders:?}") };
+        assert_eq!(own.pid, std::process::id());
+        assert_eq!(own.uid, Some(rustix::process::getuid().as_raw()));
+        assert_eq!(own.exe, Some(file_id(&std::env::current_exe().unwrap(), own.pid).unwrap()));
+        assert!(own.cgroup.is_some());
+    }
+
+    #[test]
+    fn devices_are_read_from_the_mount_table() {
+        let table = "36 35 98:7 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw\nstrange\n";
+        assert_eq!(devices(table), BTreeMap::from([(36, 98 << 20 | 7)]));
+    }
+
+    #[test]
+    fn the_real_user_is_the_first_of_four() {
+        assert_eq!(real_uid("Name:\tx\nUid:\t33\t0\t0\t0\n"), Some(33));
+        assert_eq!(real_uid("Name:\tx\n"), None);
+    }
+}
