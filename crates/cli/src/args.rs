@@ -106,7 +106,7 @@ pub(crate) struct RunArgs {
     ///
     /// log: lets everything pass and reports it
     ///
-    /// scan: ends a connection in which a pattern passes, and reports all
+    /// scan: ends a connection, or a flow of UDP, in which a pattern passes, and reports all
     ///
     /// exec:COMMAND: a program that cooperates, in any language; it finds its listening sockets as
     /// sd_listen_fds(3) says, and what it prints goes to standard error
@@ -150,7 +150,7 @@ pub(crate) struct RunArgs {
     /// How long a service may leave a connection waiting before it is ended as hung
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) patience: u64,
-    /// After so long without a datagram `log` reports a flow of UDP as ended
+    /// After so long without a datagram `log` and `scan` report a flow of UDP as ended
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub(crate) idle: u64,
     /// How long an adopted service may take until it listens

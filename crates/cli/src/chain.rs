@@ -57,13 +57,9 @@ pub(crate) fn services(
     Ok(through.iter().zip(names).map(service).collect())
 }
 
-/// Has each `log` take flows for ended after so many seconds without a datagram.
+/// Has each ready-made service take flows for ended after so many seconds without a datagram.
 pub(crate) fn end_idle_flows_after(services: &mut [ServiceSpec], seconds: u64) {
-    let log = [SERVE_SUBCOMMAND, Builtin::Log.name()];
-    for service in services
-        .iter_mut()
-        .filter(|service| service.builtin && service.command.starts_with(&log.map(OsString::from)))
-    {
+    for service in services.iter_mut().filter(|service| service.builtin) {
         service.command.extend(["--idle".into(), seconds.to_string().into()]);
     }
 }
@@ -139,7 +135,7 @@ fn service(spec: &Spec, forgets: bool, patterns: &Patterns, name: String) -> Ser
         Service::Builtin(Builtin::Log) | Service::Exec { .. } | Service::Adopt { .. } => Vec::new(),
     };
     let (builtin, transports, command) = match &spec.service {
-        Service::Builtin(builtin) => (true, transports(*builtin), builtin_command(*builtin, forgets, &name)),
+        Service::Builtin(builtin) => (true, Transports::TcpAndUdp, builtin_command(*builtin, forgets, &name)),
         Service::Adopt { transports, adoption, .. } if adoption.known_by.is_some() => {
             (false, *transports, Vec::new())
         }
@@ -148,13 +144,6 @@ fn service(spec: &Spec, forgets: bool, patterns: &Patterns, name: String) -> Ser
         }
     };
     ServiceSpec { name, transports, builtin, command, input, adoption: adoption(&spec.service).cloned() }
-}
-
-const fn transports(builtin: Builtin) -> Transports {
-    match builtin {
-        Builtin::Log => Transports::TcpAndUdp,
-        Builtin::Scan => Transports::Tcp,
-    }
 }
 
 fn adoption(service: &Service) -> Option<&Adoption> {

@@ -47,13 +47,11 @@ async fn run(args: ServeArgs) -> Result<(), Box<dyn Error>> {
             shutdown.trigger();
         }
     });
+    let idle = Duration::from_secs(args.idle);
+    let datagrams = service.take_datagrams()?.map(|datagrams| datagrams.idle_after(idle));
     match args.builtin {
-        Builtin::Log => {
-            let idle = Duration::from_secs(args.idle);
-            let datagrams = service.take_datagrams()?.map(|datagrams| datagrams.idle_after(idle));
-            Log { name: args.name, forgets: args.forget }.serve(service, datagrams).await?;
-        }
-        Builtin::Scan => Scan::new(args.name, args.forget, patterns()?)?.serve(service).await?,
+        Builtin::Log => Log { name: args.name, forgets: args.forget }.serve(service, datagrams).await?,
+        Builtin::Scan => Scan::new(args.name, args.forget, patterns()?)?.serve(service, datagrams).await?,
     }
     Ok(())
 }

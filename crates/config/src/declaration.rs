@@ -32,7 +32,7 @@ pub struct ServiceDeclaration {
     pub name: Located<String>,
     /// What it is.
     pub kind: ServiceKind,
-    /// What it takes; TCP where nothing is said, and `log` UDP as well.
+    /// What it takes; where nothing is said TCP, and what comes with waylay UDP as well.
     pub transports: Vec<Protocol>,
     /// Services that see a connection after this one.
     pub before: Vec<Located<String>>,
@@ -182,9 +182,9 @@ pub struct ConditionDeclarations {
 pub struct ProcessDeclarations {
     /// Executables.
     pub exe: Option<Located<Vec<Located<ExePattern>>>>,
-    /// Effective users.
+    /// Users, by the real id.
     pub user: Option<Located<Vec<Located<Account>>>>,
-    /// Effective groups.
+    /// Groups, by the real id.
     pub group: Option<Located<Vec<Located<Account>>>>,
     /// Command names.
     pub command: Option<Located<Vec<CommandName>>>,

@@ -79,7 +79,7 @@ pub const SERVICE: TableKind = TableKind {
         key(
             "protocol",
             "`\"tcp\"`, `\"udp\"`, or an array",
-            "What it takes. Default: both for `log`, TCP for others.",
+            "What it takes. Default: both for those that come with waylay, TCP for others.",
         ),
         key("before", "name, or array of them", "Services that see a connection after this one."),
         key("after", "name, or array of them", "Services that see a connection ahead of this one."),
@@ -158,11 +158,11 @@ pub const CONDITIONS: TableKind = TableKind {
             "path or pattern",
             "The original application's executable. `*` and `?` stay within a part of the path, `**` is any number of parts.",
         ),
-        key("user", "name or number", "The original application's effective user."),
+        key("user", "name or number", "The original application's real user."),
         key(
             "group",
             "name or number",
-            "The original application's effective group; supplementary groups do not count.",
+            "The original application's real group; supplementary groups do not count.",
         ),
         key("command", "string", "The original application's command name, which it can change at will."),
         key(
@@ -200,8 +200,8 @@ pub const VIA: TableKind = TableKind {
     what: "`via`",
     keys: &[
         key("exe", "path or pattern", "Its executable."),
-        key("user", "name or number", "Its effective user."),
-        key("group", "name or number", "Its effective group."),
+        key("user", "name or number", "Its real user."),
+        key("group", "name or number", "Its real group."),
         key("command", "string", "Its command name."),
         key("cgroup", "path", "A cgroup that it is in."),
         key("unit", "string", "A systemd unit that it is in."),

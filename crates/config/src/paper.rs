@@ -15,9 +15,9 @@ pub struct Party {
     pub exe: Option<String>,
     /// Its command name; that of the executable where nothing is said.
     pub command: Option<String>,
-    /// Its effective user.
+    /// Its user.
     pub uid: u32,
-    /// Its effective group.
+    /// Its group.
     pub gid: u32,
     /// Path of its cgroup below the root of the hierarchy.
     pub cgroup: Option<String>,

@@ -31,9 +31,9 @@ pub struct Conditions {
 pub struct ProcessConditions {
     /// Its executable.
     pub exe: Option<OneOf<FileId>>,
-    /// Its effective user.
+    /// Its user, the real one.
     pub uid: Option<OneOf<u32>>,
-    /// Its effective group; supplementary groups are not asked.
+    /// Its group, the real one; supplementary groups are not asked.
     pub gid: Option<OneOf<u32>>,
     /// Its command name, which it can change at will: for order, not for security.
     pub command: Option<OneOf<CommandName>>,

@@ -51,9 +51,9 @@ pub struct Facts {
 pub struct ProcessFacts {
     /// Its executable.
     pub exe: FileId,
-    /// Its effective user.
+    /// Its user, the real one.
     pub uid: u32,
-    /// Its effective group.
+    /// Its group, the real one.
     pub gid: u32,
     /// Its command name.
     pub command: CommandName,

@@ -12,9 +12,9 @@ pub struct Process {
     pub pid: u32,
     /// When it started, in nanoseconds of the monotonic clock since boot.
     pub start_time_ns: u64,
-    /// Its effective user.
+    /// Its user, the real one.
     pub uid: u32,
-    /// Its effective group.
+    /// Its group, the real one.
     pub gid: u32,
     /// Its command name.
     pub command: CommandName,

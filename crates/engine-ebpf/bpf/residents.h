@@ -6,21 +6,12 @@
  */
 #pragma once
 
-static __always_inline bool wl_has_mark(const struct wl_service *s, const struct wl_process *p)
-{
-	if (s->flags & WL_RESIDENT_BY_EXE)
-		return p->exe_inode == s->resident_exe_inode && p->exe_device == s->resident_exe_device;
-	if (s->flags & WL_RESIDENT_BY_UID)
-		return p->uid == s->resident_uid;
-	return true;
-}
-
 /* `p` is the current process. */
 WL_GLOBAL int wl_is_resident(const struct wl_service *s, const struct wl_process *p)
 {
-	if (!s || !p || !(s->flags & WL_IS_RESIDENT))
+	if (!s || !p)
 		return 0;
-	return bpf_get_current_ancestor_cgroup_id(s->resident_level) == s->resident_cgroup && wl_has_mark(s, p);
+	return wl_recognises(s, p, bpf_get_current_ancestor_cgroup_id(s->resident_level));
 }
 
 /* The slot of the resident that the current process is of; WL_NO_SLOT if none. */

@@ -24,6 +24,7 @@
 #include "lookup.h"
 #include "classify.h"
 #include "unredirectable.h"
+#include "marks.h"
 #include "maps.h"
 #include "facts.h"
 #include "errands.h"

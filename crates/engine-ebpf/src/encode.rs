@@ -73,7 +73,7 @@ fn encode_service(service: &TableService, endpoint: Option<&Endpoint>) -> abi::S
 }
 
 /// Adds by what a service is known that runs by itself.
-pub(crate) fn encode_residence(residence: &Residence, out: &mut abi::Service) {
+pub fn encode_residence(residence: &Residence, out: &mut abi::Service) {
     out.flags |= abi::IS_RESIDENT;
     out.resident_cgroup = residence.resident.cgroup;
     out.resident_level = residence.level;

@@ -39,7 +39,7 @@ mod unreachable;
 
 pub use bpffs::{bpf_file_system, bpf_file_system_is_mounted};
 pub use cost::{Cost, STACK_UNIT, measure_programs};
-pub use encode::encode;
+pub use encode::{encode, encode_residence};
 pub use engine::{EbpfEngine, LivenessMarks, capabilities};
 pub use error::{EbpfError, in_initial_user_namespace};
 pub use event::EventSource;

@@ -23,6 +23,8 @@ use waylay_engine_ebpf::{Unreachable, UnreachableSource};
 const PATIENCE: Duration = Duration::from_millis(50);
 /// Of a UDP header; what follows it no kernel looks at.
 const UDP_HEADER: usize = 8;
+/// The most that a packet over the loopback ever has, jumbograms aside.
+const LOOPBACK_MTU: u32 = 65_575;
 /// Number of the IP protocol.
 const UDP: u8 = 17;
 
@@ -101,10 +103,14 @@ fn message_v4(token: SocketAddrV4, application: SocketAddrV4, of: &Unreachable) 
 }
 
 /// RFC 4443. The kernel adds the checksum.
+///
+/// With the path's MTU in it a message would hold for the whole way to ::1, and for everybody on this host. So it says
+/// that of the loopback, which changes nothing, and its receiver is told of the error alone.
 fn message_v6(token: SocketAddrV6, application: SocketAddrV6, of: &Unreachable) -> Option<Vec<u8>> {
     let Kind { kind, code } = kind_v6(of.errno)?;
     let mut message = vec![kind, code, 0, 0];
-    message.extend(of.info.to_be_bytes());
+    let mtu = if errno_of(of.errno) == Some(Errno::MSGSIZE) { LOOPBACK_MTU } else { 0 };
+    message.extend(mtu.to_be_bytes());
     let mut header = [0; 40];
     (header[0], header[5], header[6], header[7]) = (0x60, UDP_HEADER as u8, UDP, 64);
     header[8..24].copy_from_slice(&application.ip().octets());

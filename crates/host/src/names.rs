@@ -1,12 +1,8 @@
 //! Who is who on this host: users and groups, executables as the kernel knows them, cgroups by path, unit and container.
 
 use std::{
-    fs::{self, File},
-    io,
-    os::{
-        fd::AsFd,
-        unix::{ffi::OsStrExt, fs::MetadataExt},
-    },
+    fs,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -17,7 +13,7 @@ use waylay_config::{
 };
 use waylay_core::FileId;
 
-use crate::{cgroup::Cgroup, sys};
+use crate::{cgroup::Cgroup, processes::file_id};
 
 /// Cgroups below each other; deeper ones are not looked at.
 const DEEPEST: usize = 32;
@@ -62,11 +58,11 @@ impl Names for HostNames {
 
     fn executables(&self, pattern: &ExePattern) -> Vec<FileId> {
         if !pattern.has_wildcards() {
-            return file_id(Path::new(pattern.as_str())).into_iter().collect();
+            return executable(Path::new(pattern.as_str())).into_iter().collect();
         }
         let found = glob::glob(pattern.as_str()).into_iter().flatten().filter_map(Result::ok);
         let covered = found.filter(|path| path.to_str().is_some_and(|path| pattern.covers(path)));
-        covered.filter_map(|path| file_id(&path).ok()).collect()
+        covered.filter_map(|path| executable(&path)).collect()
     }
 
     fn cgroup(&self, path: &str) -> Option<u64> {
@@ -84,33 +80,10 @@ impl Names for HostNames {
     }
 }
 
-/// A file as the kernel's programs know it: by the device and inode of the file system that it is really on. What stat(2) says differs
-/// from that on btrfs and overlayfs; what the kernel says of mappings (proc_pid_maps(5)) does not.
-///
-/// # Errors
-/// If it cannot be opened or mapped.
-pub fn file_id(path: &Path) -> io::Result<FileId> {
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let mapping = sys::Mapping::of(file.as_fd())?;
-    let maps = fs::read("/proc/self/maps")?;
-    let line = maps.split(|byte| *byte == b'\n').find(|line| starts_at(line, mapping.address()));
-    line.and_then(parse_identity).ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-fn starts_at(line: &[u8], address: usize) -> bool {
-    line.starts_with(format!("{address:x}-").as_bytes())
-}
-
-/// Device and inode, the fourth and fifth fields, the device as the kernel packs it.
-fn parse_identity(line: &[u8]) -> Option<FileId> {
-    let line = str::from_utf8(line.get(..line.len().min(100))?).ok()?;
-    let mut fields = line.split_ascii_whitespace().skip(3);
-    let (major, minor) = fields.next()?.split_once(':')?;
-    let [major, minor] = [major, minor].map(|number| u64::from_str_radix(number, 16).ok());
-    Some(FileId { device: major? << 20 | minor?, inode: fields.next()?.parse().ok()? })
+/// That of a file which can be executed, so of no folder.
+fn executable(path: &Path) -> Option<FileId> {
+    let is_file = fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    is_file.then(|| file_id(path, std::process::id()).ok())?
 }
 
 /// The ids of the cgroups whose name fits.
@@ -134,25 +107,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_maps_names_the_file() {
-        let line = b"7f2c1a000000-7f2c1a001000 r--p 00000000 fd:01 393222                     /usr/bin/a b";
-        assert!(starts_at(line, 0x7f2c_1a00_0000));
-        assert_eq!(parse_identity(line), Some(FileId { device: 0xfd << 20 | 1, inode: 393_222 }));
-        assert_eq!(parse_identity(b"7f2c1a000000-7f2c1a001000"), None);
-    }
-
-    #[test]
-    fn a_file_is_the_same_by_every_name_and_another_by_its_copy() {
+    fn an_executable_is_the_same_by_every_name_and_another_by_its_copy() {
         let folder = tempfile::tempdir().unwrap();
-        let [one, link, copy, empty] = ["one", "link", "copy", "empty"].map(|name| folder.path().join(name));
+        let [one, link, copy] = ["one", "link", "copy"].map(|name| folder.path().join(name));
         fs::write(&one, "x").unwrap();
         fs::hard_link(&one, &link).unwrap();
         fs::copy(&one, &copy).unwrap();
-        fs::write(&empty, "").unwrap();
-        assert_eq!(file_id(&one).unwrap(), file_id(&link).unwrap());
-        assert_ne!(file_id(&one).unwrap(), file_id(&copy).unwrap());
-        assert_eq!(file_id(&empty).unwrap().inode, fs::metadata(&empty).unwrap().ino());
-        assert!(file_id(folder.path()).is_err());
+        assert!(executable(&one).is_some());
+        assert_eq!(executable(&one), executable(&link));
+        assert_ne!(executable(&one), executable(&copy));
+        assert_eq!(executable(folder.path()), None);
     }
 
     #[test]

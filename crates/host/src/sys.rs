@@ -1,7 +1,7 @@
 //! Descriptors by their numbers, which no safe library offers.
 #![expect(
     unsafe_code,
-    reason = "dup2 onto a fixed number, close_range, seccomp, mmap, descriptors this process was started with"
+    reason = "dup2 onto a fixed number, close_range, seccomp, descriptors this process was started with"
 )]
 
 use std::{
@@ -59,31 +59,4 @@ pub(crate) fn close_on_exec_from(first: i32) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
-}
-
-/// A byte of a file in this process's memory, which nobody looks at: the kernel says in `/proc/self/maps` what is mapped.
-pub(crate) struct Mapping(std::ptr::NonNull<libc::c_void>);
-
-impl Mapping {
-    pub(crate) fn of(file: BorrowedFd<'_>) -> io::Result<Self> {
-        let (address, fd) = (std::ptr::null_mut(), file.as_raw_fd());
-        // SAFETY: the kernel chooses where, so nothing else is replaced.
-        let address = unsafe { libc::mmap(address, 1, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0) };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        std::ptr::NonNull::new(address).map(Self).ok_or_else(|| io::ErrorKind::Unsupported.into())
-    }
-
-    /// Where it begins.
-    pub(crate) fn address(&self) -> usize {
-        self.0.as_ptr() as usize
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: nothing refers to the memory: its address is all that is ever asked for.
-        unsafe { libc::munmap(self.0.as_ptr(), 1) };
-    }
 }

@@ -6,6 +6,7 @@
 mod account;
 mod bounded;
 pub mod dns;
+mod flows;
 pub mod log;
 pub mod report;
 pub mod scan;

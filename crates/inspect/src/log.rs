@@ -1,7 +1,5 @@
 //! The `log` service: lets every connection and flow of datagrams pass, and reports it when it has ended.
 
-mod datagrams;
-
 use std::{io, sync::Arc};
 
 use waylay::{Inbound, RedirectService, ServeError, datagrams::DatagramService};
@@ -9,6 +7,7 @@ use waylay_relay::{Direction, Observer, Verdict};
 
 use crate::{
     account::{Account, carry_on},
+    flows::{self, Judge},
     sniff::Sniffer,
 };
 
@@ -34,7 +33,7 @@ impl Log {
         datagrams: Option<DatagramService>,
     ) -> Result<(), ServeError> {
         let log = Arc::new(self);
-        let flows = datagrams.map(|datagrams| tokio::spawn(datagrams::serve(Arc::clone(&log), datagrams)));
+        let flows = datagrams.map(|datagrams| tokio::spawn(flows::serve(Arc::clone(&log), datagrams)));
         service.serve(move |inbound| Arc::clone(&log).handle(inbound)).await?;
         match flows {
             Some(flows) => flows.await.map_err(io::Error::from).flatten().map_err(ServeError::Listener),
@@ -47,6 +46,26 @@ impl Log {
         let mut look = Look(Sniffer::new());
         let end = carry_on(inbound, self.forgets, &mut look).await;
         account.close(&look.0, end).await;
+    }
+}
+
+impl Judge for Log {
+    type Notes = ();
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn forgets(&self) -> bool {
+        self.forgets
+    }
+
+    fn judge(&self, (): &mut (), _: Direction, _: &[u8]) -> Verdict {
+        Verdict::Forward
+    }
+
+    fn found(&self, (): &()) -> Option<(String, Direction)> {
+        None
     }
 }
 

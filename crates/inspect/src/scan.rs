@@ -1,15 +1,16 @@
-//! The `scan` service: ends a connection in which a pattern passes, in either direction.
+//! The `scan` service: ends a connection, or a flow of datagrams, in which a pattern passes, in either direction.
 //!
 //! The bytes that would complete the pattern are not forwarded, and both peers are reset: neither has the
 //! whole of it, and neither takes what it has for complete. What came before those bytes has passed. The
-//! service sees what is sent: nothing inside of TLS, and nothing that is compressed.
+//! service sees what is sent: nothing inside of TLS, and nothing that is compressed. Of datagrams each is looked at
+//! by itself: one that has a pattern is not forwarded, nor are those of its flow after it, and nobody is told.
 
 mod matcher;
 mod patterns;
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
-use waylay::{Inbound, RedirectService, ServeError};
+use waylay::{Inbound, RedirectService, ServeError, datagrams::DatagramService};
 use waylay_relay::{Direction, Observer, Verdict};
 
 pub use matcher::{Matcher, MatcherError, Position};
@@ -17,6 +18,7 @@ pub use patterns::{PatternError, Patterns};
 
 use crate::{
     account::{Account, carry_on},
+    flows::{self, Judge},
     sniff::Sniffer,
 };
 
@@ -46,11 +48,19 @@ impl Scan {
     ///
     /// # Errors
     ///
-    /// [`ServeError`] if a listener fails.
-    pub async fn serve(self, service: RedirectService) -> Result<(), ServeError> {
+    /// [`ServeError`] if a listener, or a socket for datagrams, fails.
+    pub async fn serve(
+        self,
+        service: RedirectService,
+        datagrams: Option<DatagramService>,
+    ) -> Result<(), ServeError> {
         let scan = Arc::new(self);
+        let flows = datagrams.map(|datagrams| tokio::spawn(flows::serve(Arc::clone(&scan), datagrams)));
         service.serve(move |inbound| Arc::clone(&scan).handle(inbound)).await?;
-        Ok(())
+        match flows {
+            Some(flows) => flows.await.map_err(io::Error::from).flatten().map_err(ServeError::Listener),
+            None => Ok(()),
+        }
     }
 
     async fn handle(self: Arc<Self>, inbound: Inbound) {
@@ -62,6 +72,32 @@ impl Scan {
             account.report().direction = Some(direction);
         }
         account.close(&look.sniffer, end).await;
+    }
+}
+
+impl Judge for Scan {
+    type Notes = Option<(usize, Direction)>;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn forgets(&self) -> bool {
+        self.forgets
+    }
+
+    fn judge(&self, found: &mut Self::Notes, direction: Direction, datagram: &[u8]) -> Verdict {
+        match self.matcher.feed(&mut self.matcher.start(), datagram) {
+            Some(pattern) => {
+                *found = Some((pattern, direction));
+                Verdict::Stop
+            }
+            None => Verdict::Forward,
+        }
+    }
+
+    fn found(&self, found: &Self::Notes) -> Option<(String, Direction)> {
+        found.map(|(pattern, direction)| (self.patterns.name(pattern), direction))
     }
 }
 

@@ -197,6 +197,8 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::time::Duration;
 
+    use socket2::SockRef;
+
     use super::*;
     use crate::error::Operation;
 
@@ -355,6 +357,29 @@ mod tests {
                 relay_bytes(&mut connection, &mut (), [&mut client, &mut server], 1);
             }
             assert!(!connection.to_destination.is_spliced());
+        });
+    }
+
+    /// The system's own limit is what a socket has of which nobody has said anything.
+    #[test]
+    fn few_bytes_wait_to_be_sent_until_a_transfer_is_large() {
+        on_a_runtime(async {
+            let (application, mut client) = pair();
+            let (destination, mut server) = pair();
+            let mut connection = connection(application, destination);
+            connection.prepare().unwrap();
+            let limit = |socket: &Socket| SockRef::from(&socket.as_fd()).tcp_notsent_lowat().unwrap();
+            let own = limit(&connection.destination);
+
+            let mut seen = Vec::new();
+            for bytes in [1000, 200 * 1024, 17 << 20] {
+                relay_bytes(&mut connection, &mut (), [&mut client, &mut server], bytes);
+                // What has been sent is accounted for when there is more.
+                relay_bytes(&mut connection, &mut (), [&mut client, &mut server], 1);
+                seen.push(limit(&connection.destination));
+            }
+            assert_eq!(seen, [own, 64 * 1024, own]);
+            assert_eq!(limit(&connection.application), own);
         });
     }
 

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 
+use crate::allowance::Allowance;
 use crate::error::{Direction, Halt};
 use crate::observer::{BUFFER_BYTES, Observer, Verdict};
 use crate::pace::Pace;
@@ -26,6 +27,7 @@ pub(crate) struct Flow {
     /// There while the direction is spliced.
     pipe: Option<Pipe>,
     pace: Pace,
+    allowance: Allowance,
     forwarded: u64,
     ended: bool,
 }
@@ -38,6 +40,7 @@ impl Flow {
             written: 0,
             pipe: None,
             pace: Pace::default(),
+            allowance: Allowance::default(),
             forwarded: 0,
             ended: false,
         }
@@ -89,6 +92,9 @@ impl Flow {
         sink: &mut Socket,
         observer: &mut O,
     ) -> Result<(), Halt> {
+        if let Some(allowance) = self.allowance.change(self.forwarded) {
+            sink.allow_unsent(allowance);
+        }
         self.choose_medium(observer.looks(self.direction));
         if let Some(pipe) = &mut self.pipe
             && let Some(count) = source.read_into(pipe)?

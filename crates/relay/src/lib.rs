@@ -36,6 +36,7 @@
 //! most 128 directions of a process have a pipe at the same time; the others, and all where the system gives
 //! no pipes or SIGPIPE has its default action (splice(2) can't be told not to raise it), are copied.
 
+mod allowance;
 mod connection;
 pub mod datagrams;
 mod error;

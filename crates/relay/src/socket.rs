@@ -8,11 +8,18 @@ use std::time::Duration;
 use rustix::event::PollFlags;
 use rustix::io::{Errno, ioctl_fionbio, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use crate::allowance::Allowance;
 use crate::error::{Halt, Operation, Side};
 use crate::pipe::Pipe;
+
+/// Bytes that may wait to be sent.
+const UNSENT: u32 = 64 * 1024;
+/// To `TCP_NOTSENT_LOWAT` the system's own limit, which nearly everywhere is none.
+const AS_THE_SYSTEM_SAYS: u32 = 0;
 
 /// `None` where the socket would have blocked.
 pub(crate) type Progress = Option<usize>;
@@ -44,6 +51,16 @@ impl Socket {
         ioctl_fionbio(&self.stream, true)
             .and_then(|()| sockopt::set_tcp_nodelay(&self.stream, true))
             .map_err(|errno| self.halt(Operation::Configure, errno))
+    }
+
+    /// Bounds what waits here to be sent, or no longer. What is on its way already does not count.
+    pub(crate) fn allow_unsent(&self, allowance: Allowance) {
+        let bytes = match allowance {
+            Allowance::Bounded => UNSENT,
+            Allowance::Unsaid | Allowance::Lifted => AS_THE_SYSTEM_SAYS,
+        };
+        // Without it there is more room than there need be.
+        let _roomier = SockRef::from(&self.stream).set_tcp_notsent_lowat(bytes);
     }
 
     /// Reads; `Some(0)` is the end-of-file.

@@ -11,6 +11,7 @@
 #include "../../../crates/engine-ebpf/bpf/lookup.h"
 #include "../../../crates/engine-ebpf/bpf/classify.h"
 #include "../../../crates/engine-ebpf/bpf/unredirectable.h"
+#include "../../../crates/engine-ebpf/bpf/marks.h"
 
 /* The words that are looked at, of each thread its own. */
 static __thread const __u64 *present_words;
@@ -94,6 +95,11 @@ __u32 waylay_test_judge_socket(const struct wl_tables *t, const __u64 *words, si
 int waylay_test_is_group(const __u8 *ip)
 {
 	return wl_is_group(ip);
+}
+
+int waylay_test_recognises(const struct wl_service *s, const struct wl_process *p, __u64 ancestor)
+{
+	return wl_recognises(s, p, ancestor);
 }
 
 size_t waylay_test_leg_size(void)

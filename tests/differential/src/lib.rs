@@ -5,5 +5,5 @@ mod sys;
 
 pub use sys::{
     Leg, People, Who, classify_auth, classify_redirect, is_group, judge_handle, judge_socket, leg_size,
-    siphash128,
+    recognises, siphash128,
 };

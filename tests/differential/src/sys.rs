@@ -83,6 +83,11 @@ mod c {
             foreign: i32,
         ) -> u32;
         pub(super) fn waylay_test_is_group(ip: *const u8) -> i32;
+        pub(super) fn waylay_test_recognises(
+            s: *const abi::Service,
+            p: *const abi::Process,
+            ancestor: u64,
+        ) -> i32;
         pub(super) fn waylay_test_leg_size() -> usize;
     }
 }
@@ -151,6 +156,13 @@ pub fn judge_socket(
 pub fn is_group(ip: [u8; 16]) -> bool {
     // SAFETY: it reads the 16 bytes.
     unsafe { c::waylay_test_is_group(ip.as_ptr()) != 0 }
+}
+
+/// Whether a process, with its own cgroup or one above it, is of a resident.
+#[must_use]
+pub fn recognises(service: &abi::Service, process: &abi::Process, ancestor: u64) -> bool {
+    // SAFETY: both are read only, and laid out as the C side has them.
+    unsafe { c::waylay_test_recognises(service, process, ancestor) != 0 }
 }
 
 /// Bytes of `struct wl_leg`.

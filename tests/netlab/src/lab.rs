@@ -12,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use waylay_core::{Event, Policy, Refusal, ServiceId, Tables};
+use waylay_core::{
+    Conditions, Event, FailurePolicy, Filter, FilterId, Layer, Policy, Refusal, Service, ServiceId, Tables,
+};
 use waylay_engine::{Endpoint, Engine, Installation, Liveness, LocalName};
 use waylay_engine_ebpf::{EbpfEngine, EbpfError, Limits, Scope, bpf_file_system};
 use waylay_host::cgroup::Cgroup;
@@ -212,6 +214,15 @@ impl Lab {
         };
         self.engine.events(Duration::from_millis(20)).unwrap().into_iter().filter_map(refused).collect()
     }
+}
+
+/// One service, number 1, for everything.
+pub fn one_service(on_failure: FailurePolicy) -> Policy {
+    let id = ServiceId(1);
+    let service = Service { id, name: "only".into(), before: Vec::new(), after: Vec::new(), on_failure };
+    let layer = Layer::Redirect { service: id };
+    let filter = Filter { id: FilterId(1), weight: 0, conditions: Conditions::default(), layer };
+    Policy::new(vec![service], Vec::new(), vec![filter]).unwrap()
 }
 
 /// What a connect() came to.

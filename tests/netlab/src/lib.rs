@@ -25,10 +25,10 @@ pub use fence::Fence;
 pub use ground::{Family, Ground, Namespace, Place};
 pub use home::{Dialler, Home};
 pub use instance::{Instance, cgroup_file_system};
-pub use lab::{Dialled, Lab};
+pub use lab::{Dialled, Lab, one_service};
 pub use process::{Lines, Process, kill, patiently, python, system_python};
 pub use programs::Programs;
-pub use proxies::{Proxies, Proxy, free_port, listens};
+pub use proxies::{Other, Proxies, Proxy, free_port, listens};
 pub use report::Report;
 pub use run::{Finished, Running, Waylay};
 pub use servers::{

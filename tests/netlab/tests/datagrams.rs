@@ -25,6 +25,17 @@ class Corner:
     def shown(self, datagram, peer):
         port = {self.echo: 'echo', self.other: 'other'}.get(peer[1], 'another port')
         return len(datagram), datagram[:20], peer[0], port
+    def ask_nobody(self, s):
+        nobody = self.client()
+        nobody.bind((self.host if self.host.endswith('1') else '', 0))
+        port = nobody.getsockname()[1]
+        nobody.close()
+        s.connect((self.host, port))
+        s.send(b'anybody?')
+        try:
+            print(s.recv(100))
+        except OSError as error:
+            print(errno.errorcode[error.errno])
 corners = [Corner(*corner) for corner in json.loads(sys.argv[1])]
 ";
 /// And of those that do the same in each.
@@ -192,16 +203,7 @@ for number in range(3):
 fn that_nobody_takes_are_an_error_to_a_connected_socket() {
     const CLIENT: &str = "
 s = client()
-nobody = client()
-nobody.bind((host if host.endswith('1') else '', 0))
-port = nobody.getsockname()[1]
-nobody.close()
-s.connect((host, port))
-s.send(b'anybody?')
-try:
-    print(s.recv(100))
-except OSError as error:
-    print(errno.errorcode[error.errno])
+corner.ask_nobody(s)
 ";
     let finished = Servers::start().same(CLIENT);
     assert_eq!(finished.stdout, "ECONNREFUSED\n".repeat(Servers::PLACES));
@@ -360,16 +362,7 @@ c = client()
 c.connect((host, echo))
 c.send(bytes(65507))
 print(shown(*c.recvfrom(70000)))
-nobody = client()
-nobody.bind((host if host.endswith('1') else '', 0))
-port = nobody.getsockname()[1]
-nobody.close()
-c.connect((host, port))
-c.send(b'anybody?')
-try:
-    print(c.recv(100))
-except OSError as error:
-    print(errno.errorcode[error.errno])
+corner.ask_nobody(c)
 ";
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -385,4 +378,51 @@ except OSError as error:
     assert!(reports.iter().all(|report| report.chain == ["datagrams", "log"]), "{reports:?}");
     // Three destinations and a port that answered of the first socket, two of the second.
     assert_eq!(reports.len(), 6 * Servers::PLACES, "{reports:?}");
+}
+
+/// Each is looked at by itself. What is stopped is seen by the service behind: it does not get there.
+#[test]
+fn in_which_a_pattern_is_go_no_further_nor_do_those_after_them() {
+    const CLIENT: &str = "
+s = client()
+s.connect((host, echo))
+s.send(b'harmless')
+print(s.recv(100))
+s.send(b'a needle')
+s.send(b'harmless again')
+a = client()
+a.sendto(b'hay', (host, elsewhere))
+a.sendto(b'straw', (host, elsewhere))
+print(shown(*a.recvfrom(100)))
+";
+    let servers = Servers::start();
+    let patterns = ["--pattern", "needle", "--pattern", "elsewhere: hay"];
+    let waylay = servers.corners.waylay().args(["--through", "scan", "--through", "log"]).args(patterns);
+    let finished = waylay
+        .reporting()
+        .watch(Servers::command(
+            &format!("{PRELUDE}{IN_EACH_CORNER}"),
+            &servers.destinations(true),
+            Some(CLIENT),
+        ))
+        .well();
+    let answers = finished.stdout.lines().collect::<Vec<_>>();
+    assert_eq!(answers.len(), 2 * Servers::PLACES, "{finished:?}");
+    for answered in answers.chunks(2) {
+        assert_eq!(answered[0], "b'harmless'");
+        assert!(answered[1].contains("b'from elsewhere: stra'"), "{answered:?}");
+    }
+    let scanned = finished.reports_of("scan");
+    for (pattern, direction, datagrams) in
+        [("needle", "to-destination", (1, 1)), ("elsewhere: hay", "to-application", (0, 0))]
+    {
+        let stopped = scanned.iter().filter(|report| report.pattern.as_deref() == Some(pattern));
+        assert_eq!(stopped.clone().count(), Servers::PLACES, "{scanned:?}");
+        for report in stopped {
+            let is = (report.verdict.as_str(), report.direction.as_deref(), report.datagrams);
+            assert_eq!(is, ("stopped", Some(direction), Some(datagrams)), "{report:?}");
+        }
+    }
+    let arrived = finished.reports_of("log").into_iter().filter(|report| report.datagrams == Some((1, 1)));
+    assert_eq!(arrived.filter(|report| report.bytes_to_destination == 8).count(), Servers::PLACES);
 }

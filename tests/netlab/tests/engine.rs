@@ -13,7 +13,7 @@ use waylay_core::{
 };
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
 use waylay_engine_ebpf::Limits;
-use waylay_netlab::{Dialled, Lab};
+use waylay_netlab::{Dialled, Lab, one_service};
 
 const LOAD: &str = env!("CARGO_BIN_EXE_netlab-load");
 
@@ -36,10 +36,6 @@ fn service(id: u32, on_failure: FailurePolicy) -> Service {
 fn redirect(id: u32, service: u32) -> Filter {
     let layer = Layer::Redirect { service: ServiceId(service) };
     Filter { id: FilterId(id), weight: 0, conditions: Conditions::default(), layer }
-}
-
-fn one_service(on_failure: FailurePolicy) -> Policy {
-    Policy::new(vec![service(1, on_failure)], Vec::new(), vec![redirect(1, 1)]).unwrap()
 }
 
 #[test]

@@ -158,3 +158,53 @@ fn are_carried_by_a_service_made_with_the_library() {
         });
     }
 }
+
+/// Connected, as only such sockets are told; each line with what the socket then says of the path.
+const TOO_BIG: &str = "
+import errno, socket, sys
+host = sys.argv[1]
+level, name = (41, 24) if ':' in host else (0, 14)
+s = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(20)
+s.connect((host, 9))
+s.send(bytes(1400))
+try:
+    s.recv(1)
+except OSError as error:
+    print(errno.errorcode[error.errno])
+s.send(bytes(1400))
+print(s.getsockopt(level, name) < 1400)
+";
+
+/// Behind the server's namespace is a network for smaller packets. The error is an ICMP message, which would make the
+/// whole loopback of IPv6 one for smaller packets, too.
+#[test]
+fn that_say_a_datagram_must_not_be_cut_are_answered_with_an_error_of_that_socket_alone() {
+    for (family, network, via, known) in
+        [(Family::V4, "10.99.0", "10.77.0.2", "True"), (Family::V6, "fd00:99:", "fd00:77::2", "False")]
+    {
+        let (ground, end) = (Ground::new(family, Place::Veth), if family == Family::V4 { "." } else { ":" });
+        let (client, router) = (ground.client_namespace().unwrap(), ground.server_namespace().unwrap());
+        router.sysctl("net/ipv4/ip_forward", "1");
+        router.sysctl("net/ipv6/conf/all/forwarding", "1");
+        router.ip(&["link", "add", "far", "mtu", "1300", "type", "veth", "peer", "name", "farther"]);
+        for device in ["far", "farther"] {
+            router.ip(&["link", "set", device, "up"]);
+        }
+        let prefix = if family == Family::V4 { "10.99.0.0/24" } else { "fd00:99::/64" };
+        router.ip(&["route", "add", prefix, "dev", "far"]);
+        client.ip(&["route", "add", prefix, "via", via]);
+        let to = |last: &str| format!("{network}{end}{last}");
+        let mut plain = client.command(python());
+        let plain = plain.args(["-c", TOO_BIG, &to("1")]).output().unwrap();
+        assert_eq!(String::from_utf8(plain.stdout).unwrap(), "EMSGSIZE\nTrue\n");
+        for (services, last) in [(1, "2"), (3, "3")] {
+            let finished =
+                ground.waylay().through_logs(services).watch([python(), "-c", TOO_BIG, &to(last)]).well();
+            assert_eq!(finished.stdout, format!("EMSGSIZE\n{known}\n"));
+        }
+        let route = client.command("ip").args(["-6", "route", "get", "::1"]).output().unwrap();
+        let route = String::from_utf8(route.stdout).unwrap();
+        assert!(route.contains("lo") && !route.contains("mtu"), "{route}");
+    }
+}

@@ -10,11 +10,12 @@ use std::{
 };
 
 use rustix::process::Signal;
-use waylay_core::{Conditions, FailurePolicy, Filter, FilterId, Layer, Policy, Service, ServiceId};
+use waylay_core::{FailurePolicy, ServiceId};
 use waylay_engine::Endpoint;
 use waylay_engine_ebpf::Limits;
 use waylay_netlab::{
-    Dialled, Ground, Instance, Lab, Programs, Report, Running, TcpServer, Waylay, kill, patiently, python,
+    Dialled, Ground, Instance, Lab, Programs, Report, Running, TcpServer, Waylay, kill, one_service,
+    patiently, python,
 };
 
 const WAYS_TO_CONNECT: &str = include_str!("../scripts/ways_to_connect.py");
@@ -37,20 +38,6 @@ fn anywhere_in_each_family() -> [SocketAddr; 3] {
     [anywhere(), (v6, 80).into(), (Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped(), 80).into()]
 }
 
-/// One service, number 1, for every connection.
-fn one_service() -> Policy {
-    let service = Service {
-        id: ServiceId(1),
-        name: "only".into(),
-        before: Vec::new(),
-        after: Vec::new(),
-        on_failure: FailurePolicy::Closed,
-    };
-    let layer = Layer::Redirect { service: ServiceId(1) };
-    let filter = Filter { id: FilterId(1), weight: 0, conditions: Conditions::default(), layer };
-    Policy::new(vec![service], Vec::new(), vec![filter]).unwrap()
-}
-
 /// Listeners of a lab's only service.
 struct Listeners {
     four: TcpListener,
@@ -64,7 +51,7 @@ impl Listeners {
             listener.set_nonblocking(true).unwrap();
         }
         let endpoint: Endpoint = lab.endpoint(1, [&four, &six]);
-        lab.install(&one_service(), vec![endpoint]);
+        lab.install(&one_service(FailurePolicy::Closed), vec![endpoint]);
         Self { four, six }
     }
 

@@ -16,10 +16,10 @@ use libbpf_rs::{
 use rustix::process::Signal;
 use socket2::{Domain, Protocol, Socket, Type};
 use waylay::query_redirect_records;
-use waylay_core::{Conditions, FailurePolicy, Filter, FilterId, Layer, Policy, Service, ServiceId};
+use waylay_core::{FailurePolicy, ServiceId};
 use waylay_engine::Endpoint;
 use waylay_engine_ebpf::{Hook, Limits, hooked};
-use waylay_netlab::{Ground, Instance, Lab, Programs, kill, patiently, python};
+use waylay_netlab::{Ground, Instance, Lab, Programs, kill, one_service, patiently, python};
 
 const ATTACH: &str = include_str!("../scripts/attach_program.py");
 /// `BPF_PROG_TYPE_SOCK_OPS`, `BPF_CGROUP_SOCK_OPS`, `BPF_F_ALLOW_MULTI`.
@@ -33,19 +33,6 @@ fn switch_callbacks_off(cgroup: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn one_service() -> Policy {
-    let service = Service {
-        id: ServiceId(1),
-        name: "only".into(),
-        before: Vec::new(),
-        after: Vec::new(),
-        on_failure: FailurePolicy::Closed,
-    };
-    let layer = Layer::Redirect { service: ServiceId(1) };
-    let filter = Filter { id: FilterId(1), weight: 0, conditions: Conditions::default(), layer };
-    Policy::new(vec![service], Vec::new(), vec![filter]).unwrap()
-}
-
 /// A lab in which callbacks are off, with the listeners of its only service.
 fn lab(name: &str) -> (Lab, TcpListener, TcpListener) {
     let mut lab = Lab::new(name, Limits::default());
@@ -53,7 +40,7 @@ fn lab(name: &str) -> (Lab, TcpListener, TcpListener) {
         let four = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         (four, TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap())
     });
-    lab.install(&one_service(), vec![lab.endpoint(1, [&four, &six])]);
+    lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, [&four, &six])]);
     switch_callbacks_off(&lab.cgroup(None));
     (lab, four, six)
 }
@@ -114,7 +101,10 @@ fn of_cgroups_that_are_gone_are_swept_up() {
         (TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), udp)
     });
     let port = udp.local_addr().unwrap().port();
-    lab.install(&one_service(), vec![Endpoint { udp4: Some(port), ..lab.endpoint(1, [&tcp]) }]);
+    lab.install(
+        &one_service(FailurePolicy::Closed),
+        vec![Endpoint { udp4: Some(port), ..lab.endpoint(1, [&tcp]) }],
+    );
     let sweeper = lab.engine.flow_sweeper().unwrap();
     let destination = (Ipv4Addr::new(192, 0, 2, 1), 80);
     let use_both = |cgroup: &str| {

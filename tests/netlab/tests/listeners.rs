@@ -10,22 +10,9 @@ use std::{
 use rustix::event::{PollFd, PollFlags, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 use waylay::query_original_destination;
-use waylay_core::{Conditions, FailurePolicy, Filter, FilterId, Layer, Policy, Service, ServiceId};
+use waylay_core::FailurePolicy;
 use waylay_engine_ebpf::Limits;
-use waylay_netlab::{Corner, Corners, Dialled, Family, Lab, Place};
-
-fn one_service() -> Policy {
-    let service = Service {
-        id: ServiceId(1),
-        name: "s1".into(),
-        before: Vec::new(),
-        after: Vec::new(),
-        on_failure: FailurePolicy::Closed,
-    };
-    let layer = Layer::Redirect { service: service.id };
-    let filter = Filter { id: FilterId(1), weight: 0, conditions: Conditions::default(), layer };
-    Policy::new(vec![service], Vec::new(), vec![filter]).unwrap()
-}
+use waylay_netlab::{Corner, Corners, Dialled, Family, Lab, Place, one_service};
 
 /// Servers in each corner, and an engine on the clients' host.
 struct Stage {
@@ -98,7 +85,7 @@ fn that_share_a_port_take_connections_each_and_know_where_they_were_going() {
     };
     let (four, six) = stage.lab.as_service(1, || (pair(Family::V4), pair(Family::V6)));
     let endpoint = stage.lab.endpoint(1, [&four[0], &six[0]]);
-    stage.lab.install(&one_service(), vec![endpoint]);
+    stage.lab.install(&one_service(FailurePolicy::Closed), vec![endpoint]);
     for corner in Corner::ALL {
         let listeners = if corner.family == Family::V4 { &four } else { &six };
         let servers = stage.servers(corner, 32);
@@ -128,7 +115,7 @@ fn that_speak_multipath_tcp_know_where_connections_were_going() {
     let one = |family| [listen(family, Protocol::MPTCP, 0)];
     let (four, six) = stage.lab.as_service(1, || (one(Family::V4), one(Family::V6)));
     let endpoint = stage.lab.endpoint(1, [&four[0], &six[0]]);
-    stage.lab.install(&one_service(), vec![endpoint]);
+    stage.lab.install(&one_service(FailurePolicy::Closed), vec![endpoint]);
     for corner in Corner::ALL {
         let listeners = if corner.family == Family::V4 { &four } else { &six };
         for (server, protocol) in

@@ -127,7 +127,7 @@ pub(super) fn open_ends(facts: &Facts) -> Vec<(&'static str, &'static str)> {
     let mut ends = vec![
         (
             "udp",
-            "UDP, and so QUIC and DNS, goes to services that take it (log, exec/udp:, adopt/udp:) and past the others, such as scan",
+            "UDP, and so QUIC and DNS, goes to services that take it (log, scan, exec/udp:, adopt/udp:) and past the others",
         ),
         (
             "passed-sockets",

@@ -34,10 +34,8 @@ pub(super) fn read(
 
 fn default_transports(kind: &ServiceKind) -> Vec<Protocol> {
     match kind {
-        ServiceKind::Builtin(Builtin::Log) => vec![Protocol::Tcp, Protocol::Udp],
-        ServiceKind::Builtin(Builtin::Scan)
-        | ServiceKind::Cooperating { .. }
-        | ServiceKind::Adopted { .. } => vec![Protocol::Tcp],
+        ServiceKind::Builtin(Builtin::Log | Builtin::Scan) => vec![Protocol::Tcp, Protocol::Udp],
+        ServiceKind::Cooperating { .. } | ServiceKind::Adopted { .. } => vec![Protocol::Tcp],
     }
 }
 

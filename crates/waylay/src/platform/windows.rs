@@ -29,9 +29,9 @@ use crate::{
 };
 
 pub(crate) use datagrams::{
-    MOST_IN_A_BATCH, Readiness, datagram_socket, datagram_sockets_from_env, enlarge_buffers, open_reply,
-    prepare_inbound, prepare_outbound, receive, report_error, select_flow, selected_destination,
-    selected_path, send, take_unreachable,
+    MOST_IN_A_BATCH, Readiness, datagram_socket, datagram_sockets_from_env, enlarge_buffers,
+    loopback_hop_limit, open_reply, prepare_inbound, prepare_outbound, receive, report_error, select_flow,
+    selected_destination, selected_path, send, take_unreachable, traffic_class,
 };
 pub(crate) use handover::sockets_from_env;
 pub(crate) use query::{

@@ -100,15 +100,21 @@ fn pass_nginx_on_the_loopback() {
 }
 
 #[test]
-fn over_ipv6_are_refused_and_the_user_is_told() {
+fn over_ipv6_are_left_to_the_failure_policy_and_the_user_is_told() {
     let ground = Ground::new(Family::V6, Place::Veth);
     let proxies = Proxies::new(ground.client_namespace());
     let send = "
 import errno, socket
-try: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).sendto(b'x', ('fd00:77::2', 9))
-except OSError as error: print(errno.errorcode[error.errno])";
-    let through = ["--through", &proxies.spec_for_datagrams()];
-    let finished = ground.waylay().args(through).watch([system_python(), "-c", send]).well();
-    assert_eq!(finished.stdout, "ECONNREFUSED\n", "{finished:?}");
-    assert!(finished.stderr.contains("no UDP over IPv6 gets to the service nginx"), "{finished:?}");
+there = ('fd00:77::2', 9)
+def attempt(what, act):
+    try: act(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)); print(what)
+    except OSError as error: print(errno.errorcode[error.errno])
+attempt('sent', lambda s: s.sendto(b'x', there))
+attempt('connected', lambda s: s.connect(there))";
+    for (policy, answer) in [("closed", "ECONNREFUSED\nECONNREFUSED\n"), ("open", "sent\nconnected\n")] {
+        let through = ["--through", &proxies.spec_for_datagrams(), "--on-failure", policy];
+        let finished = ground.waylay().args(through).watch([system_python(), "-c", send]).well();
+        assert_eq!(finished.stdout, answer, "{finished:?}");
+        assert!(finished.stderr.contains("no UDP over IPv6 gets to the service nginx"), "{finished:?}");
+    }
 }

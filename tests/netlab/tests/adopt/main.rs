@@ -7,6 +7,7 @@ mod asker;
 mod chains;
 mod datagrams;
 mod life;
+mod others;
 mod residents;
 mod selves;
 mod starts;

@@ -1,4 +1,4 @@
-//! Flows of datagrams: lets all pass, and reports each flow when it has ended.
+//! What all ready-made services do with flows of datagrams: carry them on, and report each when it has ended.
 
 use std::{
     io,
@@ -20,18 +20,35 @@ use waylay_relay::{
     datagrams::{DatagramObserver, EndCause, FlowEnd, relay_datagrams},
 };
 
-use super::Log;
 use crate::{
     report::{DatagramReport, Outcome, Report, describe},
     sniff::DatagramSniffer,
 };
 
+/// What a service makes of datagrams.
+pub(crate) trait Judge: Send + Sync + 'static {
+    /// What it keeps of a flow.
+    type Notes: Default + Send;
+
+    /// Its name, in reports.
+    fn name(&self) -> &str;
+
+    /// Whether it dials without its redirect records.
+    fn forgets(&self) -> bool;
+
+    /// A datagram is about to be passed on.
+    fn judge(&self, notes: &mut Self::Notes, direction: Direction, datagram: &[u8]) -> Verdict;
+
+    /// What a flow was stopped for, and which way that was going.
+    fn found(&self, notes: &Self::Notes) -> Option<(String, Direction)>;
+}
+
 /// Serves until the service's shutdown is triggered, and has written every report then.
-pub(super) async fn serve(log: Arc<Log>, service: DatagramService) -> io::Result<()> {
+pub(crate) async fn serve<J: Judge>(judge: Arc<J>, service: DatagramService) -> io::Result<()> {
     let (reports, to_write) = channel();
     // A reader that is slow holds up reports, not datagrams.
     let writing = spawn_blocking(move || write(&to_write));
-    let watch = Watch { log, reports, last: None };
+    let watch = Watch { judge, reports, last: None };
     drop(relay_datagrams(service, watch).await?);
     // It ends with the last report.
     let _ended = writing.await;
@@ -45,8 +62,8 @@ fn write(reports: &Receiver<Report>) {
     }
 }
 
-struct Watch {
-    log: Arc<Log>,
+struct Watch<J> {
+    judge: Arc<J>,
     reports: Sender<Report>,
     /// Most flows are of the application that has begun the one before.
     last: Option<Arc<Origin>>,
@@ -61,15 +78,16 @@ struct Origin {
 }
 
 /// What is kept of a flow until its report is written.
-pub(super) struct Entry {
+pub(crate) struct Entry<N> {
     origin: Arc<Origin>,
     began: SystemTime,
     flow: u64,
     destination: SocketAddr,
     sniffer: DatagramSniffer,
+    notes: N,
 }
 
-impl Watch {
+impl<J> Watch<J> {
     fn origin(&mut self, facts: &FlowFacts) -> Arc<Origin> {
         let application = facts.context().application();
         let path = if application.path.is_empty() { &application.command } else { &application.path };
@@ -85,37 +103,43 @@ impl Watch {
     }
 }
 
-impl DatagramObserver for Watch {
-    type Flow = Entry;
+impl<J: Judge> DatagramObserver for Watch<J> {
+    type Flow = Entry<J::Notes>;
 
-    fn opened(&mut self, facts: &FlowFacts) -> Entry {
+    fn opened(&mut self, facts: &FlowFacts) -> Self::Flow {
         Entry {
             origin: self.origin(facts),
             began: SystemTime::now(),
             flow: facts.context().flow(),
             destination: facts.original_destination(),
             sniffer: DatagramSniffer::new(),
+            notes: J::Notes::default(),
         }
     }
 
-    fn datagram(&mut self, entry: &mut Entry, direction: Direction, datagram: &[u8]) -> Verdict {
+    fn datagram(&mut self, entry: &mut Self::Flow, direction: Direction, datagram: &[u8]) -> Verdict {
         if entry.sniffer.looks(direction) {
             entry.sniffer.observe(direction, datagram);
         }
-        Verdict::Forward
+        self.judge.judge(&mut entry.notes, direction, datagram)
     }
 
-    fn closed(&mut self, entry: Entry, end: FlowEnd) {
+    fn closed(&mut self, entry: Self::Flow, end: FlowEnd) {
+        let mut report = entry.report(self.judge.name(), &end);
+        if let Some((pattern, direction)) = self.judge.found(&entry.notes) {
+            report.pattern = Some(pattern);
+            report.direction = Some(direction);
+        }
         // The other end is gone only if writing has ended.
-        let _unread = self.reports.send(entry.report(&self.log.name, &end));
+        let _unread = self.reports.send(report);
     }
 
     fn dial(&mut self, facts: &FlowFacts) -> Result<UdpSocket, ConnectError> {
-        if self.log.forgets { without_records(facts) } else { Ok(facts.outbound()?.into_socket()) }
+        if self.judge.forgets() { without_records(facts) } else { Ok(facts.outbound()?.into_socket()) }
     }
 }
 
-impl Entry {
+impl<N> Entry<N> {
     fn report(&self, service: &str, end: &FlowEnd) -> Report {
         Report {
             time: self.began.into(),
