@@ -121,7 +121,7 @@ pub struct Flow {
     pub exe_path: [u8; EXE_LEN],
     /// Its cgroups, from the root down; 0 where there are no more.
     pub lineage: [u64; LINEAGE],
-    /// Its effective group.
+    /// Its group, the real one.
     pub gid: u32,
     /// Zero.
     pub reserved: u32,

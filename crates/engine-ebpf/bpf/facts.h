@@ -107,9 +107,7 @@ static __always_inline void wl_lineage_of_caller(__u64 *lineage)
 
 static __always_inline __u32 wl_gid_of_caller(void)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task_btf();
-
-	return BPF_CORE_READ(task, cred, egid.val);
+	return bpf_get_current_uid_gid() >> 32;
 }
 
 /* Numbers who dials, of whom `p` has been filled by wl_caller(). */

@@ -87,17 +87,8 @@ struct mm_struct {
 	struct file *exe_file;
 };
 
-typedef struct {
-	__u32 val;
-} kgid_t;
-
-struct cred {
-	kgid_t egid;
-};
-
 struct task_struct {
 	struct mm_struct *mm;
-	const struct cred *cred;
 	struct task_struct *group_leader;
 	__u64 start_boottime;
 	char comm[16];
