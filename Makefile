@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 OUTPUT := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test suites test-windows test-sanitizers test-kernels model budgets fuzz bench instructions guarantee lint build install uninstall
+.PHONY: help demo test suites test-windows test-sanitizers test-kernels model budgets fuzz bench bench-policy instructions guarantee lint build install uninstall
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -54,6 +54,11 @@ bench: ## measure what waylay costs, against what it is built on and against oth
 	cargo build --release -p waylay-cli
 	cargo build --release -p waylay-benches --bin bench-seat
 	cargo bench -p waylay-benches --bench connect --bench options --bench control_codes --bench relay --bench udp
+
+bench-policy: ## measure what up to 100,000 filters cost, beside nftables (needs root)
+	@scripts/setup bench
+	cargo build --release -p waylay-benches --bin bench-seat
+	cargo bench -p waylay-benches --bench policy
 
 guarantee: ## run the tests that guard one promise of GUARANTEES.md: make guarantee N=7
 	@scripts/setup test

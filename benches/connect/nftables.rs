@@ -33,12 +33,14 @@ impl Redirecting {
 
     /// The client dials `target` and is redirected to the server.
     pub(crate) fn by_nftables(server: &str, target: SocketAddr) -> Self {
+        let which = format!("ip daddr {} tcp dport {}", target.ip(), target.port());
+        Self::by_rules(server, target, |port| redirection(&which, port))
+    }
+
+    /// The same by rules that are made for the server's port.
+    pub(crate) fn by_rules(server: &str, target: SocketAddr, rules: impl FnOnce(u16) -> String) -> Self {
         Self::new(server, |namespace, server| {
-            redirect(
-                namespace,
-                &format!("ip daddr {} tcp dport {}", target.ip(), target.port()),
-                server.port(),
-            );
+            load(namespace, &rules(server.port()));
             (target, None)
         })
     }
@@ -48,7 +50,7 @@ impl Redirecting {
         const PORT: u16 = 7001;
         Self::new(server, |namespace, server| {
             let others = format!("meta skuid != {HAPROXY_USER} tcp dport {}", server.port());
-            redirect(namespace, &others, PORT);
+            load(namespace, &redirection(&others, PORT));
             (server, Some(haproxy(namespace, PORT)))
         })
     }
@@ -80,15 +82,18 @@ impl Redirecting {
     }
 }
 
-fn redirect(namespace: &Namespace, which: &str, port: u16) {
-    let rules = format!(
+fn redirection(which: &str, port: u16) -> String {
+    format!(
         "table ip waylay_bench {{\n  chain output {{\n    type nat hook output priority -100;\n    \
          {which} redirect to :{port}\n  }}\n}}\n"
-    );
+    )
+}
+
+fn load(namespace: &Namespace, rules: &str) {
     let mut nft = namespace.within(&peer("nft"));
     let mut nft = Process::spawn(nft.args(["-f", "-"]).stdin(Stdio::piped()));
     nft.child().stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
-    assert!(nft.child().wait().unwrap().success(), "{rules}");
+    assert!(nft.child().wait().unwrap().success(), "{}", rules.get(..2000).unwrap_or(rules));
 }
 
 /// HAProxy with one thread, listening once this returns.

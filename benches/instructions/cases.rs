@@ -7,7 +7,6 @@ use waylay_core::{
     Facts, FileId, Leg, Process, ProcessFacts, Protocol, Records, Tables, World, decide, normal_form,
 };
 use waylay_differential as kernel;
-use waylay_engine_ebpf::encode;
 use waylay_inspect::{
     scan::{Matcher, Patterns},
     sniff::Sniffer,
@@ -64,10 +63,12 @@ fn case(name: &str) -> Box<dyn FnMut()> {
             })
         }
         KERNEL => {
-            let tables = encode(&Tables::compile(&policy).unwrap(), &[]).unwrap();
+            let tables = Tables::compile(&policy).unwrap();
             let leg = kernel::Leg { remote: remote.into(), protocol: 6, ..kernel::Leg::default() };
+            let people = kernel::People::default();
             Box::new(move || {
-                black_box(kernel::classify_redirect(black_box(&tables), &leg, 0));
+                let words = black_box(tables.index().words());
+                black_box(kernel::classify_redirect(words, &leg, &people, 0));
             })
         }
         HANDLE => Box::new(|| {

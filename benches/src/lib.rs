@@ -7,6 +7,7 @@
 
 mod cage;
 mod contest;
+mod mixes;
 mod peer;
 mod policies;
 mod seat;
@@ -15,6 +16,7 @@ mod table;
 
 pub use cage::{Cage, cpu_of};
 pub use contest::{Column, Contest, Figures, Rival, Spread, rounds, timed};
+pub use mixes::{Mix, mixed, pairs};
 pub use peer::{peer, peer_file};
 pub use policies::policy_for;
 pub use seat::{Seat, drain, raise_descriptor_limit, seat_binary};

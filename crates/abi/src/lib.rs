@@ -25,15 +25,17 @@ pub use options::{
 };
 pub use records::{Chain, Context, Flow, Handle, Hop, NamedChain, NamedHop, SocketWishes};
 pub use tables::{
-    Config, Event, Filter, FilterCondition, HandleKey, Holder, IS_RESIDENT, Listener, ListenerOwner,
-    PASSED_FOREIGN_NAMESPACE, Progress, RESIDENT_BY_EXE, RESIDENT_BY_UID, Refusal, Route, RouteKey,
-    SHOWS_DESTINATION, Service, SocketEvent, Tables,
+    Config, Event, HandleKey, Holder, IS_RESIDENT, Listener, ListenerOwner, PASSED_FOREIGN_NAMESPACE,
+    Progress, RESIDENT_BY_EXE, RESIDENT_BY_UID, Refusal, Route, RouteKey, SHOWS_DESTINATION, Service,
+    SocketEvent, Tables,
 };
 
 /// Slots for services in one policy.
 pub const MAX_SERVICES: usize = 64;
-/// Filters of one layer in one policy.
-pub const MAX_FILTERS: usize = 64;
+/// Words of compiled filters that the programs look up at once.
+pub const CHUNK: usize = 512;
+/// Cgroups that the programs know of a process, from the root down.
+pub const LINEAGE: usize = 12;
 /// Hops of one chain.
 pub const MAX_HOPS: usize = 16;
 /// Listeners of one service in one family.

@@ -1,6 +1,6 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{Address, EXE_LEN, MAX_HOPS, NAME_LEN, Process, address::until_zero};
+use crate::{Address, EXE_LEN, LINEAGE, MAX_HOPS, NAME_LEN, Process, address::until_zero};
 
 /// What `QUERY_RECORDS` answers and `SET_RECORDS` takes: a name for a chain
 /// that stays in the kernel, and a tag only that kernel can make.
@@ -119,6 +119,12 @@ pub struct Flow {
     pub wishes: SocketWishes,
     /// Its executable.
     pub exe_path: [u8; EXE_LEN],
+    /// Its cgroups, from the root down; 0 where there are no more.
+    pub lineage: [u64; LINEAGE],
+    /// Its group, the real one.
+    pub gid: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// A [`Hop`] with its service's name.

@@ -1,6 +1,6 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{Address, MAX_BANK, MAX_FILTERS, MAX_LISTENERS, MAX_SERVICES, NAME_LEN, Process};
+use crate::{Address, MAX_BANK, MAX_LISTENERS, MAX_SERVICES, NAME_LEN, Process};
 
 /// What makes an instance's handles its own.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -129,86 +129,14 @@ pub struct Route {
     pub here: u32,
 }
 
-/// The bits of [`Filter::conditions`]; all that are set must hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum FilterCondition {
-    /// `protocol` is the leg's.
-    Protocol = 1 << 0,
-    /// The destination lies in `remote`/`remote_len`.
-    Remote = 1 << 1,
-    /// The port lies in `port_first..=port_last`.
-    Ports = 1 << 2,
-    /// The original application runs `exe_device`:`exe_inode`.
-    Exe = 1 << 3,
-    /// The original application runs as `uid`.
-    Uid = 1 << 4,
-    /// The original application is in `cgroup`.
-    Cgroup = 1 << 5,
-    /// The calling process runs `via_exe_device`:`via_exe_inode`.
-    ViaExe = 1 << 6,
-    /// The leg goes to a service.
-    Redirected = 1 << 7,
-    /// It does not.
-    NotRedirected = 1 << 8,
-    /// The leg comes from a service.
-    Proxied = 1 << 9,
-    /// It does not.
-    NotProxied = 1 << 10,
-}
-
-/// One filter of either layer.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct Filter {
-    /// See [`FilterCondition::Exe`].
-    pub exe_device: u64,
-    /// See [`FilterCondition::Exe`].
-    pub exe_inode: u64,
-    /// See [`FilterCondition::Cgroup`].
-    pub cgroup: u64,
-    /// See [`FilterCondition::ViaExe`].
-    pub via_exe_device: u64,
-    /// See [`FilterCondition::ViaExe`].
-    pub via_exe_inode: u64,
-    /// The filter's id.
-    pub id: u32,
-    /// [`FilterCondition`] bits.
-    pub conditions: u32,
-    /// See [`FilterCondition::Remote`].
-    pub remote: [u8; 16],
-    /// See [`FilterCondition::Uid`].
-    pub uid: u32,
-    /// See [`FilterCondition::Ports`].
-    pub port_first: u16,
-    /// See [`FilterCondition::Ports`].
-    pub port_last: u16,
-    /// Bits of `remote` that count, 0 to 128.
-    pub remote_len: u8,
-    /// Number of the IP protocol.
-    pub protocol: u8,
-    /// Redirect layer: slot of the service.
-    pub slot: u8,
-    /// Auth layer: rank of the sublayer.
-    pub sublayer: u8,
-    /// Auth layer: 0 continue, 1 permit, 2 block.
-    pub action: u8,
-    /// Auth layer: 1 if later sublayers may not override it.
-    pub hard: u8,
-    /// Auth layer: errno of a block.
-    pub error: u16,
-}
-
-/// One policy, compiled.
+/// One policy, but for its filters: those are the words of `waylay_core::Index`, in chunks of [`CHUNK`](crate::CHUNK).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Tables {
     /// How many of `services` count.
     pub service_count: u32,
-    /// How many of `redirect` count.
-    pub redirect_count: u32,
-    /// How many of `auth` count.
-    pub auth_count: u32,
+    /// Which of the two sets of words is the policy's.
+    pub filters: u32,
     /// Whether legs of other namespaces are permitted (0) or blocked (1).
     pub foreign_namespace: u8,
     /// Whether what cannot be redirected is permitted (0) or blocked (1), where a redirect filter covers the application.
@@ -216,13 +144,9 @@ pub struct Tables {
     /// 1 if a service listens on every address of the host.
     pub any_address: u8,
     /// Zero.
-    pub reserved: u8,
+    pub reserved: [u8; 5],
     /// By slot.
     pub services: [Service; MAX_SERVICES],
-    /// In the order in which they are asked.
-    pub redirect: [Filter; MAX_FILTERS],
-    /// In the order in which they are asked.
-    pub auth: [Filter; MAX_FILTERS],
 }
 
 /// Key of the registry of listeners all instances of a host share.
@@ -369,7 +293,6 @@ pub struct SocketEvent {
 const _: () = {
     assert!(size_of::<SocketEvent>() != size_of::<Event>());
     assert!(size_of::<Service>() == 200 + 2 * MAX_BANK);
-    assert!(size_of::<Filter>() == 80);
-    assert!(size_of::<Tables>() == 16 + size_of::<Service>() * MAX_SERVICES + 2 * 80 * MAX_FILTERS);
+    assert!(size_of::<Tables>() == 16 + size_of::<Service>() * MAX_SERVICES);
     assert!(size_of::<Event>() == 16 + 24 + 56 + 8);
 };

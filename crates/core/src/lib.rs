@@ -50,7 +50,10 @@ pub use resident::{Errand, Mark, Resident};
 pub use routes::{Reach, Routes};
 pub use slots::{SlotError, SlotInUse, Slots};
 pub use sockets::{NewSocket, SocketKind, SocketReach, SocketVerdict, decide_socket};
-pub use tables::{AuthOutcome, MAX_FILTERS, TableAuthFilter, TableFilter, TableService, Tables};
+pub use tables::{
+    AuthOutcome, CHUNK, Index, MAX_FILTERS, MAX_STEPS, MAX_SUBLAYERS, MAX_WORDS, Report, TableAuthFilter,
+    TableFilter, TableService, Tables, Warning,
+};
 pub use trace::{AuthEffect, Naming, SkipReason, Trace, TraceStep};
 pub use verdict::{Refusal, Verdict};
 pub use world::{

@@ -94,6 +94,12 @@ pub enum Limit {
     Services,
     /// Filters that an engine holds.
     Filters,
+    /// Sublayers that have filters.
+    Sublayers,
+    /// Words of 8 bytes that compiled filters take.
+    IndexWords,
+    /// Nodes on the way of a lookup.
+    LookupSteps,
     /// Mask slots: services of the policy and gone ones that live chains still name.
     Slots,
     /// Listeners of one service in one family.
@@ -105,6 +111,9 @@ impl fmt::Display for Limit {
         f.write_str(match self {
             Self::Services => "services",
             Self::Filters => "filters",
+            Self::Sublayers => "sublayers with filters",
+            Self::IndexWords => "words of compiled filters",
+            Self::LookupSteps => "steps of a lookup",
             Self::Slots => "mask slots",
             Self::Listeners => "listeners of a service in one family",
         })

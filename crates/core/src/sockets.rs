@@ -189,10 +189,7 @@ impl Tables {
     fn refuses_unredirectable(&self, maker: &Process, cgroups: &Cgroups) -> bool {
         let facts = ProcessFacts::new(maker, cgroups);
         let is_service = maker.service.is_some_and(|service| self.service(service).is_some());
-        let mut filters = self.redirect_filters().iter();
-        self.unredirectable() == Unredirectable::Block
-            && !is_service
-            && filters.any(|filter| filter.conditions.match_application(&facts))
+        self.unredirectable() == Unredirectable::Block && !is_service && self.index().covers(&facts)
     }
 }
 

@@ -22,7 +22,8 @@
 #define WL_REPORT_ERROR 235
 
 #define WL_MAX_SERVICES 64
-#define WL_MAX_FILTERS 64
+#define WL_MAX_SUBLAYERS 64
+#define WL_LINEAGE 12 /* cgroups that are known of a process, from the root down */
 #define WL_MAX_HOPS 16
 #define WL_MAX_LISTENERS 16 /* of one service in one family */
 #define WL_MAX_BANK 64	    /* UDP sockets of one service for IPv6 */
@@ -92,6 +93,9 @@ struct wl_flow {
 	struct wl_process application;
 	struct wl_socket_wishes wishes;
 	char exe_path[WL_EXE_LEN];
+	__u64 lineage[WL_LINEAGE]; /* the application's cgroups, from the root; 0: no more */
+	__u32 gid;		   /* of the application */
+	__u32 reserved;
 };
 
 /* The two ends of a UDP flow towards its service: the token it arrives at, and
@@ -289,59 +293,21 @@ struct wl_route {
 	__u32 here;	 /* 1: to this host itself */
 };
 
-enum wl_condition {
-	WL_IF_PROTOCOL = 1 << 0,
-	WL_IF_REMOTE = 1 << 1,
-	WL_IF_PORTS = 1 << 2,
-	WL_IF_EXE = 1 << 3,
-	WL_IF_UID = 1 << 4,
-	WL_IF_CGROUP = 1 << 5,
-	WL_IF_VIA_EXE = 1 << 6,
-	WL_IF_REDIRECTED = 1 << 7,
-	WL_IF_NOT_REDIRECTED = 1 << 8,
-	WL_IF_PROXIED = 1 << 9,
-	WL_IF_NOT_PROXIED = 1 << 10,
-};
-
 enum wl_action {
 	WL_CONTINUE = 0,
 	WL_PERMIT = 1,
 	WL_BLOCK = 2,
 };
 
-struct wl_filter {
-	__u64 exe_device;
-	__u64 exe_inode;
-	__u64 cgroup;
-	__u64 via_exe_device;
-	__u64 via_exe_inode;
-	__u32 id;
-	__u32 conditions; /* enum wl_condition, all must hold */
-	__u8 remote[16];
-	__u32 uid;
-	__u16 port_first;
-	__u16 port_last;
-	__u8 remote_len; /* bits of `remote` that count, 0 to 128 */
-	__u8 protocol;
-	__u8 slot;     /* redirect layer: the service it sends to */
-	__u8 sublayer; /* auth layer: which of them, filters of one stand together */
-	__u8 action;   /* auth layer */
-	__u8 hard;     /* auth layer: later sublayers may not override */
-	__u16 error;   /* auth layer: errno of a block */
-};
-
-/* One policy, compiled. Filters stand in the order in which they are asked. */
+/* One policy, but for its filters, which are words of their own (lookup.h). */
 struct wl_tables {
 	__u32 service_count;
-	__u32 redirect_count;
-	__u32 auth_count;
+	__u32 filters; /* which of the two sets of words */
 	__u8 foreign_namespace; /* enum wl_foreign_namespace */
 	__u8 unredirectable;	/* enum wl_unredirectable */
 	__u8 any_address;	/* 1: a service listens on every address of the host */
-	__u8 reserved;
+	__u8 reserved[5];
 	struct wl_service services[WL_MAX_SERVICES]; /* by slot */
-	struct wl_filter redirect[WL_MAX_FILTERS];
-	struct wl_filter auth[WL_MAX_FILTERS];
 };
 
 struct wl_listener {

@@ -321,29 +321,29 @@ static __always_inline int wl_judge_answer(struct bpf_sock_addr *ctx, int family
 	struct wl_datagram_flow *d;
 	__u32 service;
 
-	wl_source(ctx, family, connects, wl_takes_ip4(&c->leg), &source);
-	if (c->leg.caller_slot >= WL_MAX_SERVICES) {
+	wl_source(ctx, family, connects, wl_takes_ip4(&c->q->leg), &source);
+	if (c->q->leg.caller_slot >= WL_MAX_SERVICES) {
 		__u32 port = source.port;
 
-		source = c->leg.remote;
+		source = c->q->leg.remote;
 		if (!wl_has_called(port, &source))
 			return WL_GO_ON;
 		wl_rewrite_to(ctx, family, &source);
 		return WL_PASS;
 	}
-	d = wl_datagrams(wl_find_datagrams(&source, &c->leg.remote));
+	d = wl_datagrams(wl_find_datagrams(&source, &c->q->leg.remote));
 	if (d)
-		return wl_judge_reply(d, c->leg.caller_slot, &c->leg.remote);
+		return wl_judge_reply(d, c->q->leg.caller_slot, &c->q->leg.remote);
 	/* A resident answers clients of its own too. */
 	if (wl_is_token(source.ip) || (!resident && wl_whose_datagrams(ctx, &source, &service) == WL_OURS))
 		return wl_fail(ESTALE);
-	d = wl_is_token(c->leg.remote.ip) ? wl_datagrams(wl_find_datagrams(&c->leg.remote, &source)) : NULL;
-	if (d && d->flow.slot == c->leg.caller_slot) {
+	d = wl_is_token(c->q->leg.remote.ip) ? wl_datagrams(wl_find_datagrams(&c->q->leg.remote, &source)) : NULL;
+	if (d && d->flow.slot == c->q->leg.caller_slot) {
 		d->last = bpf_ktime_get_ns();
 		c->token = &d->flow;
 		if (!connects)
-			wl_note_asked(bpf_get_socket_cookie(ctx), &d->flow.destination, &c->leg.remote);
-		c->leg.remote = d->flow.destination;
+			wl_note_asked(bpf_get_socket_cookie(ctx), &d->flow.destination, &c->q->leg.remote);
+		c->q->leg.remote = d->flow.destination;
 		if (!connects && wl_follow_flow(ctx, family, &d->flow.destination))
 			return WL_PASS;
 	}
@@ -356,11 +356,11 @@ static __always_inline int wl_judge_listener(struct bpf_sock_addr *ctx, struct w
 	__u32 service = 0;
 	__u8 yes = 1;
 
-	switch (wl_whose_datagrams(ctx, &c->leg.remote, &service)) {
+	switch (wl_whose_datagrams(ctx, &c->q->leg.remote, &service)) {
 	case WL_NOBODYS:
 		return WL_GO_ON;
 	case WL_OURS:
-		return wl_refuse(&c->leg, WL_REFUSED_LISTENER_DIALLED, ECONNREFUSED, service, 0);
+		return wl_refuse(&c->q->leg, WL_REFUSED_LISTENER_DIALLED, ECONNREFUSED, service, 0);
 	default:
 		bpf_sk_storage_get(&led_elsewhere, ctx->sk, &yes, BPF_SK_STORAGE_GET_F_CREATE);
 		return WL_PASS;
@@ -391,17 +391,17 @@ static __always_inline __u16 wl_fix_port(struct bpf_sock_addr *ctx, int family)
 static __always_inline void wl_introduce_application(struct bpf_sock_addr *ctx, int family, bool connects,
 						     const struct wl_connect *c)
 {
-	const struct wl_route *route = wl_route_to(&c->leg.remote);
+	const struct wl_route *route = wl_route_to(&c->q->leg.remote);
 	struct wl_address own = {};
 
 	if (!route || !route->here)
 		return;
-	wl_source(ctx, family, connects, wl_takes_ip4(&c->leg), &own);
+	wl_source(ctx, family, connects, wl_takes_ip4(&c->q->leg), &own);
 	if (connects)
 		own.port = wl_fix_port(ctx, family);
 	if (!wl_is_set(c->carried->wishes.source))
 		__builtin_memcpy(own.ip, route->source, sizeof(own.ip));
-	wl_speak_for(&own, c->leg.remote.port, SOCK_PROTO_UDP, &c->carried->source);
+	wl_speak_for(&own, c->q->leg.remote.port, SOCK_PROTO_UDP, &c->carried->source);
 }
 
 /* What the socket and the maps have to know before a datagram may leave. */
@@ -409,7 +409,7 @@ static __always_inline int wl_settle_datagrams(struct bpf_sock_addr *ctx, int fa
 					       struct wl_connect *c, struct wl_datagram_flow *d,
 					       const struct wl_service *service)
 {
-	bool ip4 = wl_takes_ip4(&c->leg);
+	bool ip4 = wl_takes_ip4(&c->q->leg);
 
 	d->cookie = bpf_get_socket_cookie(ctx);
 	d->last = bpf_ktime_get_ns();
@@ -433,24 +433,24 @@ static __always_inline int wl_settle_datagrams(struct bpf_sock_addr *ctx, int fa
 /* As wl_redirect() does it for connections. */
 static __always_inline int wl_lead_datagrams(struct bpf_sock_addr *ctx, int family, bool connects,
 					     struct wl_connect *c, __u32 slot, const struct wl_service *service,
-					     const struct wl_filter *filter)
+					     __u32 filter)
 {
-	int full = wl_admit_datagrams(c->config, c->leg.caller.cgroup);
+	int full = wl_admit_datagrams(c->config, c->q->leg.caller.cgroup);
 	struct wl_datagram_flow *d;
 	__u64 id;
 
 	if (full)
-		return wl_refuse(&c->leg, full, ENOBUFS, service->id, filter->id);
+		return wl_refuse(&c->q->leg, full, ENOBUFS, service->id, filter);
 	wl_note_copy(c->excluded | 1ULL << (slot & 63));
 	d = wl_new_datagrams(&id);
 	if (!d) {
-		wl_count_out(&live_datagram_flows, &admitted_datagrams, c->leg.caller.cgroup);
-		return wl_refuse(&c->leg, WL_REFUSED_NO_FLOWS, ENOBUFS, service->id, filter->id);
+		wl_count_out(&live_datagram_flows, &admitted_datagrams, c->q->leg.caller.cgroup);
+		return wl_refuse(&c->q->leg, WL_REFUSED_NO_FLOWS, ENOBUFS, service->id, filter);
 	}
 	if (c->carried)
 		d->flow = *c->carried;
 	else
-		wl_introduce(&c->leg.caller);
+		wl_introduce(&c->q->leg.caller);
 	wl_fill_flow(&d->flow, c, id, slot, service, filter);
 	d->flow.state = WL_FLOW_LIVE;
 	d->flow.taken = 1; /* nothing waits in a backlog */
@@ -461,7 +461,7 @@ static __always_inline int wl_lead_datagrams(struct bpf_sock_addr *ctx, int fami
 	full = wl_settle_datagrams(ctx, family, connects, c, d, service);
 	if (full) {
 		wl_end_datagrams(id);
-		return wl_refuse(&c->leg, full, ENOBUFS, service->id, filter->id);
+		return wl_refuse(&c->q->leg, full, ENOBUFS, service->id, filter);
 	}
 	if (!c->carried && d->flow.wishes.bound_device)
 		wl_bind_device(ctx, 0);

@@ -12,7 +12,7 @@
 
 /* One connect() on its way through the program. */
 struct wl_connect {
-	struct wl_leg leg;
+	struct wl_query *q; /* has the leg */
 	const struct wl_config *config;
 	const struct wl_tables *tables;
 	const struct wl_flow *carried;
@@ -61,6 +61,16 @@ static __always_inline int wl_refuse(struct wl_leg *leg, __u32 refusal, __u32 er
 	wl_introduce(&leg->caller);
 	wl_report(leg, refusal, error, service, filter);
 	bpf_set_retval(-(int)error);
+	return WL_REJECT;
+}
+
+/* Where no search can be claimed. Global, for the stack's sake. */
+WL_GLOBAL int wl_refuse_crowded(struct bpf_sock_addr *ctx)
+{
+	struct wl_leg leg = { .protocol = ctx->protocol };
+
+	wl_caller(&leg.caller);
+	wl_refuse(&leg, WL_REFUSED_NO_FLOWS, ENOBUFS, 0, 0);
 	return WL_REJECT;
 }
 
@@ -231,26 +241,29 @@ static __always_inline void wl_rewrite(struct bpf_sock_addr *ctx, int family, co
 }
 
 static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_connect *c, __u64 id, __u32 slot,
-					 const struct wl_service *service, const struct wl_filter *filter)
+					 const struct wl_service *service, __u32 filter)
 {
 	__u64 hop = c->hop_count;
 
 	flow->id = id;
-	flow->admitted_cgroup = c->leg.caller.cgroup;
+	flow->admitted_cgroup = c->q->leg.caller.cgroup;
 	flow->state = WL_FLOW_RESERVED;
 	flow->slot = slot;
-	flow->listener = (slot * 2 + !wl_takes_ip4(&c->leg)) * WL_MAX_LISTENERS + c->listener;
+	flow->listener = (slot * 2 + !wl_takes_ip4(&c->q->leg)) * WL_MAX_LISTENERS + c->listener;
 	flow->taken = 0;
 	flow->seen = sweep;
 	flow->errand = 0;
-	flow->destination = c->leg.remote;
-	if (!c->carried)
-		flow->application = c->leg.caller;
+	flow->destination = c->q->leg.remote;
+	if (!c->carried) {
+		flow->application = c->q->leg.caller;
+		flow->gid = wl_gid_of_caller();
+		wl_lineage_of_caller(flow->lineage);
+	}
 	flow->chain.excluded = c->excluded | 1ULL << slot;
 	flow->chain.hop_count = hop + 1;
 	if (hop < WL_MAX_HOPS) {
 		flow->chain.hops[hop].service = service->id;
-		flow->chain.hops[hop].filter = filter->id;
+		flow->chain.hops[hop].filter = filter;
 	}
 }
 
@@ -298,22 +311,22 @@ static __always_inline void wl_forget(struct bpf_sock_addr *ctx)
 /* Reserves all that a redirected leg needs, then rewrites its address; when
  * anything is short the connect fails instead of going out without a record. */
 static __always_inline int wl_redirect(struct bpf_sock_addr *ctx, int family, struct wl_connect *c, __u32 slot,
-				       const struct wl_service *service, const struct wl_filter *filter)
+				       const struct wl_service *service, __u32 filter)
 {
-	int full = wl_admit(c->config, c->leg.caller.cgroup);
+	int full = wl_admit(c->config, c->q->leg.caller.cgroup);
 	struct wl_flow *flow;
 	__u64 id;
 
 	if (full)
-		return wl_refuse(&c->leg, full, ENOBUFS, service->id, filter->id);
+		return wl_refuse(&c->q->leg, full, ENOBUFS, service->id, filter);
 	wl_note_copy(c->excluded | 1ULL << (slot & 63));
 	flow = wl_new_flow(c->carried, &id);
 	if (!flow) {
-		wl_dismiss(c->leg.caller.cgroup);
-		return wl_refuse(&c->leg, WL_REFUSED_NO_FLOWS, ENOBUFS, service->id, filter->id);
+		wl_dismiss(c->q->leg.caller.cgroup);
+		return wl_refuse(&c->q->leg, WL_REFUSED_NO_FLOWS, ENOBUFS, service->id, filter);
 	}
 	if (!c->carried)
-		wl_introduce(&c->leg.caller);
+		wl_introduce(&c->q->leg.caller);
 	wl_fill_flow(flow, c, id, slot, service, filter);
 	if (!c->carried) {
 		wl_wishes(ctx->sk, family, &flow->wishes);
@@ -322,11 +335,11 @@ static __always_inline int wl_redirect(struct bpf_sock_addr *ctx, int family, st
 	/* In one, and without a look at what it is about: the verifier would follow every combination. */
 	if (!wl_begin_errand(flow, service->flags) || !wl_remember(ctx, flow, c->route, !c->carried)) {
 		wl_end_flow(id, WL_ENDED_BY_CLIENT);
-		return wl_refuse(&c->leg, WL_REFUSED_NO_SOCKET_STORAGE, ENOBUFS, service->id, filter->id);
+		return wl_refuse(&c->q->leg, WL_REFUSED_NO_SOCKET_STORAGE, ENOBUFS, service->id, filter);
 	}
 	if (!c->carried && flow->wishes.bound_device)
 		wl_bind_device(ctx, 0);
-	wl_rewrite(ctx, family, &c->leg, service, c->listener);
+	wl_rewrite(ctx, family, &c->q->leg, service, c->listener);
 	return WL_PASS;
 }
 

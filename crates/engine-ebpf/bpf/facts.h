@@ -21,6 +21,39 @@ static __always_inline const struct wl_tables *wl_tables(void)
 	return inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
 }
 
+static __always_inline const __u64 *wl_chunk(__u32 tables, __u32 number)
+{
+	__u32 slot = tables & 1;
+	void *inner = bpf_map_lookup_elem(&filters, &slot);
+
+	return inner ? bpf_map_lookup_elem(inner, &number) : NULL;
+}
+
+/* A search of one's own, until it is given back; NULL where very many are under
+ * way at once. */
+static __always_inline struct wl_query *wl_claim(void)
+{
+	__u32 number = bpf_get_smp_processor_id();
+	struct wl_query *q;
+
+	for (int i = 0; i < 16; i++) {
+		__u32 key = (number + i) % WL_MAX_QUERIES;
+
+		q = bpf_map_lookup_elem(&queries, &key);
+		if (q && !__sync_lock_test_and_set(&q->busy, 1)) {
+			__builtin_memset(&q->leg, 0, sizeof(q->leg));
+			return q;
+		}
+	}
+	return NULL;
+}
+
+static __always_inline void wl_give_back(struct wl_query *q)
+{
+	/* And not a store, behind which earlier ones might stay. */
+	__sync_lock_test_and_set(&q->busy, 0);
+}
+
 /* How far the host gets; NULL where nothing is known of it. */
 static __always_inline const struct wl_route *wl_route_to(const struct wl_address *remote)
 {
@@ -65,12 +98,46 @@ static __always_inline void wl_caller(struct wl_process *p)
 	p->uid = (__u32)bpf_get_current_uid_gid();
 }
 
-static __always_inline void wl_originates(struct wl_leg *leg, const struct wl_process *application)
+/* The current process's cgroups, from the root. */
+static __always_inline void wl_lineage_of_caller(__u64 *lineage)
 {
-	leg->origin.exe_device = application->exe_device;
-	leg->origin.exe_inode = application->exe_inode;
-	leg->origin.cgroup = application->cgroup;
-	leg->origin.uid = application->uid;
+	for (int i = 0; i < WL_LINEAGE; i++)
+		lineage[i] = bpf_get_current_ancestor_cgroup_id(i);
+}
+
+static __always_inline __u32 wl_gid_of_caller(void)
+{
+	return bpf_get_current_uid_gid() >> 32;
+}
+
+/* Numbers who dials, of whom `p` has been filled by wl_caller(). */
+WL_GLOBAL int wl_know_caller(struct wl_query *q, const struct wl_process *p)
+{
+	if (!q || !p)
+		return 0;
+	q->who.exe_device = p->exe_device;
+	q->who.exe_inode = p->exe_inode;
+	q->who.uid = p->uid;
+	q->who.gid = wl_gid_of_caller();
+	if (wl_word(q->tables, WL_AT_COMMANDS))
+		bpf_get_current_comm(q->who.command, sizeof(q->who.command));
+	if (wl_word(q->tables, WL_AT_CGROUPS))
+		wl_lineage_of_caller(q->who.lineage);
+	return wl_know(q, WL_OF_VIA);
+}
+
+/* Numbers the application of a flow. */
+WL_GLOBAL int wl_know_application(struct wl_query *q, const struct wl_flow *flow)
+{
+	if (!q || !flow)
+		return 0;
+	q->who.exe_device = flow->application.exe_device;
+	q->who.exe_inode = flow->application.exe_inode;
+	q->who.uid = flow->application.uid;
+	q->who.gid = flow->gid;
+	__builtin_memcpy(q->who.command, flow->application.comm, sizeof(q->who.command));
+	__builtin_memcpy(q->who.lineage, flow->lineage, sizeof(q->who.lineage));
+	return wl_know(q, WL_OF_APPLICATION);
 }
 
 /* The rest, for what is remembered or reported. */
@@ -253,6 +320,24 @@ static __always_inline void wl_wishes(struct bpf_sock *sk, int family, struct wl
 	w->tos = BPF_CORE_READ(inet, tos);
 	if (family == AF_INET6 && bpf_core_field_exists(struct ipv6_pinfo, tclass))
 		w->tclass = BPF_CORE_READ(inet, pinet6, tclass);
+}
+
+/* The source address that the caller has bound, if any. Global, for the stack's sake. */
+WL_GLOBAL int wl_know_bound(struct bpf_sock_addr *ctx, struct wl_query *q, __u32 family)
+{
+	struct wl_socket_wishes wishes = {};
+	struct wl_address source = {};
+
+	if (!q)
+		return 0;
+	if (family == AF_INET)
+		wl_wishes(ctx->sk, AF_INET, &wishes);
+	else
+		wl_wishes(ctx->sk, AF_INET6, &wishes);
+	if (!wl_is_mapped(wishes.source) || wl_ip4(wishes.source))
+		__builtin_memcpy(source.ip, wishes.source, sizeof(source.ip));
+	wl_know_source(q, &source);
+	return 0;
 }
 
 /* On the way from a file up to the root, mounts crossed. */

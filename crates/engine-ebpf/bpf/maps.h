@@ -11,6 +11,7 @@
 #define WL_MAX_PROGRESS (WL_MAX_SERVICES * 2 * WL_MAX_LISTENERS)
 #define WL_MAX_ROUTES 16384
 #define WL_MAX_VISITORS 4096
+#define WL_MAX_QUERIES 1024
 #define WL_ERRANDS 65536
 
 /* User space writes these. */
@@ -46,6 +47,25 @@ struct {
 	__type(key, __u32);
 	__array(values, struct wl_tables_slot);
 } tables SEC(".maps");
+
+/* The words of its filters, a chunk an entry; as many as a policy has. */
+struct wl_filters_slot {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, WL_CHUNK * sizeof(__u64));
+};
+
+/* Two, of which the tables name one: new words are written where nobody looks,
+ * and then the tables are replaced. Each replacement waits for the programs that
+ * are running, so no program sees the words of another policy. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__array(values, struct wl_filters_slot);
+} filters SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -300,6 +320,15 @@ struct {
 	__type(key, int);
 	__type(value, struct wl_flow);
 } carried SEC(".maps");
+
+/* Searches under way. A program may be interrupted by another of its processor,
+ * so each search is claimed, and they are more than processors. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WL_MAX_QUERIES);
+	__type(key, __u32);
+	__type(value, struct wl_query);
+} queries SEC(".maps");
 
 /* A new flow starts as a copy of it; it does not fit on a program's stack. */
 struct {

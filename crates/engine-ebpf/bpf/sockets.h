@@ -43,14 +43,19 @@ static __always_inline int wl_on_socket(const struct wl_socket *s, __u64 netns)
 {
 	const struct wl_config *cfg = wl_config();
 	const struct wl_tables *t = wl_tables();
+	struct wl_query *q = NULL;
 	struct wl_leg leg = {};
 	__u32 refusal;
 
 	wl_caller(&leg.caller);
-	if (cfg && t) {
-		leg.caller_slot = wl_caller_slot(cfg);
-		wl_originates(&leg, &leg.caller);
-		refusal = wl_judge_socket(t, s, &leg, netns != cfg->netns);
+	if (cfg && t && wl_chunk(t->filters, 0))
+		q = wl_claim();
+	if (q) {
+		q->tables = t->filters;
+		wl_know_caller(q, &leg.caller);
+		wl_know_same(q);
+		refusal = wl_judge_socket(t, s, wl_caller_slot(cfg), q, netns != cfg->netns);
+		wl_give_back(q);
 	} else {
 		refusal = WL_REFUSED_NO_TABLES;
 	}

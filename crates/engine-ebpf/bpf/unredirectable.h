@@ -51,39 +51,33 @@ static inline __attribute__((always_inline)) bool wl_is_service(const struct wl_
 	return slot < WL_MAX_SERVICES && t->services[slot].prefix_mask;
 }
 
-/* Whether a redirect filter's conditions about the application hold. Of `leg`
- * only `origin` and `caller` are asked. */
-WL_GLOBAL int wl_covers(const struct wl_tables *t, const struct wl_leg *leg)
+/* Whether a redirect filter's conditions about the application hold, of whom
+ * the query knows nothing but who it is. */
+WL_INLINE int wl_covers(struct wl_query *q)
 {
-	if (!t || !leg)
-		return 0;
-	for (__u32 i = 0; i < WL_MAX_FILTERS; i++) {
-		if (i >= t->redirect_count)
-			break;
-		if (wl_application_matches(&t->redirect[i], leg))
-			return 1;
-	}
-	return 0;
+	q->skip = 0;
+	q->from = 0;
+	return wl_first(q, WL_LAYER_COVERS);
 }
 
-/* Whether what cannot be redirected is refused to the leg's caller. */
+/* Whether what cannot be redirected is refused to who is asked about. */
 static inline __attribute__((always_inline)) bool wl_refuses_unredirectable(const struct wl_tables *t,
-									     const struct wl_leg *leg)
+									     __u32 caller_slot, struct wl_query *q)
 {
-	return t->unredirectable == WL_UNREDIRECTABLE_BLOCK && !wl_is_service(t, leg->caller_slot) &&
-	       wl_covers(t, leg);
+	return t->unredirectable == WL_UNREDIRECTABLE_BLOCK && !wl_is_service(t, caller_slot) && wl_covers(q);
 }
 
-/* Why a socket is refused; 0: it is made. Of `leg` only who makes it is asked. */
+/* Why a socket is refused; 0: it is made. */
 static inline __attribute__((always_inline)) __u32 wl_judge_socket(const struct wl_tables *t,
 								    const struct wl_socket *s,
-								    const struct wl_leg *leg, bool foreign)
+								    __u32 caller_slot, struct wl_query *q,
+								    bool foreign)
 {
 	if (wl_reach(s) != WL_UNREDIRECTABLE)
 		return 0;
 	if (foreign && wl_is_of_a_namespace(s))
 		return t->foreign_namespace == WL_FOREIGN_BLOCK ? WL_REFUSED_FOREIGN_NAMESPACE : 0;
-	return wl_refuses_unredirectable(t, leg) ? WL_REFUSED_UNREDIRECTABLE : 0;
+	return wl_refuses_unredirectable(t, caller_slot, q) ? WL_REFUSED_UNREDIRECTABLE : 0;
 }
 
 /* Whether datagrams to this address go to several hosts. */

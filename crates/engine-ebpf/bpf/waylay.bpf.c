@@ -2,7 +2,8 @@
 /*
  * The kernel side of waylay, in reading order:
  *
- *   connect4/6      facts -> classify -> effect (facts.h, classify.h, effect.h)
+ *   connect4/6      facts -> classify -> effect (facts.h, lookup.h, classify.h,
+ *                   effect.h)
  *   sendmsg4/6      the same for datagrams (datagrams.h); recvmsg4/6 shows whom the
  *                   application asked as the one who answers
  *   sockops.h       carries the flow from the client's socket to the accepted one
@@ -20,6 +21,7 @@
 #include "abi.h"
 #include "siphash.h"
 #include "handle.h"
+#include "lookup.h"
 #include "classify.h"
 #include "unredirectable.h"
 #include "marks.h"
@@ -43,29 +45,34 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
  * socket, or what leaving a service without records excludes. */
 static __always_inline void wl_find_chain(struct bpf_sock_addr *ctx, struct wl_connect *c)
 {
-	__u32 slot = c->leg.caller_slot;
+	__u32 slot = c->q->leg.caller_slot;
 	const struct wl_flow *carried_flow;
 
-	wl_originates(&c->leg, &c->leg.caller);
-	if (slot >= WL_MAX_SERVICES)
+	wl_know_caller(c->q, &c->q->leg.caller);
+	if (slot >= WL_MAX_SERVICES) {
+		wl_know_same(c->q);
 		return;
+	}
 	carried_flow = c->token ?: bpf_sk_storage_get(&carried, wl_msk(ctx->sk) ?: ctx->sk, NULL, 0);
 	if (carried_flow && carried_flow->slot == slot) {
 		c->carried = carried_flow;
-		c->leg.proxied = 1;
+		c->q->leg.proxied = 1;
 		c->excluded = carried_flow->chain.excluded;
 		c->hop_count = carried_flow->chain.hop_count;
-		wl_originates(&c->leg, &carried_flow->application);
+		wl_know_application(c->q, carried_flow);
 	} else {
+		wl_know_same(c->q);
 		/* One that was removed has none: it dials as an application does. */
 		c->excluded = c->tables->services[slot].prefix_mask;
-		c->leg.proxied = !!c->excluded;
+		c->q->leg.proxied = !!c->excluded;
 	}
 }
 
 /* What becomes of the leg at the redirect layer. */
 struct wl_choice {
-	int filter; /* -1: go to the destination */
+	__u32 wanted; /* 0: go to the destination */
+	__u32 slot;   /* of the service that is wanted */
+	__u32 filter; /* the id of the one that wants it */
 	__u32 refusal;
 	__u32 error; /* of the refusal */
 };
@@ -73,28 +80,30 @@ struct wl_choice {
 static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_connect *c, struct wl_choice *choice)
 {
 	__u64 skip = c->excluded;
-	bool ip4 = wl_takes_ip4(&c->leg);
-	bool group = c->leg.protocol == SOCK_PROTO_UDP && wl_is_group(c->leg.remote.ip);
+	bool ip4 = wl_takes_ip4(&c->q->leg);
+	bool group = c->q->leg.protocol == SOCK_PROTO_UDP && wl_is_group(c->q->leg.remote.ip);
 
-	choice->filter = -1;
+	choice->wanted = 0;
+	choice->slot = 0;
+	choice->filter = 0;
 	choice->refusal = 0;
 	choice->error = ECONNREFUSED;
 	if (group && c->tables->unredirectable == WL_UNREDIRECTABLE_PERMIT)
 		return;
-	if (c->leg.caller_slot < WL_MAX_SERVICES)
-		skip |= 1ULL << c->leg.caller_slot;
+	if (c->q->leg.caller_slot < WL_MAX_SERVICES)
+		skip |= 1ULL << c->q->leg.caller_slot;
 	for (int i = 0; i < WL_MAX_SERVICES; i++) {
-		__u64 f = wl_classify_redirect(c->tables, &c->leg, skip);
-		int availability;
 		const struct wl_service *service;
+		int availability;
 		__u32 slot;
 
-		asm volatile("" : "+r"(f));
-		if (f >= WL_MAX_FILTERS)
+		if (!wl_classify_redirect(c->q, skip))
 			return;
-		slot = c->tables->redirect[f].slot & (WL_MAX_SERVICES - 1);
+		slot = c->q->group & (WL_MAX_SERVICES - 1);
 		service = &c->tables->services[slot];
-		choice->filter = f;
+		choice->wanted = 1;
+		choice->slot = slot;
+		choice->filter = c->q->filter;
 		if (group) {
 			choice->refusal = WL_REFUSED_UNREDIRECTABLE;
 			choice->error = EACCES;
@@ -113,7 +122,7 @@ static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_conne
 		}
 		if (choice->refusal == WL_REFUSED_BACKLOG_FULL || service->on_failure == WL_ON_FAILURE_CLOSED)
 			return;
-		choice->filter = -1;
+		choice->wanted = 0;
 		choice->refusal = 0;
 		skip |= 1ULL << slot;
 	}
@@ -156,11 +165,11 @@ static __always_inline void wl_judge_route(struct bpf_sock_addr *ctx, struct wl_
 {
 	const struct wl_route *route;
 
-	if (choice->filter < 0 || choice->refusal == WL_REFUSED_UNREDIRECTABLE)
+	if (!choice->wanted || choice->refusal == WL_REFUSED_UNREDIRECTABLE)
 		return;
-	route = wl_route_to(&c->leg.remote);
+	route = wl_route_to(&c->q->leg.remote);
 	c->route = route;
-	if (wl_nobody_listens(ctx, &c->leg.remote)) {
+	if (wl_nobody_listens(ctx, &c->q->leg.remote)) {
 		choice->refusal = WL_REFUSED_NO_ROUTE;
 		choice->error = ECONNREFUSED;
 		return;
@@ -182,13 +191,10 @@ enum wl_dial {
 static __always_inline int wl_carry_out(struct bpf_sock_addr *ctx, int family, enum wl_dial dial,
 					struct wl_connect *c, const struct wl_choice *choice)
 {
-	__u64 index = choice->filter;
 	const struct wl_service *service;
-	const struct wl_filter *filter;
-	__u32 slot;
+	__u32 slot, filter = choice->filter;
 
-	asm volatile("" : "+r"(index));
-	if (index >= WL_MAX_FILTERS) {
+	if (!choice->wanted) {
 		if (c->carried) {
 			wl_grant_mark(ctx, &c->carried->wishes);
 			if (c->carried->wishes.bound_device)
@@ -197,14 +203,13 @@ static __always_inline int wl_carry_out(struct bpf_sock_addr *ctx, int family, e
 		if (dial != WL_CONNECTION && c->carried)
 			wl_introduce_application(ctx, family, dial == WL_DATAGRAMS_BY_CONNECT, c);
 		if (dial != WL_CONNECTION && c->token)
-			wl_rewrite_to(ctx, family, &c->leg.remote);
+			wl_rewrite_to(ctx, family, &c->q->leg.remote);
 		return WL_PASS;
 	}
-	filter = &c->tables->redirect[index];
-	slot = filter->slot & (WL_MAX_SERVICES - 1);
+	slot = choice->slot & (WL_MAX_SERVICES - 1);
 	service = &c->tables->services[slot];
 	if (choice->refusal)
-		return wl_refuse(&c->leg, choice->refusal, choice->error, service->id, filter->id);
+		return wl_refuse(&c->q->leg, choice->refusal, choice->error, service->id, filter);
 	if (c->carried)
 		wl_grant_mark(ctx, &c->carried->wishes);
 	if (dial != WL_CONNECTION)
@@ -214,38 +219,38 @@ static __always_inline int wl_carry_out(struct bpf_sock_addr *ctx, int family, e
 
 static __always_inline void wl_authorise(struct wl_connect *c, int *verdict)
 {
-	__u64 index = wl_classify_auth(c->tables, &c->leg);
-	const struct wl_filter *filter;
-
-	asm volatile("" : "+r"(index));
-	if (index >= WL_MAX_FILTERS)
-		return;
-	filter = &c->tables->auth[index];
-	*verdict = wl_refuse(&c->leg, WL_REFUSED_BLOCKED, filter->error, 0, filter->id);
+	if (wl_classify_auth(c->q, c->q->leg.redirected, c->q->leg.proxied))
+		*verdict = wl_refuse(&c->q->leg, WL_REFUSED_BLOCKED, c->q->error_of_block, 0,
+				     c->q->blocked_by);
 }
 
 /* What is settled before any policy is asked. */
 static __always_inline int wl_meet(struct bpf_sock_addr *ctx, struct wl_connect *c)
 {
-	wl_caller(&c->leg.caller);
-	if (!c->config || !c->tables)
-		return wl_refuse(&c->leg, WL_REFUSED_NO_TABLES, ENOBUFS, 0, 0);
+	wl_caller(&c->q->leg.caller);
+	if (!c->config || !c->tables || !wl_chunk(c->tables->filters, 0))
+		return wl_refuse(&c->q->leg, WL_REFUSED_NO_TABLES, ENOBUFS, 0, 0);
 	if (bpf_get_netns_cookie(ctx) == c->config->netns)
 		return WL_GO_ON;
 	if (c->tables->foreign_namespace == WL_FOREIGN_PERMIT)
-		return wl_leave_alone(ctx, &c->leg);
-	return wl_refuse(&c->leg, WL_REFUSED_FOREIGN_NAMESPACE, EACCES, 0, 0);
+		return wl_leave_alone(ctx, &c->q->leg);
+	return wl_refuse(&c->q->leg, WL_REFUSED_FOREIGN_NAMESPACE, EACCES, 0, 0);
 }
 
 /* The verdict, or WL_GO_ON with what has been chosen. */
-static __always_inline int wl_ask_policy(struct bpf_sock_addr *ctx, struct wl_connect *c, struct wl_choice *choice)
+static __always_inline int wl_ask_policy(struct bpf_sock_addr *ctx, int family, struct wl_connect *c,
+					 struct wl_choice *choice)
 {
 	int verdict = WL_GO_ON;
 
+	c->q->tables = c->tables->filters;
+	wl_know_leg(c->q, &c->q->leg);
+	if (wl_asks_for_sources(c->q))
+		wl_know_bound(ctx, c->q, family);
 	wl_find_chain(ctx, c);
 	wl_choose(ctx, c, choice);
 	wl_judge_route(ctx, c, choice);
-	c->leg.redirected = choice->filter >= 0 && !choice->refusal;
+	c->q->leg.redirected = choice->wanted && !choice->refusal;
 	wl_authorise(c, &verdict);
 	return verdict;
 }
@@ -256,11 +261,37 @@ enum wl_place {
 	WL_AT_RESIDENT,
 };
 
+static __always_inline int wl_judge_connect(struct bpf_sock_addr *ctx, int family, enum wl_place place,
+					    struct wl_connect *c)
+{
+	const struct wl_listener_owner *owner;
+	struct wl_choice choice;
+	int verdict;
+
+	wl_remote(ctx, family, &c->q->leg.remote);
+	c->q->leg.protocol = SOCK_PROTO_TCP;
+	if (place == WL_AT_RESIDENT) {
+		c->q->leg.caller_slot = wl_errand_of_resident(ctx, &c->q->leg.remote);
+		if (c->q->leg.caller_slot >= WL_MAX_SERVICES)
+			return WL_PASS;
+	}
+	verdict = wl_meet(ctx, c);
+	if (verdict != WL_GO_ON)
+		return verdict;
+	owner = wl_listener_at(ctx, c->config, c->tables, &c->q->leg.remote);
+	if (owner && owner->instance != wl_instance())
+		return WL_PASS;
+	if (owner)
+		return wl_refuse(&c->q->leg, WL_REFUSED_LISTENER_DIALLED, ECONNREFUSED, owner->service, 0);
+	if (place == WL_AT_SCOPE)
+		c->q->leg.caller_slot = wl_caller_slot(c->config);
+	verdict = wl_ask_policy(ctx, family, c, &choice);
+	return verdict != WL_GO_ON ? verdict : wl_carry_out(ctx, family, WL_CONNECTION, c, &choice);
+}
+
 static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family, enum wl_place place)
 {
 	struct wl_connect c = { .config = wl_config(), .tables = wl_tables() };
-	const struct wl_listener_owner *owner;
-	struct wl_choice choice;
 	int verdict;
 
 	if (ctx->protocol != SOCK_PROTO_TCP)
@@ -268,25 +299,12 @@ static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family, 
 	wl_forget(ctx);
 	if (wl_owned_by_kernel(ctx->sk))
 		return WL_PASS;
-	wl_remote(ctx, family, &c.leg.remote);
-	c.leg.protocol = SOCK_PROTO_TCP;
-	if (place == WL_AT_RESIDENT) {
-		c.leg.caller_slot = wl_errand_of_resident(ctx, &c.leg.remote);
-		if (c.leg.caller_slot >= WL_MAX_SERVICES)
-			return WL_PASS;
-	}
-	verdict = wl_meet(ctx, &c);
-	if (verdict != WL_GO_ON)
-		return verdict;
-	owner = wl_listener_at(ctx, c.config, c.tables, &c.leg.remote);
-	if (owner && owner->instance != wl_instance())
-		return WL_PASS;
-	if (owner)
-		return wl_refuse(&c.leg, WL_REFUSED_LISTENER_DIALLED, ECONNREFUSED, owner->service, 0);
-	if (place == WL_AT_SCOPE)
-		c.leg.caller_slot = wl_caller_slot(c.config);
-	verdict = wl_ask_policy(ctx, &c, &choice);
-	return verdict != WL_GO_ON ? verdict : wl_carry_out(ctx, family, WL_CONNECTION, &c, &choice);
+	c.q = wl_claim();
+	if (!c.q)
+		return wl_refuse_crowded(ctx);
+	verdict = wl_judge_connect(ctx, family, place, &c);
+	wl_give_back(c.q);
+	return verdict;
 }
 
 SEC("cgroup/connect4")
@@ -313,48 +331,81 @@ int wl_resident_connect6(struct bpf_sock_addr *ctx)
 	return wl_on_connect(ctx, AF_INET6, WL_AT_RESIDENT);
 }
 
-static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family, enum wl_dial dial,
-					   enum wl_place place)
+/* Whether a datagram goes on as it is: of a flow that there is, or of a connected
+ * socket that sends with messages beside its datagram, and names nobody, so that
+ * it goes where connect() has led it. Functions of their own, for the stack's sake. */
+WL_GLOBAL int wl_goes_on4(struct bpf_sock_addr *ctx)
 {
-	struct wl_connect c = { .config = wl_config(), .tables = wl_tables() };
+	struct wl_address remote = {};
+
+	wl_remote(ctx, AF_INET, &remote);
+	return !remote.port || wl_follow_flow(ctx, AF_INET, &remote);
+}
+
+WL_GLOBAL int wl_goes_on6(struct bpf_sock_addr *ctx)
+{
+	struct wl_address remote = {};
+
+	wl_remote(ctx, AF_INET6, &remote);
+	return !remote.port || wl_follow_flow(ctx, AF_INET6, &remote);
+}
+
+static __always_inline bool wl_goes_on(struct bpf_sock_addr *ctx, int family)
+{
+	return family == AF_INET ? wl_goes_on4(ctx) : wl_goes_on6(ctx);
+}
+
+static __always_inline int wl_judge_datagram(struct bpf_sock_addr *ctx, int family, enum wl_dial dial,
+					     enum wl_place place, struct wl_connect *c)
+{
 	bool connects = dial == WL_DATAGRAMS_BY_CONNECT;
 	struct wl_choice choice;
 	int verdict;
 
-	if (ctx->protocol != SOCK_PROTO_UDP)
-		return WL_PASS;
-	wl_remote(ctx, family, &c.leg.remote);
-	c.leg.protocol = SOCK_PROTO_UDP;
-	/* Of a connected socket that sends with messages beside its datagram, and names
-	 * nobody: it goes where connect() has led it. */
-	if (!connects && !c.leg.remote.port)
-		return WL_PASS;
-	if (connects)
-		wl_leave_flow(ctx);
-	else if (wl_follow_flow(ctx, family, &c.leg.remote))
-		return WL_PASS;
-	if (wl_owned_by_kernel(ctx->sk))
-		return WL_PASS;
+	wl_remote(ctx, family, &c->q->leg.remote);
+	c->q->leg.protocol = SOCK_PROTO_UDP;
 	if (place == WL_AT_RESIDENT) {
-		c.leg.caller_slot = wl_resident_slot(ctx);
-		if (c.leg.caller_slot >= WL_MAX_SERVICES)
+		c->q->leg.caller_slot = wl_resident_slot(ctx);
+		if (c->q->leg.caller_slot >= WL_MAX_SERVICES)
 			return WL_PASS;
 	}
-	verdict = wl_meet(ctx, &c);
+	verdict = wl_meet(ctx, c);
 	if (verdict != WL_GO_ON)
 		return verdict;
 	if (place == WL_AT_SCOPE)
-		c.leg.caller_slot = wl_caller_slot(c.config);
-	verdict = wl_judge_answer(ctx, family, &c, connects, place == WL_AT_RESIDENT);
+		c->q->leg.caller_slot = wl_caller_slot(c->config);
+	verdict = wl_judge_answer(ctx, family, c, connects, place == WL_AT_RESIDENT);
 	if (verdict != WL_GO_ON)
 		return verdict;
-	if (place == WL_AT_RESIDENT && !c.token)
+	if (place == WL_AT_RESIDENT && !c->token)
 		return WL_PASS;
-	verdict = wl_judge_listener(ctx, &c);
+	verdict = wl_judge_listener(ctx, c);
 	if (verdict != WL_GO_ON)
 		return verdict;
-	verdict = wl_ask_policy(ctx, &c, &choice);
-	return verdict != WL_GO_ON ? verdict : wl_carry_out(ctx, family, dial, &c, &choice);
+	verdict = wl_ask_policy(ctx, family, c, &choice);
+	return verdict != WL_GO_ON ? verdict : wl_carry_out(ctx, family, dial, c, &choice);
+}
+
+static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family, enum wl_dial dial,
+					   enum wl_place place)
+{
+	struct wl_connect c = { .config = wl_config(), .tables = wl_tables() };
+	int verdict;
+
+	if (ctx->protocol != SOCK_PROTO_UDP)
+		return WL_PASS;
+	if (dial == WL_DATAGRAMS_BY_CONNECT)
+		wl_leave_flow(ctx);
+	else if (wl_goes_on(ctx, family))
+		return WL_PASS;
+	if (wl_owned_by_kernel(ctx->sk))
+		return WL_PASS;
+	c.q = wl_claim();
+	if (!c.q)
+		return wl_refuse_crowded(ctx);
+	verdict = wl_judge_datagram(ctx, family, dial, place, &c);
+	wl_give_back(c.q);
+	return verdict;
 }
 
 SEC("cgroup/connect4")

@@ -9,7 +9,9 @@ use std::{
 
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
 use waylay_abi as abi;
-use waylay_core::{Event, Limit, LimitError, Protocol, Routes, ServiceId, Slots, TableService, Tables};
+use waylay_core::{
+    Event, Index, Limit, LimitError, Protocol, Routes, ServiceId, Slots, TableService, Tables,
+};
 use waylay_engine::{
     Capabilities, Capability, CapabilityState, Endpoint, Engine, Feature, Installation, Liveness, MAX_BANK,
     MAX_LISTENERS,
@@ -23,7 +25,7 @@ use crate::{
     error::EbpfError,
     event::EventSource,
     families,
-    load::{Loaded, RESIDENT_PROGRAMS, SCOPE_PROGRAMS, SERVICE_PROGRAMS, tables_map},
+    load::{Loaded, RESIDENT_PROGRAMS, SCOPE_PROGRAMS, SERVICE_PROGRAMS, filters_map, tables_map},
     loopback::{self, LoopbackMark},
     progress::{self, ProgressReader},
     registry::{Registered, Registry},
@@ -47,6 +49,8 @@ pub struct EbpfEngine {
     scope: Scope,
     tables: Tables,
     installed: Option<MapHandle>,
+    /// Which of the two places for filters' words those in force have.
+    words_at: u32,
     slots: SharedSlots,
     endpoints: BTreeMap<ServiceId, Endpoint>,
     events: Option<EventSource>,
@@ -76,6 +80,7 @@ impl EbpfEngine {
             scope,
             tables: Tables::default(),
             installed: None,
+            words_at: 0,
             slots: SharedSlots::default(),
             endpoints: BTreeMap::new(),
             events: None,
@@ -265,6 +270,21 @@ impl EbpfEngine {
         Ok(())
     }
 
+    /// Filters' words are written where no program looks, and then the tables are replaced, which name the place. The kernel waits
+    /// with each replacement for the programs that are running: none of them sees the words of two policies.
+    fn put_in_force(&mut self, mut tables: Box<abi::Tables>, index: &Index) -> Result<(), EbpfError> {
+        let failed = |map| move |source| EbpfError::Map { map, source };
+        let (former, place) = (self.words_at, 1 - self.words_at);
+        let words = filters_map(index.words()).map_err(failed("filters"))?;
+        self.write("filters", place.as_bytes(), &words.as_fd().as_raw_fd().to_ne_bytes())?;
+        tables.filters = place;
+        let inner = tables_map(&tables).map_err(failed("tables"))?;
+        self.write("tables", &0_u32.to_ne_bytes(), &inner.as_fd().as_raw_fd().to_ne_bytes())?;
+        self.installed = Some(inner);
+        self.words_at = place;
+        self.delete("filters", former.as_bytes())
+    }
+
     /// Frees the slots of services that were removed and that nothing carries any more.
     fn free_slots(&mut self) -> Result<(), EbpfError> {
         let leaving: Vec<(ServiceId, u8)> =
@@ -345,7 +365,7 @@ impl Engine for EbpfEngine {
     type Error = EbpfError;
 
     fn install(&mut self, installation: &Installation) -> Result<(), EbpfError> {
-        let mut tables = encode(&installation.tables, &installation.endpoints)?;
+        let mut tables = encode(&installation.tables, &installation.endpoints);
         self.free_slots()?;
         let mut slots = self.slots.get();
         slots.take_over(installation.tables.slots())?;
@@ -364,10 +384,7 @@ impl Engine for EbpfEngine {
                 encode_residence(residence, &mut tables.services[usize::from(service.slot)]);
             }
         }
-        let inner = tables_map(&tables).map_err(|source| EbpfError::Map { map: "tables", source })?;
-        let fd = inner.as_fd().as_raw_fd();
-        self.write("tables", &0_u32.to_ne_bytes(), &fd.to_ne_bytes())?;
-        self.installed = Some(inner);
+        self.put_in_force(tables, installation.tables.index())?;
         self.slots.change(|shared| *shared = slots);
         self.tables = installation.tables.clone();
         for endpoint in &installation.endpoints {

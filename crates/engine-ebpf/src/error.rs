@@ -4,7 +4,7 @@ use rustix::thread::CapabilitySet;
 use thiserror::Error;
 use waylay_core::{LimitError, SlotInUse};
 
-use crate::{encode::EncodeError, holder::Holder};
+use crate::holder::Holder;
 
 /// Why the engine cannot do what it was told.
 #[derive(Debug, Error)]
@@ -105,9 +105,6 @@ pub enum EbpfError {
     /// The policy has more than the programs hold.
     #[error(transparent)]
     Limit(#[from] LimitError),
-    /// The programs cannot hold the policy.
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
     /// The policy was not compiled keeping the slots that are taken.
     #[error(transparent)]
     Slot(#[from] SlotInUse),

@@ -6,7 +6,8 @@
 //! processes or users: `waylay-host` makes the cgroups and runs the services.
 //!
 //! ```text
-//! Tables ─ encode ─▶ abi::Tables ─ install ─▶ maps ◀─ programs (bpf/waylay.bpf.c)
+//! Tables ─ encode ─▶ abi::Tables ─┬─ install ─▶ maps ◀─ programs (bpf/waylay.bpf.c)
+//!    └────── its index, as it is ─┘
 //! ```
 
 mod admitted;
@@ -38,7 +39,7 @@ mod unreachable;
 
 pub use bpffs::{bpf_file_system, bpf_file_system_is_mounted};
 pub use cost::{Cost, STACK_UNIT, measure_programs};
-pub use encode::{EncodeError, encode, encode_residence};
+pub use encode::{encode, encode_residence};
 pub use engine::{EbpfEngine, LivenessMarks, capabilities};
 pub use error::{EbpfError, in_initial_user_namespace};
 pub use event::EventSource;

@@ -213,6 +213,21 @@ pub(crate) fn tables_map(tables: &abi::Tables) -> libbpf_rs::Result<MapHandle> {
     Ok(map)
 }
 
+/// The inner map of one set of filters' words, filled.
+pub(crate) fn filters_map(words: &[u64]) -> libbpf_rs::Result<MapHandle> {
+    const INNER_MAP: u32 = 1 << 12; // BPF_F_INNER_MAP: one may replace another of a different length
+    let mut options = libbpf_rs::libbpf_sys::bpf_map_create_opts::default();
+    options.sz = size_of_val(&options) as _;
+    options.map_flags = INNER_MAP;
+    let (chunk, count) = (abi::CHUNK * size_of::<u64>(), words.len().div_ceil(abi::CHUNK).max(1));
+    let kind = libbpf_rs::MapType::Array;
+    let map = MapHandle::create(kind, Some("filters_slot"), 4, chunk as u32, count as u32, &options)?;
+    for (number, words) in (0_u32..).zip(words.chunks_exact(abi::CHUNK)) {
+        map.update(&number.to_ne_bytes(), words.as_bytes(), MapFlags::ANY)?;
+    }
+    Ok(map)
+}
+
 /// The first half of the kernel's boot id.
 fn boot_number() -> Result<u64, EbpfError> {
     let path = "/proc/sys/kernel/random/boot_id";

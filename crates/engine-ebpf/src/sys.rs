@@ -180,7 +180,7 @@ fn get_info(
 
 /// `BPF_LOG_STATS` of the kernel: what the verifier came to, not how.
 const LOG_STATS: u32 = 4;
-const LOG_BYTES: usize = 1 << 16;
+const LOG_BYTES: usize = 1 << 20;
 
 /// Loads programs and returns the verifier's statistics of each, by its name.
 pub(crate) fn load_with_logs(mut open: OpenObject) -> libbpf_rs::Result<(Object, Vec<(String, String)>)> {

@@ -3,20 +3,34 @@
 
 use waylay_abi as abi;
 
-/// `struct wl_origin` of `classify.h`.
+/// `struct wl_who` of `lookup.h`.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-pub struct Origin {
+pub struct Who {
     /// Device of its executable.
     pub exe_device: u64,
     /// Inode of its executable.
     pub exe_inode: u64,
-    /// Its cgroup.
-    pub cgroup: u64,
+    /// Its command name, ended by zeros.
+    pub command: [u8; 16],
+    /// Its cgroups, from the root down; 0 where there are no more.
+    pub lineage: [u64; abi::LINEAGE],
     /// Its user.
     pub uid: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+/// What programs ask the kernel about a leg.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct People {
+    /// The application at the head of the chain.
+    pub application: Who,
+    /// Who dials.
+    pub via: Who,
+    /// What the caller has bound.
+    pub source: abi::Address,
 }
 
 /// `struct wl_leg` of `classify.h`.
@@ -27,8 +41,6 @@ pub struct Leg {
     pub remote: abi::Address,
     /// Who dials.
     pub caller: abi::Process,
-    /// The application at the head of the chain.
-    pub origin: Origin,
     /// Slot of the calling service.
     pub caller_slot: u32,
     /// Number of the IP protocol.
@@ -40,21 +52,34 @@ pub struct Leg {
 }
 
 mod c {
-    use super::{Leg, abi};
+    use super::{Leg, People, Who, abi};
 
     unsafe extern "C" {
         pub(super) fn waylay_test_siphash(k0: u64, k1: u64, words: *const u64, tag: *mut u64);
         pub(super) fn waylay_test_judge_handle(key: *const abi::HandleKey, handle: *const abi::Handle)
         -> i32;
-        pub(super) fn waylay_test_classify_redirect(t: *const abi::Tables, leg: *const Leg, skip: u64)
-        -> i32;
-        pub(super) fn waylay_test_classify_auth(t: *const abi::Tables, leg: *const Leg) -> i32;
+        pub(super) fn waylay_test_classify_redirect(
+            words: *const u64,
+            count: usize,
+            leg: *const Leg,
+            people: *const People,
+            skip: u64,
+        ) -> u32;
+        pub(super) fn waylay_test_classify_auth(
+            words: *const u64,
+            count: usize,
+            leg: *const Leg,
+            people: *const People,
+        ) -> u64;
         pub(super) fn waylay_test_judge_socket(
             t: *const abi::Tables,
+            words: *const u64,
+            count: usize,
             family: u32,
             socket_type: u32,
             protocol: u32,
-            leg: *const Leg,
+            maker: *const Who,
+            slot: u32,
             foreign: i32,
         ) -> u32;
         pub(super) fn waylay_test_is_group(ip: *const u8) -> i32;
@@ -83,26 +108,47 @@ pub fn judge_handle(key: &abi::HandleKey, handle: &abi::Handle) -> i32 {
     unsafe { c::waylay_test_judge_handle(key, handle) }
 }
 
-/// The first redirect filter that matches and is not skipped.
+/// The id of the first redirect filter that matches and is not skipped; filters of id 0 are not told from none.
 #[must_use]
-pub fn classify_redirect(tables: &abi::Tables, leg: &Leg, skip: u64) -> Option<usize> {
-    // SAFETY: both are read only, and laid out as the C side has them.
-    usize::try_from(unsafe { c::waylay_test_classify_redirect(tables, leg, skip) }).ok()
+pub fn classify_redirect(words: &[u64], leg: &Leg, people: &People, skip: u64) -> Option<u32> {
+    // SAFETY: all are read only, and laid out as the C side has them.
+    let id = unsafe { c::waylay_test_classify_redirect(words.as_ptr(), words.len(), leg, people, skip) };
+    (id != 0).then_some(id)
 }
 
-/// The auth filter that blocks.
+/// The id of the auth filter that blocks, and the errno.
 #[must_use]
-pub fn classify_auth(tables: &abi::Tables, leg: &Leg) -> Option<usize> {
-    // SAFETY: both are read only, and laid out as the C side has them.
-    usize::try_from(unsafe { c::waylay_test_classify_auth(tables, leg) }).ok()
+pub fn classify_auth(words: &[u64], leg: &Leg, people: &People) -> Option<(u32, u16)> {
+    // SAFETY: all are read only, and laid out as the C side has them.
+    let both = unsafe { c::waylay_test_classify_auth(words.as_ptr(), words.len(), leg, people) };
+    (both != 0).then_some((both as u32, (both >> 32) as u16))
 }
 
-/// Why a socket (family, type, protocol) is refused to the leg's caller: `enum wl_refusal`, 0 if it is not.
+/// Why a socket (family, type, protocol) is refused to who makes it, and has this slot: `enum wl_refusal`, 0 if it is not.
 #[must_use]
-pub fn judge_socket(tables: &abi::Tables, kind: [u16; 3], maker: &Leg, foreign: bool) -> u32 {
+pub fn judge_socket(
+    tables: &abi::Tables,
+    words: &[u64],
+    kind: [u16; 3],
+    (maker, slot): (&Who, u32),
+    foreign: bool,
+) -> u32 {
     let [family, socket_type, protocol] = kind.map(u32::from);
-    // SAFETY: both are read only, and laid out as the C side has them.
-    unsafe { c::waylay_test_judge_socket(tables, family, socket_type, protocol, maker, foreign.into()) }
+    let (at, count) = (words.as_ptr(), words.len());
+    // SAFETY: all are read only, and laid out as the C side has them.
+    unsafe {
+        c::waylay_test_judge_socket(
+            tables,
+            at,
+            count,
+            family,
+            socket_type,
+            protocol,
+            maker,
+            slot,
+            foreign.into(),
+        )
+    }
 }
 
 /// Whether an address is one of several hosts.

@@ -86,6 +86,9 @@ fn answers() -> Vec<(&'static str, Layout)> {
                 application,
                 wishes,
                 exe_path,
+                lineage,
+                gid,
+                reserved,
             }),
         ),
         ("wl_handle", layout!(abi::Handle { version, size, boot, instance, flow, tag })),
@@ -165,20 +168,16 @@ fn tables() -> Vec<(&'static str, Layout)> {
                 name,
             }),
         ),
-        ("wl_filter", filter()),
         (
             "wl_tables",
             layout!(abi::Tables {
                 service_count,
-                redirect_count,
-                auth_count,
+                filters,
                 foreign_namespace,
                 unredirectable,
                 any_address,
                 reserved,
                 services,
-                redirect,
-                auth,
             }),
         ),
     ]
@@ -199,29 +198,6 @@ fn state() -> Vec<(&'static str, Layout)> {
         ),
         ("wl_socket_event", socket_event()),
     ]
-}
-
-fn filter() -> Layout {
-    layout!(abi::Filter {
-        exe_device,
-        exe_inode,
-        cgroup,
-        via_exe_device,
-        via_exe_inode,
-        id,
-        conditions,
-        remote,
-        uid,
-        port_first,
-        port_last,
-        remote_len,
-        protocol,
-        slot,
-        sublayer,
-        action,
-        hard,
-        error,
-    })
 }
 
 /// Rust keeps `type` for itself.
@@ -257,18 +233,11 @@ fn no_structure_that_is_shared_is_left_out() {
 fn the_leg_of_the_tests_is_the_headers() {
     let path = object();
     let btf = Btf::from_path(&path).unwrap();
-    let leg = layout!(waylay_differential::Leg {
-        remote,
-        caller,
-        origin,
-        caller_slot,
-        protocol,
-        redirected,
-        proxied,
-    });
-    let origin = layout!(waylay_differential::Origin { exe_device, exe_inode, cgroup, uid, reserved });
+    let leg =
+        layout!(waylay_differential::Leg { remote, caller, caller_slot, protocol, redirected, proxied });
+    let who = layout!(waylay_differential::Who { exe_device, exe_inode, command, lineage, uid, gid });
     assert_eq!(in_the_object(&btf, "wl_leg"), leg);
-    assert_eq!(in_the_object(&btf, "wl_origin"), origin);
+    assert_eq!(in_the_object(&btf, "wl_who"), who);
     std::fs::remove_file(path).unwrap();
     assert_eq!(size_of::<waylay_differential::Leg>(), waylay_differential::leg_size());
 }

@@ -5,11 +5,11 @@
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use waylay_abi as abi;
 use waylay_core::{
-    Cgroups, Conditions, FailurePolicy, FileId, Filter, FilterId, ForeignNamespace, Layer, Leg as CoreLeg,
-    Namespace, NewSocket, Policy, PortRange, Process, ProcessConditions, Protocol, Refusal, Service,
+    Cgroups, CommandName, Conditions, FailurePolicy, FileId, Filter, FilterId, ForeignNamespace, Layer, Leg,
+    Namespace, NewSocket, OneOf, Policy, PortRange, Process, ProcessConditions, Protocol, Refusal, Service,
     ServiceId, SocketKind, SocketOwner, SocketVerdict, Tables, Unredirectable,
 };
-use waylay_differential::{Leg, Origin, is_group, judge_socket};
+use waylay_differential::{Who, is_group, judge_socket};
 use waylay_engine_ebpf::encode;
 
 const SERVICES: u32 = 3;
@@ -17,23 +17,36 @@ const SERVICES: u32 = 3;
 prop_compose! {
     fn conditions()(
         ports in option::weighted(0.3, Just(PortRange::single(443))),
-        exe in option::weighted(0.3, file()),
-        uid in option::weighted(0.3, 0_u32..2),
-        cgroup in option::weighted(0.3, 0_u64..2),
-        via_exe in option::weighted(0.3, file()),
+        application in processes(),
+        via in processes(),
     ) -> Conditions {
-        Conditions {
-            remote_ports: ports.map(Into::into),
-            application: ProcessConditions {
-                exe: exe.map(Into::into),
-                uid: uid.map(Into::into),
-                cgroup: cgroup.map(Into::into),
-                ..ProcessConditions::default()
-            },
-            via: ProcessConditions { exe: via_exe.map(Into::into), ..ProcessConditions::default() },
-            ..Conditions::default()
-        }
+        Conditions { remote_ports: ports.map(Into::into), application, via, ..Conditions::default() }
     }
+}
+
+prop_compose! {
+    fn processes()(
+        exe in sometimes(file()),
+        uid in sometimes(0_u32..2),
+        gid in sometimes(0_u32..2),
+        command in sometimes(command()),
+        cgroup in sometimes(1_u64..5),
+    ) -> ProcessConditions {
+        ProcessConditions { exe, uid, gid, command, cgroup }
+    }
+}
+
+fn sometimes<T: std::fmt::Debug>(
+    values: impl Strategy<Value = T>,
+) -> impl Strategy<Value = Option<OneOf<T>>> {
+    let list = (vec(values, 0..3), any::<bool>());
+    let list =
+        list.prop_map(|(list, negated)| if negated { OneOf::none_of(list) } else { OneOf::these(list) });
+    option::weighted(0.25, list)
+}
+
+fn command() -> impl Strategy<Value = CommandName> {
+    select(vec![CommandName::new("curl"), CommandName::new("ping")])
 }
 
 fn file() -> impl Strategy<Value = FileId> {
@@ -63,8 +76,15 @@ fn policy() -> impl Strategy<Value = Policy> {
 }
 
 prop_compose! {
-    fn process()(exe in file(), uid in 0_u32..2, cgroup in 0_u64..2, service in option::of(1..=SERVICES + 1)) -> Process {
-        Process { pid: 1, start_time_ns: 0, uid, exe, cgroup, service: service.map(ServiceId), ..Process::default() }
+    fn process()(
+        exe in file(),
+        uid in 0_u32..2,
+        gid in 0_u32..2,
+        command in command(),
+        cgroup in 1_u64..5,
+        service in option::of(1..=SERVICES + 1),
+    ) -> Process {
+        Process { pid: 1, start_time_ns: 0, uid, gid, command, exe, cgroup, service: service.map(ServiceId) }
     }
 }
 
@@ -79,27 +99,31 @@ fn kind() -> impl Strategy<Value = SocketKind> {
     })
 }
 
-/// As the programs see who calls: a service by its slot.
-fn caller(tables: &Tables, process: &Process) -> Leg {
-    let service = process.service.and_then(|service| tables.service(service));
-    Leg {
-        caller: abi::Process {
-            exe_device: process.exe.device,
-            exe_inode: process.exe.inode,
-            uid: process.uid,
-            cgroup: process.cgroup,
-            ..abi::Process::default()
-        },
-        origin: Origin {
-            exe_device: process.exe.device,
-            exe_inode: process.exe.inode,
-            uid: process.uid,
-            cgroup: process.cgroup,
-            reserved: 0,
-        },
-        caller_slot: service.map_or(u32::MAX, |service| service.slot.into()),
-        ..Leg::default()
-    }
+/// As the programs see who calls.
+fn who(process: &Process, cgroups: &Cgroups) -> Who {
+    let mut who = Who {
+        exe_device: process.exe.device,
+        exe_inode: process.exe.inode,
+        uid: process.uid,
+        gid: process.gid,
+        ..Who::default()
+    };
+    who.command.iter_mut().zip(process.command.as_bytes()).for_each(|(to, from)| *to = *from);
+    let lineage = cgroups.lineage(process.cgroup);
+    who.lineage.iter_mut().zip(lineage.iter().rev()).for_each(|(to, from)| *to = *from);
+    who
+}
+
+fn slot(tables: &Tables, process: &Process) -> u32 {
+    process
+        .service
+        .and_then(|service| tables.service(service))
+        .map_or(u32::MAX, |service| service.slot.into())
+}
+
+/// Cgroup 3 is below 2, and that below 1.
+fn cgroups() -> Cgroups {
+    Cgroups::new([(3, 2), (2, 1)])
 }
 
 proptest! {
@@ -110,17 +134,17 @@ proptest! {
         let tables = Tables::compile(&policy).unwrap();
         let namespace = if foreign { Namespace::Foreign } else { Namespace::Own };
         let socket = NewSocket { kind, maker, owner: SocketOwner::Process, namespace };
-        let expected = match tables.decide_socket(&socket, &Cgroups::default()) {
+        let cgroups = cgroups();
+        let expected = match tables.decide_socket(&socket, &cgroups) {
             SocketVerdict::Permit => 0,
             SocketVerdict::Refuse(Refusal::Unredirectable) => abi::Refusal::Unredirectable as u32,
             SocketVerdict::Refuse(Refusal::ForeignNamespace) => abi::Refusal::ForeignNamespace as u32,
             SocketVerdict::Refuse(other) => panic!("{other}"),
         };
         let arguments = [kind.family, kind.socket_type, kind.protocol];
-        prop_assert_eq!(
-            judge_socket(&encode(&tables, &[]).unwrap(), arguments, &caller(&tables, &maker), foreign),
-            expected
-        );
+        let (tables, words) = (&tables, tables.index().words());
+        let maker = (&who(&maker, &cgroups), slot(tables, &maker));
+        prop_assert_eq!(judge_socket(&encode(tables, &[]), words, arguments, maker, foreign), expected);
     }
 
     #[test]
@@ -129,7 +153,7 @@ proptest! {
         let four = if narrow == 0 { narrowed[usize::from(four[0] % 4)] } else { four };
         let six = if narrow == 1 { [&[0xff], &six[1..]].concat().try_into().unwrap() } else { six };
         for ip in [std::net::Ipv4Addr::from(four).to_ipv6_mapped(), six.into()] {
-            let leg = CoreLeg {
+            let leg = Leg {
                 protocol: Protocol::Udp,
                 local: None,
                 remote: (ip, 1).into(),

@@ -236,6 +236,55 @@ fn a_reload_takes_the_next_connect() {
     server.accept().unwrap();
 }
 
+/// One policy redirects by the last of three thousand filters, the other blocks by its only one. With the one's filters and the other's
+/// absence of them a connection would get out.
+#[test]
+fn no_connect_sees_half_a_policy_while_it_is_replaced() {
+    let mut lab = Lab::new("half", Limits::default());
+    let (listener, server) = (lab.as_service(1, listener4), listener4());
+    let endpoints = vec![lab.endpoint(1, [&listener])];
+    let elsewhere = |id| Filter {
+        conditions: Conditions {
+            remote: Some(Prefix::host(Ipv4Addr::from_bits(0x0a00_0000 + id).into()).into()),
+            ..Conditions::default()
+        },
+        ..redirect(id, 1)
+    };
+    let many = (1..3000).map(elsewhere).chain([redirect(3000, 1)]).collect();
+    let redirects = Policy::new(vec![service(1, FailurePolicy::Closed)], Vec::new(), many).unwrap();
+    let unreachable = Action::Block { right: Right::Hard, errno: Errno::ENETUNREACH };
+    let block = auth(1, Conditions::default(), FlagConditions::default(), unreachable);
+    let sublayer = Sublayer { id: SublayerId(1), name: "auth".into(), weight: 1 };
+    let blocks = Policy::new(vec![service(1, FailurePolicy::Closed)], vec![sublayer], vec![block]).unwrap();
+    lab.install(&redirects, endpoints.clone());
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+
+    let (procs, destination) = (lab.procs("app"), server.local_addr().unwrap().to_string());
+    let dial = || {
+        let mut dialling = Command::new("sh");
+        dialling.args(["-c", "echo $$ > \"$0\"; exec \"$@\""]).arg(&procs).args([LOAD, "dial"]);
+        dialling.args(std::iter::repeat_n(&destination, 1000));
+        std::thread::spawn(move || String::from_utf8(dialling.output().unwrap().stdout).unwrap())
+    };
+    let (mut redirected, mut blocked) = (0, 0);
+    while redirected + blocked < 3000 || redirected == 0 || blocked == 0 {
+        let dialling = dial();
+        while !dialling.is_finished() {
+            lab.reload(&blocks, endpoints.clone()).unwrap();
+            lab.reload(&redirects, endpoints.clone()).unwrap();
+        }
+        for line in dialling.join().unwrap().lines() {
+            match line.split(' ').nth(1) {
+                Some("connected") => redirected += 1,
+                _ if line.ends_with(" errno 101") => blocked += 1,
+                _ => panic!("{line}"),
+            }
+        }
+    }
+    server.set_nonblocking(true).unwrap();
+    assert_eq!(server.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "one got out");
+}
+
 #[test]
 fn a_service_that_comes_back_is_absent_until_it_is_said_to_be_alive() {
     let mut lab = Lab::new("comes-back", Limits::default());

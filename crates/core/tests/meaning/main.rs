@@ -3,6 +3,8 @@
 mod arbitration;
 mod chains;
 mod fixtures;
+mod index;
+mod mix;
 mod policies;
 mod rules;
 mod sockets;

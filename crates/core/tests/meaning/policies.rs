@@ -1,7 +1,8 @@
 //! What does not make a policy, and what does not fit into tables.
 
 use waylay_core::{
-    Action, FilterId, Limit, LimitError, OrderError, Policy, PolicyError, ServiceId, SublayerId, Tables,
+    Action, FilterId, Limit, LimitError, MAX_FILTERS, MAX_SUBLAYERS, OrderError, Policy, PolicyError,
+    ServiceId, SublayerId, Tables,
 };
 
 use crate::fixtures::*;
@@ -45,9 +46,21 @@ fn sixty_four_services_fit_and_no_more() {
 }
 
 #[test]
-fn sixty_four_filters_fit_into_tables_and_no_more() {
+fn so_many_filters_fit_into_tables_and_no_more() {
     let with = |count| policy(vec![service(1, OPEN)], vec![], (0..count).map(|id| redirect(id, 1)).collect());
-    assert_eq!(Tables::compile(&with(64)).unwrap().redirect_filters().len(), 64);
-    let error = LimitError { limit: Limit::Filters, need: 65, allowed: 64 };
-    assert_eq!(Tables::compile(&with(65)), Err(error));
+    let most = MAX_FILTERS as u32;
+    assert_eq!(Tables::compile(&with(most)).unwrap().redirect_filters().len(), MAX_FILTERS);
+    let error = LimitError { limit: Limit::Filters, need: MAX_FILTERS + 1, allowed: MAX_FILTERS };
+    assert_eq!(Tables::compile(&with(most + 1)), Err(error));
+}
+
+#[test]
+fn sixty_four_sublayers_have_filters_and_no_more() {
+    let with = |count| {
+        let sublayers = (1..=count).map(|id| sublayer(id, 0)).collect();
+        let filters = (1..=count).map(|id| auth(id, id, 0, Action::PERMIT)).collect();
+        Tables::compile(&policy(vec![], sublayers, filters))
+    };
+    assert_eq!(with(64).unwrap().auth_filters().len(), 64);
+    assert_eq!(with(65), Err(LimitError { limit: Limit::Sublayers, need: 65, allowed: MAX_SUBLAYERS }));
 }

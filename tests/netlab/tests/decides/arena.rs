@@ -16,15 +16,15 @@ use waylay::{
     QueryError, RedirectRecords, query_redirect_chain, query_redirect_context, query_redirect_records,
 };
 use waylay_core::{
-    Availability, Chain, Event, FileId, Leg, ListenerOwner, Policy, Prefix, Protocol, Reach, Records,
-    Refusal, Routes, ServiceId, Slots, Tables, Verdict, World, decide,
+    Availability, Cgroups, Chain, Event, FileId, Leg, ListenerOwner, Policy, Prefix, Protocol, Reach,
+    Records, Refusal, Routes, ServiceId, Slots, Tables, Verdict, World, decide,
 };
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
 use waylay_engine_ebpf::Limits;
 use waylay_netlab::{Lab, Namespace, patiently};
 
 use crate::callers::{Answer, Dialler, Programs};
-use crate::case::{CarryOn, Case, Declared, Family, Names, PORTS, Party, Program, SERVICES, Step, To};
+use crate::case::{CarryOn, Case, Declared, Family, Names, PORTS, Party, Place, Program, SERVICES, Step, To};
 
 /// Only a connection that nobody gets takes as long.
 const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
@@ -316,6 +316,9 @@ impl Arena {
             listener,
             route: self.scene.routes.to(remote.ip()).route(),
             availability: there.map(|id| (id, Availability::Available)).collect(),
+            cgroups: Cgroups::new(
+                Party::ALL.map(|party| (self.cgroup_id(Place::Of(party)), self.cgroup_id(Place::Scope))),
+            ),
             ..World::default()
         }
     }
@@ -433,8 +436,11 @@ impl Names for Arena {
         self.programs.file(program)
     }
 
-    fn cgroup_id(&self, party: Party) -> u64 {
-        self.lab.cgroup_id(&party.cgroup())
+    fn cgroup_id(&self, place: Place) -> u64 {
+        match place {
+            Place::Of(party) => self.lab.cgroup_id(&party.cgroup()),
+            Place::Scope => self.lab.cgroup_id("."),
+        }
     }
 }
 

@@ -34,10 +34,7 @@ impl Programs {
     }
 
     pub(crate) fn path(&self, program: Program) -> PathBuf {
-        self.0.path().join(match program {
-            Program::First => "first",
-            Program::Second => "second",
-        })
+        self.0.path().join(program.name())
     }
 
     /// As the kernel numbers it.
@@ -69,9 +66,10 @@ pub(crate) enum Answer {
 impl Dialler {
     pub(crate) fn start(party: Party, lab: &Lab, programs: &Programs) -> Self {
         let program = programs.path(party.program());
-        let enter = "echo $$ > \"$0\"; exec setpriv --reuid \"$1\" --clear-groups \"$2\"";
+        let enter = "echo $$ > \"$0\"; exec setpriv --reuid \"$1\" --regid \"$2\" --clear-groups \"$3\"";
         let mut command = Command::new("sh");
         command.args(["-c", enter]).arg(lab.procs(&party.cgroup())).arg(party.uid().to_string());
+        command.arg(party.gid().to_string());
         command.arg(&program).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Process::spawn(&mut command);
         let child = process.child();
@@ -80,7 +78,7 @@ impl Dialler {
             pid: child.id(),
             start_time_ns: 0,
             uid: party.uid(),
-            gid: 0,
+            gid: party.gid(),
             command: CommandName::new(program.file_name().unwrap().as_encoded_bytes()),
             exe: programs.file(party.program()),
             cgroup: lab.cgroup_id(&party.cgroup()),

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use waylay_core::{
-    Action, AuthRule, Conditions, Errno, FailurePolicy, FileId, Filter, FilterId, FlagConditions, Layer,
-    Policy, PortRange, Prefix, ProcessConditions, Protocol, Right, Service, ServiceId, Sublayer, SublayerId,
+    Action, AuthRule, CommandName, Conditions, Errno, FailurePolicy, Family as IpFamily, FileId, Filter,
+    FilterId, FlagConditions, Layer, OneOf, Policy, PortRange, Prefix, ProcessConditions, Protocol, Right,
+    Service, ServiceId, Sublayer, SublayerId,
 };
 
 /// Services 1 to this one have a cgroup and a program.
@@ -55,6 +56,16 @@ pub(crate) enum Program {
     Second,
 }
 
+impl Program {
+    /// What its file is called, and so its command.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Second => "second",
+        }
+    }
+}
+
 impl Party {
     pub(crate) const ALL: [Self; 6] = [
         Self::Application(1),
@@ -84,6 +95,13 @@ impl Party {
         match self {
             Self::Application(1) | Self::Service(1 | 2) => 0,
             Self::Application(_) | Self::Service(_) => 1000,
+        }
+    }
+
+    pub(crate) const fn gid(self) -> u32 {
+        match self {
+            Self::Application(2) | Self::Service(1 | 4) => 0,
+            Self::Application(_) | Self::Service(_) => 1001,
         }
     }
 }
@@ -129,15 +147,41 @@ pub(crate) struct DeclaredService {
 #[derive(Clone, Debug)]
 pub(crate) struct DeclaredFilter {
     pub(crate) weight: u64,
-    pub(crate) protocol: Option<Protocol>,
-    pub(crate) remote: Option<Net>,
+    pub(crate) protocol: Listed<Protocol>,
+    pub(crate) family: Listed<IpFamily>,
+    pub(crate) remote: Listed<Net>,
     /// The first and the last, by their place among the ports.
-    pub(crate) ports: Option<(usize, usize)>,
-    pub(crate) exe: Option<Program>,
-    pub(crate) uid: Option<u32>,
-    pub(crate) cgroup: Option<Party>,
-    pub(crate) via_exe: Option<Program>,
+    pub(crate) ports: Listed<(usize, usize)>,
+    pub(crate) local: Listed<Net>,
+    pub(crate) application: DeclaredProcess,
+    pub(crate) via: DeclaredProcess,
     pub(crate) layer: Layer,
+}
+
+/// What is asked of a process.
+#[derive(Clone, Debug)]
+pub(crate) struct DeclaredProcess {
+    pub(crate) exe: Listed<Program>,
+    pub(crate) uid: Listed<u32>,
+    pub(crate) gid: Listed<u32>,
+    pub(crate) command: Listed<Program>,
+    pub(crate) cgroup: Listed<Place>,
+}
+
+/// Some values, or the exclusion of them; or nothing is asked.
+pub(crate) type Listed<T> = Option<(Vec<T>, bool)>;
+
+/// A cgroup: a party's own, or the one that all of them are in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    Of(Party),
+    Scope,
+}
+
+fn one_of<T, V>(listed: &Listed<T>, value: impl Fn(&T) -> V) -> Option<OneOf<V>> {
+    let (values, negated) = listed.as_ref()?;
+    let values = values.iter().map(value);
+    Some(if *negated { OneOf::none_of(values) } else { OneOf::these(values) })
 }
 
 /// A prefix.
@@ -153,7 +197,7 @@ impl Net {
 /// What the ground knows and a case does not.
 pub(crate) trait Names {
     fn file(&self, program: Program) -> FileId;
-    fn cgroup_id(&self, party: Party) -> u64;
+    fn cgroup_id(&self, place: Place) -> u64;
 }
 
 impl Declared {
@@ -185,25 +229,29 @@ impl DeclaredService {
 
 impl DeclaredFilter {
     fn filter(&self, id: u32, names: &impl Names) -> Filter {
+        let range = |&(a, b): &(usize, usize)| PortRange::new(PORTS[a.min(b)], PORTS[a.max(b)]).unwrap();
         let conditions = Conditions {
-            protocol: self.protocol.map(Into::into),
-            remote: self.remote.map(|net| net.prefix().into()),
-            remote_ports: self
-                .ports
-                .map(|(a, b)| PortRange::new(PORTS[a.min(b)], PORTS[a.max(b)]).unwrap().into()),
-            application: ProcessConditions {
-                exe: self.exe.map(|program| names.file(program).into()),
-                uid: self.uid.map(Into::into),
-                cgroup: self.cgroup.map(|party| names.cgroup_id(party).into()),
-                ..ProcessConditions::default()
-            },
-            via: ProcessConditions {
-                exe: self.via_exe.map(|program| names.file(program).into()),
-                ..ProcessConditions::default()
-            },
-            ..Conditions::default()
+            protocol: one_of(&self.protocol, |protocol| *protocol),
+            family: one_of(&self.family, |family| *family),
+            remote: one_of(&self.remote, |net| net.prefix()),
+            remote_ports: one_of(&self.ports, range),
+            local: one_of(&self.local, |net| net.prefix()),
+            application: self.application.conditions(names),
+            via: self.via.conditions(names),
         };
         Filter { id: FilterId(id), weight: self.weight, conditions, layer: self.layer }
+    }
+}
+
+impl DeclaredProcess {
+    fn conditions(&self, names: &impl Names) -> ProcessConditions {
+        ProcessConditions {
+            exe: one_of(&self.exe, |program| names.file(*program)),
+            uid: one_of(&self.uid, |uid| *uid),
+            gid: one_of(&self.gid, |gid| *gid),
+            command: one_of(&self.command, |program| CommandName::new(program.name())),
+            cgroup: one_of(&self.cgroup, |place| names.cgroup_id(*place)),
+        }
     }
 }
 
@@ -248,17 +296,40 @@ fn declared() -> impl Strategy<Value = Declared> {
 prop_compose! {
     fn filters()(
         weight in 0_u64..3,
-        protocol in option::weighted(0.1, select(vec![Protocol::Tcp, Protocol::Tcp, Protocol::Udp])),
-        remote in option::weighted(0.3, nets()),
-        ports in option::weighted(0.3, (0..PORTS.len(), 0..PORTS.len())),
-        exe in option::weighted(0.15, programs()),
-        uid in option::weighted(0.15, select(vec![0, 1000])),
-        cgroup in option::weighted(0.1, select(Party::ALL.to_vec())),
-        via_exe in option::weighted(0.15, programs()),
+        protocol in listed(0.1, select(vec![Protocol::Tcp, Protocol::Tcp, Protocol::Udp])),
+        family in listed(0.1, select(vec![IpFamily::Ipv4, IpFamily::Ipv6])),
+        remote in listed(0.3, nets()),
+        ports in listed(0.3, (0..PORTS.len(), 0..PORTS.len())),
+        local in listed(0.05, nets()),
+        application in processes(),
+        via in processes(),
         layer in layers(),
     ) -> DeclaredFilter {
-        DeclaredFilter { weight, protocol, remote, ports, exe, uid, cgroup, via_exe, layer }
+        DeclaredFilter { weight, protocol, family, remote, ports, local, application, via, layer }
     }
+}
+
+prop_compose! {
+    fn processes()(
+        exe in listed(0.1, programs()),
+        uid in listed(0.1, select(vec![0, 1000])),
+        gid in listed(0.1, select(vec![0, 1001])),
+        command in listed(0.1, programs()),
+        cgroup in listed(0.1, places()),
+    ) -> DeclaredProcess {
+        DeclaredProcess { exe, uid, gid, command, cgroup }
+    }
+}
+
+fn listed<T: std::fmt::Debug>(
+    often: f64,
+    values: impl Strategy<Value = T>,
+) -> impl Strategy<Value = Listed<T>> {
+    option::weighted(often, (vec(values, 1..3), prop::bool::weighted(0.3)))
+}
+
+fn places() -> impl Strategy<Value = Place> {
+    prop_oneof![4 => select(Party::ALL.to_vec()).prop_map(Place::Of), 1 => Just(Place::Scope)]
 }
 
 fn layers() -> impl Strategy<Value = Layer> {

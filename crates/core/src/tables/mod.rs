@@ -1,12 +1,24 @@
-//! A policy in flat form, as engines install it: sorted lists, small indices, masks.
+//! A policy in flat form, as engines install it: sorted lists, small indices, masks, and an [`Index`] of all filters in which one
+//! is found without asking the others.
 //!
 //! The classifications here are what a kernel program does, in Rust. [`Tables::decide`] builds a verdict from nothing but them, and
 //! must answer what [`crate::decide()`] answers.
 
+mod asked;
+mod index;
+mod lookup;
+mod numbering;
+mod sets;
+mod tree;
+mod words;
+
+pub use index::{Index, MAX_STEPS, MAX_WORDS, Report, Warning};
+pub use words::CHUNK;
+
 use crate::chain::{Chain, Hop, Records, ServiceSet};
 use crate::conditions::{Conditions, FlagConditions};
 use crate::decide::settle_outside_policy;
-use crate::ids::{FilterId, ServiceId};
+use crate::ids::{FilterId, ServiceId, SublayerId};
 use crate::leg::{Facts, Flags, Leg};
 use crate::model::{Action, Errno, FailurePolicy, Right};
 use crate::policy::{Limit, LimitError, Policy};
@@ -16,7 +28,9 @@ use crate::verdict::{Refusal, Verdict};
 use crate::world::{Availability, ForeignNamespace, Room, Route, Unredirectable, World};
 
 /// Filters that tables hold, both layers together.
-pub const MAX_FILTERS: usize = 64;
+pub const MAX_FILTERS: usize = 131_072;
+/// Sublayers that have filters.
+pub const MAX_SUBLAYERS: usize = 64;
 
 /// A policy in flat form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +41,7 @@ pub struct Tables {
     foreign_namespace: ForeignNamespace,
     unredirectable: Unredirectable,
     slots: Slots,
+    index: Index,
 }
 
 /// A service of the tables.
@@ -94,9 +109,12 @@ impl Tables {
     pub fn compile_keeping(policy: &Policy, mut slots: Slots) -> Result<Self, LimitError> {
         LimitError::check(Limit::Filters, policy.filters().len(), MAX_FILTERS)?;
         let services = compile_services(policy, &mut slots)?;
+        let redirect_filters = compile_redirect_filters(policy, &services);
+        let auth_filters = compile_auth_filters(policy)?;
         Ok(Self {
-            redirect_filters: compile_redirect_filters(policy, &services),
-            auth_filters: compile_auth_filters(policy),
+            index: Index::new(&redirect_filters, &auth_filters)?,
+            redirect_filters,
+            auth_filters,
             foreign_namespace: policy.foreign_namespace(),
             unredirectable: policy.unredirectable(),
             services,
@@ -158,26 +176,29 @@ impl Tables {
         self.slots.iter().filter(|&(_, slot)| mask & bit(slot) != 0).map(|(service, _)| service).collect()
     }
 
-    /// Index of the first redirect filter that matches and whose service is not in `skip`.
+    /// All filters in the form in which they are looked up.
     #[must_use]
-    pub fn classify_redirect(&self, facts: &Facts, skip: u64) -> Option<usize> {
-        self.redirect_filters
-            .iter()
-            .position(|filter| skip & bit(filter.slot) == 0 && filter.conditions.match_facts(facts))
+    pub const fn index(&self) -> &Index {
+        &self.index
     }
 
-    /// What the auth layer says, in one pass. The rule of arbitration is told at [`Action`].
+    /// Position of the first redirect filter that matches and whose service is not in `skip`.
+    #[must_use]
+    pub fn classify_redirect(&self, facts: &Facts, skip: u64) -> Option<usize> {
+        let numbers = self.index.numbers(facts, Flags::default());
+        self.index.first(index::Layer::Redirect, &numbers, skip, 0)
+    }
+
+    /// What the auth layer says. The rule of arbitration is told at [`Action`].
     #[must_use]
     pub fn classify_auth(&self, facts: &Facts, flags: Flags) -> AuthOutcome {
+        let numbers = self.index.numbers(facts, flags);
         let mut outcome = AuthOutcome::Permit(None);
-        let mut decided_in = None;
-        for filter in &self.auth_filters {
-            let heard = decided_in != Some(filter.sublayer);
-            if !heard || !filter.flags.match_flags(flags) || !filter.conditions.match_facts(facts) {
-                continue;
-            }
+        let mut from = 0;
+        while let Some(rank) = self.index.first(index::Layer::Auth, &numbers, 0, from) {
+            let filter = &self.auth_filters[rank];
             let right = match filter.action {
-                Action::Continue => continue,
+                Action::Continue => break,
                 Action::Permit(right) => {
                     outcome = AuthOutcome::Permit(Some(filter.id));
                     right
@@ -187,10 +208,10 @@ impl Tables {
                     right
                 }
             };
-            match right {
-                Right::Hard => break,
-                Right::Soft => decided_in = Some(filter.sublayer),
+            if right == Right::Hard {
+                break;
             }
+            from = self.auth_filters.partition_point(|other| other.sublayer <= filter.sublayer);
         }
         outcome
     }
@@ -313,9 +334,11 @@ fn compile_redirect_filters(policy: &Policy, services: &[TableService]) -> Vec<T
     services.iter().flat_map(filters_of).collect()
 }
 
-/// Sublayers without filters get no index, so the filter limit bounds the indices too.
-fn compile_auth_filters(policy: &Policy) -> Vec<TableAuthFilter> {
+/// Sublayers without filters get no index.
+fn compile_auth_filters(policy: &Policy) -> Result<Vec<TableAuthFilter>, LimitError> {
     let used = policy.sublayers().iter().filter(|sublayer| policy.auth_filters(sublayer.id).next().is_some());
+    let used: Vec<SublayerId> = used.map(|sublayer| sublayer.id).collect();
+    LimitError::check(Limit::Sublayers, used.len(), MAX_SUBLAYERS)?;
     let filters_of = |(index, id)| {
         policy.auth_filters(id).map(move |(filter, rule)| TableAuthFilter {
             id: filter.id,
@@ -325,5 +348,5 @@ fn compile_auth_filters(policy: &Policy) -> Vec<TableAuthFilter> {
             conditions: filter.conditions.clone(),
         })
     };
-    (0u8..).zip(used.map(|sublayer| sublayer.id)).flat_map(filters_of).collect()
+    Ok((0u8..).zip(used).flat_map(filters_of).collect())
 }

@@ -1,0 +1,298 @@
+//! All filters of a policy as one object of words, and what it costs to look something up in it.
+//!
+//! The words refer to each other by their numbers, so they can be copied to wherever they are read; the kernel side reads the very
+//! same. The first of them are the directory: where numbers of facts are found ([`Numbering`]), then where each layer begins.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use super::asked::{Asked, DIRECTORY, Numbering, Numbers, numbers_of, numbers_of_process};
+use super::lookup::{Entry, Lookup, question};
+use super::tree::{Builder, Candidate, Rule, Way};
+use super::words::{Array, CHUNK, Reader, Writer};
+use super::{TableAuthFilter, TableFilter};
+use crate::conditions::{Conditions, FlagConditions};
+use crate::leg::{Facts, Flags, ProcessFacts};
+use crate::model::{Action, Right};
+use crate::policy::{Limit, LimitError};
+
+/// Words that an index may have: 28 MiB, as the old and the new one are there at the same time during a replacement.
+pub const MAX_WORDS: usize = 28 << 17;
+/// Nodes that a lookup may come to, in one tree.
+pub const MAX_STEPS: u32 = 1024;
+
+const AT_NUMBERING: u64 = 0;
+const AT_LAYERS: usize = DIRECTORY;
+const HEADER: usize = 32;
+
+/// The filters of a policy, to be looked up.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Index {
+    words: Arc<[u64]>,
+    report: Report,
+}
+
+/// What an index came to. Where it is adversarial the worst case is far from the usual one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Bytes of it.
+    pub bytes: usize,
+    /// Filters that can match.
+    pub filters: usize,
+    /// Candidates in leaves and blocks together: filters are there several times.
+    pub copies: usize,
+    /// Candidates in blocks: those whose conditions overlap too much for a tree.
+    pub in_blocks: usize,
+    /// Nodes that the longest lookup comes to, for a process of whose cgroups one is named.
+    pub most_steps: u32,
+    /// Filters that it compares, at most, where no block's rows let more than one through.
+    pub most_checks: u32,
+}
+
+/// A set of filters for which a lookup is not cheap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// So many filters overlap in several conditions that blocks of them are looked through one after the other.
+    Overlapping {
+        /// Filters in blocks.
+        filters: usize,
+        /// The longest row of nodes.
+        steps: u32,
+    },
+}
+
+impl Report {
+    /// Steps from which on a lookup is noticed at connect().
+    pub const MANY_STEPS: u32 = 24;
+
+    /// What is to be said of it.
+    #[must_use]
+    pub const fn warning(&self) -> Option<Warning> {
+        if self.most_steps > Self::MANY_STEPS {
+            Some(Warning::Overlapping { filters: self.in_blocks, steps: self.most_steps })
+        } else {
+            None
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Layer {
+    Redirect,
+    Auth,
+    Covers,
+}
+
+/// A filter before it has words.
+struct Draft {
+    asked: Asked,
+    rank: usize,
+    group: u8,
+    /// Action, whether it is hard, and the errno.
+    says: u64,
+    filter: u32,
+    /// The first rank of the next group.
+    next_group: usize,
+}
+
+impl Index {
+    pub(super) fn new(redirect: &[TableFilter], auth: &[TableAuthFilter]) -> Result<Self, LimitError> {
+        let conditions: Vec<&Conditions> = redirect
+            .iter()
+            .map(|filter| &filter.conditions)
+            .chain(auth.iter().map(|filter| &filter.conditions))
+            .collect();
+        let numbering = Numbering::new(&conditions);
+        let mut build =
+            Build { writer: Writer::new(HEADER), report: Report::default(), lists: HashMap::new() };
+        let directory = numbering.write(&mut build.writer);
+        directory.into_iter().enumerate().for_each(|(at, word)| build.writer.set(at, word));
+        let covers = covers(&numbering, redirect);
+        let redirect: Vec<Draft> =
+            redirect.iter().enumerate().filter_map(redirect_draft(&numbering)).collect();
+        let auth: Vec<Draft> =
+            auth.iter().enumerate().filter_map(|filter| auth_draft(&numbering, auth, filter)).collect();
+        let cgroups = numbering.cgroups.len();
+        build.report.filters = redirect.len() + auth.len();
+        build.layer(Layer::Redirect, redirect, cgroups);
+        build.layer(Layer::Auth, auth, cgroups);
+        build.layer(Layer::Covers, covers, cgroups);
+        build.finish()
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// What it came to.
+    #[must_use]
+    pub const fn report(&self) -> &Report {
+        &self.report
+    }
+
+    pub(super) fn numbers(&self, facts: &Facts, flags: Flags) -> Numbers {
+        numbers_of(Reader(&self.words), AT_NUMBERING, facts, flags)
+    }
+
+    /// Whether some redirect filter is about a process, whatever it asks of destinations.
+    pub(crate) fn covers(&self, process: &ProcessFacts) -> bool {
+        let numbers = numbers_of_process(Reader(&self.words), AT_NUMBERING, process);
+        self.first(Layer::Covers, &numbers, 0, 0).is_some()
+    }
+
+    /// The rank of the first filter from a rank on, of a group that is not to be skipped.
+    pub(super) fn first(&self, layer: Layer, numbers: &Numbers, skip: u64, from: usize) -> Option<usize> {
+        let words = Reader(&self.words);
+        let at = (AT_LAYERS + 3 * layer as usize) as u64;
+        let entry = Entry { all: words.word(at), lineages: [words.word(at + 1), words.word(at + 2)] };
+        let lookup = Lookup { words, numbers, skip, from: from as u64 };
+        lookup.first(entry).map(|rank| rank as usize)
+    }
+}
+
+impl fmt::Debug for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Index").field("report", &self.report).finish_non_exhaustive()
+    }
+}
+
+fn redirect_draft(numbering: &Numbering) -> impl Fn((usize, &TableFilter)) -> Option<Draft> {
+    |(rank, filter)| {
+        let asked = numbering.ask(&filter.conditions, FlagConditions::default())?;
+        Some(Draft { asked, rank, group: filter.slot, says: 0, filter: filter.id.0, next_group: 0 })
+    }
+}
+
+/// Those that say nothing are left out.
+fn auth_draft(
+    numbering: &Numbering,
+    all: &[TableAuthFilter],
+    (rank, filter): (usize, &TableAuthFilter),
+) -> Option<Draft> {
+    let (action, right, errno) = match filter.action {
+        Action::Continue => return None,
+        Action::Permit(right) => (1, right, 0),
+        Action::Block { right, errno } => (2, right, errno.number()),
+    };
+    let says = action | u64::from(right == Right::Hard) << 8 | u64::from(errno) << 16;
+    let next_group = all.partition_point(|other| other.sublayer <= filter.sublayer);
+    let asked = numbering.ask(&filter.conditions, filter.flags)?;
+    Some(Draft { asked, rank, group: filter.sublayer, says, filter: filter.id.0, next_group })
+}
+
+/// What redirect filters ask of processes, each once; also those that no leg matches.
+fn covers(numbering: &Numbering, redirect: &[TableFilter]) -> Vec<Draft> {
+    let asked: BTreeSet<Asked> =
+        redirect.iter().filter_map(|filter| numbering.ask_processes(&filter.conditions)).collect();
+    let draft = |(rank, asked)| Draft { asked, rank, group: 0, says: 0, filter: 0, next_group: 0 };
+    asked.into_iter().enumerate().map(draft).collect()
+}
+
+struct Build {
+    writer: Writer,
+    report: Report,
+    lists: HashMap<Vec<u64>, Array>,
+}
+
+impl Build {
+    fn layer(&mut self, layer: Layer, drafts: Vec<Draft>, cgroups: usize) {
+        let rules: Vec<Rule> = drafts.into_iter().map(|draft| self.rule(draft)).collect();
+        let (mut all, mut lineages) = (Vec::new(), [Vec::new(), Vec::new()]);
+        for (index, rule) in (0..).zip(&rules) {
+            let candidate = Candidate { rule: index, open: rule.open() };
+            match rule.asked.key() {
+                Some((lineage, numbers)) => lineages[lineage].push((candidate, numbers)),
+                None => all.push(candidate),
+            }
+        }
+        let mut builder = Builder::new(&rules, &mut self.writer);
+        let all = builder.tree(all);
+        let mut longest = builder.way(all);
+        let mut tables = [0; 2];
+        for (table, keyed) in tables.iter_mut().zip(lineages) {
+            let (at, way) = keyed_trees(&mut builder, keyed, cgroups);
+            *table = at;
+            longest = Way { steps: longest.steps + way.steps, checks: longest.checks + way.checks };
+        }
+        let count = builder.count;
+        let at = AT_LAYERS + 3 * layer as usize;
+        [all, tables[0], tables[1]]
+            .into_iter()
+            .enumerate()
+            .for_each(|(n, word)| self.writer.set(at + n, word));
+        self.report.copies += (count.candidates + count.in_blocks) as usize;
+        self.report.in_blocks += count.in_blocks as usize;
+        self.report.most_steps = self.report.most_steps.max(longest.steps);
+        self.report.most_checks = self.report.most_checks.max(longest.checks);
+    }
+
+    fn rule(&mut self, draft: Draft) -> Rule {
+        let Draft { asked, rank, group, says, filter, next_group } = draft;
+        let count = asked.fields.len() + asked.cgroups.len();
+        let mut words = vec![
+            count as u64 | u64::from(group) << 8 | says << 16,
+            u64::from(filter) | (next_group as u64) << 32,
+        ];
+        for (field, numbers) in &asked.fields {
+            words.extend(match numbers.intervals() {
+                [(first, last)] => {
+                    [question::RANGE | (*field as u64) << 8, u64::from(*first) | u64::from(*last) << 32]
+                }
+                _ => [question::LIST | (*field as u64) << 8, self.list(numbers.edges()).0],
+            });
+        }
+        for cgroups in &asked.cgroups {
+            let kind = if cgroups.negated { question::NO_CGROUP } else { question::CGROUP };
+            words.extend([kind | (cgroups.lineage as u64) << 8, self.list(cgroups.numbers.edges()).0]);
+        }
+        let offset = self.writer.place(&words);
+        Rule { asked, rank: rank as u32, group, offset }
+    }
+
+    fn list(&mut self, edges: impl Iterator<Item = u32>) -> Array {
+        let edges: Vec<u64> = edges.map(u64::from).collect();
+        let writer = &mut self.writer;
+        *self.lists.entry(edges).or_insert_with_key(|edges| writer.array(edges))
+    }
+
+    fn finish(mut self) -> Result<Index, LimitError> {
+        let words = self.writer.finish();
+        LimitError::check(Limit::IndexWords, words.len(), MAX_WORDS)?;
+        LimitError::check(Limit::LookupSteps, self.report.most_steps as usize, MAX_STEPS as usize)?;
+        self.report.bytes = words.len() * size_of::<u64>();
+        Ok(Index { words: words.into(), report: self.report })
+    }
+}
+
+/// A tree for each cgroup, of the filters that ask for it.
+fn keyed_trees(builder: &mut Builder<'_>, keyed: Vec<(Candidate, Vec<u32>)>, cgroups: usize) -> (u64, Way) {
+    if keyed.is_empty() {
+        return (0, Way::default());
+    }
+    let mut lists = vec![Vec::new(); cgroups + 1];
+    for (candidate, numbers) in keyed {
+        numbers.iter().for_each(|number| lists[*number as usize].push(candidate));
+    }
+    let trees: Vec<u64> = lists.into_iter().map(|list| builder.tree(list)).collect();
+    let longest = trees.iter().map(|tree| builder.way(*tree)).max_by_key(|way| way.steps).unwrap_or_default();
+    (builder.writer.append(trees), longest)
+}
+
+impl Asked {
+    /// The lineage and the cgroups by which a filter is found; `None` if it is better found otherwise.
+    fn key(&self) -> Option<(usize, Vec<u32>)> {
+        use super::asked::field::{APPLICATION, EXE, VIA};
+        let asks_exe = self
+            .fields
+            .iter()
+            .any(|(field, set)| [APPLICATION + EXE, VIA + EXE].contains(field) && set.intervals()[0].0 > 0);
+        let asked = self.cgroups.iter().find(|asked| !asked.negated).filter(|_| !asks_exe)?;
+        let numbers = asked.numbers.intervals().iter().flat_map(|&(first, last)| first..=last);
+        Some((asked.lineage, numbers.collect()))
+    }
+}
+
+const _: () = assert!(AT_LAYERS + 9 <= HEADER && HEADER <= CHUNK);

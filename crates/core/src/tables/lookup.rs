@@ -1,0 +1,136 @@
+//! The first filter that matches, found in the words. The kernel side's `lookup.h` is this again.
+
+use super::asked::{Numbers, field};
+use super::tree::{NO_RANK, Pointer, kind, rank_of};
+use super::words::{Array, Reader};
+
+/// What a filter's words are for: what a field must be, from and to; a list of such; what a lineage must have, and must not.
+pub(super) mod question {
+    pub(crate) const RANGE: u64 = 0;
+    pub(crate) const LIST: u64 = 1;
+    pub(crate) const CGROUP: u64 = 2;
+    pub(crate) const NO_CGROUP: u64 = 3;
+}
+
+/// Where a layer begins: for everybody, and for each cgroup of the application and of who dials.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) all: Pointer,
+    pub(super) lineages: [u64; 2],
+}
+
+/// A search.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lookup<'l> {
+    pub(super) words: Reader<'l>,
+    pub(super) numbers: &'l Numbers,
+    /// Groups that are left out.
+    pub(super) skip: u64,
+    /// The first rank that is looked for.
+    pub(super) from: u64,
+}
+
+impl Lookup<'_> {
+    /// The rank of the first filter that matches.
+    pub(super) fn first(self, entry: Entry) -> Option<u64> {
+        let mut found = NO_RANK;
+        self.follow(entry.all, &mut found);
+        for (lineage, at) in entry.lineages.into_iter().enumerate().filter(|(_, at)| *at != 0) {
+            for cgroup in &self.numbers.lineages[lineage] {
+                self.follow(self.words.word(at + u64::from(*cgroup)), &mut found);
+            }
+        }
+        (found != NO_RANK).then_some(found)
+    }
+
+    /// From node to node, for as long as something better can be found.
+    fn follow(self, mut pointer: Pointer, found: &mut u64) {
+        while pointer != 0 && rank_of(pointer) < *found {
+            let node = pointer & 0xffff_ffff;
+            let head = self.words.word(node);
+            pointer = match head & 0xff {
+                kind::SPLIT => {
+                    let piece = self.words.search(Array(self.words.word(node + 1)), self.field(head >> 8));
+                    self.words.word(self.words.word(node + 2) + piece)
+                }
+                kind::DIRECT if self.field(head >> 8) < self.words.word(node + 1) => {
+                    self.words.word(self.words.word(node + 2) + self.field(head >> 8))
+                }
+                kind::DIRECT => self.words.word(node + 3),
+                kind::LEAF => {
+                    let mut candidates = (0..head >> 8).map(|index| self.words.word(node + 2 + index));
+                    candidates.find(|candidate| self.consider(*candidate, found));
+                    self.words.word(node + 1)
+                }
+                _ => {
+                    self.look_through(node, head, found);
+                    self.words.word(node + 1)
+                }
+            };
+        }
+    }
+
+    fn field(self, index: u64) -> u64 {
+        let fields = &self.numbers.fields;
+        fields.get(index as usize & 0xff).copied().unwrap_or(0).into()
+    }
+
+    /// A block.
+    fn look_through(self, node: u64, head: u64, found: &mut u64) {
+        let (fields, count, listed) = (head >> 8 & 0xff, head >> 32, self.words.word(node + 2));
+        for word in 0..count.div_ceil(64) {
+            let mut left = u64::MAX >> (64 * (word + 1)).saturating_sub(count);
+            for index in 0..fields {
+                let (array, rows) =
+                    (self.words.word(node + 4 + 2 * index), self.words.word(node + 5 + 2 * index));
+                let piece = self.words.search(Array(array), self.field(rows >> 32));
+                let row = self.words.word((rows & 0xffff_ffff) + piece);
+                left &= self.words.word(row + word);
+            }
+            while left != 0 {
+                let index = word * 64 + u64::from(left.trailing_zeros());
+                if self.consider(self.words.word(listed + index), found) {
+                    return;
+                }
+                left &= left - 1;
+            }
+        }
+    }
+
+    /// Whether nothing that comes after it counts any more.
+    fn consider(self, candidate: u64, found: &mut u64) -> bool {
+        let (rank, group) = (rank_of(candidate), candidate >> 56);
+        if rank >= *found {
+            return true;
+        }
+        let counts = rank >= self.from && self.skip >> (group & 63) & 1 == 0;
+        if counts && self.matches(candidate & 0xffff_ffff) {
+            *found = rank;
+            return true;
+        }
+        false
+    }
+
+    /// Every candidate is asked all that its filter asks, whatever way has led there.
+    fn matches(self, rule: u64) -> bool {
+        let count = self.words.word(rule) & 0xff;
+        (0..count).all(|index| {
+            let question = self.words.word(rule + 2 + 2 * index);
+            self.holds(question & 0xff, question >> 8, self.words.word(rule + 3 + 2 * index))
+        })
+    }
+
+    fn holds(self, kind: u64, about: u64, against: u64) -> bool {
+        let listed = |number: u64| self.words.search(Array(against), number) & 1 == 1;
+        let lineage = || self.numbers.lineages[about as usize & 1].iter();
+        match kind {
+            question::RANGE => (against & 0xffff_ffff..=against >> 32).contains(&self.field(about)),
+            question::LIST => listed(self.field(about)),
+            question::CGROUP => lineage().any(|cgroup| listed((*cgroup).into())),
+            question::NO_CGROUP => !lineage().any(|cgroup| listed((*cgroup).into())),
+            _ => false,
+        }
+    }
+}
+
+const _: () = assert!(field::COUNT <= 16);

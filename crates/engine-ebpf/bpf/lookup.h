@@ -1,0 +1,541 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/*
+ * The first filter that matches, found in words that user space has compiled
+ * (`waylay_core::Index`, which tells their form and is compared with this).
+ * Pure: whoever includes it says where the words are, by wl_chunk().
+ *
+ * A search is long and its steps are many, so its state is in a `wl_query` that
+ * is not on the stack, and each step is a function that is verified once.
+ */
+#pragma once
+
+#define WL_CHUNK 512 /* words that are looked up at once */
+
+/* The chunk of that number. */
+static inline __attribute__((always_inline)) const __u64 *wl_chunk(__u32 tables, __u32 number);
+#define WL_MAX_STEPS 2048 /* beginnings, nodes, and blocks twice */
+#define WL_MAX_LEAF 16
+#define WL_BLOCK_WORDS 4
+#define WL_NO_RANK 0xffffff
+#define WL_STRIDE 16 /* places of a lineage */
+
+enum wl_field {
+	WL_FIELD_REMOTE = 0,
+	WL_FIELD_PORT = 1,
+	WL_FIELD_PROTOCOL = 2,
+	WL_FIELD_FLAGS = 3,
+	WL_FIELD_LOCAL = 4,
+	WL_FIELD_APPLICATION = 5, /* and three more: executable, user, group, command */
+	WL_FIELD_VIA = 9,	    /* the same */
+	WL_FIELDS = 13,
+};
+
+/* Whose cgroups. */
+enum wl_lineage {
+	WL_OF_APPLICATION = 0,
+	WL_OF_VIA = 1,
+	WL_LINEAGES = 2,
+};
+
+enum wl_directory {
+	WL_AT_REMOTE = 0,
+	WL_AT_LOCAL = 3,
+	WL_AT_FILES = 6,
+	WL_AT_COMMANDS = 9,
+	WL_AT_CGROUPS = 12,
+	WL_AT_LAYERS = 14, /* three words each */
+};
+
+enum wl_layer {
+	WL_LAYER_REDIRECT = 0,
+	WL_LAYER_AUTH = 1,
+	WL_LAYER_COVERS = 2,
+};
+
+enum wl_node {
+	WL_NODE_SPLIT = 1,
+	WL_NODE_DIRECT = 2,
+	WL_NODE_LEAF = 3,
+	WL_NODE_BLOCK = 4,
+};
+
+enum wl_question {
+	WL_IN_RANGE = 0,
+	WL_IN_LIST = 1,
+	WL_IN_CGROUP = 2,
+	WL_IN_NO_CGROUP = 3,
+};
+
+/* A process, as filters ask about it. */
+struct wl_who {
+	__u64 exe_device;
+	__u64 exe_inode;
+	__u64 command[2];
+	__u64 lineage[WL_LINEAGE]; /* its cgroups, from the root; 0: no more */
+	__u32 uid;
+	__u32 gid;
+};
+
+/* What is known of one connect(). */
+struct wl_leg {
+	struct wl_address remote;
+	struct wl_process caller;
+	__u32 caller_slot; /* WL_NO_SLOT unless a service calls */
+	__u32 protocol;
+	__u32 redirected;
+	__u32 proxied;
+};
+
+/* A search on its way. */
+struct wl_query {
+	__u32 busy;
+	__u32 tables; /* which of the two sets of words */
+	__u32 fields[16];
+	__u32 cgroups[2 * WL_STRIDE]; /* of either lineage; 0: not named by any condition */
+	__u32 rows[16];
+	struct wl_who who; /* who is to be numbered */
+	struct wl_leg leg; /* what is asked about; the search knows it by its numbers */
+	__u64 at;
+	__u64 candidate;
+	__u64 found; /* a rank */
+	__u64 rule;
+	__u64 skip; /* groups that are left out */
+	__u64 from; /* the first rank that counts */
+	__u64 block; /* a node that is to be looked through; 0: none */
+	__u64 left;  /* of a block: filters whose turn is still to come */
+	__u32 next;  /* the next beginning: 0 that for everybody, then one for each place of a cgroup */
+	__u32 layer;
+	/* The answer. */
+	__u32 filter;
+	__u32 group; /* slot of the service, or rank of the sublayer */
+	__u32 action;
+	__u32 hard;
+	__u32 error;
+	__u32 next_group;
+	/* Of the auth layer. */
+	__u32 blocked_by;
+	__u32 error_of_block; /* 0: nobody blocks */
+};
+
+#ifndef WL_GLOBAL
+/* A global function is verified once, not once per call. */
+#define WL_GLOBAL __attribute__((noinline))
+#endif
+
+/* Unrolled, these loops would take more of the stack than there is. */
+#ifdef __clang__
+#define WL_KEEP_LOOP _Pragma("clang loop unroll(disable)")
+#else
+#define WL_KEEP_LOOP
+#endif
+
+#define WL_INLINE static inline __attribute__((always_inline))
+
+/* Without a branch, which the verifier would follow both ways: 1 or 0. */
+WL_INLINE __u64 wl_less(__u64 a, __u64 b)
+{
+	__u64 less = ((~a & b) | ((~a | b) & (a - b))) >> 63;
+
+	asm volatile("" : "+r"(less));
+	return less;
+}
+
+WL_INLINE __u64 wl_word(__u32 tables, __u64 at)
+{
+	const __u64 *chunk = wl_chunk(tables, at / WL_CHUNK);
+
+	return chunk ? chunk[at % WL_CHUNK] : 0;
+}
+
+#define WL_COUNT_STEP(step)                                                                                  \
+	do {                                                                                                 \
+		__u64 up_to = at + (step);                                                                   \
+		__u64 word = chunk[(offset + up_to - 1) & (WL_CHUNK - 1)];                                   \
+		__u64 take = (wl_less(count, up_to) | wl_less(number, word)) ^ 1;                            \
+                                                                                                             \
+		at += take * (step);                                                                         \
+	} while (0)
+
+/* How many of so many sorted words, all in one chunk, are not greater. */
+WL_INLINE __u64 wl_count_up_to(__u32 tables, __u64 offset, __u64 count, __u64 number)
+{
+	const __u64 *chunk = wl_chunk(tables, offset / WL_CHUNK);
+	__u64 at = 0;
+
+	if (!chunk)
+		return 0;
+	if (count >= 16) {
+		WL_COUNT_STEP(512);
+		WL_COUNT_STEP(256);
+		WL_COUNT_STEP(128);
+		WL_COUNT_STEP(64);
+		WL_COUNT_STEP(32);
+		WL_COUNT_STEP(16);
+	}
+	WL_COUNT_STEP(8);
+	WL_COUNT_STEP(4);
+	WL_COUNT_STEP(2);
+	WL_COUNT_STEP(1);
+	return at;
+}
+
+/* How many of a sorted array's words are not greater. */
+WL_GLOBAL __u32 wl_search(__u32 tables, __u64 array, __u64 number)
+{
+	__u64 offset = (__u32)array, chunk = 0;
+
+	/* From the level that has the first words of the next one's chunks. */
+	WL_KEEP_LOOP
+	for (int shift = 18; shift >= 0; shift -= 9) {
+		__u64 size = ((array >> 32) + (1ULL << shift) - 1) >> shift;
+		__u64 rest = size - chunk * WL_CHUNK, here;
+
+		if (shift && size <= 1)
+			continue;
+		if (rest > WL_CHUNK)
+			rest = WL_CHUNK;
+		here = wl_count_up_to(tables, offset + chunk * WL_CHUNK, rest, number);
+		chunk = chunk * WL_CHUNK + here;
+		if (shift && here)
+			chunk--;
+		offset += (size + WL_CHUNK - 1) / WL_CHUNK * WL_CHUNK;
+	}
+	return chunk;
+}
+
+/* Numbers of facts. */
+
+WL_INLINE __u64 wl_half(const __u8 *ip)
+{
+	const __u32 *words = (const __u32 *)ip;
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return (__u64)__builtin_bswap32(words[0]) << 32 | __builtin_bswap32(words[1]);
+#else
+	return (__u64)words[0] << 32 | words[1];
+#endif
+}
+
+WL_GLOBAL __u32 wl_number_of_address(__u32 tables, __u32 at, const struct wl_address *address)
+{
+	__u64 upper, lower, entry;
+
+	if (!address)
+		return 0;
+	upper = wl_half(address->ip);
+	lower = wl_half(address->ip + 8);
+	if (!upper && lower >> 32 == 0xffff)
+		return wl_search(tables, wl_word(tables, at), (__u32)lower);
+	entry = wl_word(tables, at + 2) + 2 * (__u64)wl_search(tables, wl_word(tables, at + 1), upper);
+	return wl_word(tables, entry) + wl_search(tables, wl_word(tables, entry + 1), lower);
+}
+
+WL_INLINE __u64 wl_digest(__u64 a, __u64 b, __u64 salt)
+{
+	__u64 mixed = a * 0x9e3779b97f4a7c15 ^ (b + salt);
+
+	mixed = (mixed ^ mixed >> 33) * 0xff51afd7ed558ccd;
+	mixed = (mixed ^ mixed >> 33) * 0xc4ceb9fe1a85ec53;
+	return mixed ^ mixed >> 33;
+}
+
+/* Of a file or a command. */
+WL_GLOBAL __u32 wl_number_of_name(__u32 tables, __u32 at, __u64 a, __u64 b)
+{
+	__u64 digests = wl_word(tables, at), names;
+	__u64 number;
+
+	if (!digests)
+		return 0;
+	number = wl_search(tables, digests, wl_digest(a, b, wl_word(tables, at + 2)));
+	if (!number)
+		return 0;
+	names = wl_word(tables, at + 1) + 2 * (number - 1);
+	return wl_word(tables, names) == a && wl_word(tables, names + 1) == b ? number : 0;
+}
+
+WL_GLOBAL __u32 wl_number_of_cgroup(__u32 tables, __u64 id)
+{
+	__u64 number = wl_search(tables, wl_word(tables, WL_AT_CGROUPS), id);
+
+	if (!number || wl_word(tables, wl_word(tables, WL_AT_CGROUPS + 1) + number - 1) != id)
+		return 0;
+	return number;
+}
+
+/* Numbers `who`, as the application or as who dials. */
+WL_GLOBAL int wl_know(struct wl_query *q, __u32 lineage)
+{
+	__u32 base, tables;
+
+	if (!q)
+		return 0;
+	tables = q->tables;
+	lineage &= 1;
+	base = lineage ? WL_FIELD_VIA : WL_FIELD_APPLICATION;
+	q->fields[base] = wl_number_of_name(tables, WL_AT_FILES, q->who.exe_device, q->who.exe_inode);
+	q->fields[base + 1] = q->who.uid;
+	q->fields[base + 2] = q->who.gid;
+	q->fields[base + 3] = wl_number_of_name(tables, WL_AT_COMMANDS, q->who.command[0], q->who.command[1]);
+	if (!wl_word(tables, WL_AT_CGROUPS))
+		return 0;
+	for (int i = 0; i < WL_LINEAGE; i++)
+		q->cgroups[lineage * WL_STRIDE + i] = q->who.lineage[i] ? wl_number_of_cgroup(tables, q->who.lineage[i]) : 0;
+	return 0;
+}
+
+/* The application is who dials. */
+WL_INLINE void wl_know_same(struct wl_query *q)
+{
+	for (int i = 0; i < 4; i++)
+		q->fields[WL_FIELD_APPLICATION + i] = q->fields[WL_FIELD_VIA + i];
+	for (int i = 0; i < WL_LINEAGE; i++)
+		q->cgroups[i] = q->cgroups[WL_STRIDE + i];
+}
+
+/* Filters. */
+
+/* Whether one of the cgroups is on a list. */
+WL_INLINE bool wl_is_in(const struct wl_query *q, __u32 lineage, __u64 list)
+{
+	WL_KEEP_LOOP
+	for (int i = 0; i < WL_LINEAGE; i++) {
+		__u32 number = q->cgroups[(lineage & 1) * WL_STRIDE + i];
+
+		if (number && wl_search(q->tables, list, number) & 1)
+			return true;
+	}
+	return false;
+}
+
+WL_INLINE bool wl_holds(const struct wl_query *q, __u64 question, __u64 against)
+{
+	__u32 about = question >> 8, number = q->fields[about & 15];
+
+	switch (question & 0xff) {
+	case WL_IN_RANGE:
+		return number >= (__u32)against && number <= against >> 32;
+	case WL_IN_LIST:
+		return wl_search(q->tables, against, number) & 1;
+	case WL_IN_CGROUP:
+		return wl_is_in(q, about, against);
+	case WL_IN_NO_CGROUP:
+		return !wl_is_in(q, about, against);
+	}
+	return false;
+}
+
+/* Whether nothing that comes after a candidate counts any more. It is asked all
+ * that its filter asks, whatever way has led there. */
+WL_GLOBAL int wl_weigh(struct wl_query *q, __u64 candidate)
+{
+	const __u64 *chunk;
+
+	if (!q || (candidate >> 32 & WL_NO_RANK) >= q->found)
+		return 1;
+	if ((candidate >> 32 & WL_NO_RANK) < q->from || q->skip >> (candidate >> 56 & 63) & 1)
+		return 0;
+	chunk = wl_chunk(q->tables, (__u32)candidate / WL_CHUNK);
+	if (!chunk)
+		return 0;
+	q->candidate = candidate;
+	WL_KEEP_LOOP
+	for (__u32 i = 0; i < 16; i++) {
+		__u32 at = (__u32)q->candidate;
+
+		if (i >= (__u8)chunk[at % WL_CHUNK])
+			break;
+		at += 2 + 2 * i;
+		if (!wl_holds(q, chunk[at % WL_CHUNK], chunk[(at + 1) % WL_CHUNK]))
+			return 0;
+	}
+	q->found = q->candidate >> 32 & WL_NO_RANK;
+	q->rule = (__u32)q->candidate;
+	return 1;
+}
+
+/* The number of the lowest bit, without a branch. */
+WL_INLINE __u64 wl_lowest(__u64 bits)
+{
+	__u64 low = bits & -bits;
+
+	return (wl_less(0, low & 0xaaaaaaaaaaaaaaaa)) | wl_less(0, low & 0xcccccccccccccccc) << 1 |
+	       wl_less(0, low & 0xf0f0f0f0f0f0f0f0) << 2 | wl_less(0, low & 0xff00ff00ff00ff00) << 3 |
+	       wl_less(0, low & 0xffff0000ffff0000) << 4 | wl_less(0, low & 0xffffffff00000000) << 5;
+}
+
+/* Of a block: which rows are the leg's. */
+WL_GLOBAL int wl_choose_rows(struct wl_query *q)
+{
+	for (__u32 i = 0; i < WL_FIELDS; i++) {
+		__u64 rows, piece;
+
+		if (!q || i >= (__u8)(wl_word(q->tables, q->block) >> 8))
+			break;
+		rows = wl_word(q->tables, q->block + 5 + 2 * i);
+		piece = wl_search(q->tables, wl_word(q->tables, q->block + 4 + 2 * i), q->fields[rows >> 32 & 15]);
+		q->rows[i] = wl_word(q->tables, (__u32)rows + piece);
+	}
+	return 0;
+}
+
+/* Of a block: the filters of one word of its rows that match by them. */
+WL_GLOBAL int wl_meet_rows(struct wl_query *q, __u64 word)
+{
+	__u64 head, count, left = ~0ULL;
+	__u8 fields;
+
+	if (!q)
+		return 0;
+	head = wl_word(q->tables, q->block);
+	fields = head >> 8;
+	count = head >> 32;
+	if (count < 64 * word + 64)
+		left = count > 64 * word ? ~0ULL >> (64 - (count & 63)) : 0;
+	for (__u32 i = 0; i < WL_FIELDS; i++) {
+		if (i >= fields)
+			break;
+		left &= wl_word(q->tables, q->rows[i] + word);
+	}
+	q->left = left;
+	return 0;
+}
+
+/* Of a block: those, one after the other. */
+WL_GLOBAL int wl_weigh_left(struct wl_query *q, __u64 listed)
+{
+	for (int i = 0; i < 64; i++) {
+		__u64 left;
+
+		if (!q)
+			return 1;
+		left = q->left;
+		if (!left)
+			return 0;
+		q->left = left & (left - 1);
+		if (wl_weigh(q, wl_word(q->tables, listed + wl_lowest(left))))
+			return 1;
+	}
+	return 0;
+}
+
+WL_GLOBAL int wl_look_through(struct wl_query *q)
+{
+	if (!q)
+		return 0;
+	wl_choose_rows(q);
+	for (__u64 word = 0; word < WL_BLOCK_WORDS; word++) {
+		wl_meet_rows(q, word);
+		if (wl_weigh_left(q, wl_word(q->tables, q->block + 2) + 64 * word))
+			break;
+	}
+	q->block = 0;
+	return 0;
+}
+
+/* Looks at one node, and goes on to the next. */
+WL_INLINE void wl_step(struct wl_query *q)
+{
+	const __u64 *chunk;
+	__u64 at = (__u32)q->at, head, number;
+
+	chunk = wl_chunk(q->tables, at / WL_CHUNK);
+	if (!chunk) {
+		q->at = 0;
+		return;
+	}
+	head = chunk[at % WL_CHUNK];
+	number = q->fields[head >> 8 & 15];
+	switch (head & 0xff) {
+	case WL_NODE_SPLIT:
+		number = wl_search(q->tables, chunk[(at + 1) % WL_CHUNK], number);
+		q->at = wl_word(q->tables, chunk[(at + 2) % WL_CHUNK] + number);
+		return;
+	case WL_NODE_DIRECT:
+		if (number < chunk[(at + 1) % WL_CHUNK])
+			q->at = wl_word(q->tables, chunk[(at + 2) % WL_CHUNK] + number);
+		else
+			q->at = chunk[(at + 3) % WL_CHUNK];
+		return;
+	case WL_NODE_LEAF:
+		for (__u32 i = 0; i < WL_MAX_LEAF; i++) {
+			if (i >= head >> 8 || wl_weigh(q, chunk[(at + 2 + i) % WL_CHUNK]))
+				break;
+		}
+		break;
+	case WL_NODE_BLOCK:
+		q->block = at;
+		break;
+	}
+	q->at = chunk[(at + 1) % WL_CHUNK];
+}
+
+/* Where to begin next; whether there is anywhere. */
+WL_INLINE bool wl_begin(struct wl_query *q)
+{
+	__u64 at = WL_AT_LAYERS + 3 * (q->layer & 3), trees;
+
+	if (!q->next) {
+		q->next = 1;
+		q->at = wl_word(q->tables, at);
+		return true;
+	}
+	for (int i = 0; i < 2 * WL_STRIDE; i++) {
+		__u32 place = q->next - 1, number;
+
+		if (place >= 2 * WL_STRIDE)
+			break;
+		q->next = place + 2;
+		number = q->cgroups[place & (2 * WL_STRIDE - 1)];
+		trees = wl_word(q->tables, at + 1 + place / WL_STRIDE);
+		if (!trees || !number)
+			continue;
+		q->at = wl_word(q->tables, trees + number);
+		return true;
+	}
+	return false;
+}
+
+/* One step of a search, whether there are more. */
+WL_GLOBAL int wl_advance(struct wl_query *q)
+{
+	if (!q)
+		return 0;
+	if (q->block) {
+		wl_look_through(q);
+	} else if (q->at && (q->at >> 32 & WL_NO_RANK) < q->found) {
+		wl_step(q);
+	} else {
+		return wl_begin(q);
+	}
+	return 1;
+}
+
+/* The first filter of a layer; whether there is one, and then what it says. */
+WL_GLOBAL int wl_first(struct wl_query *q, __u32 layer)
+{
+	__u64 says, names;
+
+	if (!q)
+		return 0;
+	q->found = WL_NO_RANK;
+	q->layer = layer;
+	q->next = 0;
+	q->at = 0;
+	q->block = 0;
+	for (int i = 0; i < WL_MAX_STEPS; i++) {
+		if (!wl_advance(q))
+			break;
+	}
+	if (q->found == WL_NO_RANK)
+		return 0;
+	says = wl_word(q->tables, q->rule);
+	names = wl_word(q->tables, q->rule + 1);
+	q->group = says >> 8 & 0xff;
+	q->action = says >> 16 & 0xff;
+	q->hard = says >> 24 & 0xff;
+	q->error = says >> 32 & 0xffff;
+	q->filter = names;
+	q->next_group = names >> 32;
+	return 1;
+}
