@@ -31,7 +31,7 @@ pub(crate) fn check(args: &CheckArgs) -> Result<ExitCode, Box<dyn Error>> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;
-    Ok(if findings.lowered.is_some() { ExitCode::SUCCESS } else { ExitCode::from(WRONG) })
+    Ok(if findings.is_usable() { ExitCode::SUCCESS } else { ExitCode::from(WRONG) })
 }
 
 /// What there is to say of a policy.
@@ -76,6 +76,11 @@ impl Findings {
         Self { declarations, diagnostics, lowered }
     }
 
+    /// There may be a policy that no engine takes.
+    fn is_usable(&self) -> bool {
+        self.lowered.is_some() && policy::count(&self.diagnostics, Severity::Error) == 0
+    }
+
     fn words(&self, sources: &Sources, paint: Paint) -> String {
         let findings = policy::words(&self.diagnostics, sources, paint);
         format!("{findings}{}\n", self.summary(sources, paint))
@@ -86,7 +91,8 @@ impl Findings {
         let files: Vec<&str> = sources.iter().map(|(name, _)| name).collect();
         let files = files.join(", ");
         let errors = policy::count(&self.diagnostics, Severity::Error);
-        let Some(lowered) = &self.lowered else {
+        let usable = self.lowered.as_ref().filter(|_| self.is_usable());
+        let Some(lowered) = usable else {
             return format!("{} {files}: {}", paint.paint(Colour::Red, "wrong"), Count(errors));
         };
         let order: Vec<&str> =

@@ -60,8 +60,8 @@ impl Declared {
         if !words.is_empty() {
             terminal::say(words.trim_end());
         }
-        let Some(lowered) = lowered else {
-            let errors = Count(policy::count(&diagnostics, Severity::Error));
+        let errors = Count(policy::count(&diagnostics, Severity::Error));
+        let Some(lowered) = lowered.filter(|_| errors.0 == 0) else {
             return Err(PolicyFileError::Wrong { path: file.to_owned(), errors }.into());
         };
         Ok(Self { sources, lowered, services: declarations.services })

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use waylay_core::{Action, Conditions, Filter, Layer, OneOf, Policy, ProcessConditions};
+use waylay_core::{
+    Action, Conditions, Filter, Layer, OneOf, Policy, ProcessConditions, Tables, tables::Warning,
+};
 
 use crate::declaration::{Account, CgroupName, Declarations, ProcessDeclarations};
 use crate::lower::{Lowered, Origins};
@@ -11,7 +13,8 @@ use crate::problem::{Diagnostic, Problem};
 use crate::source::Sources;
 use crate::subset::Difference;
 
-/// Each filter is compared with all before it in its service or sublayer; beyond this many of one, only with those that ask nothing.
+/// Each filter is compared with all before it in its service or sublayer; where there are more than this, only with those that ask
+/// nothing.
 const COMPARED: usize = 2_000;
 
 /// Names in conditions that nobody bears on this host. Units and containers may come yet.
@@ -64,6 +67,7 @@ fn strangers_of(process: &ProcessDeclarations, names: &dyn Names) -> Vec<Diagnos
 pub fn lint(declarations: &Declarations, lowered: &Lowered, sources: &Sources) -> Vec<Diagnostic> {
     let Lowered { policy, origins } = lowered;
     let mut found = unused_services(declarations, policy);
+    found.extend(dear(policy));
     for service in policy.services() {
         let filters: Vec<&Filter> = policy.redirect_filters(service.id).collect();
         found.extend(shadowed(&filters, origins, sources));
@@ -73,6 +77,17 @@ pub fn lint(declarations: &Declarations, lowered: &Lowered, sources: &Sources) -
         found.extend(shadowed(&filters, origins, sources));
     }
     found
+}
+
+/// Filters that are too many for an engine, or for a lookup that nobody notices.
+fn dear(policy: &Policy) -> Option<Diagnostic> {
+    let problem = match Tables::compile(policy) {
+        Ok(tables) => match tables.index().report().warning()? {
+            Warning::Overlapping { filters, steps } => Problem::Overlapping { filters, steps },
+        },
+        Err(limit) => Problem::Limit(limit),
+    };
+    Some(problem.somewhere())
 }
 
 fn unused_services(declarations: &Declarations, policy: &Policy) -> Vec<Diagnostic> {
@@ -88,13 +103,15 @@ fn unused_services(declarations: &Declarations, policy: &Policy) -> Vec<Diagnost
 
 /// Of filters as they are asked, those before which another one always decides.
 fn shadowed(filters: &[&Filter], origins: &Origins, sources: &Sources) -> Vec<Diagnostic> {
+    let all = filters.len() <= COMPARED;
     let mut found = Vec::new();
-    for (index, filter) in filters.iter().enumerate() {
-        let earlier = filters[..index].iter().filter(|earlier| decides(earlier));
-        let mut comparable = earlier
-            .enumerate()
-            .filter(|(place, earlier)| *place < COMPARED || earlier.conditions == Conditions::default());
-        let Some((_, by)) = comparable.find(|(_, earlier)| shadows(earlier, filter)) else { continue };
+    let mut deciding: Vec<&Filter> = Vec::new();
+    for filter in filters {
+        let by = deciding.iter().find(|earlier| shadows(earlier, filter)).copied();
+        if decides(filter) && (all || filter.conditions == Conditions::default()) {
+            deciding.push(filter);
+        }
+        let Some(by) = by else { continue };
         let Some(span) = origins.span(filter.id) else { continue };
         let mut diagnostic = Problem::Shadowed { by: origins.describe(by.id, sources) }.at(span);
         if let Some(span) = origins.span(by.id) {

@@ -183,6 +183,16 @@ pub enum Problem {
     /// A service that no filter redirects to.
     #[error("nothing is redirected to the service {0:?}")]
     UnusedService(String),
+    /// Filters of which a lookup has to go through many.
+    #[error(
+        "{filters} filters overlap in several conditions, so that looking one up takes up to {steps} steps: connect() takes noticeably longer"
+    )]
+    Overlapping {
+        /// How many filters do.
+        filters: usize,
+        /// Steps of the longest lookup.
+        steps: u32,
+    },
     /// A name that nobody has on this host.
     #[error("this host has no {what} {name:?}: the condition covers nobody")]
     Nobody {
@@ -216,6 +226,7 @@ impl Problem {
             | Self::Shadowed { .. }
             | Self::NotTaken(_)
             | Self::UnusedService(_)
+            | Self::Overlapping { .. }
             | Self::Nobody { .. }
             | Self::LongCommand { .. } => Severity::Warning,
             Self::NobodyYet { .. } => Severity::Note,

@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     env, fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
@@ -59,4 +60,39 @@ fn every_malformed_file_gets_its_own_message() {
 #[test]
 fn what_is_probably_not_meant_is_said() {
     compare("suspicious", Severity::Warning);
+}
+
+/// A policy with so many filters, each with conditions of its own.
+fn many(filters: u32, conditions: impl Fn(u32) -> String) -> String {
+    let filter = |n| format!("[[filter]]\naction = \"redirect\"\nservice = \"log\"\n{}", conditions(n));
+    format!("[service.log]\nrun = \"log\"\n{}", (0..filters).map(filter).collect::<String>())
+}
+
+#[test]
+fn filters_that_overlap_everywhere_are_warned_of() {
+    let text = many(8000, |n| {
+        let scattered = n.wrapping_mul(2_654_435_761);
+        let first = scattered % 40_000;
+        let prefix = |k: u32| {
+            let length = 7 + (scattered >> k) % 5;
+            let address =
+                Ipv4Addr::from_bits((scattered.rotate_left(7 * k) ^ k << 24) & u32::MAX << (32 - length));
+            format!("\"{address}/{length}\"")
+        };
+        let prefixes = [0, 1, 2, 3].map(prefix);
+        format!("if.port = \"{first}-{}\"\nif.remote = [{}]\n", first + 20_000, prefixes.join(", "))
+    });
+    let (said, worst) = judge("policy.toml", &text);
+    assert_eq!(worst, Some(Severity::Warning), "{said}");
+    assert!(said.contains("warning: 8000 filters overlap in several conditions"), "{said}");
+}
+
+#[test]
+fn more_filters_than_an_engine_holds_are_refused() {
+    let filters = u32::try_from(waylay_core::MAX_FILTERS).unwrap() + 1;
+    let (said, worst) = judge("policy.toml", &many(filters, |n| format!("if.user = {n}\n")));
+    assert_eq!(
+        (said.as_str(), worst),
+        ("error: at most 131072 filters, not 131073\n", Some(Severity::Error))
+    );
 }
