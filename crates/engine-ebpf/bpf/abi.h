@@ -22,7 +22,7 @@
 #define WL_REPORT_ERROR 235
 
 #define WL_MAX_SERVICES 64
-#define WL_MAX_SUBLAYERS 64
+#define WL_MAX_SUBLAYERS 16
 #define WL_LINEAGE 12 /* cgroups that are known of a process, from the root down */
 #define WL_MAX_HOPS 16
 #define WL_MAX_LISTENERS 16 /* of one service in one family */

@@ -262,8 +262,14 @@ static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_c
 	flow->chain.excluded = c->excluded | 1ULL << slot;
 	flow->chain.hop_count = hop + 1;
 	if (hop < WL_MAX_HOPS) {
-		flow->chain.hops[hop].service = service->id;
-		flow->chain.hops[hop].filter = filter;
+		struct wl_hop *to;
+		__u64 at = hop;
+
+		/* Linux 6.1 forgets the bounds of what has been on the stack. */
+		asm volatile("" : "+r"(at));
+		to = &flow->chain.hops[at & (WL_MAX_HOPS - 1)];
+		to->service = service->id;
+		to->filter = filter;
 	}
 }
 

@@ -29,8 +29,8 @@ use crate::world::{Availability, ForeignNamespace, Room, Route, Unredirectable, 
 
 /// Filters that tables hold, both layers together.
 pub const MAX_FILTERS: usize = 131_072;
-/// Sublayers that have filters.
-pub const MAX_SUBLAYERS: usize = 64;
+/// Sublayers that have filters: Linux 6.1 follows every number of them that a leg may hear, and gives up at a million instructions.
+pub const MAX_SUBLAYERS: usize = 16;
 
 /// A policy in flat form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
