@@ -328,9 +328,6 @@ impl Merge<'_> {
         excluded: Option<Located<Vec<T>>>,
     ) -> Option<OneOf<T>> {
         match (wanted, excluded) {
-            (None, None) => None,
-            (Some(wanted), None) => Some(OneOf::these(wanted.value)),
-            (None, Some(excluded)) => Some(OneOf::none_of(excluded.value)),
             (Some(wanted), Some(excluded)) => {
                 let had = !wanted.value.is_empty();
                 let left = without(wanted.value, &excluded.value);
@@ -339,6 +336,7 @@ impl Merge<'_> {
                 }
                 Some(OneOf::these(left))
             }
+            (wanted, excluded) => self.either(key, wanted, excluded),
         }
     }
 
