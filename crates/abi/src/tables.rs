@@ -135,7 +135,7 @@ pub struct Route {
 pub struct Tables {
     /// How many of `services` count.
     pub service_count: u32,
-    /// Which of the two sets of words is the policy's.
+    /// At which place their words are: 0 or 1.
     pub filters: u32,
     /// Whether legs of other namespaces are permitted (0) or blocked (1).
     pub foreign_namespace: u8,
@@ -143,8 +143,10 @@ pub struct Tables {
     pub unredirectable: u8,
     /// 1 if a service listens on every address of the host.
     pub any_address: u8,
+    /// At which place the words are that amend them: 2 or 3; 0 if none do.
+    pub amendments: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
     /// By slot.
     pub services: [Service; MAX_SERVICES],
 }

@@ -15,6 +15,7 @@
 
 pub mod address;
 pub mod chain;
+pub mod change;
 pub mod conditions;
 pub mod decide;
 pub mod event;
@@ -36,6 +37,7 @@ pub mod world;
 
 pub use address::{Family, PortRange, PortRangeError, Prefix, PrefixError, normal_form};
 pub use chain::{Chain, ChainError, Hop, MAX_HOPS, Records, RedirectState, ServiceSet, state};
+pub use change::Change;
 pub use conditions::{Conditions, FlagConditions, OneOf, ProcessConditions};
 pub use decide::{Decision, decide};
 pub use event::{Event, LegSummary, SocketSummary};

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::chain::ServiceSet;
+use crate::change::Change;
 use crate::ids::{FilterId, ServiceId, SublayerId};
 use crate::model::{AuthRule, Filter, Layer, Service, Sublayer};
 use crate::order::{OrderError, solve};
@@ -47,6 +48,12 @@ pub enum PolicyError {
     /// Two filters have one id.
     #[error("{filter} is declared twice")]
     DuplicateFilter {
+        /// The id.
+        filter: FilterId,
+    },
+    /// A filter is to go that is not there.
+    #[error("{filter} is not there")]
+    UnknownFilter {
         /// The id.
         filter: FilterId,
     },
@@ -161,6 +168,34 @@ impl Policy {
     #[must_use]
     pub fn with_unredirectable(self, unredirectable: Unredirectable) -> Self {
         Self { unredirectable, ..self }
+    }
+
+    /// Filters go, and filters come.
+    ///
+    /// # Errors
+    /// [`PolicyError`] if one that is to go is not there, or one that comes has the id of another or no service or sublayer: then
+    /// nothing is changed.
+    pub fn change(&mut self, change: &Change) -> Result<(), PolicyError> {
+        let removed: BTreeSet<FilterId> = change.removed.iter().copied().collect();
+        let coming: BTreeSet<FilterId> = change.added.iter().map(|filter| filter.id).collect();
+        let known = self.filters.iter().map(|filter| filter.id);
+        let known: BTreeSet<FilterId> =
+            known.filter(|id| removed.contains(id) || coming.contains(id)).collect();
+        refuse_duplicates(change.removed.iter().copied(), |filter| PolicyError::UnknownFilter { filter })?;
+        if let Some(filter) = removed.iter().copied().find(|id| !known.contains(id)) {
+            return Err(PolicyError::UnknownFilter { filter });
+        }
+        let stay = known.difference(&removed).copied();
+        refuse_duplicates(stay.chain(change.added.iter().map(|filter| filter.id)), |filter| {
+            PolicyError::DuplicateFilter { filter }
+        })?;
+        for filter in &change.added {
+            refuse_unknown_owner(filter, &self.services, &self.sublayers)?;
+        }
+        self.filters.retain(|filter| !removed.contains(&filter.id));
+        self.filters.extend(change.added.iter().cloned());
+        self.filters.sort_by_key(|filter| (Reverse(filter.weight), filter.id));
+        Ok(())
     }
 
     /// The services in their solved order.

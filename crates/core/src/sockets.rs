@@ -189,7 +189,7 @@ impl Tables {
     fn refuses_unredirectable(&self, maker: &Process, cgroups: &Cgroups) -> bool {
         let facts = ProcessFacts::new(maker, cgroups);
         let is_service = maker.service.is_some_and(|service| self.service(service).is_some());
-        self.unredirectable() == Unredirectable::Block && !is_service && self.index().covers(&facts)
+        self.unredirectable() == Unredirectable::Block && !is_service && self.cover(&facts)
     }
 }
 

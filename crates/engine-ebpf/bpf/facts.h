@@ -23,7 +23,7 @@ static __always_inline const struct wl_tables *wl_tables(void)
 
 static __always_inline const __u64 *wl_chunk(__u32 tables, __u32 number)
 {
-	__u32 slot = tables & 1;
+	__u32 slot = tables & (WL_WORDS - 1);
 	void *inner = bpf_map_lookup_elem(&filters, &slot);
 
 	return inner ? bpf_map_lookup_elem(inner, &number) : NULL;
@@ -46,6 +46,14 @@ static __always_inline struct wl_query *wl_claim(void)
 		}
 	}
 	return NULL;
+}
+
+/* Says which words are to be searched. */
+static __always_inline void wl_open(struct wl_query *q, const struct wl_tables *t)
+{
+	q->whole.tables = t->filters;
+	q->amendments.tables = t->amendments;
+	q->amended = t->amendments;
 }
 
 static __always_inline void wl_give_back(struct wl_query *q)
@@ -119,11 +127,11 @@ WL_GLOBAL int wl_know_caller(struct wl_query *q, const struct wl_process *p)
 	q->who.exe_inode = p->exe_inode;
 	q->who.uid = p->uid;
 	q->who.gid = wl_gid_of_caller();
-	if (wl_word(q->tables, WL_AT_COMMANDS))
+	if (wl_is_asked_for(q, WL_AT_COMMANDS))
 		bpf_get_current_comm(q->who.command, sizeof(q->who.command));
-	if (wl_word(q->tables, WL_AT_CGROUPS))
+	if (wl_is_asked_for(q, WL_AT_CGROUPS))
 		wl_lineage_of_caller(q->who.lineage);
-	return wl_know(q, WL_OF_VIA);
+	return wl_know_who(q, WL_OF_VIA);
 }
 
 /* Numbers the application of a flow. */
@@ -137,7 +145,7 @@ WL_GLOBAL int wl_know_application(struct wl_query *q, const struct wl_flow *flow
 	q->who.gid = flow->gid;
 	__builtin_memcpy(q->who.command, flow->application.comm, sizeof(q->who.command));
 	__builtin_memcpy(q->who.lineage, flow->lineage, sizeof(q->who.lineage));
-	return wl_know(q, WL_OF_APPLICATION);
+	return wl_know_who(q, WL_OF_APPLICATION);
 }
 
 /* The rest, for what is remembered or reported. */

@@ -57,12 +57,13 @@ struct wl_filters_slot {
 	__uint(value_size, WL_CHUNK * sizeof(__u64));
 };
 
-/* Two, of which the tables name one: new words are written where nobody looks,
- * and then the tables are replaced. Each replacement waits for the programs that
- * are running, so no program sees the words of another policy. */
+/* Two places, of which the tables name one: new words are written where nobody
+ * looks, and then the tables are replaced. Each replacement waits for the programs
+ * that are running, so no program sees the words of another policy. And two more
+ * for words that amend those: what these name is written anew in place. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 2);
+	__uint(max_entries, WL_WORDS);
 	__type(key, __u32);
 	__array(values, struct wl_filters_slot);
 } filters SEC(".maps");

@@ -243,7 +243,7 @@ static __always_inline int wl_ask_policy(struct bpf_sock_addr *ctx, int family, 
 {
 	int verdict = WL_GO_ON;
 
-	c->q->tables = c->tables->filters;
+	wl_open(c->q, c->tables);
 	wl_know_leg(c->q, &c->q->leg);
 	if (wl_asks_for_sources(c->q))
 		wl_know_bound(ctx, c->q, family);

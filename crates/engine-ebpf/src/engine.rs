@@ -2,7 +2,7 @@ use std::{
     collections::BTreeMap,
     fs,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::{AsFd, AsRawFd},
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,7 +10,7 @@ use std::{
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
 use waylay_abi as abi;
 use waylay_core::{
-    Event, Index, Limit, LimitError, Protocol, Routes, ServiceId, Slots, TableService, Tables,
+    Event, Limit, LimitError, Protocol, Routes, ServiceId, Slots, TableService, Tables,
 };
 use waylay_engine::{
     Capabilities, Capability, CapabilityState, Endpoint, Engine, Feature, Installation, Liveness, MAX_BANK,
@@ -25,7 +25,8 @@ use crate::{
     error::EbpfError,
     event::EventSource,
     families,
-    load::{Loaded, RESIDENT_PROGRAMS, SCOPE_PROGRAMS, SERVICE_PROGRAMS, filters_map, tables_map},
+    in_force::InForce,
+    load::{Loaded, RESIDENT_PROGRAMS, SCOPE_PROGRAMS, SERVICE_PROGRAMS},
     loopback::{self, LoopbackMark},
     progress::{self, ProgressReader},
     registry::{Registered, Registry},
@@ -48,9 +49,7 @@ pub struct EbpfEngine {
     claims: Claims,
     scope: Scope,
     tables: Tables,
-    installed: Option<MapHandle>,
-    /// Which of the two places for filters' words those in force have.
-    words_at: u32,
+    in_force: InForce,
     slots: SharedSlots,
     endpoints: BTreeMap<ServiceId, Endpoint>,
     events: Option<EventSource>,
@@ -65,6 +64,7 @@ impl EbpfEngine {
     /// [`EbpfError`] says what this kernel or process lacks; [`EbpfError::Overlap`] if another engine is in the way.
     pub fn load(scope: Scope) -> Result<Self, EbpfError> {
         let loaded = Loaded::new(&scope)?;
+        let in_force = InForce::new(&loaded)?;
         let registry = Registry::new(loaded.map("listeners")?, loaded.netns, &scope)?;
         let claims = Claims::new(loaded.map("holders")?, &scope);
         claims.claim_scope()?;
@@ -79,8 +79,7 @@ impl EbpfEngine {
             claims,
             scope,
             tables: Tables::default(),
-            installed: None,
-            words_at: 0,
+            in_force,
             slots: SharedSlots::default(),
             endpoints: BTreeMap::new(),
             events: None,
@@ -270,26 +269,11 @@ impl EbpfEngine {
         Ok(())
     }
 
-    /// Filters' words are written where no program looks, and then the tables are replaced, which name the place. The kernel waits
-    /// with each replacement for the programs that are running: none of them sees the words of two policies.
-    fn put_in_force(&mut self, mut tables: Box<abi::Tables>, index: &Index) -> Result<(), EbpfError> {
-        let failed = |map| move |source| EbpfError::Map { map, source };
-        let (former, place) = (self.words_at, 1 - self.words_at);
-        let words = filters_map(index.words()).map_err(failed("filters"))?;
-        self.write("filters", place.as_bytes(), &words.as_fd().as_raw_fd().to_ne_bytes())?;
-        tables.filters = place;
-        let inner = tables_map(&tables).map_err(failed("tables"))?;
-        self.write("tables", &0_u32.to_ne_bytes(), &inner.as_fd().as_raw_fd().to_ne_bytes())?;
-        self.installed = Some(inner);
-        self.words_at = place;
-        self.delete("filters", former.as_bytes())
-    }
-
     /// Frees the slots of services that were removed and that nothing carries any more.
     fn free_slots(&mut self) -> Result<(), EbpfError> {
         let leaving: Vec<(ServiceId, u8)> =
             self.slots.get().iter().filter(|&(service, _)| self.tables.service(service).is_none()).collect();
-        let Some(tables) = self.installed.as_ref().filter(|_| !leaving.is_empty()) else { return Ok(()) };
+        let Some(tables) = self.in_force.tables().filter(|_| !leaving.is_empty()) else { return Ok(()) };
         let carried = carried_slots(&mut self.loaded, tables)?;
         for (service, slot) in leaving.into_iter().filter(|(_, slot)| carried >> slot & 1 == 0) {
             if let Some(endpoint) = self.endpoints.get(&service) {
@@ -384,7 +368,7 @@ impl Engine for EbpfEngine {
                 encode_residence(residence, &mut tables.services[usize::from(service.slot)]);
             }
         }
-        self.put_in_force(tables, installation.tables.index())?;
+        self.in_force.replace(&self.tables, &installation.tables, tables)?;
         self.slots.change(|shared| *shared = slots);
         self.tables = installation.tables.clone();
         for endpoint in &installation.endpoints {

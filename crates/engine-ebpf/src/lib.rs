@@ -22,6 +22,7 @@ mod event;
 mod families;
 mod holder;
 mod hooks;
+mod in_force;
 mod load;
 mod loopback;
 mod probe;

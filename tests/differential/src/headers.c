@@ -13,14 +13,33 @@
 #include "../../../crates/engine-ebpf/bpf/unredirectable.h"
 #include "../../../crates/engine-ebpf/bpf/marks.h"
 
+/* Filters' words, and those that amend them; of these there may be none. */
+struct waylay_test_words {
+	const __u64 *whole;
+	size_t count;
+	const __u64 *amendments;
+	size_t amendment_count;
+};
+
+#define AMENDMENTS_AT 2
+
 /* The words that are looked at, of each thread its own. */
-static __thread const __u64 *present_words;
-static __thread size_t present_count;
+static __thread struct waylay_test_words present;
 
 static inline const __u64 *wl_chunk(__u32 tables, __u32 number)
 {
-	(void)tables;
-	return number < present_count / WL_CHUNK ? present_words + (size_t)number * WL_CHUNK : NULL;
+	const __u64 *words = tables ? present.amendments : present.whole;
+	size_t count = tables ? present.amendment_count : present.count;
+
+	return number < count / WL_CHUNK ? words + (size_t)number * WL_CHUNK : NULL;
+}
+
+static void look_at(struct wl_query *q, const struct waylay_test_words *words)
+{
+	present = *words;
+	q->whole.tables = 0;
+	q->amended = words->amendment_count ? AMENDMENTS_AT : 0;
+	q->amendments.tables = AMENDMENTS_AT;
 }
 
 /* What the programs ask the kernel. */
@@ -33,9 +52,9 @@ struct waylay_test_people {
 static void know_people(struct wl_query *q, const struct waylay_test_people *people)
 {
 	q->who = people->application;
-	wl_know(q, WL_OF_APPLICATION);
+	wl_know_who(q, WL_OF_APPLICATION);
 	q->who = people->via;
-	wl_know(q, WL_OF_VIA);
+	wl_know_who(q, WL_OF_VIA);
 	if (wl_asks_for_sources(q))
 		wl_know_source(q, &people->source);
 }
@@ -51,26 +70,24 @@ int waylay_test_judge_handle(const struct wl_key *key, const struct wl_handle *h
 }
 
 /* The id of the filter that redirects; 0: none. */
-__u32 waylay_test_classify_redirect(const __u64 *words, size_t count, const struct wl_leg *leg,
+__u32 waylay_test_classify_redirect(const struct waylay_test_words *words, const struct wl_leg *leg,
 				    const struct waylay_test_people *people, __u64 skip)
 {
 	struct wl_query q = {};
 
-	present_words = words;
-	present_count = count;
+	look_at(&q, words);
 	wl_know_leg(&q, leg);
 	know_people(&q, people);
 	return wl_classify_redirect(&q, skip) ? q.filter : 0;
 }
 
 /* The id of the filter that blocks, and its errno above it; 0: none. */
-__u64 waylay_test_classify_auth(const __u64 *words, size_t count, const struct wl_leg *leg,
+__u64 waylay_test_classify_auth(const struct waylay_test_words *words, const struct wl_leg *leg,
 				const struct waylay_test_people *people)
 {
 	struct wl_query q = {};
 
-	present_words = words;
-	present_count = count;
+	look_at(&q, words);
 	wl_know_leg(&q, leg);
 	know_people(&q, people);
 	return wl_classify_auth(&q, leg->redirected, leg->proxied) ?
@@ -78,16 +95,15 @@ __u64 waylay_test_classify_auth(const __u64 *words, size_t count, const struct w
 		       0;
 }
 
-__u32 waylay_test_judge_socket(const struct wl_tables *t, const __u64 *words, size_t count, __u32 family,
+__u32 waylay_test_judge_socket(const struct wl_tables *t, const struct waylay_test_words *words, __u32 family,
 			       __u32 type, __u32 protocol, const struct wl_who *maker, __u32 slot, int foreign)
 {
 	struct wl_socket s = { .family = family, .type = type, .protocol = protocol };
 	struct wl_query q = {};
 
-	present_words = words;
-	present_count = count;
+	look_at(&q, words);
 	q.who = *maker;
-	wl_know(&q, WL_OF_VIA);
+	wl_know_who(&q, WL_OF_VIA);
 	wl_know_same(&q);
 	return wl_judge_socket(t, &s, slot, &q, foreign);
 }

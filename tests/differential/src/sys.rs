@@ -51,30 +51,52 @@ pub struct Leg {
     pub proxied: u32,
 }
 
+/// `struct waylay_test_words` of `headers.c`: those of tables, and those that amend them.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Words<'w> {
+    whole: *const u64,
+    count: usize,
+    amendments: *const u64,
+    amendment_count: usize,
+    of: std::marker::PhantomData<&'w [u64]>,
+}
+
+impl<'w> Words<'w> {
+    /// These, amended by those; none amend them where those are empty.
+    #[must_use]
+    pub const fn new(whole: &'w [u64], amendments: &'w [u64]) -> Self {
+        Self {
+            whole: whole.as_ptr(),
+            count: whole.len(),
+            amendments: amendments.as_ptr(),
+            amendment_count: amendments.len(),
+            of: std::marker::PhantomData,
+        }
+    }
+}
+
 mod c {
-    use super::{Leg, People, Who, abi};
+    use super::{Leg, People, Who, Words, abi};
 
     unsafe extern "C" {
         pub(super) fn waylay_test_siphash(k0: u64, k1: u64, words: *const u64, tag: *mut u64);
         pub(super) fn waylay_test_judge_handle(key: *const abi::HandleKey, handle: *const abi::Handle)
         -> i32;
         pub(super) fn waylay_test_classify_redirect(
-            words: *const u64,
-            count: usize,
+            words: *const Words<'_>,
             leg: *const Leg,
             people: *const People,
             skip: u64,
         ) -> u32;
         pub(super) fn waylay_test_classify_auth(
-            words: *const u64,
-            count: usize,
+            words: *const Words<'_>,
             leg: *const Leg,
             people: *const People,
         ) -> u64;
         pub(super) fn waylay_test_judge_socket(
             t: *const abi::Tables,
-            words: *const u64,
-            count: usize,
+            words: *const Words<'_>,
             family: u32,
             socket_type: u32,
             protocol: u32,
@@ -110,17 +132,17 @@ pub fn judge_handle(key: &abi::HandleKey, handle: &abi::Handle) -> i32 {
 
 /// The id of the first redirect filter that matches and is not skipped; filters of id 0 are not told from none.
 #[must_use]
-pub fn classify_redirect(words: &[u64], leg: &Leg, people: &People, skip: u64) -> Option<u32> {
+pub fn classify_redirect(words: &Words<'_>, leg: &Leg, people: &People, skip: u64) -> Option<u32> {
     // SAFETY: all are read only, and laid out as the C side has them.
-    let id = unsafe { c::waylay_test_classify_redirect(words.as_ptr(), words.len(), leg, people, skip) };
+    let id = unsafe { c::waylay_test_classify_redirect(words, leg, people, skip) };
     (id != 0).then_some(id)
 }
 
 /// The id of the auth filter that blocks, and the errno.
 #[must_use]
-pub fn classify_auth(words: &[u64], leg: &Leg, people: &People) -> Option<(u32, u16)> {
+pub fn classify_auth(words: &Words<'_>, leg: &Leg, people: &People) -> Option<(u32, u16)> {
     // SAFETY: all are read only, and laid out as the C side has them.
-    let both = unsafe { c::waylay_test_classify_auth(words.as_ptr(), words.len(), leg, people) };
+    let both = unsafe { c::waylay_test_classify_auth(words, leg, people) };
     (both != 0).then_some((both as u32, (both >> 32) as u16))
 }
 
@@ -128,26 +150,15 @@ pub fn classify_auth(words: &[u64], leg: &Leg, people: &People) -> Option<(u32, 
 #[must_use]
 pub fn judge_socket(
     tables: &abi::Tables,
-    words: &[u64],
+    words: &Words<'_>,
     kind: [u16; 3],
     (maker, slot): (&Who, u32),
     foreign: bool,
 ) -> u32 {
     let [family, socket_type, protocol] = kind.map(u32::from);
-    let (at, count) = (words.as_ptr(), words.len());
     // SAFETY: all are read only, and laid out as the C side has them.
     unsafe {
-        c::waylay_test_judge_socket(
-            tables,
-            at,
-            count,
-            family,
-            socket_type,
-            protocol,
-            maker,
-            slot,
-            foreign.into(),
-        )
+        c::waylay_test_judge_socket(tables, words, family, socket_type, protocol, maker, slot, foreign.into())
     }
 }
 

@@ -7,8 +7,8 @@ mod mix;
 use std::net::SocketAddr;
 
 use proptest::{collection::vec, prelude::*};
-use waylay_core::{AuthOutcome, Facts, Flags, ProcessFacts, Protocol, Tables};
-use waylay_differential::{Leg, People, Who, classify_auth, classify_redirect};
+use waylay_core::{AuthOutcome, Facts, Filter, Flags, Policy, ProcessFacts, Protocol, Tables};
+use waylay_differential::{Leg, People, Who, Words, classify_auth, classify_redirect};
 
 fn leg(facts: &Facts, flags: Flags) -> Leg {
     let remote = SocketAddr::from((facts.remote, facts.remote_port));
@@ -38,38 +38,57 @@ fn people(facts: &Facts) -> People {
     People { application: who(&facts.application), via: who(&facts.via), source }
 }
 
+fn words(tables: &Tables) -> Words<'_> {
+    Words::new(tables.index().words(), tables.amendments().map(|index| index.words()).unwrap_or_default())
+}
+
+/// Tables of a policy, and those that some changes lead to one after the other.
+fn tables_after(mut policy: Policy, changes: Vec<(Vec<usize>, Vec<Filter>)>) -> Vec<Tables> {
+    let mut tables = vec![Tables::compile(&policy).unwrap()];
+    for wishes in changes {
+        let change = mix::change(&policy, wishes);
+        policy.change(&change).unwrap();
+        tables.push(tables[tables.len() - 1].change(&change).unwrap());
+    }
+    tables
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn the_headers_choose_what_the_tables_choose(
         policy in mix::policies(),
+        changes in vec(mix::wishes(), 0..6),
         legs in vec((mix::facts(), any::<u64>()), 40),
     ) {
-        let tables = Tables::compile(&policy).unwrap();
-        for (facts, skip) in legs {
-            let skip = skip & 3;
-            let ours = tables.classify_redirect(&facts, skip).map(|at| tables.redirect_filters()[at].id.0);
-            let theirs =
-                classify_redirect(tables.index().words(), &leg(&facts, Flags::default()), &people(&facts), skip);
-            prop_assert_eq!(theirs, ours, "{:?}", facts);
+        for tables in tables_after(policy, changes) {
+            for (facts, skip) in &legs {
+                let skip = skip & 3;
+                let ours = tables.classify_redirect(facts, skip).map(|filter| filter.id.0);
+                let leg = leg(facts, Flags::default());
+                let theirs = classify_redirect(&words(&tables), &leg, &people(facts), skip);
+                prop_assert_eq!(theirs, ours, "{:?}", facts);
+            }
         }
     }
 
     #[test]
     fn the_headers_block_what_the_tables_block(
         policy in mix::policies(),
+        changes in vec(mix::wishes(), 0..6),
         legs in vec((mix::facts(), any::<bool>(), any::<bool>()), 40),
     ) {
-        let tables = Tables::compile(&policy).unwrap();
-        for (facts, redirected, proxied) in legs {
-            let flags = Flags { redirected, proxied };
-            let ours = match tables.classify_auth(&facts, flags) {
-                AuthOutcome::Block { filter, errno } => Some((filter.0, errno.number())),
-                AuthOutcome::Permit(_) => None,
-            };
-            let theirs = classify_auth(tables.index().words(), &leg(&facts, flags), &people(&facts));
-            prop_assert_eq!(theirs, ours, "{:?}", facts);
+        for tables in tables_after(policy, changes) {
+            for &(ref facts, redirected, proxied) in &legs {
+                let flags = Flags { redirected, proxied };
+                let ours = match tables.classify_auth(facts, flags) {
+                    AuthOutcome::Block { filter, errno } => Some((filter.0, errno.number())),
+                    AuthOutcome::Permit(_) => None,
+                };
+                let theirs = classify_auth(&words(&tables), &leg(facts, flags), &people(facts));
+                prop_assert_eq!(theirs, ours, "{:?}", facts);
+            }
         }
     }
 }

@@ -28,24 +28,37 @@ pub(super) struct Lookup<'l> {
     pub(super) skip: u64,
     /// The first rank that is looked for.
     pub(super) from: u64,
+    /// Ranks that do not count, and the words that have the list of them.
+    pub(super) removed: Option<(Reader<'l>, Array)>,
+}
+
+/// The best that a search has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) rank: u64,
+    /// Where the next group begins.
+    pub(super) next_group: u64,
+}
+
+impl Found {
+    pub(super) const NOTHING: Self = Self { rank: NO_RANK, next_group: 0 };
 }
 
 impl Lookup<'_> {
-    /// The rank of the first filter that matches.
-    pub(super) fn first(self, entry: Entry) -> Option<u64> {
-        let mut found = NO_RANK;
+    /// The first filter that matches, if it comes before what is found already.
+    pub(super) fn first(self, entry: Entry, mut found: Found) -> Found {
         self.follow(entry.all, &mut found);
         for (lineage, at) in entry.lineages.into_iter().enumerate().filter(|(_, at)| *at != 0) {
             for cgroup in &self.numbers.lineages[lineage] {
                 self.follow(self.words.word(at + u64::from(*cgroup)), &mut found);
             }
         }
-        (found != NO_RANK).then_some(found)
+        found
     }
 
     /// From node to node, for as long as something better can be found.
-    fn follow(self, mut pointer: Pointer, found: &mut u64) {
-        while pointer != 0 && rank_of(pointer) < *found {
+    fn follow(self, mut pointer: Pointer, found: &mut Found) {
+        while pointer != 0 && rank_of(pointer) < found.rank {
             let node = pointer & 0xffff_ffff;
             let head = self.words.word(node);
             pointer = match head & 0xff {
@@ -76,7 +89,7 @@ impl Lookup<'_> {
     }
 
     /// A block.
-    fn look_through(self, node: u64, head: u64, found: &mut u64) {
+    fn look_through(self, node: u64, head: u64, found: &mut Found) {
         let (fields, count, listed) = (head >> 8 & 0xff, head >> 32, self.words.word(node + 2));
         for word in 0..count.div_ceil(64) {
             let mut left = u64::MAX >> (64 * (word + 1)).saturating_sub(count);
@@ -98,17 +111,22 @@ impl Lookup<'_> {
     }
 
     /// Whether nothing that comes after it counts any more.
-    fn consider(self, candidate: u64, found: &mut u64) -> bool {
+    fn consider(self, candidate: u64, found: &mut Found) -> bool {
         let (rank, group) = (rank_of(candidate), candidate >> 56);
-        if rank >= *found {
+        if rank >= found.rank {
             return true;
         }
+        let rule = candidate & 0xffff_ffff;
         let counts = rank >= self.from && self.skip >> (group & 63) & 1 == 0;
-        if counts && self.matches(candidate & 0xffff_ffff) {
-            *found = rank;
+        if counts && self.matches(rule) && !self.is_removed(rank) {
+            *found = Found { rank, next_group: self.words.word(rule + 1) >> 32 };
             return true;
         }
         false
+    }
+
+    fn is_removed(self, rank: u64) -> bool {
+        self.removed.is_some_and(|(words, ranks)| words.search(ranks, rank) & 1 == 1)
     }
 
     /// Every candidate is asked all that its filter asks, whatever way has led there.

@@ -1,27 +1,45 @@
 //! A policy in flat form, as engines install it: sorted lists, small indices, masks, and an [`Index`] of all filters in which one
 //! is found without asking the others.
 //!
+//! A change of few filters does not compile all of them anew: tables share the *whole* with those they come from, and have a small
+//! index of *amendments* beside it. [`Tables::renewed`] makes one whole of both.
+//!
 //! The classifications here are what a kernel program does, in Rust. [`Tables::decide`] builds a verdict from nothing but them, and
 //! must answer what [`crate::decide()`] answers.
 
+mod amendments;
 mod asked;
+mod hiding;
 mod index;
 mod lookup;
 mod numbering;
+mod order;
 mod sets;
 mod tree;
+mod whole;
 mod words;
 
 pub use index::{Index, MAX_STEPS, MAX_WORDS, Report, Warning};
 pub use words::CHUNK;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use amendments::Amendments;
+use asked::Numbers;
+use index::{Bounds, Layer};
+use lookup::Found;
+use order::Order;
+use whole::Whole;
+
 use crate::chain::{Chain, Hop, Records, ServiceSet};
+use crate::change::Change;
 use crate::conditions::{Conditions, FlagConditions};
 use crate::decide::settle_outside_policy;
 use crate::ids::{FilterId, ServiceId, SublayerId};
-use crate::leg::{Facts, Flags, Leg};
-use crate::model::{Action, Errno, FailurePolicy, Right};
-use crate::policy::{Limit, LimitError, Policy};
+use crate::leg::{Facts, Flags, Leg, ProcessFacts};
+use crate::model::{Action, AuthRule, Errno, FailurePolicy, Filter, Right};
+use crate::policy::{Limit, LimitError, Policy, PolicyError};
 use crate::slots::Slots;
 use crate::trace::Trace;
 use crate::verdict::{Refusal, Verdict};
@@ -36,12 +54,13 @@ pub const MAX_SUBLAYERS: usize = 16;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
     services: Vec<TableService>,
-    redirect_filters: Vec<TableFilter>,
-    auth_filters: Vec<TableAuthFilter>,
+    /// As they are heard, those without filters too.
+    sublayers: Vec<SublayerId>,
     foreign_namespace: ForeignNamespace,
     unredirectable: Unredirectable,
     slots: Slots,
-    index: Index,
+    whole: Arc<Whole>,
+    amendments: Amendments,
 }
 
 /// A service of the tables.
@@ -66,8 +85,16 @@ pub struct TableFilter {
     pub id: FilterId,
     /// Slot of the service it redirects to.
     pub slot: u8,
+    /// The higher, the earlier among those of its service.
+    pub weight: u64,
     /// What must hold.
     pub conditions: Conditions,
+}
+
+impl TableFilter {
+    fn new(filter: &Filter, slot: u8) -> Self {
+        Self { id: filter.id, slot, weight: filter.weight, conditions: filter.conditions.clone() }
+    }
 }
 
 /// An auth filter of the tables.
@@ -75,14 +102,35 @@ pub struct TableFilter {
 pub struct TableAuthFilter {
     /// Its id.
     pub id: FilterId,
-    /// Its sublayer, counted from the one heard first, among those that have filters.
-    pub sublayer: u8,
+    /// Its sublayer.
+    pub sublayer: SublayerId,
+    /// The higher, the earlier among those of its sublayer.
+    pub weight: u64,
     /// What it says.
     pub action: Action,
     /// What must hold of the flags.
     pub flags: FlagConditions,
     /// What must hold of the leg.
     pub conditions: Conditions,
+}
+
+impl TableAuthFilter {
+    fn new(filter: &Filter, rule: AuthRule) -> Self {
+        Self {
+            id: filter.id,
+            sublayer: rule.sublayer,
+            weight: filter.weight,
+            action: rule.action,
+            flags: rule.flags,
+            conditions: filter.conditions.clone(),
+        }
+    }
+}
+
+/// A leg in the numbers of the whole, and in those of its amendments.
+struct Numbered {
+    whole: Numbers,
+    amendments: Numbers,
 }
 
 /// What the auth layer says.
@@ -109,17 +157,73 @@ impl Tables {
     pub fn compile_keeping(policy: &Policy, mut slots: Slots) -> Result<Self, LimitError> {
         LimitError::check(Limit::Filters, policy.filters().len(), MAX_FILTERS)?;
         let services = compile_services(policy, &mut slots)?;
-        let redirect_filters = compile_redirect_filters(policy, &services);
-        let auth_filters = compile_auth_filters(policy)?;
-        Ok(Self {
-            index: Index::new(&redirect_filters, &auth_filters)?,
-            redirect_filters,
-            auth_filters,
+        let redirect = compile_redirect_filters(policy, &services);
+        let auth = compile_auth_filters(policy);
+        let tables = Self {
+            sublayers: policy.sublayers().iter().map(|sublayer| sublayer.id).collect(),
             foreign_namespace: policy.foreign_namespace(),
             unredirectable: policy.unredirectable(),
             services,
             slots,
+            ..Self::default()
+        };
+        tables.with_whole(redirect, auth)
+    }
+
+    /// These with all filters compiled anew.
+    fn with_whole(&self, redirect: Vec<TableFilter>, auth: Vec<TableAuthFilter>) -> Result<Self, LimitError> {
+        let used: BTreeSet<SublayerId> = auth.iter().map(|filter| filter.sublayer).collect();
+        LimitError::check(Limit::Sublayers, used.len(), MAX_SUBLAYERS)?;
+        let whole = Arc::new(Whole::new(redirect, auth)?);
+        Ok(Self {
+            services: self.services.clone(),
+            sublayers: self.sublayers.clone(),
+            foreign_namespace: self.foreign_namespace,
+            unredirectable: self.unredirectable,
+            slots: self.slots.clone(),
+            whole,
+            amendments: Amendments::default(),
         })
+    }
+
+    /// The tables of the policy that a change of filters leads to, of the same services.
+    ///
+    /// Where few have changed since the whole was compiled that takes a few milliseconds, whatever the whole is; otherwise it is
+    /// compiled anew. Compiling anew is also what [`Tables::renewed`] does later, elsewhere.
+    ///
+    /// # Errors
+    /// [`PolicyError`], as [`Policy::change`] has it for the same change, or for a limit of tables.
+    pub fn change(&self, change: &Change) -> Result<Self, PolicyError> {
+        let amendments = self.amendments.with(change, self)?;
+        match amendments.clone().indexed(&self.whole, &self.order()) {
+            Some(amendments) => Ok(Self { amendments, ..self.clone() }),
+            None => Ok(self.compile_anew(&amendments)?),
+        }
+    }
+
+    /// Whether filters have changed since the whole was compiled. A lookup takes a little longer then.
+    #[must_use]
+    pub fn is_amended(&self) -> bool {
+        !self.amendments.is_empty()
+    }
+
+    /// The same tables, all of them compiled anew.
+    ///
+    /// # Errors
+    /// [`LimitError`] if the whole would be too large.
+    pub fn renewed(&self) -> Result<Self, LimitError> {
+        self.compile_anew(&self.amendments)
+    }
+
+    fn compile_anew(&self, amendments: &Amendments) -> Result<Self, LimitError> {
+        let order = self.order();
+        let redirect = amendments.redirect_filters(&self.whole, &order).cloned().collect();
+        let auth = amendments.auth_filters(&self.whole, &order).cloned().collect();
+        self.with_whole(redirect, auth)
+    }
+
+    fn order(&self) -> Order<'_> {
+        Order::new(&self.services, &self.sublayers)
     }
 
     /// The services in their solved order.
@@ -130,14 +234,14 @@ impl Tables {
 
     /// The redirect filters: by solved order of their services, then by weight from high to low, then by id.
     #[must_use]
-    pub fn redirect_filters(&self) -> &[TableFilter] {
-        &self.redirect_filters
+    pub fn redirect_filters(&self) -> Vec<&TableFilter> {
+        self.amendments.redirect_filters(&self.whole, &self.order()).collect()
     }
 
     /// The auth filters: by sublayer as heard, then by weight from high to low, then by id.
     #[must_use]
-    pub fn auth_filters(&self) -> &[TableAuthFilter] {
-        &self.auth_filters
+    pub fn auth_filters(&self) -> Vec<&TableAuthFilter> {
+        self.amendments.auth_filters(&self.whole, &self.order()).collect()
     }
 
     /// What becomes of legs of foreign network namespaces.
@@ -176,27 +280,66 @@ impl Tables {
         self.slots.iter().filter(|&(_, slot)| mask & bit(slot) != 0).map(|(service, _)| service).collect()
     }
 
-    /// All filters in the form in which they are looked up.
+    /// All filters of the whole in the form in which they are looked up.
     #[must_use]
-    pub const fn index(&self) -> &Index {
-        &self.index
+    pub fn index(&self) -> &Index {
+        &self.whole.index
     }
 
-    /// Position of the first redirect filter that matches and whose service is not in `skip`.
+    /// What amends the whole, in the same form: filters that were added, and ranks of the whole that do not count any more.
     #[must_use]
-    pub fn classify_redirect(&self, facts: &Facts, skip: u64) -> Option<usize> {
-        let numbers = self.index.numbers(facts, Flags::default());
-        self.index.first(index::Layer::Redirect, &numbers, skip, 0)
+    pub const fn amendments(&self) -> Option<&Index> {
+        self.amendments.index()
+    }
+
+    /// Whether both have one whole, so that [`Tables::index`] of the one need not be written again for the other.
+    #[must_use]
+    pub fn share_whole_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.whole, &other.whole)
+    }
+
+    fn numbers(&self, facts: &Facts, flags: Flags) -> Numbered {
+        let amendments = self.amendments().map(|index| index.numbers(facts, flags));
+        Numbered { whole: self.whole.index.numbers(facts, flags), amendments: amendments.unwrap_or_default() }
+    }
+
+    /// In the whole, and then in what amends it for what comes before.
+    fn first(&self, layer: Layer, numbers: &Numbered, skip: u64, from: u64) -> Option<Found> {
+        let amended_by = self.amendments();
+        let bounds = Bounds { skip, from, amended_by, found: Found::NOTHING };
+        let mut found = self.whole.index.first(layer, &numbers.whole, bounds);
+        if let Some(amendments) = amended_by {
+            let bounds = Bounds { amended_by: None, found, ..bounds };
+            found = amendments.first(layer, &numbers.amendments, bounds);
+        }
+        (found != Found::NOTHING).then_some(found)
+    }
+
+    /// Whether some redirect filter is about a process, whatever it asks of destinations.
+    pub(crate) fn cover(&self, process: &ProcessFacts) -> bool {
+        let amendments = self.amendments().map(|index| index.numbers_of_process(process));
+        let numbers = Numbered {
+            whole: self.whole.index.numbers_of_process(process),
+            amendments: amendments.unwrap_or_default(),
+        };
+        self.first(Layer::Covers, &numbers, 0, 0).is_some()
+    }
+
+    /// The first redirect filter that matches and whose service is not in `skip`.
+    #[must_use]
+    pub fn classify_redirect(&self, facts: &Facts, skip: u64) -> Option<&TableFilter> {
+        let found = self.first(Layer::Redirect, &self.numbers(facts, Flags::default()), skip, 0)?;
+        self.amendments.redirect_filter(&self.whole, found.rank)
     }
 
     /// What the auth layer says. The rule of arbitration is told at [`Action`].
     #[must_use]
     pub fn classify_auth(&self, facts: &Facts, flags: Flags) -> AuthOutcome {
-        let numbers = self.index.numbers(facts, flags);
+        let numbers = self.numbers(facts, flags);
         let mut outcome = AuthOutcome::Permit(None);
         let mut from = 0;
-        while let Some(rank) = self.index.first(index::Layer::Auth, &numbers, 0, from) {
-            let filter = &self.auth_filters[rank];
+        while let Some(found) = self.first(Layer::Auth, &numbers, 0, from) {
+            let Some(filter) = self.amendments.auth_filter(&self.whole, found.rank) else { break };
             let right = match filter.action {
                 Action::Continue => break,
                 Action::Permit(right) => {
@@ -211,7 +354,7 @@ impl Tables {
             if right == Right::Hard {
                 break;
             }
-            from = self.auth_filters.partition_point(|other| other.sublayer <= filter.sublayer);
+            from = found.next_group;
         }
         outcome
     }
@@ -276,9 +419,7 @@ impl Tables {
         full: bool,
         world: &World,
     ) -> Result<Option<Hop>, Refusal> {
-        while let Some(filter) =
-            self.classify_redirect(facts, skip).map(|index| &self.redirect_filters[index])
-        {
+        while let Some(filter) = self.classify_redirect(facts, skip) {
             let Some(service) = self.services.iter().find(|service| service.slot == filter.slot) else {
                 break;
             };
@@ -325,28 +466,13 @@ fn compile_services(policy: &Policy, slots: &mut Slots) -> Result<Vec<TableServi
 fn compile_redirect_filters(policy: &Policy, services: &[TableService]) -> Vec<TableFilter> {
     let filters_of = |service: &TableService| {
         let slot = service.slot;
-        policy.redirect_filters(service.id).map(move |filter| TableFilter {
-            id: filter.id,
-            slot,
-            conditions: filter.conditions.clone(),
-        })
+        policy.redirect_filters(service.id).map(move |filter| TableFilter::new(filter, slot))
     };
     services.iter().flat_map(filters_of).collect()
 }
 
-/// Sublayers without filters get no index.
-fn compile_auth_filters(policy: &Policy) -> Result<Vec<TableAuthFilter>, LimitError> {
-    let used = policy.sublayers().iter().filter(|sublayer| policy.auth_filters(sublayer.id).next().is_some());
-    let used: Vec<SublayerId> = used.map(|sublayer| sublayer.id).collect();
-    LimitError::check(Limit::Sublayers, used.len(), MAX_SUBLAYERS)?;
-    let filters_of = |(index, id)| {
-        policy.auth_filters(id).map(move |(filter, rule)| TableAuthFilter {
-            id: filter.id,
-            sublayer: index,
-            action: rule.action,
-            flags: rule.flags,
-            conditions: filter.conditions.clone(),
-        })
-    };
-    Ok((0u8..).zip(used).flat_map(filters_of).collect())
+fn compile_auth_filters(policy: &Policy) -> Vec<TableAuthFilter> {
+    let sublayers = policy.sublayers().iter();
+    let filters = sublayers.flat_map(|sublayer| policy.auth_filters(sublayer.id));
+    filters.map(|(filter, rule)| TableAuthFilter::new(filter, rule)).collect()
 }

@@ -1,5 +1,6 @@
 //! Policies and legs that meet often, for whoever compares lookups: filters of every kind, in lists and exclusions.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::collection::vec;
@@ -7,13 +8,16 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use waylay_core::{
-    Action, AuthRule, CommandName, Conditions, Errno, Facts, FailurePolicy, Family, FileId, Filter, FilterId,
-    FlagConditions, Layer, OneOf, Policy, PortRange, Prefix, ProcessConditions, ProcessFacts, Protocol,
-    Right, Service, ServiceId, Sublayer, SublayerId,
+    Action, AuthRule, Change, CommandName, Conditions, Errno, Facts, FailurePolicy, Family, FileId, Filter,
+    FilterId, FlagConditions, Layer, OneOf, Policy, PortRange, Prefix, ProcessConditions, ProcessFacts,
+    Protocol, Right, Service, ServiceId, Sublayer, SublayerId,
 };
 
 const SERVICES: u32 = 4;
 const SUBLAYERS: u32 = 3;
+const WEIGHTS: u32 = 5;
+/// More than policies here have filters, so that changes have ids to choose among.
+pub(crate) const MOST_IDS: u32 = 320;
 
 /// Many filters of few kinds, so that trees split, or few filters of all kinds.
 pub(crate) fn policies() -> impl Strategy<Value = Policy> {
@@ -23,7 +27,7 @@ pub(crate) fn policies() -> impl Strategy<Value = Policy> {
     filters.prop_map(|filters| {
         let filters = (1..).zip(filters).map(|(id, (conditions, layer))| Filter {
             id: FilterId(id),
-            weight: u64::from(id * 7 % 5),
+            weight: u64::from(id * 7 % WEIGHTS),
             conditions,
             layer,
         });
@@ -38,6 +42,32 @@ pub(crate) fn policies() -> impl Strategy<Value = Policy> {
         let (services, sublayers) = ((1..=SERVICES).map(service), (1..=SUBLAYERS).map(sublayer));
         Policy::new(services.collect(), sublayers.collect(), filters.collect()).expect("a policy")
     })
+}
+
+/// A filter that comes, under an id that may be taken.
+pub(crate) fn filters() -> impl Strategy<Value = Filter> {
+    let conditions = prop_oneof![conditions(0.25), narrow(), mixed(), Just(Conditions::default())];
+    (1..MOST_IDS, 0..WEIGHTS, conditions, layers()).prop_map(|(id, weight, conditions, layer)| Filter {
+        id: FilterId(id),
+        weight: weight.into(),
+        conditions,
+        layer,
+    })
+}
+
+/// Some filters that are there, by their place, and some that come.
+pub(crate) fn wishes() -> impl Strategy<Value = (Vec<usize>, Vec<Filter>)> {
+    (vec(any::<usize>(), 0..3), vec(filters(), 0..3))
+}
+
+/// What they come to: those that are there go, and so does whoever has the id of one that comes.
+pub(crate) fn change(policy: &Policy, (going, coming): (Vec<usize>, Vec<Filter>)) -> Change {
+    let there = policy.filters();
+    let going = going.into_iter().filter(|_| !there.is_empty()).map(|at| there[at % there.len()].id);
+    let coming: BTreeMap<FilterId, Filter> = coming.into_iter().map(|filter| (filter.id, filter)).collect();
+    let replaced = there.iter().map(|filter| filter.id).filter(|id| coming.contains_key(id));
+    let removed: BTreeSet<FilterId> = going.chain(replaced).collect();
+    Change { removed: removed.into_iter().collect(), added: coming.into_values().collect() }
 }
 
 fn layers() -> impl Strategy<Value = Layer> {

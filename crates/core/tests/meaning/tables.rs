@@ -46,8 +46,8 @@ fn tables_are_sorted_as_they_are_asked() {
     assert_eq!(services, [(2, 0, 0b01), (1, 1, 0b11)]);
     let redirects: Vec<_> = tables.redirect_filters().iter().map(|f| (f.id.0, f.slot)).collect();
     assert_eq!(redirects, [(6, 0), (9, 1), (4, 1), (5, 1)]);
-    let auths: Vec<_> = tables.auth_filters().iter().map(|f| (f.id.0, f.sublayer)).collect();
-    assert_eq!(auths, [(12, 0), (11, 0), (10, 1)]);
+    let auths: Vec<_> = tables.auth_filters().iter().map(|f| (f.id.0, f.sublayer.0)).collect();
+    assert_eq!(auths, [(12, 2), (11, 2), (10, 1)]);
 }
 
 #[test]
