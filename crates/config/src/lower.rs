@@ -162,7 +162,8 @@ fn refused(error: PolicyError, declarations: &Declarations) -> Diagnostic {
         | PolicyError::DuplicateSublayer { .. }
         | PolicyError::DuplicateFilter { .. }
         | PolicyError::UnknownService { .. }
-        | PolicyError::UnknownSublayer { .. } => Problem::Syntax(error.to_string()).somewhere(),
+        | PolicyError::UnknownSublayer { .. }
+        | PolicyError::UnknownFilter { .. } => Problem::Syntax(error.to_string()).somewhere(),
     }
 }
 

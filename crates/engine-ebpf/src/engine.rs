@@ -9,9 +9,7 @@ use std::{
 
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
 use waylay_abi as abi;
-use waylay_core::{
-    Event, Limit, LimitError, Protocol, Routes, ServiceId, Slots, TableService, Tables,
-};
+use waylay_core::{Event, Limit, LimitError, Protocol, Routes, ServiceId, Slots, TableService, Tables};
 use waylay_engine::{
     Capabilities, Capability, CapabilityState, Endpoint, Engine, Feature, Installation, Liveness, MAX_BANK,
     MAX_LISTENERS,

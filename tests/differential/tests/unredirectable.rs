@@ -5,11 +5,11 @@
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use waylay_abi as abi;
 use waylay_core::{
-    Cgroups, CommandName, Conditions, FailurePolicy, FileId, Filter, FilterId, ForeignNamespace, Layer, Leg,
-    Namespace, NewSocket, OneOf, Policy, PortRange, Process, ProcessConditions, Protocol, Refusal, Service,
-    ServiceId, SocketKind, SocketOwner, SocketVerdict, Tables, Unredirectable,
+    Cgroups, Change, CommandName, Conditions, FailurePolicy, FileId, Filter, FilterId, ForeignNamespace,
+    Layer, Leg, Namespace, NewSocket, OneOf, Policy, PortRange, Process, ProcessConditions, Protocol,
+    Refusal, Service, ServiceId, SocketKind, SocketOwner, SocketVerdict, Tables, Unredirectable,
 };
-use waylay_differential::{Who, is_group, judge_socket};
+use waylay_differential::{Who, Words, is_group, judge_socket};
 use waylay_engine_ebpf::encode;
 
 const SERVICES: u32 = 3;
@@ -54,7 +54,7 @@ fn file() -> impl Strategy<Value = FileId> {
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
-    let filters = vec((conditions(), 1..=SERVICES), 0..6);
+    let filters = vec((conditions(), 1..=SERVICES), 0..7);
     (filters, any::<bool>(), any::<bool>()).prop_map(|(filters, block, foreign)| {
         let service = |id| Service {
             id: ServiceId(id),
@@ -73,6 +73,13 @@ fn policy() -> impl Strategy<Value = Policy> {
             .with_unredirectable(if block { Unredirectable::Block } else { Unredirectable::Permit })
             .with_foreign_namespace(if foreign { ForeignNamespace::Block } else { ForeignNamespace::Permit })
     })
+}
+
+/// Some filters stay, and another policy's take the places of the others.
+fn change(policy: &Policy, others: &Policy, stay: &[bool]) -> Change {
+    let goes = |filter: &&Filter| !stay[filter.id.0 as usize - 1];
+    let removed = policy.filters().iter().filter(goes).map(|filter| filter.id).collect();
+    Change { removed, added: others.filters().iter().filter(goes).cloned().collect() }
 }
 
 prop_compose! {
@@ -130,8 +137,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(5_000))]
 
     #[test]
-    fn sockets_are_to_the_headers_what_they_are_to_the_tables(policy in policy(), kind in kind(), maker in process(), foreign: bool) {
+    fn sockets_are_to_the_headers_what_they_are_to_the_tables(
+        policy in policy(),
+        others in policy(),
+        stay in vec(any::<bool>(), 6),
+        kind in kind(),
+        maker in process(),
+        foreign: bool,
+    ) {
         let tables = Tables::compile(&policy).unwrap();
+        let tables = tables.change(&change(&policy, &others, &stay)).unwrap();
         let namespace = if foreign { Namespace::Foreign } else { Namespace::Own };
         let socket = NewSocket { kind, maker, owner: SocketOwner::Process, namespace };
         let cgroups = cgroups();
@@ -142,9 +157,10 @@ proptest! {
             SocketVerdict::Refuse(other) => panic!("{other}"),
         };
         let arguments = [kind.family, kind.socket_type, kind.protocol];
-        let (tables, words) = (&tables, tables.index().words());
-        let maker = (&who(&maker, &cgroups), slot(tables, &maker));
-        prop_assert_eq!(judge_socket(&encode(tables, &[]), words, arguments, maker, foreign), expected);
+        let amendments = tables.amendments().map(|index| index.words()).unwrap_or_default();
+        let words = Words::new(tables.index().words(), amendments);
+        let maker = (&who(&maker, &cgroups), slot(&tables, &maker));
+        prop_assert_eq!(judge_socket(&encode(&tables, &[]), &words, arguments, maker, foreign), expected);
     }
 
     #[test]
