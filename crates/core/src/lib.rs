@@ -10,7 +10,7 @@
 //!
 //! Reading order: [`model`] and [`conditions`] (what people write), [`leg`] and [`chain`] (what a connection brings with it),
 //! [`world`], [`resident`] and [`routes`] (how things stand), [`mod@decide`] and [`verdict`] (what follows), [`mod@follow`] (through all services), [`sockets`] (what becomes of those that can't be redirected),
-//! [`tables`] (the same in flat form),
+//! [`tables`] (the same in flat form), [`change`] and [`updates`] (how filters change one by one),
 //! [`event`] (what engines report). The small nouns are in [`ids`], [`address`] and [`process`].
 
 pub mod address;
@@ -32,6 +32,7 @@ pub mod slots;
 pub mod sockets;
 pub mod tables;
 pub mod trace;
+pub mod updates;
 pub mod verdict;
 pub mod world;
 
@@ -57,6 +58,7 @@ pub use tables::{
     TableFilter, TableService, Tables, Warning,
 };
 pub use trace::{AuthEffect, Naming, SkipReason, Trace, TraceStep};
+pub use updates::{Renewal, Renewed, UpdateError, Updates};
 pub use verdict::{Refusal, Verdict};
 pub use world::{
     Availability, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route, SocketOwner, Sphere,

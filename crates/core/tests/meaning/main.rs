@@ -10,3 +10,4 @@ mod policies;
 mod rules;
 mod sockets;
 mod tables;
+mod updates;
