@@ -44,6 +44,7 @@ impl Place {
         let pin_root = bpf_file_system().unwrap();
         let scope = Scope {
             cgroup: cgroup.path().into(),
+            level: cgroup.level(),
             service_level: cgroup.level() + 1,
             instance: number << 16 | COUNT.fetch_add(1, Ordering::Relaxed),
             pins: pin_root.join(format!("waylay-lab-{name}-{number}")),
@@ -83,10 +84,12 @@ impl Lab {
 
     /// What comes of an engine on this one's scope, or on `app` or `svc-ID` in it.
     pub fn second_engine_on(&self, part: Option<&str>) -> Result<EbpfEngine, EbpfError> {
-        let Scope { cgroup, pins, instance, service_level, .. } = &self.place.scope;
+        let Scope { cgroup, pins, instance, level, .. } = &self.place.scope;
+        let level = level + u32::from(part.is_some());
         let scope = Scope {
             cgroup: part.map_or(cgroup.clone(), |part| cgroup.join(part)),
-            service_level: service_level + u32::from(part.is_some()),
+            level,
+            service_level: level + 1,
             instance: instance | 1 << 60,
             pins: PathBuf::from(format!("{}-second", pins.display())),
             ..self.place.scope.clone()
