@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Between looks whether what was led to a service has arrived there.
-const ARRIVAL_STEP: Duration = Duration::from_millis(20);
+const ARRIVAL_STEP: Duration = Duration::from_millis(5);
 
 /// Who a service is.
 #[derive(Clone)]
@@ -86,10 +86,13 @@ impl Member {
         Some(Patient { id, name, cgroup, door })
     }
 
-    /// Lets it finish what it has accepted.
-    fn stop(self, deadline: &Deadline) {
+    /// Lets it finish what was led to it.
+    fn stop(self, engine: &SharedEngine, deadline: &Deadline) {
         match self.process {
             Process::Cooperating(service) => {
+                // It may be about to start, and not yet know what the signal means.
+                let is_alive = || self.profile.alive.load(Ordering::Acquire);
+                wait_while(deadline, || is_alive() && has_waiting(engine, self.profile.id));
                 service.tell_to_stop();
                 service.wait(deadline);
             }
@@ -144,9 +147,9 @@ impl Crew {
     }
 
     /// In the chain's order: what one service has accepted it carries on to the next.
-    pub(crate) fn stop(mut self, order: &[ServiceId]) {
+    pub(crate) fn stop(mut self, order: &[ServiceId], engine: &SharedEngine) {
         for member in self.dismiss(order, |_| false) {
-            member.stop(&Deadline::within(STOP_PATIENCE));
+            member.stop(engine, &Deadline::within(STOP_PATIENCE));
         }
     }
 }
@@ -167,8 +170,8 @@ impl Leaving {
         let until = deadline.clone();
         let thread = thread::spawn(move || {
             for (member, (profile, has_ended)) in members.into_iter().zip(marks) {
-                wait_for_arrivals(profile.id, &engine, &until);
-                member.stop(&until);
+                wait_while(&until, || is_awaited(&engine, profile.id));
+                member.stop(&engine, &until);
                 // What stays goes with the station.
                 let _stays = profile.cgroup.remove();
                 has_ended.store(true, Ordering::Release);
@@ -200,16 +203,23 @@ impl Leaving {
     }
 }
 
-/// What the former policy has led to a service arrives before the service closes its listeners.
-fn wait_for_arrivals(service: ServiceId, engine: &SharedEngine, deadline: &Deadline) {
-    let is_under_way = || {
-        let flows = engine.lock().live_flows().unwrap_or_default();
-        flows.iter().any(|flow| {
-            let leads_there = flow.hops.last().is_some_and(|hop| hop.service == service);
-            leads_there && flow.protocol == Protocol::Tcp && !flow.accepted
-        })
-    };
-    while !deadline.is_over() && is_under_way() {
+/// Whether the former policy has led something to a service that has not arrived: it must not find the listeners closed.
+fn is_awaited(engine: &SharedEngine, service: ServiceId) -> bool {
+    let flows = engine.lock().live_flows().unwrap_or_default();
+    flows.iter().any(|flow| {
+        let leads_there = flow.hops.last().is_some_and(|hop| hop.service == service);
+        leads_there && flow.protocol == Protocol::Tcp && !flow.accepted
+    })
+}
+
+/// Whether something has arrived that a service has not asked about.
+fn has_waiting(engine: &SharedEngine, service: ServiceId) -> bool {
+    let progress = engine.lock().progress_reader().and_then(|reader| reader.of(service));
+    progress.is_ok_and(|listeners| listeners.iter().any(|listener| listener.waiting > 0))
+}
+
+fn wait_while(deadline: &Deadline, is_so: impl Fn() -> bool) {
+    while !deadline.is_over() && is_so() {
         thread::sleep(ARRIVAL_STEP);
     }
 }

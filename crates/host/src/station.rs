@@ -183,7 +183,7 @@ impl Station {
         background.stop_around(|| {
             observer.step(Step::StoppingServices);
             leaving.into_iter().for_each(Leaving::hurry);
-            crew.stop(&order);
+            crew.stop(&order, &engine);
         });
         drop(spawner);
         let removed = engine.into_inner().map_or(Ok(()), EbpfEngine::remove);
