@@ -27,7 +27,10 @@ use crate::{
     families,
     flows::{self, LiveFlow},
     liveness::{ALIVE, DEAD, LivenessMarks},
-    load::{Loaded, RESIDENT_PROGRAMS, SCOPE_PROGRAMS, SERVICE_PROGRAMS, filters_map, tables_map},
+    load::{
+        Loaded, RESIDENT_PROGRAMS, RESIDENT_PROGRAMS_IN_SCOPE, SCOPE_PROGRAMS, SERVICE_PROGRAMS, filters_map,
+        tables_map,
+    },
     loopback::{self, LoopbackMark},
     progress::{self, ProgressReader},
     registry::{Registered, Registry},
@@ -108,28 +111,26 @@ impl EbpfEngine {
         Ok(())
     }
 
-    /// Attaches the programs to where a service is that runs already. It is installed like others, with its listeners;
-    /// its endpoint's cgroup is that in which they were made.
+    /// Attaches the programs to where a service is that runs already, in the scope or elsewhere. It is installed like others, with its
+    /// listeners; its endpoint's cgroup is that in which they were made.
     ///
     /// # Errors
     /// [`EbpfError::Attach`] or [`EbpfError::Pin`]; [`EbpfError::Overlap`] if another engine watches a cgroup of its, or
-    /// has adopted it, [`EbpfError::ResidentInside`] if it is in this engine's scope or around it,
+    /// has adopted it, [`EbpfError::ResidentAround`] if this engine's scope is in it,
     /// [`EbpfError::NoResidents`] if the engine was loaded without the programs for it.
     pub fn adopt_resident(&mut self, service: ServiceId, residence: &Residence) -> Result<(), EbpfError> {
         if !self.scope.residents {
             return Err(EbpfError::NoResidents);
         }
-        // What was claimed of it can be withdrawn, whatever comes of the rest.
-        self.residences.insert(service, residence.clone());
-        for cgroup in &residence.hooked {
-            self.claims.claim_resident(cgroup)?;
-        }
         for (number, cgroup) in residence.hooked.iter().enumerate() {
-            for program in RESIDENT_PROGRAMS {
-                self.attach_program(program, cgroup, &resident_pin(program, service, number))?;
-            }
+            self.claims.claim_resident(cgroup).inspect_err(|_| self.let_go(&residence.hooked[..number]))?;
         }
-        Ok(())
+        self.residences.insert(service, residence.clone());
+        self.attach_for(service, residence).or_else(|error| {
+            self.let_go(&residence.hooked);
+            self.stop_serving(service)?;
+            Err(error)
+        })
     }
 
     /// Takes back what was done for a service that has not been installed, by [`EbpfEngine::serve_cgroup`] or
@@ -144,7 +145,9 @@ impl EbpfEngine {
         if let Some(cgroup) = self.served.get(&service) {
             self.claims.release_service(*cgroup);
         }
-        self.release_residence(service);
+        if let Some(residence) = self.residences.get(&service) {
+            self.let_go(&residence.hooked);
+        }
         self.stop_serving(service)
     }
 
@@ -316,17 +319,10 @@ impl EbpfEngine {
             self.delete("slot_of_cgroup", former.cgroup.as_bytes())?;
             self.claims.release_service(former.cgroup);
         }
-        if now.is_none() {
-            self.release_residence(former.service);
+        if let Some(residence) = self.residences.get(&former.service).filter(|_| now.is_none()) {
+            self.let_go(&residence.hooked);
         }
         Ok(())
-    }
-
-    fn release_residence(&self, service: ServiceId) {
-        let hooked = self.residences.get(&service).map(|residence| &residence.hooked[..]).unwrap_or_default();
-        for id in hooked.iter().filter_map(|cgroup| cgroup_id(cgroup).ok()) {
-            self.claims.release_service(id);
-        }
     }
 
     fn replace(
@@ -350,7 +346,7 @@ impl EbpfEngine {
         }
         for service in compiled.services() {
             if let Some(residence) = self.residences.get(&service.id) {
-                encode_residence(residence, &mut tables.services[usize::from(service.slot)]);
+                encode_residence(residence, service.slot, &mut tables);
             }
         }
         self.put_in_force(tables, compiled.index())?;
@@ -422,14 +418,33 @@ impl EbpfEngine {
         Ok(())
     }
 
+    fn attach_for(&mut self, service: ServiceId, residence: &Residence) -> Result<(), EbpfError> {
+        for (number, cgroup) in residence.hooked.iter().enumerate() {
+            for &program in self.programs_at(cgroup) {
+                self.attach_program(program, cgroup, &resident_pin(program, service, number))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cgroups of a resident that is not adopted, or no more. They may be gone.
+    fn let_go(&self, cgroups: &[PathBuf]) {
+        let ids = cgroups.iter().filter_map(|cgroup| cgroup_id(cgroup).ok());
+        ids.for_each(|id| self.claims.release_service(id));
+    }
+
+    /// Those that a resident needs in a cgroup: in the scope its own are asked already.
+    fn programs_at(&self, cgroup: &Path) -> &'static [&'static str] {
+        if cgroup.starts_with(&self.scope.cgroup) { &RESIDENT_PROGRAMS_IN_SCOPE } else { &RESIDENT_PROGRAMS }
+    }
+
     fn stop_serving(&mut self, service: ServiceId) -> Result<(), EbpfError> {
         let mut pins: Vec<PathBuf> =
             SERVICE_PROGRAMS.map(|program| self.scope.pins.join(service_pin(program, service))).into();
-        let hooked = self.residences.remove(&service).map_or(0, |residence| residence.hooked.len());
-        for number in 0..hooked {
-            pins.extend(
-                RESIDENT_PROGRAMS.map(|program| self.scope.pins.join(resident_pin(program, service, number))),
-            );
+        let hooked = self.residences.remove(&service).map_or_else(Vec::new, |residence| residence.hooked);
+        for (number, cgroup) in hooked.iter().enumerate() {
+            let programs = self.programs_at(cgroup).iter();
+            pins.extend(programs.map(|program| self.scope.pins.join(resident_pin(program, service, number))));
         }
         self.served.remove(&service);
         self.end_links(&pins)

@@ -91,12 +91,16 @@ impl Station {
     }
 
     fn outcome(&mut self) -> Result<Value, String> {
+        let answer = self.answer();
+        match answer["error"].as_str() {
+            Some(error) => Err(error.to_owned()),
+            None => Ok(answer),
+        }
+    }
+
+    fn answer(&mut self) -> Value {
         self.answered += 1;
         let line = self.answers.wait_for_line(self.answered - 1);
-        let answer: Value = serde_json::from_str(&line).unwrap();
-        match &answer["error"] {
-            Value::String(error) => Err(error.clone()),
-            _ => Ok(answer),
-        }
+        serde_json::from_str(&line).unwrap()
     }
 }

@@ -52,7 +52,9 @@ fn reports(station: &Station, name: &str) -> Vec<String> {
 }
 
 fn wait_for_reports(station: &Station, name: &str, count: usize) {
-    patiently(&format!("{count} reports of {name}"), || (reports(station, name).len() == count).then_some(()));
+    patiently(&format!("{count} reports of {name}"), || {
+        (reports(station, name).len() == count).then_some(())
+    });
 }
 
 /// The names of those that serve, and of those that leave.
@@ -147,7 +149,8 @@ fn a_service_that_is_replaced_while_connections_run_loses_none() {
     assert_eq!(scene.client.ask("ping"), "pong");
     let stop = Arc::new(AtomicBool::new(false));
     let dialling = {
-        let (mut busy, say, stop) = (scene.home.start_dialler(), say("dial", &scene.server), Arc::clone(&stop));
+        let (mut busy, say, stop) =
+            (scene.home.start_dialler(), say("dial", &scene.server), Arc::clone(&stop));
         thread::spawn(move || {
             let mut answers = Vec::new();
             while !stop.load(Ordering::Relaxed) {
@@ -164,8 +167,17 @@ fn a_service_that_is_replaced_while_connections_run_loses_none() {
     stop.store(true, Ordering::Relaxed);
     let answers = dialling.join().unwrap();
     assert!(answers.len() > 10 && answers.iter().all(|answer| answer == "ok"), "{answers:?}");
-    // Each was seen once: by the service in whose time it was dialled.
-    wait_for_reports(&scene.station, "log", answers.len());
+    // Each was seen by the service in whose time it was dialled. What that one carries on after it was replaced passes its
+    // successor too.
+    let first_legs = |report: &String| {
+        let report: Value = serde_json::from_str(report).unwrap();
+        report["chain"].as_array().unwrap().len() == 1
+    };
+    patiently("a report of each", || {
+        let seen = reports(&scene.station, "log").into_iter().filter(first_legs).count();
+        (seen == answers.len()).then_some(())
+    });
+    assert_eq!(scene.server.accepted(), answers.len() + 1);
     assert_eq!(scene.client.ask("ping"), "pong");
     patiently("only the first one has something to finish", || {
         (names(&mut scene.station, "leaving").len() == 1).then_some(())

@@ -59,22 +59,23 @@ fn serve(scope: Cgroup) -> Result<(), RunError> {
     };
     let mut station = Station::open(spec, Arc::new(Stderr))?;
     answer(&json!("open"));
-    for line in io::stdin().lines() {
-        match &serde_json::from_str(&line.unwrap()).unwrap() {
-            Value::Array(services) => match apply(&mut station, services) {
+    for asked in questions() {
+        match asked.as_str() {
+            Some("services") => answer(&station.services().iter().map(service).collect()),
+            Some("flows") => answer(&station.flows()?.iter().map(flow).collect()),
+            Some(_) | None => match apply(&mut station, asked.as_array().map_or(&[], Vec::as_slice)) {
                 Ok(()) => answer(&json!("in force")),
                 Err(error) => answer(&json!({ "error": in_words(&error) })),
             },
-            Value::String(what) if what == "services" => {
-                answer(&station.services().iter().map(service).collect());
-            }
-            Value::String(what) if what == "flows" => answer(&station.flows()?.iter().map(flow).collect()),
-            other => panic!("{other}"),
         }
     }
     station.close()?;
     answer(&json!("closed"));
     Ok(())
+}
+
+fn questions() -> impl Iterator<Item = Value> {
+    io::stdin().lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap())
 }
 
 /// From a thread that ends with it, as somebody may who answers requests.
