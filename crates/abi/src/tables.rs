@@ -143,10 +143,12 @@ pub struct Tables {
     pub unredirectable: u8,
     /// 1 if a service listens on every address of the host.
     pub any_address: u8,
+    /// 1 if a service runs by itself ([`IS_RESIDENT`]).
+    pub residents: u8,
     /// At which place the words are that amend them: 2 or 3; 0 if none do.
     pub amendments: u8,
     /// Zero.
-    pub reserved: [u8; 4],
+    pub reserved: [u8; 3],
     /// By slot.
     pub services: [Service; MAX_SERVICES],
 }
@@ -189,7 +191,7 @@ pub struct Holder {
     pub instance: u64,
     /// The process that loaded it.
     pub pid: u32,
-    /// 0 if the cgroup is its scope, 1 if a service of its is in it.
+    /// 0 if the cgroup is its scope, 1 if a service of its is in it, 2 if that is outside of its scope.
     pub held: u32,
 }
 

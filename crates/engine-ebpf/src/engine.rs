@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsRawFd,
@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
+use libbpf_rs::{Link, MapCore, MapFlags};
 use waylay_abi as abi;
 use waylay_core::{Event, Limit, LimitError, Protocol, Routes, ServiceId, Slots, TableService, Tables};
 use waylay_engine::{
@@ -23,8 +23,10 @@ use crate::{
     error::EbpfError,
     event::EventSource,
     families,
+    flows::{self, LiveFlow},
     in_force::InForce,
-    load::{Loaded, RESIDENT_PROGRAMS, SCOPE_PROGRAMS, SERVICE_PROGRAMS},
+    liveness::{ALIVE, DEAD, LivenessMarks},
+    load::{Loaded, RESIDENT_PROGRAMS, RESIDENT_PROGRAMS_IN_SCOPE, SCOPE_PROGRAMS, SERVICE_PROGRAMS},
     loopback::{self, LoopbackMark},
     progress::{self, ProgressReader},
     registry::{Registered, Registry},
@@ -53,6 +55,8 @@ pub struct EbpfEngine {
     events: Option<EventSource>,
     guards_families: bool,
     residences: BTreeMap<ServiceId, Residence>,
+    /// The cgroups that were claimed for services.
+    served: BTreeMap<ServiceId, u64>,
 }
 
 impl EbpfEngine {
@@ -83,6 +87,7 @@ impl EbpfEngine {
             events: None,
             guards_families: false,
             residences: BTreeMap::new(),
+            served: BTreeMap::new(),
         })
     }
 
@@ -93,33 +98,51 @@ impl EbpfEngine {
     /// scope within this one's, [`EbpfError::ServiceOutside`] if it is not in this one's.
     pub fn serve_cgroup(&mut self, service: ServiceId, cgroup: &Path) -> Result<(), EbpfError> {
         self.claims.claim_service(cgroup)?;
+        self.served.insert(service, cgroup_id(cgroup)?);
         for program in SERVICE_PROGRAMS {
             self.attach_program(program, cgroup, &service_pin(program, service))?;
         }
         Ok(())
     }
 
-    /// Attaches the programs to where a service is that runs already. It is installed like others, with its listeners;
-    /// its endpoint's cgroup is that in which they were made.
+    /// Attaches the programs to where a service is that runs already, in the scope or elsewhere. It is installed like others, with its
+    /// listeners; its endpoint's cgroup is that in which they were made.
     ///
     /// # Errors
     /// [`EbpfError::Attach`] or [`EbpfError::Pin`]; [`EbpfError::Overlap`] if another engine watches a cgroup of its, or
-    /// has adopted it, [`EbpfError::ResidentInside`] if it is in this engine's scope or around it,
+    /// has adopted it, [`EbpfError::ResidentAround`] if this engine's scope is in it,
     /// [`EbpfError::NoResidents`] if the engine was loaded without the programs for it.
     pub fn adopt_resident(&mut self, service: ServiceId, residence: &Residence) -> Result<(), EbpfError> {
         if !self.scope.residents {
             return Err(EbpfError::NoResidents);
         }
-        for cgroup in &residence.hooked {
-            self.claims.claim_resident(cgroup)?;
+        for (number, cgroup) in residence.hooked.iter().enumerate() {
+            self.claims.claim_resident(cgroup).inspect_err(|_| self.let_go(&residence.hooked[..number]))?;
         }
         self.residences.insert(service, residence.clone());
-        for (number, cgroup) in residence.hooked.iter().enumerate() {
-            for program in RESIDENT_PROGRAMS {
-                self.attach_program(program, cgroup, &resident_pin(program, service, number))?;
-            }
+        self.attach_for(service, residence).or_else(|error| {
+            self.let_go(&residence.hooked);
+            self.stop_serving(service)?;
+            Err(error)
+        })
+    }
+
+    /// Takes back what was done for a service that has not been installed, by [`EbpfEngine::serve_cgroup`] or
+    /// [`EbpfEngine::adopt_resident`]. One that has been keeps it until its slot is free.
+    ///
+    /// # Errors
+    /// [`EbpfError::Pin`] if a pin stays.
+    pub fn withdraw(&mut self, service: ServiceId) -> Result<(), EbpfError> {
+        if self.slots.get().of(service).is_some() {
+            return Ok(());
         }
-        Ok(())
+        if let Some(cgroup) = self.served.get(&service) {
+            self.claims.release_service(*cgroup);
+        }
+        if let Some(residence) = self.residences.get(&service) {
+            self.let_go(&residence.hooked);
+        }
+        self.stop_serving(service)
     }
 
     /// Says how many flows residents have; it can go to another thread.
@@ -144,6 +167,31 @@ impl EbpfEngine {
         Ok(())
     }
 
+    /// Detaches them: from here on nothing is redirected nor refused that was not before.
+    ///
+    /// # Errors
+    /// [`EbpfError::Pin`] if a pin stays.
+    pub fn detach(&mut self) -> Result<(), EbpfError> {
+        self.guards_families = false;
+        let programs = SCOPE_PROGRAMS.into_iter().rev().chain([families::PROGRAM]);
+        let pins: Vec<PathBuf> = programs.map(|program| self.scope.pins.join(program)).collect();
+        self.end_links(&pins)
+    }
+
+    /// Installs, as [`Engine::install`] does, and services that were not installed before are alive from the first moment if
+    /// they are among `living`.
+    ///
+    /// # Errors
+    /// [`EbpfError`]; what was in force still is.
+    pub fn install_living(
+        &mut self,
+        installation: &Installation,
+        living: &BTreeSet<ServiceId>,
+    ) -> Result<(), EbpfError> {
+        self.free_slots()?;
+        self.replace(installation, living).inspect_err(|_| self.retract(installation))
+    }
+
     /// Whether the programs are asked about sockets of every family, and not only of IPv4 and IPv6. Known once they are attached.
     #[must_use]
     pub const fn guards_every_family(&self) -> bool {
@@ -155,7 +203,7 @@ impl EbpfEngine {
     /// # Errors
     /// [`EbpfError::Map`].
     pub fn liveness_marks(&self) -> Result<LivenessMarks, EbpfError> {
-        Ok(LivenessMarks { map: self.loaded.map("service_alive")?, slots: self.slots.clone() })
+        Ok(LivenessMarks::new(self.loaded.map("service_alive")?, self.slots.clone()))
     }
 
     /// Says what becomes of connections to addresses of the loopback where nobody listens; it can go to another thread.
@@ -219,6 +267,14 @@ impl EbpfEngine {
         Ok(self.loaded.map("flows")?.keys().count() + self.loaded.map("datagram_flows")?.keys().count())
     }
 
+    /// The legs that are redirected at this moment, in the order in which they began.
+    ///
+    /// # Errors
+    /// [`EbpfError::Map`].
+    pub fn live_flows(&self) -> Result<Vec<LiveFlow>, EbpfError> {
+        flows::live(&self.loaded)
+    }
+
     /// Ends what is in force and removes every trace of it.
     ///
     /// # Errors
@@ -258,13 +314,58 @@ impl EbpfEngine {
             self.claims.release_service(former.cgroup);
         }
         if let Some(residence) = self.residences.get(&former.service).filter(|_| now.is_none()) {
-            residence
-                .hooked
-                .iter()
-                .filter_map(|cgroup| cgroup_id(cgroup).ok())
-                .for_each(|id| self.claims.release_service(id));
+            self.let_go(&residence.hooked);
         }
         Ok(())
+    }
+
+    fn replace(
+        &mut self,
+        installation: &Installation,
+        living: &BTreeSet<ServiceId>,
+    ) -> Result<(), EbpfError> {
+        let Installation { tables: compiled, endpoints } = installation;
+        let mut tables = encode(compiled, endpoints);
+        let mut slots = self.slots.get();
+        slots.take_over(compiled.slots())?;
+        for service in compiled.services() {
+            if let Some(endpoint) = installation.endpoint(service.id) {
+                self.admit(service, endpoint)?;
+            }
+        }
+        for service in compiled.services().iter().filter(|service| self.tables.service(service.id).is_none())
+        {
+            let mark = if living.contains(&service.id) { ALIVE } else { DEAD };
+            self.write("service_alive", u32::from(service.slot).as_bytes(), mark.as_bytes())?;
+        }
+        for service in compiled.services() {
+            if let Some(residence) = self.residences.get(&service.id) {
+                encode_residence(residence, service.slot, &mut tables);
+            }
+        }
+        self.in_force.replace(&self.tables, compiled, tables)?;
+        self.slots.change(|shared| *shared = slots);
+        self.tables = compiled.clone();
+        for endpoint in endpoints {
+            if let Some(former) = self.endpoints.insert(endpoint.service, endpoint.clone()) {
+                self.dismiss(&former, Some(endpoint))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what an installation that failed has admitted. What stays nevertheless is looked at by nobody.
+    fn retract(&self, installation: &Installation) {
+        for endpoint in &installation.endpoints {
+            let former = self.endpoints.get(&endpoint.service);
+            let stays = former.map(registered).unwrap_or_default();
+            for listener in registered(endpoint).into_iter().filter(|listener| !stays.contains(listener)) {
+                let _stays = self.registry.forget(listener, endpoint.service.0);
+            }
+            if former.is_none_or(|former| former.cgroup != endpoint.cgroup) {
+                let _stays = self.delete("slot_of_cgroup", endpoint.cgroup.as_bytes());
+            }
+        }
     }
 
     /// Frees the slots of services that were removed and that nothing carries any more.
@@ -294,19 +395,44 @@ impl EbpfEngine {
         Ok(())
     }
 
+    fn attach_for(&mut self, service: ServiceId, residence: &Residence) -> Result<(), EbpfError> {
+        for (number, cgroup) in residence.hooked.iter().enumerate() {
+            for &program in self.programs_at(cgroup) {
+                self.attach_program(program, cgroup, &resident_pin(program, service, number))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cgroups of a resident that is not adopted, or no more. They may be gone.
+    fn let_go(&self, cgroups: &[PathBuf]) {
+        let ids = cgroups.iter().filter_map(|cgroup| cgroup_id(cgroup).ok());
+        ids.for_each(|id| self.claims.release_service(id));
+    }
+
+    /// Those that a resident needs in a cgroup: in the scope its own are asked already.
+    fn programs_at(&self, cgroup: &Path) -> &'static [&'static str] {
+        if cgroup.starts_with(&self.scope.cgroup) { &RESIDENT_PROGRAMS_IN_SCOPE } else { &RESIDENT_PROGRAMS }
+    }
+
     fn stop_serving(&mut self, service: ServiceId) -> Result<(), EbpfError> {
         let mut pins: Vec<PathBuf> =
             SERVICE_PROGRAMS.map(|program| self.scope.pins.join(service_pin(program, service))).into();
-        let hooked = self.residences.remove(&service).map_or(0, |residence| residence.hooked.len());
-        for number in 0..hooked {
-            pins.extend(
-                RESIDENT_PROGRAMS.map(|program| self.scope.pins.join(resident_pin(program, service, number))),
-            );
+        let hooked = self.residences.remove(&service).map_or_else(Vec::new, |residence| residence.hooked);
+        for (number, cgroup) in hooked.iter().enumerate() {
+            let programs = self.programs_at(cgroup).iter();
+            pins.extend(programs.map(|program| self.scope.pins.join(resident_pin(program, service, number))));
         }
+        self.served.remove(&service);
+        self.end_links(&pins)
+    }
+
+    /// The latest first.
+    fn end_links(&mut self, pins: &[PathBuf]) -> Result<(), EbpfError> {
         let (ended, stay): (Vec<Link>, Vec<Link>) =
             self.links.drain(..).partition(|link| link.pin_path().is_some_and(|path| pins.contains(&path)));
         self.links = stay;
-        for mut link in ended {
+        for mut link in ended.into_iter().rev() {
             let path = link.pin_path().unwrap_or_default();
             link.unpin().map_err(|source| EbpfError::Pin { path, source })?;
         }
@@ -347,34 +473,7 @@ impl Engine for EbpfEngine {
     type Error = EbpfError;
 
     fn install(&mut self, installation: &Installation) -> Result<(), EbpfError> {
-        let mut tables = encode(&installation.tables, &installation.endpoints);
-        self.free_slots()?;
-        let mut slots = self.slots.get();
-        slots.take_over(installation.tables.slots())?;
-        for service in installation.tables.services() {
-            if let Some(endpoint) = installation.endpoint(service.id) {
-                self.admit(service, endpoint)?;
-            }
-        }
-        for service in installation.tables.services() {
-            if self.tables.service(service.id).is_none() {
-                self.write("service_alive", u32::from(service.slot).as_bytes(), DEAD.as_bytes())?;
-            }
-        }
-        for service in installation.tables.services() {
-            if let Some(residence) = self.residences.get(&service.id) {
-                encode_residence(residence, &mut tables.services[usize::from(service.slot)]);
-            }
-        }
-        self.in_force.replace(&self.tables, &installation.tables, tables)?;
-        self.slots.change(|shared| *shared = slots);
-        self.tables = installation.tables.clone();
-        for endpoint in &installation.endpoints {
-            if let Some(former) = self.endpoints.insert(endpoint.service, endpoint.clone()) {
-                self.dismiss(&former, Some(endpoint))?;
-            }
-        }
-        Ok(())
+        self.install_living(installation, &BTreeSet::new())
     }
 
     fn set_liveness(&mut self, service: ServiceId, liveness: Liveness) -> Result<(), EbpfError> {
@@ -471,32 +570,4 @@ pub fn capabilities() -> Capabilities {
     .into_iter()
     .map(|(feature, state)| Capability { feature, state })
     .collect()
-}
-
-const ALIVE: u32 = 1;
-const DEAD: u32 = 0;
-
-/// Says whether services live.
-#[derive(Debug)]
-pub struct LivenessMarks {
-    map: MapHandle,
-    slots: SharedSlots,
-}
-
-impl LivenessMarks {
-    /// Marks a service as living or dead; one that was not installed stays absent.
-    ///
-    /// # Errors
-    /// [`EbpfError::Map`].
-    pub fn set(&self, service: ServiceId, liveness: Liveness) -> Result<(), EbpfError> {
-        let mark = match liveness {
-            Liveness::Alive => ALIVE,
-            Liveness::Dead => DEAD,
-        };
-        let write = |slot| self.map.update(u32::from(slot).as_bytes(), mark.as_bytes(), MapFlags::ANY);
-        self.slots
-            .with(service, write)
-            .unwrap_or(Ok(()))
-            .map_err(|source| EbpfError::Map { map: "service_alive", source })
-    }
 }

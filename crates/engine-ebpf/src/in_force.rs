@@ -84,13 +84,11 @@ impl InForce {
         let inner = tables_map(&encoded).map_err(failed(TABLES))?;
         put(&self.tables, TABLES, 0, &inner)?;
         (self.installed, self.whole_at, self.room) = (Some(inner), place, room);
-        if has_whole {
-            return Ok(());
+        if !has_whole {
+            // They only take room until the next ones take their place.
+            let _stay = self.filters.delete((1 - place).as_bytes());
         }
-        match self.filters.delete((1 - place).as_bytes()) {
-            Err(source) if source.kind() != libbpf_rs::ErrorKind::NotFound => Err(failed(FILTERS)(source)),
-            Ok(()) | Err(_) => Ok(()),
-        }
+        Ok(())
     }
 
     /// Into the room that is not in use: no program has looked there since the tables were last replaced.
