@@ -22,7 +22,7 @@ fn process(facts: &ProcessFacts) -> Process {
 
 #[test]
 fn amended_tables_answer_what_tables_of_the_changed_policy_answer() {
-    let config = ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() };
     let legs = vec((facts(), any::<u64>(), any::<bool>(), any::<bool>(), who()), 10);
     let cases = (policies(), vec((wishes(), prop::bool::weighted(0.1), legs), 0..12));
     let (amended, anew) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
@@ -57,7 +57,7 @@ fn amended_tables_answer_what_tables_of_the_changed_policy_answer() {
     });
     outcome.unwrap();
     let (amended, anew) = (amended.get(), anew.get());
-    assert!(amended > 500, "{amended} changes were amendments, {anew} were not");
+    assert!(amended > 200, "{amended} changes were amendments, {anew} were not");
 }
 
 fn to(bits: u32) -> Facts {

@@ -4,8 +4,11 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use waylay_core::{Facts, Filter, FilterId, Flags, Policy, Renewed, Tables, UpdateError, Updates};
+use waylay_core::{
+    Change, Facts, Filter, FilterId, Flags, Policy, Renewal, Renewed, Tables, UpdateError, Updates,
+};
 
+use crate::fixtures::*;
 use crate::index::{asked_one_by_one, heard_one_by_one, looked_up};
 use crate::mix::{change, facts, policies, wishes};
 
@@ -41,7 +44,7 @@ fn steps() -> impl Strategy<Value = Step> {
 struct Owner {
     updates: Updates,
     policy: Policy,
-    begun: Vec<waylay_core::Renewal>,
+    begun: Vec<Renewal>,
     compiled: Vec<Renewed>,
     /// What the engine has.
     installed: Tables,
@@ -83,7 +86,7 @@ impl Owner {
                 }
             }
             Step::Mistake => {
-                let outcome = self.updates.change(waylay_core::Change::remove(FilterId(u32::MAX)), install);
+                let outcome = self.updates.change(Change::remove(FilterId(u32::MAX)), install);
                 assert!(matches!(outcome, Err(UpdateError::Policy(_))));
             }
             Step::Replace(policy) => {
@@ -95,7 +98,7 @@ impl Owner {
                 }
             }
             Step::Begin => self.begun.extend(self.updates.begin_renewal()),
-            Step::Compile => self.compiled.extend(self.begun.pop().map(waylay_core::Renewal::compile)),
+            Step::Compile => self.compiled.extend(self.begun.pop().map(Renewal::compile)),
             Step::End => {
                 if let Some(renewed) = self.compiled.pop() {
                     self.renewals += usize::from(self.updates.end_renewal(renewed, install).is_ok());
@@ -104,11 +107,14 @@ impl Owner {
         }
     }
 
-    fn check(&self, facts: &Facts, skip: u64, flags: Flags) -> Result<(), TestCaseError> {
+    fn check(&self, legs: &[(Facts, u64, Flags)]) -> Result<(), TestCaseError> {
         let fresh = Tables::compile(&self.policy).expect("few filters");
-        for tables in [self.updates.in_force(), &self.installed] {
-            prop_assert_eq!(looked_up(tables, facts, skip), asked_one_by_one(&fresh, facts, skip));
-            prop_assert_eq!(tables.classify_auth(facts, flags), heard_one_by_one(&fresh, facts, flags));
+        for (facts, skip, flags) in legs {
+            let expected = (asked_one_by_one(&fresh, facts, *skip), heard_one_by_one(&fresh, facts, *flags));
+            for tables in [self.updates.in_force(), &self.installed] {
+                let answer = (looked_up(tables, facts, *skip), tables.classify_auth(facts, *flags));
+                prop_assert_eq!(&answer, &expected, "{:?}", facts);
+            }
         }
         Ok(())
     }
@@ -116,17 +122,17 @@ impl Owner {
 
 #[test]
 fn what_is_in_force_is_the_old_policy_or_the_new_one() {
-    let config = ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() };
-    let leg = (facts(), 0..4_u64, any::<bool>(), any::<bool>());
+    let config = ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() };
+    let flags =
+        (any::<bool>(), any::<bool>()).prop_map(|(redirected, proxied)| Flags { redirected, proxied });
+    let leg = (facts(), 0..4_u64, flags);
     let cases = (policies(), vec((steps(), prop::bool::weighted(0.15), vec(leg, 4)), 0..24));
     let count = std::cell::Cell::new((0, 0));
     let outcome = TestRunner::new(config).run(&cases, |(policy, steps)| {
         let mut owner = Owner::new(policy);
         for (step, refuses, legs) in steps {
             owner.take(step, refuses);
-            for (facts, skip, redirected, proxied) in legs {
-                owner.check(&facts, skip, Flags { redirected, proxied })?;
-            }
+            owner.check(&legs)?;
         }
         let (renewals, changed) = count.get();
         count.set((renewals + owner.renewals, changed + owner.changed_meanwhile));
@@ -134,17 +140,16 @@ fn what_is_in_force_is_the_old_policy_or_the_new_one() {
     });
     outcome.unwrap();
     let (renewals, changed) = count.get();
-    assert!(renewals > 50 && changed > 50, "{renewals} renewals, {changed} changes meanwhile");
+    assert!(renewals > 5 && changed > 10, "{renewals} renewals, {changed} changes meanwhile");
 }
 
 #[test]
 fn a_renewal_ends_with_tables_that_nothing_amends() {
-    let mut runner = TestRunner::deterministic();
-    let policy = policies().new_tree(&mut runner).unwrap().current();
+    let policy = services_for_all(&[OPEN, OPEN]);
     let mut updates = Updates::new(Tables::compile(&policy).unwrap());
     assert!(updates.begin_renewal().is_none(), "there is nothing to be compiled in");
-    let filter = Filter { id: FilterId(9999), ..crate::fixtures::redirect(1, 1) };
-    updates.change(waylay_core::Change::add(filter), |_| Ok::<_, Refused>(())).unwrap();
+    let filter = Filter { id: FilterId(9999), ..redirect(1, 1) };
+    updates.change(Change::add(filter), |_| Ok::<_, Refused>(())).unwrap();
     assert!(updates.in_force().is_amended());
     let renewal = updates.begin_renewal().unwrap();
     assert!(updates.begin_renewal().is_none(), "one is under way");
