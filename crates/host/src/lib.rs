@@ -17,6 +17,7 @@ pub mod cgroup;
 mod crew;
 pub mod doctor;
 mod error;
+mod existing;
 mod families;
 mod health;
 mod icmp;
@@ -41,6 +42,7 @@ mod sys;
 pub mod user;
 
 pub use error::RunError;
+pub use existing::{ExistingConnection, Swept};
 pub use resident::{Found, KnownBy, KnownByError, ResidentError};
 pub use run::run;
 pub use spec::{Adoption, Ended, Observer, RunSpec, ServiceSpec, Step, Transports, chain_policy};

@@ -1,0 +1,184 @@
+//! Connections that are older than the policy: found by sock_diag(7), judged by `waylay-core` as if they were made now, and
+//! ended where it says so.
+//!
+//! What is looked at are sockets made in the scope, by their cgroup, and not those of the services. A connection that somebody
+//! has accepted is none that a process of the scope has made: one at whose local address somebody listens, or from a port
+//! below those that the kernel gives out (`net.ipv4.ip_local_port_range`), is left alone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs, io,
+    net::SocketAddr,
+};
+
+use waylay_core::{
+    Cgroups, CommandName, Existing, ExistingVerdict, Leg, Policy, Process, Protocol, Verdict, World,
+    decide_existing,
+};
+
+use crate::{
+    cgroup::Cgroup,
+    processes::{self, Running},
+    sockets::{self, Socket},
+};
+
+const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+/// The kernel's own default (ip(7)).
+const FIRST_PORT: u16 = 32_768;
+
+/// A connection that was there before the policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExistingConnection {
+    /// Its transport protocol.
+    pub protocol: Protocol,
+    /// Who has it, as `curl[123]`.
+    pub process: String,
+    /// Where it comes from.
+    pub local: SocketAddr,
+    /// Where it goes.
+    pub remote: SocketAddr,
+    /// What would become of it if it were made now.
+    pub verdict: Verdict,
+}
+
+impl fmt::Display for ExistingConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} -> {}", self.process, self.protocol, self.remote)
+    }
+}
+
+/// What was done about them.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Those that were reset.
+    pub reset: Vec<ExistingConnection>,
+    /// Those that should have been, and why they go on.
+    pub left: Vec<(ExistingConnection, io::Error)>,
+}
+
+/// Where they are looked for.
+pub(crate) struct Past<'p> {
+    /// The cgroup whose subtree is watched.
+    pub(crate) scope: &'p Cgroup,
+    /// In it, what the station has made for itself.
+    pub(crate) own: &'p Cgroup,
+    pub(crate) policy: &'p Policy,
+    /// Where services take connections: one that goes there is inspected.
+    pub(crate) is_service: &'p dyn Fn(Protocol, SocketAddr) -> bool,
+}
+
+impl Past<'_> {
+    /// Ends those that the policy ends. The programs have to be attached: what is made meanwhile is theirs.
+    pub(crate) fn sweep(&self) -> io::Result<Swept> {
+        let mut swept = Swept::default();
+        match self.policy.existing() {
+            Existing::Leave => return Ok(swept),
+            Existing::Reset => {}
+        }
+        for (protocol, socket, connection) in self.ending()? {
+            match sockets::destroy(protocol, &socket) {
+                Ok(()) => swept.reset.push(connection),
+                // Over by itself.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => swept.left.push((connection, error)),
+            }
+        }
+        Ok(swept)
+    }
+
+    fn ending(&self) -> io::Result<Vec<(Protocol, Socket, ExistingConnection)>> {
+        let mut candidates = Vec::new();
+        let watched = self.watched();
+        let first_port = first_port();
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let listeners = sockets::listeners(protocol)?;
+            let is_accepted = |socket: &Socket| {
+                socket.local.port() < first_port || listeners.iter().any(|other| other.takes(socket.local))
+            };
+            let mut found = match protocol {
+                Protocol::Tcp => sockets::connections()?,
+                Protocol::Udp => sockets::associations()?,
+            };
+            found.retain(|socket| watched.contains(&socket.cgroup) && !is_accepted(socket));
+            found.retain(|socket| !(self.is_service)(protocol, socket.remote));
+            candidates.extend(found.into_iter().map(|socket| (protocol, socket)));
+        }
+        let holders = holders(&candidates);
+        let cgroups = hierarchy(self.scope);
+        let judged = candidates.into_iter().filter_map(|(protocol, socket)| {
+            let connection = self.judge(protocol, &socket, holders.get(&socket.inode)?, &cgroups)?;
+            Some((protocol, socket, connection))
+        });
+        Ok(judged.collect())
+    }
+
+    fn judge(
+        &self,
+        protocol: Protocol,
+        socket: &Socket,
+        holder: &Running,
+        cgroups: &Cgroups,
+    ) -> Option<ExistingConnection> {
+        let leg = Leg { protocol, local: None, remote: socket.remote, caller: process(holder, socket) };
+        let world = World { cgroups: cgroups.clone(), ..World::default() };
+        match decide_existing(self.policy, &leg, &world) {
+            ExistingVerdict::Stays => None,
+            ExistingVerdict::Ends(verdict) => Some(ExistingConnection {
+                protocol,
+                process: holder.to_string(),
+                local: socket.local,
+                remote: socket.remote,
+                verdict,
+            }),
+        }
+    }
+
+    /// The cgroups in which applications make sockets.
+    fn watched(&self) -> BTreeSet<u64> {
+        let own: BTreeSet<u64> = self.own.all().iter().filter_map(|cgroup| cgroup.id().ok()).collect();
+        let all = self.scope.all();
+        all.iter().filter_map(|cgroup| cgroup.id().ok()).filter(|id| !own.contains(id)).collect()
+    }
+}
+
+/// Who has each socket: of several processes one.
+fn holders(candidates: &[(Protocol, Socket)]) -> BTreeMap<u32, Running> {
+    let inodes: BTreeSet<u32> = candidates.iter().map(|(_, socket)| socket.inode).collect();
+    processes::holders(&inodes)
+}
+
+/// As the programs would see it: the cgroup is the process's, who made the socket or was given it.
+fn process(holder: &Running, socket: &Socket) -> Process {
+    let path = holder.cgroup.as_deref();
+    let cgroup = Cgroup::root().ok().zip(path).and_then(|(root, path)| root.at(path)?.id().ok());
+    let command = fs::read(format!("/proc/{}/comm", holder.pid)).unwrap_or_default();
+    Process {
+        pid: holder.pid,
+        uid: holder.uid.unwrap_or(u32::MAX),
+        gid: holder.gid.unwrap_or(u32::MAX),
+        command: CommandName::new(command.trim_ascii_end()),
+        exe: holder.exe.unwrap_or_default(),
+        cgroup: cgroup.unwrap_or(socket.cgroup),
+        ..Process::default()
+    }
+}
+
+/// Which cgroup is below which, from the root of the hierarchy to the scope and within it.
+fn hierarchy(scope: &Cgroup) -> Cgroups {
+    let id = |cgroup: &Cgroup| cgroup.id().ok();
+    let above = scope.path().ancestors().zip(scope.path().ancestors().skip(1));
+    let above = above.take(scope.level() as usize).filter_map(|(below, above)| {
+        let [below, above] = [below, above].map(|path| Cgroup::from((path.to_owned(), 0)));
+        Some((id(&below)?, id(&above)?))
+    });
+    let within = scope.all().into_iter().filter(|cgroup| cgroup != scope).filter_map(|cgroup| {
+        let parent = Cgroup::from((cgroup.path().parent()?.to_owned(), 0));
+        Some((id(&cgroup)?, id(&parent)?))
+    });
+    Cgroups::new(above.chain(within))
+}
+
+fn first_port() -> u16 {
+    let range = fs::read_to_string(PORT_RANGE).unwrap_or_default();
+    range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(FIRST_PORT)
+}
