@@ -81,7 +81,7 @@ fn read_file(top: &Table<'_>, source: u32, into: &mut Declarations, problems: &m
 fn switch<T: Copy>(
     top: &Table<'_>,
     key: &'static str,
-    (words, meanings): (&[&str], &[T]),
+    (words, meanings): (&'static [&'static str], &[T]),
     former: Option<&Located<T>>,
     problems: &mut Problems,
 ) -> Option<Located<T>> {

@@ -26,11 +26,10 @@ const DUMP: u16 = 0x301;
 const DESTROY: u16 = 21;
 const ACKNOWLEDGED: u16 = 0x5;
 const HEADER_BYTES: usize = 16;
-/// Of `struct inet_diag_req_v2`, of `struct inet_diag_msg`, behind which attributes follow, and where in both of them
-/// `struct inet_diag_sockid` is (linux/inet_diag.h).
+/// Of `struct inet_diag_req_v2`, which ends with a `struct inet_diag_sockid`; of `struct inet_diag_msg`, behind which attributes
+/// follow; where that has its `struct inet_diag_sockid` (linux/inet_diag.h).
 const REQUEST_BYTES: usize = 56;
 const SOCKET_BYTES: usize = 72;
-const KEY_IN_REQUEST: usize = 8;
 const KEY_IN_SOCKET: usize = 4;
 const KEY_BYTES: usize = 48;
 const ONLY_V6: u16 = 11;
