@@ -143,7 +143,8 @@ fn service(spec: &Spec, forgets: bool, patterns: &Patterns, name: String) -> Ser
             (false, *transports, shell_command(command))
         }
     };
-    ServiceSpec { name, transports, builtin, command, input, adoption: adoption(&spec.service).cloned() }
+    let adoption = adoption(&spec.service).cloned();
+    ServiceSpec { name, transports, builtin, command, input, identity: None, adoption }
 }
 
 fn adoption(service: &Service) -> Option<&Adoption> {

@@ -115,7 +115,7 @@ fn service(declared: &ServiceDeclaration, patterns: &Patterns) -> Result<Service
         }
     };
     let transports = transports(&declared.transports);
-    Ok(ServiceSpec { name, transports, builtin, command, input, adoption })
+    Ok(ServiceSpec { name, transports, builtin, command, input, identity: None, adoption })
 }
 
 /// By what an adopted service is known, or how it is started.

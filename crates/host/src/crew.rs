@@ -157,7 +157,7 @@ impl Adopting<'_> {
         service: &ServiceSpec,
         adoption: &Adoption,
     ) -> Result<(Adopted, Listening), RunError> {
-        let (cgroup, identity) = (self.place.cgroup_of(service), self.place.identity_of(index));
+        let (cgroup, identity) = (self.place.cgroup_of(service), self.place.identity_of(service, index));
         let mut adopted = Adopted::start(service, adoption, cgroup, identity, self.observer)?;
         match adopted.wait_until_it_listens(self.spec.start_patience, self.signals, self.observer) {
             Ok(listening) => Ok((adopted, listening)),

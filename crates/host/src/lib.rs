@@ -13,6 +13,7 @@
 //! [`doctor`] (what a machine offers).
 
 mod adopted;
+mod assignment;
 pub mod cgroup;
 mod crew;
 pub mod doctor;
@@ -41,6 +42,9 @@ mod sweep;
 mod sys;
 pub mod user;
 
+pub use assignment::{
+    Assignment, Condition, FlowApplication, Ground, Interruption, LiveFlow, ServiceState, StationSpec,
+};
 pub use error::RunError;
 pub use existing::{ExistingConnection, Swept};
 pub use resident::{Found, KnownBy, KnownByError, ResidentError};

@@ -52,8 +52,9 @@ impl Place {
         self.cgroup.child(APPLICATIONS).create()
     }
 
-    pub(crate) fn identity_of(&self, index: u32) -> Identity {
-        Identity::of_a_service(self.scope.instance, index)
+    pub(crate) fn identity_of(&self, service: &ServiceSpec, index: u32) -> Identity {
+        let of_its_own = || Identity::of_a_service(self.scope.instance, index);
+        service.identity.clone().unwrap_or_else(of_its_own)
     }
 
     pub(crate) fn cgroup_of(&self, service: &ServiceSpec) -> Cgroup {

@@ -138,7 +138,7 @@ impl Place {
             }
             if service.adoption.is_none() {
                 observer.step(Step::StartingService { name: &service.name });
-                waiting.insert(id, Waiting::start(service, cgroup, self.identity_of(index))?);
+                waiting.insert(id, Waiting::start(service, cgroup, self.identity_of(service, index))?);
             }
         }
         Ok(waiting)

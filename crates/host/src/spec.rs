@@ -78,6 +78,8 @@ pub struct ServiceSpec {
     /// What it finds on its standard input, to the end. Arguments and environment are not for that: both
     /// show in ps(1), and are short.
     pub input: Vec<u8>,
+    /// Whom it runs as; `None` for a user of its own. One that runs already is left as it is.
+    pub identity: Option<Identity>,
     /// Of a program that knows nothing of waylay; `None` for one that takes its listeners from waylay and carries records on.
     pub adoption: Option<Adoption>,
 }

@@ -85,7 +85,11 @@ impl Identity {
         }
     }
 
-    fn with_uid(uid: u32) -> Result<Self, UserError> {
+    /// The person of that number, with all their groups.
+    ///
+    /// # Errors
+    /// [`UserError`] if there is nobody, or the user database fails.
+    pub fn with_uid(uid: u32) -> Result<Self, UserError> {
         let name = uid.to_string();
         match User::from_uid(Uid::from_raw(uid)).map_err(|errno| lookup(&name, errno))? {
             Some(user) => Self::of(&user),
