@@ -11,12 +11,10 @@ use std::{
     net::SocketAddr,
 };
 
-use waylay_core::{
-    Cgroups, CommandName, Existing, ExistingVerdict, Leg, Policy, Process, Protocol, Verdict, World,
-    decide_existing,
-};
+use waylay_core::{Existing, ExistingVerdict, Leg, Policy, Protocol, Verdict, World, decide_existing};
 
 use crate::{
+    caller::Caller,
     cgroup::Cgroup,
     processes::{self, Running},
     sockets::{self, Socket},
@@ -104,23 +102,18 @@ impl Past<'_> {
             candidates.extend(found.into_iter().map(|socket| (protocol, socket)));
         }
         let holders = holders(&candidates);
-        let cgroups = hierarchy(self.scope);
         let judged = candidates.into_iter().filter_map(|(protocol, socket)| {
-            let connection = self.judge(protocol, &socket, holders.get(&socket.inode)?, &cgroups)?;
+            let connection = self.judge(protocol, &socket, holders.get(&socket.inode)?)?;
             Some((protocol, socket, connection))
         });
         Ok(judged.collect())
     }
 
-    fn judge(
-        &self,
-        protocol: Protocol,
-        socket: &Socket,
-        holder: &Running,
-        cgroups: &Cgroups,
-    ) -> Option<ExistingConnection> {
-        let leg = Leg { protocol, local: None, remote: socket.remote, caller: process(holder, socket) };
-        let world = World { cgroups: cgroups.clone(), ..World::default() };
+    fn judge(&self, protocol: Protocol, socket: &Socket, holder: &Running) -> Option<ExistingConnection> {
+        let Caller { process, cgroups } = Caller::of(holder)?;
+        // Whether its address was bound or followed from the route cannot be seen any more.
+        let leg = Leg { protocol, local: None, remote: socket.remote, caller: process };
+        let world = World { cgroups, ..World::default() };
         match decide_existing(self.policy, &leg, &world) {
             ExistingVerdict::Stays => None,
             ExistingVerdict::Ends(verdict) => Some(ExistingConnection {
@@ -145,37 +138,6 @@ impl Past<'_> {
 fn holders(candidates: &[(Protocol, Socket)]) -> BTreeMap<u32, Running> {
     let inodes: BTreeSet<u32> = candidates.iter().map(|(_, socket)| socket.inode).collect();
     processes::holders(&inodes)
-}
-
-/// As the programs would see it: the cgroup is the process's, who made the socket or was given it.
-fn process(holder: &Running, socket: &Socket) -> Process {
-    let path = holder.cgroup.as_deref();
-    let cgroup = Cgroup::root().ok().zip(path).and_then(|(root, path)| root.at(path)?.id().ok());
-    let command = fs::read(format!("/proc/{}/comm", holder.pid)).unwrap_or_default();
-    Process {
-        pid: holder.pid,
-        uid: holder.uid.unwrap_or(u32::MAX),
-        gid: holder.gid.unwrap_or(u32::MAX),
-        command: CommandName::new(command.trim_ascii_end()),
-        exe: holder.exe.unwrap_or_default(),
-        cgroup: cgroup.unwrap_or(socket.cgroup),
-        ..Process::default()
-    }
-}
-
-/// Which cgroup is below which, from the root of the hierarchy to the scope and within it.
-fn hierarchy(scope: &Cgroup) -> Cgroups {
-    let id = |cgroup: &Cgroup| cgroup.id().ok();
-    let above = scope.path().ancestors().zip(scope.path().ancestors().skip(1));
-    let above = above.take(scope.level() as usize).filter_map(|(below, above)| {
-        let [below, above] = [below, above].map(|path| Cgroup::from((path.to_owned(), 0)));
-        Some((id(&below)?, id(&above)?))
-    });
-    let within = scope.all().into_iter().filter(|cgroup| cgroup != scope).filter_map(|cgroup| {
-        let parent = Cgroup::from((cgroup.path().parent()?.to_owned(), 0));
-        Some((id(&cgroup)?, id(&parent)?))
-    });
-    Cgroups::new(above.chain(within))
 }
 
 fn first_port() -> u16 {

@@ -14,6 +14,7 @@
 
 mod adopted;
 mod assignment;
+mod caller;
 pub mod cgroup;
 mod crew;
 pub mod doctor;
@@ -45,6 +46,7 @@ pub mod user;
 pub use assignment::{
     Assignment, Condition, FlowApplication, Ground, Interruption, LiveFlow, ServiceState, StationSpec,
 };
+pub use caller::Caller;
 pub use error::RunError;
 pub use existing::{ExistingConnection, Swept};
 pub use resident::{Found, KnownBy, KnownByError, ResidentError};
