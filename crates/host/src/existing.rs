@@ -12,6 +12,7 @@ use std::{
 };
 
 use waylay_core::{Existing, ExistingVerdict, Leg, Policy, Protocol, Verdict, World, decide_existing};
+use waylay_engine::Endpoint;
 
 use crate::{
     caller::Caller,
@@ -52,6 +53,8 @@ pub struct Swept {
     pub reset: Vec<ExistingConnection>,
     /// Those that should have been, and why they go on.
     pub left: Vec<(ExistingConnection, io::Error)>,
+    /// Why nobody could look for them, if that is so.
+    pub unseen: Option<io::Error>,
 }
 
 /// Where they are looked for.
@@ -61,19 +64,23 @@ pub(crate) struct Past<'p> {
     /// In it, what the station has made for itself.
     pub(crate) own: &'p Cgroup,
     pub(crate) policy: &'p Policy,
-    /// Where services take connections: one that goes there is inspected.
-    pub(crate) is_service: &'p dyn Fn(Protocol, SocketAddr) -> bool,
+    /// Whether a connection that goes there has been led to a service.
+    pub(crate) is_led: &'p dyn Fn(Protocol, SocketAddr) -> bool,
 }
 
 impl Past<'_> {
     /// Ends those that the policy ends. The programs have to be attached: what is made meanwhile is theirs.
-    pub(crate) fn sweep(&self) -> io::Result<Swept> {
+    pub(crate) fn sweep(&self) -> Swept {
         let mut swept = Swept::default();
         match self.policy.existing() {
-            Existing::Leave => return Ok(swept),
+            Existing::Leave => return swept,
             Existing::Reset => {}
         }
-        for (protocol, socket, connection) in self.ending()? {
+        let ending = self.ending().unwrap_or_else(|error| {
+            swept.unseen = Some(error);
+            Vec::new()
+        });
+        for (protocol, socket, connection) in ending {
             match sockets::destroy(protocol, &socket) {
                 Ok(()) => swept.reset.push(connection),
                 // Over by itself.
@@ -81,7 +88,7 @@ impl Past<'_> {
                 Err(error) => swept.left.push((connection, error)),
             }
         }
-        Ok(swept)
+        swept
     }
 
     fn ending(&self) -> io::Result<Vec<(Protocol, Socket, ExistingConnection)>> {
@@ -98,7 +105,7 @@ impl Past<'_> {
                 Protocol::Udp => sockets::associations()?,
             };
             found.retain(|socket| watched.contains(&socket.cgroup) && !is_accepted(socket));
-            found.retain(|socket| !(self.is_service)(protocol, socket.remote));
+            found.retain(|socket| !(self.is_led)(protocol, socket.remote));
             candidates.extend(found.into_iter().map(|socket| (protocol, socket)));
         }
         let holders = holders(&candidates);
@@ -131,6 +138,18 @@ impl Past<'_> {
         let own: BTreeSet<u64> = self.own.all().iter().filter_map(|cgroup| cgroup.id().ok()).collect();
         let all = self.scope.all();
         all.iter().filter_map(|cgroup| cgroup.id().ok()).filter(|id| !own.contains(id)).collect()
+    }
+}
+
+/// Whether connections to an address are led to the service that has this endpoint.
+pub(crate) fn leads_to(endpoint: &Endpoint, protocol: Protocol, to: SocketAddr) -> bool {
+    let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+    let at = |own: SocketAddr| own.port() == to.port() && (own.ip() == to.ip() || own.ip().is_unspecified());
+    match (protocol, to) {
+        (Protocol::Tcp, SocketAddr::V4(_)) => endpoint.tcp4.iter().any(|&own| at(own.into())),
+        (Protocol::Tcp, SocketAddr::V6(_)) => endpoint.tcp6.iter().any(|&own| at(own.into())),
+        (Protocol::Udp, SocketAddr::V4(to)) => endpoint.udp4 == Some(to.port()) && to.ip().is_loopback(),
+        (Protocol::Udp, SocketAddr::V6(to)) => to.ip().is_loopback() && endpoint.udp6.contains(&to.port()),
     }
 }
 
