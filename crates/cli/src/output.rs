@@ -230,6 +230,9 @@ impl Observer for Output {
                 "{connection} is older than the policy, and goes on, for it could not be reset: {error}"
             ));
         }
+        if let Some(error) = &swept.unseen {
+            notice(&format!("nobody could look for connections that are older than the policy: {error}"));
+        }
     }
 
     fn waiting_for_background(&self) {
