@@ -19,6 +19,7 @@ pub mod change;
 pub mod conditions;
 pub mod decide;
 pub mod event;
+pub mod existing;
 pub mod follow;
 pub mod ids;
 pub mod leg;
@@ -42,6 +43,7 @@ pub use change::Change;
 pub use conditions::{Conditions, FlagConditions, OneOf, ProcessConditions};
 pub use decide::{Decision, decide};
 pub use event::{Event, LegSummary, SocketSummary};
+pub use existing::{ExistingVerdict, decide_existing};
 pub use follow::{Stage, follow};
 pub use ids::{FilterId, ServiceId, SublayerId};
 pub use leg::{Facts, Flags, Leg, ProcessFacts, Protocol};
@@ -61,6 +63,6 @@ pub use trace::{AuthEffect, Naming, SkipReason, Trace, TraceStep};
 pub use updates::{Renewal, Renewed, UpdateError, Updates};
 pub use verdict::{Refusal, Verdict};
 pub use world::{
-    Availability, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route, SocketOwner, Sphere,
-    Unredirectable, World,
+    Availability, Existing, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route, SocketOwner,
+    Sphere, Unredirectable, World,
 };
