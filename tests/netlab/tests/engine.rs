@@ -270,7 +270,7 @@ fn no_connect_sees_half_a_policy_while_it_is_replaced() {
 #[test]
 fn no_connect_sees_half_a_change_of_filters() {
     let mut lab = Lab::new("half-a-change", Limits::default());
-    let (listener, server) = (lab.as_service(1, listener4), listener4());
+    let (listener, server) = (lab.as_service(1, roomy_listener), listener4());
     let endpoints = vec![lab.endpoint(1, [&listener])];
     let conditions = |id| Conditions {
         remote: Some(Prefix::host(Ipv4Addr::from_bits(0x0a00_0000 + id).into()).into()),
@@ -284,7 +284,8 @@ fn no_connect_sees_half_a_change_of_filters() {
     std::thread::spawn(move || listener.incoming().for_each(drop));
 
     let unreachable = Action::Block { right: Right::Hard, errno: Errno::ENETUNREACH };
-    let block = auth(4000, Conditions::default(), FlagConditions::default(), unreachable);
+    let block = auth(1, Conditions::default(), FlagConditions::default(), unreachable);
+    let block = Filter { id: FilterId(4000), ..block };
     let slots = lab.engine.slots().unwrap();
     let redirects = Tables::compile_keeping(&policy, slots).unwrap();
     let blocks = Change { removed: vec![FilterId(3000)], added: vec![block] };
@@ -300,6 +301,14 @@ fn no_connect_sees_half_a_change_of_filters() {
         }
     };
     dial_meanwhile(&mut lab, &server, change);
+}
+
+/// With room for all that is dialled at a time, however slowly it is accepted.
+fn roomy_listener() -> TcpListener {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    socket.listen(4096).unwrap();
+    socket.into()
 }
 
 /// While rules that redirect and rules that block take turns, nobody gets to the server.
@@ -321,7 +330,7 @@ fn dial_meanwhile(lab: &mut Lab, server: &TcpListener, mut replace: impl FnMut(&
             match line.split(' ').nth(1) {
                 Some("connected") => redirected += 1,
                 _ if line.ends_with(" errno 101") => blocked += 1,
-                _ => panic!("{line}"),
+                _ => panic!("{line}: {:?}", lab.engine.events(std::time::Duration::ZERO)),
             }
         }
     }

@@ -107,8 +107,12 @@ impl Owner {
         }
     }
 
+    fn compiled_at_once(&self) -> Tables {
+        Tables::compile(&self.policy).expect("few filters")
+    }
+
     fn check(&self, legs: &[(Facts, u64, Flags)]) -> Result<(), TestCaseError> {
-        let fresh = Tables::compile(&self.policy).expect("few filters");
+        let fresh = self.compiled_at_once();
         for (facts, skip, flags) in legs {
             let expected = (asked_one_by_one(&fresh, facts, *skip), heard_one_by_one(&fresh, facts, *flags));
             for tables in [self.updates.in_force(), &self.installed] {
