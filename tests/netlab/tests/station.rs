@@ -438,6 +438,45 @@ fn what_is_redirected_can_be_asked_for() {
     scene.station.close();
 }
 
+#[test]
+fn what_is_older_than_the_policy_is_reset_where_it_says_so_and_what_was_redirected_or_accepted_goes_on() {
+    let mut scene = Scene::new("existing");
+    let resetting = |id: u32, scene: &Scene| {
+        let mut service = scene.log(id, "log");
+        service["existing"] = json!("reset");
+        service
+    };
+    let (mut accepting, listener) = (scene.home.start_dialler(), free_port());
+    assert_eq!(accepting.ask(&format!("listen 127.0.0.1 {listener}")), "listening");
+    let mut caller = TcpStream::connect((Ipv4Addr::LOCALHOST, listener)).unwrap();
+    assert_eq!(accepting.ask("accept"), "ok");
+    thread::spawn(move || {
+        let mut byte = [0];
+        while caller.read_exact(&mut byte).is_ok() && caller.write_all(&byte).is_ok() {}
+    });
+    assert_eq!(scene.ask("open"), "ok");
+    let log = scene.log(1, "log");
+    scene.station.apply(&[log]).unwrap();
+    assert_eq!(scene.client.ask("ping"), "pong");
+    let log = resetting(1, &scene);
+    scene.station.apply(&[log]).unwrap();
+    assert_eq!(scene.client.ask("ping"), "ECONNABORTED");
+    assert_eq!(accepting.ask("ping"), "pong");
+    // One that is led to a service goes on when the policy changes, and when another takes the service's place.
+    assert_eq!(scene.ask("open"), "ok");
+    for id in [1, 2] {
+        let log = resetting(id, &scene);
+        scene.station.apply(&[log]).unwrap();
+        assert_eq!(scene.client.ask("ping"), "pong");
+    }
+    let seen = scene.station.seen().text();
+    let swept: Vec<Value> = seen.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let reset: Vec<&Value> = swept.iter().filter_map(|line| line["reset"].as_array()).flatten().collect();
+    let [only] = reset[..] else { panic!("{seen}") };
+    assert!(only.as_str().unwrap().ends_with(&format!("tcp -> {}", scene.server.address())), "{only}");
+    scene.station.close();
+}
+
 const TRIES: &str = "\
 import errno, socket, sys
 kind, host, port = sys.argv[1:]
@@ -448,7 +487,7 @@ try:
         if kind == 'SOCK_DGRAM':
             s.send(b'x')
             s.recv(1)
-    print('connected')
+        print('from', s.getsockname()[0])
 except OSError as error: print(errno.errorcode.get(error.errno, error))
 ";
 
@@ -461,15 +500,19 @@ fn a_station_within_its_own_scope_hears_of_routes_and_brings_errors() {
     let mut log = log(1, "log", &programs);
     log["udp"] = json!(true);
     station.apply(&[log]).unwrap();
-    let tries = |kind: &str| {
+    let tries = |kind: &str, host: &str| {
         let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", home.directory().display());
         let mut command = namespace.command("/bin/sh");
-        command.args(["-c", &enter, "sh", system_python(), "-c", TRIES, kind, "203.0.113.1", "9"]);
+        command.args(["-c", &enter, "sh", system_python(), "-c", TRIES, kind, host, "9"]);
         String::from_utf8(command.output().unwrap().stdout).unwrap()
     };
-    assert_eq!(tries("SOCK_STREAM"), "ENETUNREACH\n");
-    namespace.ip(&["addr", "add", "203.0.113.1/24", "dev", "lo"]);
-    patiently("it is known that there is a route", || (tries("SOCK_STREAM") == "connected\n").then_some(()));
-    assert_eq!(tries("SOCK_DGRAM"), "ECONNREFUSED\n");
+    namespace.ip(&["link", "add", "wire", "type", "dummy"]);
+    namespace.ip(&["link", "set", "wire", "up"]);
+    assert_eq!(tries("SOCK_STREAM", "203.0.113.7"), "ENETUNREACH\n");
+    namespace.ip(&["addr", "add", "203.0.113.1/24", "dev", "wire"]);
+    patiently("the route is known, and where it starts", || {
+        (tries("SOCK_STREAM", "203.0.113.7") == "from 203.0.113.1\n").then_some(())
+    });
+    assert_eq!(tries("SOCK_DGRAM", "203.0.113.1"), "ECONNREFUSED\n");
     station.close();
 }
