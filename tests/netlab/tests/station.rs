@@ -506,7 +506,8 @@ fn a_station_within_its_own_scope_hears_of_routes_and_brings_errors() {
         command.args(["-c", &enter, "sh", system_python(), "-c", TRIES, kind, host, "9"]);
         String::from_utf8(command.output().unwrap().stdout).unwrap()
     };
-    namespace.ip(&["link", "add", "wire", "type", "dummy"]);
+    namespace.ip(&["link", "add", "wire", "type", "veth", "peer", "name", "end"]);
+    namespace.ip(&["link", "set", "end", "up"]);
     namespace.ip(&["link", "set", "wire", "up"]);
     assert_eq!(tries("SOCK_STREAM", "203.0.113.7"), "ENETUNREACH\n");
     namespace.ip(&["addr", "add", "203.0.113.1/24", "dev", "wire"]);
