@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/*
+ * Services of the TPROXY kind, which answer datagrams from sockets that they bind
+ * to where these were going: to the token, that is. Under TPROXY the listener has
+ * another port, and such a socket gets nothing unless it is connected. Here it
+ * would be the best match for all that the application sends. So it is bound
+ * aside, and what it sends starts from the token all the same.
+ */
+#pragma once
+
+/* Addresses of the loopback that are no tokens, to which nothing is sent. Two
+ * tokens share one, as two sockets may that ask for SO_REUSEADDR. */
+#define WL_ASIDE 0x7f400000 /* 127.64.0.0/10 */
+#define WL_ASIDES 0x400000
+
+static __always_inline __u32 wl_aside(const struct wl_address *token)
+{
+	return bpf_htonl(WL_ASIDE | (bpf_ntohl(wl_ip4(token->ip)) & (WL_ASIDES - 1)));
+}
+
+/* The token in whose name a socket answers. */
+static __always_inline struct wl_address *wl_answers_as(struct bpf_sock_addr *ctx)
+{
+	return standing_aside ? bpf_sk_storage_get(&answers_as, ctx->sk, NULL, 0) : NULL;
+}
+
+/* A socket that is connected starts from where it is bound, and no program is
+ * asked about what it sends. A service that connects is bound to tokens. */
+static __always_inline bool wl_answers_connected(const struct wl_service *service, __u64 slot)
+{
+	return connects_answers[slot & (WL_MAX_SERVICES - 1)] == service->cgroup;
+}
+
+/* Whether it is to be bound aside. */
+static __always_inline bool wl_answers_from(const struct wl_address *at)
+{
+	const struct wl_tables *t = wl_tables();
+	const struct wl_service *service;
+	struct wl_process caller = {};
+	__u64 slot;
+
+	wl_caller(&caller);
+	slot = wl_service_slot(&caller);
+	asm volatile("" : "+r"(slot));
+	if (!t || slot >= WL_MAX_SERVICES)
+		return false;
+	service = &t->services[slot];
+	return service->flags & WL_SHOWS_DESTINATION && service->udp4 == at->port &&
+	       !wl_answers_connected(service, slot);
+}
+
+static __always_inline int wl_on_bind(struct bpf_sock_addr *ctx, int family)
+{
+	const struct wl_config *cfg = wl_config();
+	struct wl_address at = {}, *token;
+
+	if (ctx->protocol != SOCK_PROTO_UDP)
+		return WL_PASS;
+	if (wl_answers_as(ctx)) /* of an attempt that has failed */
+		bpf_sk_storage_delete(&answers_as, ctx->sk);
+	wl_remote(ctx, family, &at);
+	if (!wl_is_token(at.ip) || !cfg || bpf_get_netns_cookie(ctx) != cfg->netns || !wl_answers_from(&at))
+		return WL_PASS;
+	token = bpf_sk_storage_get(&answers_as, ctx->sk, &at, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!token) {
+		bpf_set_retval(-ENOBUFS);
+		return WL_REJECT;
+	}
+	standing_aside = 1;
+	if (family == AF_INET)
+		ctx->user_ip4 = wl_aside(token);
+	else
+		ctx->user_ip6[3] = wl_aside(token);
+	return WL_PASS;
+}
+
+/* What is sent from aside starts from the token. Such a socket cannot be made to
+ * when it connects: that is refused once, and the service is remembered. */
+static __always_inline int wl_answer_as_token(struct bpf_sock_addr *ctx, int family, const struct wl_tables *t,
+					      __u64 slot, bool connects, struct wl_address *source)
+{
+	const struct wl_address *token = wl_answers_as(ctx);
+
+	if (!token || !wl_is_mapped(source->ip) || wl_ip4(source->ip) != wl_aside(token))
+		return WL_GO_ON;
+	__builtin_memcpy(source->ip, token->ip, sizeof(source->ip));
+	if (connects) {
+		asm volatile("" : "+r"(slot));
+		if (slot < WL_MAX_SERVICES)
+			connects_answers[slot] = t->services[slot].cgroup;
+		bpf_set_retval(-EAGAIN);
+		return WL_REJECT;
+	}
+	if (family == AF_INET)
+		ctx->msg_src_ip4 = wl_ip4(token->ip);
+	return WL_GO_ON;
+}
