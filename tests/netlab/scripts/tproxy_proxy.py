@@ -1,8 +1,8 @@
 # A proxy for datagrams as TPROXY has them: tproxy_proxy.py PORT HOW
 #
 # It is told by IP_RECVORIGDSTADDR where a datagram was going, and answers from a socket for each client and destination, which it binds
-# to that. HOW says what becomes of such a socket: "sends" to the client, with no receive buffer to speak of as it never reads, or
-# "connects" to it, and then reads from it too.
+# to that. HOW says what becomes of such a socket: it "sends" to the client, and is never read, or
+# "connects" to it, and is read too.
 import select
 import socket
 import sys
@@ -34,6 +34,7 @@ def voice(client, to):
 
 listener = transparent(("0.0.0.0", int(sys.argv[1])))
 listener.setsockopt(socket.SOL_IP, IP_RECVORIGDSTADDR, 1)
+print("listening", flush=True)
 flows, upstream, voices = {}, {}, {}
 while True:
     for ready in select.select([listener, *upstream, *(voices if connects else [])], [], [])[0]:

@@ -150,7 +150,8 @@ impl Proxies {
             }
             Other::SingBox => self.of_both_families(SING_BOX, "sing-box.json", "5008", "run -D /tmp -c"),
             Other::SingBoxTproxy => {
-                let (port, command) = self.of_wheel(SING_BOX, "sing-box-tproxy.json", "5009", "run -D /tmp -c");
+                let (port, command) =
+                    self.of_wheel(SING_BOX, "sing-box-tproxy.json", "5009", "run -D /tmp -c");
                 format!("sing-box=adopt/tcp+udp+tproxy:0.0.0.0:{port}={command}")
             }
         }

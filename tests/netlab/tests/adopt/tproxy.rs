@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use waylay_netlab::{
-    Family, Finished, Ground, Lines, Other, Place, Process, Proxies, free_port, system_python,
-    world_readable_file,
+    Family, Finished, Ground, Home, Lines, Other, Place, Process, Proxies, WorldReadable, free_port,
+    system_python, world_readable_file,
 };
 
 /// How many answers come of each datagram.
@@ -51,7 +51,8 @@ fn serve(ground: &Ground) -> (Process, Lines, Vec<String>) {
         Some(namespace) => namespace.command(system_python()),
         None => std::process::Command::new(system_python()),
     };
-    let (process, lines) = Process::spawn_read(server.args(["-u", "-c", SERVE, &ground.server().to_string()]));
+    let (process, lines) =
+        Process::spawn_read(server.args(["-u", "-c", SERVE, &ground.server().to_string()]));
     let ports = lines.wait_for_line(0).split(' ').map(str::to_owned).collect();
     (process, lines, ports)
 }
@@ -90,23 +91,69 @@ fn pass_sing_box_on_the_loopback() {
     pass_sing_box(Place::Loopback);
 }
 
-/// A proxy that does with its sockets what is said.
-fn spec_of_one_that(how: &str) -> String {
-    let program = world_readable_file("proxy.py", include_str!("../../scripts/tproxy_proxy.py"));
-    let (port, python) = (free_port(), system_python());
-    let spec = format!("proxy=adopt/udp+tproxy:0.0.0.0:{port}={python} {} {port} {how}", program.path().display());
-    std::mem::forget(program);
-    spec
+/// A proxy that does with its sockets what is said, and where it listens.
+struct One {
+    program: WorldReadable,
+    how: &'static str,
+    port: u16,
+}
+
+impl One {
+    fn that(how: &'static str) -> Self {
+        let program = world_readable_file("proxy.py", include_str!("../../scripts/tproxy_proxy.py"));
+        Self { program, how, port: free_port() }
+    }
+
+    fn command(&self) -> String {
+        format!("{} -u {} {} {}", system_python(), self.program.path().display(), self.port, self.how)
+    }
+
+    fn spec(&self, which: &str) -> String {
+        format!("proxy=adopt/udp+tproxy:0.0.0.0:{}{which}", self.port)
+    }
+
+    fn started(&self) -> String {
+        self.spec(&format!("={}", self.command()))
+    }
 }
 
 #[test]
 fn pass_a_proxy_that_sends_from_where_the_datagrams_were_going() {
-    pass("proxy", &spec_of_one_that("sends"), &Ground::new(Family::V4, Place::Veth));
+    pass("proxy", &One::that("sends").started(), &Ground::new(Family::V4, Place::Veth));
 }
 
 /// The first is refused to be connected, and from then on they are bound to the token itself.
 #[test]
 fn pass_a_proxy_that_connects_what_it_answers_from() {
-    let finished = pass("proxy", &spec_of_one_that("connects"), &Ground::new(Family::V4, Place::Veth));
+    let finished = pass("proxy", &One::that("connects").started(), &Ground::new(Family::V4, Place::Veth));
     assert_eq!(finished.stderr.matches("again").count(), 1, "{finished:?}");
+}
+
+#[test]
+fn pass_a_proxy_that_runs_already() {
+    let (home, one) = (Home::new("proxy"), One::that("sends"));
+    let (_process, lines) = home.start(&one.command());
+    lines.wait_for("listening");
+    pass("proxy", &one.spec(&format!("@cgroup={}", home.path().display())), &Ground::loopback());
+}
+
+/// Its own sockets for answers are reached by nobody of the run, wherever they are bound.
+#[test]
+fn cannot_be_sent_past_the_engine_to_what_answers() {
+    let (ground, one) = (Ground::loopback(), One::that("sends"));
+    let (_server, _lines, ports) = serve(&ground);
+    let ask = "
+import errno, socket, sys
+one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+one.sendto(b'x', ('127.0.0.1', int(sys.argv[1])))
+print(one.recv(100).decode().split()[2])
+bound = [line.split()[1] for line in open('/proc/net/udp') if line.split()[1].endswith(':%04X' % int(sys.argv[2]))]
+for where in bound:
+    host = socket.inet_ntoa(bytes.fromhex(where.split(':')[0])[::-1])
+    try: one.sendto(b'x', (host, int(sys.argv[2]))); print('sent to', host)
+    except OSError as error: print(errno.errorcode[error.errno])";
+    let through = ["--through", &one.started()];
+    let watched = [system_python(), "-c", ask, &ports[0], &one.port.to_string()];
+    let finished = ground.waylay().args(through).watch(watched).well();
+    assert_eq!(finished.stdout, "1\nECONNREFUSED\nECONNREFUSED\n", "the listener and one more: {finished:?}");
 }
