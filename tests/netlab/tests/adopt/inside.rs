@@ -231,7 +231,7 @@ fn its_listener_is_reached_through_the_engine_only_inside_of_the_scope_too() {
 fn inside_of_the_scope_nothing_is_attached_that_would_judge_twice() {
     let host = Host::new(Proxy::Haproxy);
     let attached: Vec<Hook> = hooked(&host.home).unwrap().iter().map(|hooked| hooked.hook).collect();
-    assert_eq!(attached, [Hook::Getsockopt]);
+    assert_eq!(attached, [Hook::Inet4Bind, Hook::Inet6Bind, Hook::Getsockopt]);
     host.lab.engine.remove().unwrap();
     assert!(hooked(&host.home).unwrap().is_empty());
 }
