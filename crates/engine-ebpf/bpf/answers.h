@@ -74,6 +74,26 @@ static __always_inline int wl_on_bind(struct bpf_sock_addr *ctx, int family)
 	return WL_PASS;
 }
 
+SEC("cgroup/bind4")
+int wl_bind4(struct bpf_sock_addr *ctx)
+{
+	return wl_on_bind(ctx, AF_INET);
+}
+
+SEC("cgroup/bind6")
+int wl_bind6(struct bpf_sock_addr *ctx)
+{
+	return wl_on_bind(ctx, AF_INET6);
+}
+
+/* The token that getsockname(2) says, of a socket that is bound to `ip4`. */
+static __always_inline const struct wl_address *wl_named_after(struct bpf_sock_addr *ctx, __u32 ip4)
+{
+	const struct wl_address *token = wl_answers_as(ctx);
+
+	return token && ip4 == wl_aside(token) ? token : NULL;
+}
+
 /* What is sent from aside starts from the token. Such a socket cannot be made to
  * when it connects: that is refused once, and the service is remembered. */
 static __always_inline int wl_answer_as_token(struct bpf_sock_addr *ctx, int family, const struct wl_tables *t,

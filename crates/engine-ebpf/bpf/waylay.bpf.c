@@ -452,18 +452,6 @@ int wl_resident_sendmsg6(struct bpf_sock_addr *ctx)
 	return wl_on_datagrams(ctx, AF_INET6, WL_DATAGRAMS_ONE_BY_ONE, WL_AT_RESIDENT);
 }
 
-SEC("cgroup/bind4")
-int wl_bind4(struct bpf_sock_addr *ctx)
-{
-	return wl_on_bind(ctx, AF_INET);
-}
-
-SEC("cgroup/bind6")
-int wl_bind6(struct bpf_sock_addr *ctx)
-{
-	return wl_on_bind(ctx, AF_INET6);
-}
-
 SEC("cgroup/recvmsg4")
 int wl_recvmsg4(struct bpf_sock_addr *ctx)
 {
@@ -551,7 +539,7 @@ static __always_inline const struct wl_address *wl_shown_destination(struct bpf_
 SEC("cgroup/getsockname4")
 int wl_getsockname4(struct bpf_sock_addr *ctx)
 {
-	const struct wl_address *destination = wl_answers_as(ctx) ?: wl_shown_destination(ctx);
+	const struct wl_address *destination = wl_named_after(ctx, ctx->user_ip4) ?: wl_shown_destination(ctx);
 	const __u32 *ip;
 
 	if (destination && wl_is_mapped(destination->ip)) {
@@ -568,7 +556,7 @@ int wl_getsockname4(struct bpf_sock_addr *ctx)
 SEC("cgroup/getsockname6")
 int wl_getsockname6(struct bpf_sock_addr *ctx)
 {
-	const struct wl_address *destination = wl_answers_as(ctx) ?: wl_shown_destination(ctx);
+	const struct wl_address *destination = wl_named_after(ctx, ctx->user_ip6[3]) ?: wl_shown_destination(ctx);
 	const __u32 *ip = destination ? (const __u32 *)destination->ip : wl_shown_source(ctx);
 
 	if (destination)
