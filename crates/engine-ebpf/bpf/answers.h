@@ -94,24 +94,46 @@ static __always_inline const struct wl_address *wl_named_after(struct bpf_sock_a
 	return token && ip4 == wl_aside(token) ? token : NULL;
 }
 
-/* What is sent from aside starts from the token. Such a socket cannot be made to
- * when it connects: that is refused once, and the service is remembered. */
-static __always_inline int wl_answer_as_token(struct bpf_sock_addr *ctx, int family, const struct wl_tables *t,
-					      __u64 slot, bool connects, struct wl_address *source)
+/* What is sent from aside starts from the token; the scope's program, which is
+ * asked next, sees no other source. Programs of their own: wl_sendmsg4 and
+ * wl_udp_connect4 have no room for more on Linux 6.1. */
+SEC("cgroup/sendmsg4")
+int wl_answer4(struct bpf_sock_addr *ctx)
 {
 	const struct wl_address *token = wl_answers_as(ctx);
 
-	if (!token || !wl_is_mapped(source->ip) || wl_ip4(source->ip) != wl_aside(token))
-		return WL_GO_ON;
-	__builtin_memcpy(source->ip, token->ip, sizeof(source->ip));
-	if (connects) {
-		asm volatile("" : "+r"(slot));
-		if (slot < WL_MAX_SERVICES)
-			connects_answers[slot] = t->services[slot].cgroup;
-		bpf_set_retval(-EAGAIN);
-		return WL_REJECT;
-	}
-	if (family == AF_INET)
+	if (token && ctx->msg_src_ip4 == wl_aside(token))
 		ctx->msg_src_ip4 = wl_ip4(token->ip);
-	return WL_GO_ON;
+	return WL_PASS;
+}
+
+/* That cannot be done for a socket which connects: it is refused once, and the
+ * service is remembered. */
+static __always_inline int wl_on_connected_answer(struct bpf_sock_addr *ctx)
+{
+	const struct wl_tables *t = wl_tables();
+	struct wl_process caller = {};
+	__u64 slot;
+
+	if (!wl_answers_as(ctx))
+		return WL_PASS;
+	wl_caller(&caller);
+	slot = wl_service_slot(&caller);
+	asm volatile("" : "+r"(slot));
+	if (t && slot < WL_MAX_SERVICES)
+		connects_answers[slot] = t->services[slot].cgroup;
+	bpf_set_retval(-EAGAIN);
+	return WL_REJECT;
+}
+
+SEC("cgroup/connect4")
+int wl_connect_answer4(struct bpf_sock_addr *ctx)
+{
+	return wl_on_connected_answer(ctx);
+}
+
+SEC("cgroup/connect6")
+int wl_connect_answer6(struct bpf_sock_addr *ctx)
+{
+	return wl_on_connected_answer(ctx);
 }

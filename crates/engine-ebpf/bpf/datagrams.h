@@ -357,9 +357,6 @@ static __always_inline int wl_judge_answer(struct bpf_sock_addr *ctx, int family
 
 	wl_source(ctx, family, connects, wl_takes_ip4(&c->q->leg), &source);
 	if (is_service) {
-		verdict = wl_answer_as_token(ctx, family, c->tables, c->q->leg.caller_slot, connects, &source);
-		if (verdict != WL_GO_ON)
-			return verdict;
 		verdict = wl_judge_service(ctx, family, c, connects, &source);
 		if (verdict != WL_GO_ON)
 			return verdict;

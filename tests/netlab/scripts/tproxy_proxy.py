@@ -43,7 +43,7 @@ while True:
             data = ready.recv(65535)
             try:
                 known = next((one for one in voices if voices[one] == (client, to)), None) or voice(client, to)
-            except BlockingIOError:
+            except OSError:
                 print("again", file=sys.stderr, flush=True)
                 known = voice(client, to)
             voices[known] = (client, to)

@@ -13,7 +13,7 @@ struct Budget {
     stack: u32,
 }
 
-const BUDGETS: [Budget; 34] = [
+const BUDGETS: [Budget; 37] = [
     budget("wl_connect4", 8_500, 240_000, 512),
     budget("wl_connect6", 8_500, 240_000, 512),
     budget("wl_sockops", 1_300, 2_400, 352),
@@ -28,6 +28,9 @@ const BUDGETS: [Budget; 34] = [
     budget("wl_setsockopt", 3_000, 12_000, 384),
     budget("wl_bind4", 500, 3_000, 256),
     budget("wl_bind6", 500, 3_000, 256),
+    budget("wl_answer4", 60, 60, 64),
+    budget("wl_connect_answer4", 500, 3_000, 320),
+    budget("wl_connect_answer6", 500, 3_000, 320),
     budget("wl_udp_connect4", 10_000, 240_000, 512),
     budget("wl_udp_connect6", 10_000, 240_000, 512),
     budget("wl_sendmsg4", 10_000, 240_000, 512),
