@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use waylay_core::{
     CommandName, Errno, FailurePolicy, Family, ForeignNamespace, PortRange, Prefix, Protocol, Right,
-    Unredirectable,
+    Sandboxes, Unredirectable,
 };
 
 use crate::source::{Located, Span};
@@ -23,6 +23,8 @@ pub struct Declarations {
     pub unredirectable: Option<Located<Unredirectable>>,
     /// What becomes of legs of other network namespaces.
     pub other_namespaces: Option<Located<ForeignNamespace>>,
+    /// What becomes of legs from sandboxes.
+    pub override_sandbox: Option<Located<Sandboxes>>,
 }
 
 /// A service.

@@ -105,7 +105,8 @@ pub fn lower(
 fn with_switches(policy: Policy, declarations: &Declarations) -> Policy {
     let namespaces = declarations.other_namespaces.as_ref().map_or_else(Default::default, |it| it.value);
     let unredirectable = declarations.unredirectable.as_ref().map_or_else(Default::default, |it| it.value);
-    policy.with_foreign_namespace(namespaces).with_unredirectable(unredirectable)
+    let sandboxes = declarations.override_sandbox.as_ref().map_or_else(Default::default, |it| it.value);
+    policy.with_foreign_namespace(namespaces).with_unredirectable(unredirectable).with_sandboxes(sandboxes)
 }
 
 fn services(declarations: &Declarations, diagnostics: &mut Vec<Diagnostic>) -> Vec<Service> {

@@ -8,14 +8,14 @@ mod table;
 use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
-use waylay_core::{ForeignNamespace, Unredirectable};
+use waylay_core::{ForeignNamespace, Sandboxes, Unredirectable};
 
 use crate::declaration::{Declarations, SublayerDeclaration};
 use crate::keys::{FILTER, SERVICE, SUBLAYER, TOP, TableKind};
 use crate::problem::{Diagnostic, Problem};
 use crate::source::{Located, Sources, Span};
 use crate::values::{self, LONGEST_NAME, LONGEST_SERVICE};
-use table::{Problems, Table, number, word, wrong_type};
+use table::{Problems, Scalar, Table, boolean, number, word, wrong_type};
 
 const ANSWERS: &[&str] = &["block", "permit"];
 
@@ -48,16 +48,19 @@ fn syntax(error: &toml::de::Error, source: u32) -> Diagnostic {
 
 fn read_file(top: &Table<'_>, source: u32, into: &mut Declarations, problems: &mut Problems) {
     let unredirectable = [Unredirectable::Block, Unredirectable::Permit];
-    if let Some(answer) =
-        switch(top, "unredirectable", &unredirectable, into.unredirectable.as_ref(), problems)
-    {
+    let answer = |value: Scalar<'_>| word(value, ANSWERS, &unredirectable);
+    if let Some(answer) = switch(top, "unredirectable", answer, into.unredirectable.as_ref(), problems) {
         into.unredirectable = Some(answer);
     }
     let namespaces = [ForeignNamespace::Block, ForeignNamespace::Permit];
-    if let Some(answer) =
-        switch(top, "other_namespaces", &namespaces, into.other_namespaces.as_ref(), problems)
-    {
+    let answer = |value: Scalar<'_>| word(value, ANSWERS, &namespaces);
+    if let Some(answer) = switch(top, "other_namespaces", answer, into.other_namespaces.as_ref(), problems) {
         into.other_namespaces = Some(answer);
+    }
+    let answer =
+        |value: Scalar<'_>| Ok(if boolean(value)? { Sandboxes::Overridden } else { Sandboxes::Stay });
+    if let Some(answer) = switch(top, "override_sandbox", answer, into.override_sandbox.as_ref(), problems) {
+        into.override_sandbox = Some(answer);
     }
     for (name, table) in named_tables(top, ("service", LONGEST_SERVICE), SERVICE, source, problems) {
         into.services.extend(service::read(name, &table, problems));
@@ -73,10 +76,10 @@ fn read_file(top: &Table<'_>, source: u32, into: &mut Declarations, problems: &m
 }
 
 /// A switch of the whole policy, which may stand in one file only.
-fn switch<T: Copy>(
-    top: &Table<'_>,
+fn switch<'a, T>(
+    top: &Table<'a>,
     key: &'static str,
-    meanings: &[T],
+    read: impl FnOnce(Scalar<'a>) -> Result<T, Diagnostic>,
     former: Option<&Located<T>>,
     problems: &mut Problems,
 ) -> Option<Located<T>> {
@@ -85,7 +88,7 @@ fn switch<T: Copy>(
         let problem = Problem::Duplicate { what: "setting", name: key.to_owned() };
         problems.push(problem.at(&span).related(&former.span, "set here first"));
     }
-    let value = top.one(key, problems, |value| word(value, ANSWERS, meanings))?;
+    let value = top.one(key, problems, read)?;
     Some(Located { value, span })
 }
 

@@ -25,6 +25,7 @@ struct wl_connect {
 	const struct wl_flow *token; /* of the flow whose token an adopted service sends to */
 	const struct wl_route *route;
 	__u64 excluded;
+	__u64 sandbox; /* the cgroup in one, if that is why the leg is not redirected */
 	__u32 hop_count;
 	__u32 listener; /* of the chosen service */
 };

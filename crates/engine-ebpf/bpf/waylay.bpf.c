@@ -11,6 +11,7 @@
  *   getsockname4/6  and the one it would have started from
  *   sockets.h       refuses sockets that cannot be redirected
  *   sockopt.h       answers the services' questions, takes records from them
+ *   sandboxes.h     leaves legs alone that somebody's sandbox watches
  *   residents.h     lets services be that run already, in the programs called wl_resident_*
  *   sock_release    ends flows, together with sockops and walks.h
  *
@@ -30,6 +31,7 @@
 #include "errands.h"
 #include "flows.h"
 #include "effect.h"
+#include "sandboxes.h"
 #include "residents.h"
 #include "callers.h"
 #include "datagram_flows.h"
@@ -128,6 +130,39 @@ static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_conne
 	}
 }
 
+/* How deep the innermost cgroup is that is around the leg and the service that is
+ * wanted, as far as is known: services are in the scope, but for those that run by
+ * themselves. */
+static __always_inline __u32 wl_shared_level(const struct wl_connect *c, enum wl_place place, __u64 wanted)
+{
+	__u64 caller = c->q->leg.caller_slot;
+	const struct wl_service *service;
+	__u32 level = c->config->scope_level;
+
+	if (place == WL_AT_RESIDENT) {
+		asm volatile("" : "+r"(caller));
+		level = c->tables->services[caller & (WL_MAX_SERVICES - 1)].resident_shared_level;
+	}
+	asm volatile("" : "+r"(wanted));
+	service = &c->tables->services[wanted & (WL_MAX_SERVICES - 1)];
+	if (service->flags & WL_IS_RESIDENT && service->resident_shared_level < level)
+		return service->resident_shared_level;
+	return level;
+}
+
+/* Where a service is wanted for a leg from somebody's sandbox, it goes on its own way. */
+static __always_inline void wl_leave_in_sandbox(struct bpf_sock_addr *ctx, enum wl_place place, struct wl_connect *c,
+						 struct wl_choice *choice)
+{
+	if (!choice->wanted || c->tables->override_sandboxes)
+		return;
+	c->sandbox = wl_sandbox_of(ctx, wl_shared_level(c, place, choice->slot));
+	if (!c->sandbox)
+		return;
+	choice->wanted = 0;
+	choice->refusal = 0;
+}
+
 /* To 127.0.0.1 or ::1, where nobody listens: connect() would be refused. Other
  * addresses of the loopback have listeners that are bound to the device (as
  * 127.0.0.53 has), and those are not found. A global function, as
@@ -195,6 +230,8 @@ static __always_inline int wl_carry_out(struct bpf_sock_addr *ctx, int family, e
 	__u32 slot, filter = choice->filter;
 
 	if (!choice->wanted) {
+		if (c->sandbox)
+			wl_tell_of_sandbox(&c->q->leg, c->sandbox);
 		if (c->carried) {
 			wl_grant_mark(ctx, &c->carried->wishes);
 			if (c->carried->wishes.bound_device)
@@ -238,8 +275,8 @@ static __always_inline int wl_meet(struct bpf_sock_addr *ctx, struct wl_connect 
 }
 
 /* The verdict, or WL_GO_ON with what has been chosen. */
-static __always_inline int wl_ask_policy(struct bpf_sock_addr *ctx, int family, struct wl_connect *c,
-					 struct wl_choice *choice)
+static __always_inline int wl_ask_policy(struct bpf_sock_addr *ctx, int family, enum wl_place place,
+					 struct wl_connect *c, struct wl_choice *choice)
 {
 	int verdict = WL_GO_ON;
 
@@ -249,6 +286,7 @@ static __always_inline int wl_ask_policy(struct bpf_sock_addr *ctx, int family, 
 		wl_know_bound(ctx, c->q, family);
 	wl_find_chain(ctx, c);
 	wl_choose(ctx, c, choice);
+	wl_leave_in_sandbox(ctx, place, c, choice);
 	wl_judge_route(ctx, c, choice);
 	c->q->leg.redirected = choice->wanted && !choice->refusal;
 	wl_authorise(c, &verdict);
@@ -279,7 +317,7 @@ static __always_inline int wl_judge_connect(struct bpf_sock_addr *ctx, int famil
 		return wl_refuse(&c->q->leg, WL_REFUSED_LISTENER_DIALLED, ECONNREFUSED, owner->service, 0);
 	if (place == WL_AT_SCOPE)
 		c->q->leg.caller_slot = wl_service_slot(&c->q->leg.caller);
-	verdict = wl_ask_policy(ctx, family, c, &choice);
+	verdict = wl_ask_policy(ctx, family, place, c, &choice);
 	return verdict != WL_GO_ON ? verdict : wl_carry_out(ctx, family, WL_CONNECTION, c, &choice);
 }
 
@@ -376,7 +414,7 @@ static __always_inline int wl_judge_datagram(struct bpf_sock_addr *ctx, int fami
 	verdict = wl_judge_listener(ctx, c);
 	if (verdict != WL_GO_ON)
 		return verdict;
-	verdict = wl_ask_policy(ctx, family, c, &choice);
+	verdict = wl_ask_policy(ctx, family, place, c, &choice);
 	return verdict != WL_GO_ON ? verdict : wl_carry_out(ctx, family, dial, c, &choice);
 }
 

@@ -398,7 +398,8 @@ impl Engine for EbpfEngine {
         }
         for service in installation.tables.services() {
             if let Some(residence) = self.residences.get(&service.id) {
-                encode_residence(residence, service.slot, &mut tables);
+                let shared = self.scope.level_shared_with(&residence.hooked);
+                encode_residence(residence, shared, service.slot, &mut tables);
             }
         }
         self.put_in_force(tables, installation.tables.index())?;
