@@ -30,6 +30,15 @@ struct wl_connect {
 	__u32 listener; /* of the chosen service */
 };
 
+/* What becomes of the leg at the redirect layer. */
+struct wl_choice {
+	__u32 wanted; /* 0: go to the destination */
+	__u32 slot;   /* of the service that is wanted */
+	__u32 filter; /* the id of the one that wants it */
+	__u32 refusal;
+	__u32 error; /* of the refusal */
+};
+
 /* Room for a report of that size; that there is none is counted. */
 static __always_inline void *wl_new_event(__u64 size)
 {

@@ -109,6 +109,39 @@ WL_GLOBAL __u64 wl_sandbox_of(struct bpf_sock_addr *ctx, __u32 level)
 	return wl_is_sandboxed(cgroup, level) ? BPF_CORE_READ(cgroup, kn, id) : 0;
 }
 
+/* How deep the innermost cgroup is that is around the leg and the service that is
+ * wanted, as far as is known: services are in the scope, but for those that run by
+ * themselves. */
+static __always_inline __u32 wl_shared_level(const struct wl_connect *c, enum wl_place place, __u64 wanted)
+{
+	__u64 caller = c->q->leg.caller_slot;
+	const struct wl_service *service;
+	__u32 level = c->config->scope_level;
+
+	if (place == WL_AT_RESIDENT) {
+		asm volatile("" : "+r"(caller));
+		level = c->tables->services[caller & (WL_MAX_SERVICES - 1)].resident_shared_level;
+	}
+	asm volatile("" : "+r"(wanted));
+	service = &c->tables->services[wanted & (WL_MAX_SERVICES - 1)];
+	if (service->flags & WL_IS_RESIDENT && service->resident_shared_level < level)
+		return service->resident_shared_level;
+	return level;
+}
+
+/* Where a service is wanted for a leg from somebody's sandbox, it goes on its own way. */
+static __always_inline void wl_leave_in_sandbox(struct bpf_sock_addr *ctx, enum wl_place place, struct wl_connect *c,
+						 struct wl_choice *choice)
+{
+	if (!choice->wanted || c->tables->override_sandboxes)
+		return;
+	c->sandbox = wl_sandbox_of(ctx, wl_shared_level(c, place, choice->slot));
+	if (!c->sandbox)
+		return;
+	choice->wanted = 0;
+	choice->refusal = 0;
+}
+
 /* Whether the current process is in one. */
 WL_GLOBAL int wl_is_maker_sandboxed(__u32 level)
 {

@@ -70,15 +70,6 @@ static __always_inline void wl_find_chain(struct bpf_sock_addr *ctx, struct wl_c
 	}
 }
 
-/* What becomes of the leg at the redirect layer. */
-struct wl_choice {
-	__u32 wanted; /* 0: go to the destination */
-	__u32 slot;   /* of the service that is wanted */
-	__u32 filter; /* the id of the one that wants it */
-	__u32 refusal;
-	__u32 error; /* of the refusal */
-};
-
 static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_connect *c, struct wl_choice *choice)
 {
 	__u64 skip = c->excluded;
@@ -128,39 +119,6 @@ static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_conne
 		choice->refusal = 0;
 		skip |= 1ULL << slot;
 	}
-}
-
-/* How deep the innermost cgroup is that is around the leg and the service that is
- * wanted, as far as is known: services are in the scope, but for those that run by
- * themselves. */
-static __always_inline __u32 wl_shared_level(const struct wl_connect *c, enum wl_place place, __u64 wanted)
-{
-	__u64 caller = c->q->leg.caller_slot;
-	const struct wl_service *service;
-	__u32 level = c->config->scope_level;
-
-	if (place == WL_AT_RESIDENT) {
-		asm volatile("" : "+r"(caller));
-		level = c->tables->services[caller & (WL_MAX_SERVICES - 1)].resident_shared_level;
-	}
-	asm volatile("" : "+r"(wanted));
-	service = &c->tables->services[wanted & (WL_MAX_SERVICES - 1)];
-	if (service->flags & WL_IS_RESIDENT && service->resident_shared_level < level)
-		return service->resident_shared_level;
-	return level;
-}
-
-/* Where a service is wanted for a leg from somebody's sandbox, it goes on its own way. */
-static __always_inline void wl_leave_in_sandbox(struct bpf_sock_addr *ctx, enum wl_place place, struct wl_connect *c,
-						 struct wl_choice *choice)
-{
-	if (!choice->wanted || c->tables->override_sandboxes)
-		return;
-	c->sandbox = wl_sandbox_of(ctx, wl_shared_level(c, place, choice->slot));
-	if (!c->sandbox)
-		return;
-	choice->wanted = 0;
-	choice->refusal = 0;
 }
 
 /* To 127.0.0.1 or ::1, where nobody listens: connect() would be refused. Other
