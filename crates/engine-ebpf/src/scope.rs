@@ -12,7 +12,9 @@ use crate::error::EbpfError;
 pub struct Scope {
     /// Directory of the cgroup whose subtree is watched.
     pub cgroup: PathBuf,
-    /// Depth of the services' cgroups, the hierarchy's root being 0.
+    /// How many cgroups are above it; 0 of the hierarchy's root.
+    pub level: u32,
+    /// How many are above the cgroups of services, which are somewhere below it.
     pub service_level: u32,
     /// Tells this engine's handles and listeners from those of others.
     pub instance: u64,
@@ -27,11 +29,6 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// How many cgroups are above it: the services' are right below.
-    pub(crate) fn level(&self) -> u32 {
-        self.service_level.saturating_sub(1)
-    }
-
     /// How many cgroups are above the innermost one that is around it and around these directories.
     pub(crate) fn level_shared_with(&self, cgroups: &[PathBuf]) -> u32 {
         let depth = |path: &Path| {
@@ -41,7 +38,7 @@ impl Scope {
         };
         let own = self.cgroup.components().count();
         let up = cgroups.iter().map(|cgroup| own - depth(cgroup)).max().unwrap_or(0);
-        self.level().saturating_sub(u32::try_from(up).unwrap_or(u32::MAX))
+        self.level.saturating_sub(u32::try_from(up).unwrap_or(u32::MAX))
     }
 }
 
@@ -92,6 +89,7 @@ mod tests {
     fn what_a_resident_shares_with_the_scope_is_around_both() {
         let scope = Scope {
             cgroup: "/sys/fs/cgroup/a/b/run".into(),
+            level: 3,
             service_level: 4,
             instance: 1,
             pin_root: PathBuf::new(),

@@ -31,13 +31,6 @@ pub struct RunSpec {
     pub start_patience: Duration,
 }
 
-impl RunSpec {
-    /// What happens to connections while a service is gone.
-    pub(crate) fn on_failure(&self, service: ServiceId) -> FailurePolicy {
-        self.policy.service(service).map_or(FailurePolicy::Closed, |service| service.on_failure)
-    }
-}
-
 /// The policy that leads everything the services take through all of them, in this order.
 ///
 /// # Errors
