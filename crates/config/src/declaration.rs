@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use waylay_core::{
-    CommandName, Errno, FailurePolicy, Family, ForeignNamespace, PortRange, Prefix, Protocol, Right,
-    Sandboxes, Unredirectable,
+    CommandName, Errno, Existing, FailurePolicy, Family, ForeignNamespace, PortRange, Prefix, Protocol,
+    Right, Sandboxes, Unredirectable,
 };
 
 use crate::source::{Located, Span};
@@ -23,6 +23,8 @@ pub struct Declarations {
     pub unredirectable: Option<Located<Unredirectable>>,
     /// What becomes of legs of other network namespaces.
     pub other_namespaces: Option<Located<ForeignNamespace>>,
+    /// What becomes of connections that are older than the policy.
+    pub existing: Option<Located<Existing>>,
     /// What becomes of legs from sandboxes.
     pub override_sandbox: Option<Located<Sandboxes>>,
 }

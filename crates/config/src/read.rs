@@ -8,7 +8,7 @@ mod table;
 use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
-use waylay_core::{ForeignNamespace, Sandboxes, Unredirectable};
+use waylay_core::{Existing, ForeignNamespace, Sandboxes, Unredirectable};
 
 use crate::declaration::{Declarations, SublayerDeclaration};
 use crate::keys::{FILTER, SERVICE, SUBLAYER, TOP, TableKind};
@@ -18,6 +18,7 @@ use crate::values::{self, LONGEST_NAME, LONGEST_SERVICE};
 use table::{Problems, Scalar, Table, boolean, number, word, wrong_type};
 
 const ANSWERS: &[&str] = &["block", "permit"];
+const FATES: &[&str] = &["leave", "reset"];
 
 /// What the texts say. Where something is wrong the rest is read all the same, so that one run shows all there is.
 #[must_use]
@@ -61,6 +62,11 @@ fn read_file(top: &Table<'_>, source: u32, into: &mut Declarations, problems: &m
         |value: Scalar<'_>| Ok(if boolean(value)? { Sandboxes::Overridden } else { Sandboxes::Stay });
     if let Some(answer) = switch(top, "override_sandbox", answer, into.override_sandbox.as_ref(), problems) {
         into.override_sandbox = Some(answer);
+    }
+    let existing = [Existing::Leave, Existing::Reset];
+    let fate = |value: Scalar<'_>| word(value, FATES, &existing);
+    if let Some(fate) = switch(top, "existing", fate, into.existing.as_ref(), problems) {
+        into.existing = Some(fate);
     }
     for (name, table) in named_tables(top, ("service", LONGEST_SERVICE), SERVICE, source, problems) {
         into.services.extend(service::read(name, &table, problems));

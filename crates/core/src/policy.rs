@@ -8,7 +8,7 @@ use crate::chain::ServiceSet;
 use crate::ids::{FilterId, ServiceId, SublayerId};
 use crate::model::{AuthRule, Filter, Layer, Service, Sublayer};
 use crate::order::{OrderError, solve};
-use crate::world::{ForeignNamespace, Sandboxes, Unredirectable};
+use crate::world::{Existing, ForeignNamespace, Sandboxes, Unredirectable};
 
 /// Services of one policy. Excluded sets are kept as masks of this many bits.
 pub const MAX_SERVICES: usize = 64;
@@ -22,6 +22,7 @@ pub struct Policy {
     foreign_namespace: ForeignNamespace,
     sandboxes: Sandboxes,
     unredirectable: Unredirectable,
+    existing: Existing,
 }
 
 /// Why declarations do not make a policy.
@@ -122,8 +123,9 @@ impl fmt::Display for Limit {
 }
 
 impl Policy {
-    /// Checks the declarations and solves the order. Legs of foreign namespaces pass, sandboxes stay, and what cannot be redirected is
-    /// refused; see [`Policy::with_foreign_namespace`], [`Policy::with_sandboxes`] and [`Policy::with_unredirectable`].
+    /// Checks the declarations and solves the order. Legs of foreign namespaces pass, sandboxes stay, what cannot be redirected is
+    /// refused, and what is older than the policy stays; see [`Policy::with_foreign_namespace`],
+    /// [`Policy::with_sandboxes`], [`Policy::with_unredirectable`] and [`Policy::with_existing`].
     pub fn new(
         services: Vec<Service>,
         sublayers: Vec<Sublayer>,
@@ -150,6 +152,7 @@ impl Policy {
             foreign_namespace: ForeignNamespace::default(),
             sandboxes: Sandboxes::default(),
             unredirectable: Unredirectable::default(),
+            existing: Existing::default(),
         })
     }
 
@@ -169,6 +172,12 @@ impl Policy {
     #[must_use]
     pub fn with_unredirectable(self, unredirectable: Unredirectable) -> Self {
         Self { unredirectable, ..self }
+    }
+
+    /// The same policy with another rule for connections that are older than it.
+    #[must_use]
+    pub fn with_existing(self, existing: Existing) -> Self {
+        Self { existing, ..self }
     }
 
     /// The services in their solved order.
@@ -205,6 +214,12 @@ impl Policy {
     #[must_use]
     pub const fn unredirectable(&self) -> Unredirectable {
         self.unredirectable
+    }
+
+    /// What becomes of connections that are older than the policy.
+    #[must_use]
+    pub const fn existing(&self) -> Existing {
+        self.existing
     }
 
     /// The service of this id.

@@ -139,6 +139,13 @@ impl Cgroup {
         found
     }
 
+    /// Itself and all below it.
+    #[must_use]
+    pub fn all(&self) -> Vec<Self> {
+        let below = self.children().flat_map(|child| child.all());
+        std::iter::once(self.clone()).chain(below).collect()
+    }
+
     /// Itself, or the one below it that has this id.
     #[must_use]
     pub fn with_id(&self, id: u64) -> Option<Self> {

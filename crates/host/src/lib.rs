@@ -15,11 +15,13 @@
 mod adopted;
 mod assignment;
 mod background;
+mod caller;
 pub mod cgroup;
 mod crew;
 mod deadline;
 pub mod doctor;
 mod error;
+mod existing;
 mod families;
 mod health;
 mod icmp;
@@ -48,7 +50,9 @@ mod sys;
 pub mod user;
 
 pub use assignment::{Assignment, Condition, Ground, Interruption, ServiceState, StationSpec};
+pub use caller::Caller;
 pub use error::RunError;
+pub use existing::{ExistingConnection, Swept};
 pub use resident::{Found, KnownBy, KnownByError, ResidentError};
 pub use run::run;
 pub use spec::{Adoption, Ended, Observer, RunSpec, ServiceSpec, Step, Transports, chain_policy};

@@ -9,8 +9,8 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use waylay_core::{Limit, LimitError, ServiceId, Tables};
-use waylay_engine::{Engine, Installation};
+use waylay_core::{Limit, LimitError, Policy, ServiceId, Tables};
+use waylay_engine::{Endpoint, Engine, Installation};
 use waylay_engine_ebpf::{EbpfEngine, EbpfError, LiveFlow, bpf_file_system, in_initial_user_namespace};
 
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     cgroup::Cgroup,
     crew::{Crew, Leaving, Profile},
     error::RunError,
+    existing::{self, Past},
     instance::{Instance, clean_up, take_over},
     place::Place,
     roll::Roll,
@@ -137,6 +138,7 @@ impl Station {
         match change.carry_out() {
             Ok(()) => {
                 change.settle();
+                self.end_existing(&assignment.policy);
                 Ok(())
             }
             Err(error) => {
@@ -144,6 +146,22 @@ impl Station {
                 Err(error)
             }
         }
+    }
+
+    /// What is older than the policy goes on or ends, as that says; the observer is told.
+    fn end_existing(&self, policy: &Policy) {
+        let scope = match &self.spec.ground {
+            // Nothing has been made there before.
+            Ground::Own => return,
+            Ground::Existing(scope) => scope,
+        };
+        let leaving = self.leaving.iter().flat_map(Leaving::profiles);
+        let endpoints: Vec<&Endpoint> =
+            self.crew.profiles().chain(leaving).map(|profile| &profile.endpoint).collect();
+        let is_led =
+            |protocol, to| endpoints.iter().any(|endpoint| existing::leads_to(endpoint, protocol, to));
+        let past = Past { scope, own: self.cgroup(), policy, is_led: &is_led };
+        self.observer.existing_ended(&past.sweep());
     }
 
     /// The services, those that leave at the end.

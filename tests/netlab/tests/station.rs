@@ -436,3 +436,42 @@ fn what_is_redirected_can_be_asked_for() {
     patiently("they have ended", || scene.station.flows().is_empty().then_some(()));
     scene.station.close();
 }
+
+#[test]
+fn what_is_older_than_the_policy_is_reset_where_it_says_so_and_what_was_redirected_or_accepted_goes_on() {
+    let mut scene = Scene::new("existing");
+    let resetting = |id: u32, scene: &Scene| {
+        let mut service = scene.log(id, "log");
+        service["existing"] = json!("reset");
+        service
+    };
+    let (mut accepting, listener) = (scene.home.start_dialler(), free_port());
+    assert_eq!(accepting.ask(&format!("listen 127.0.0.1 {listener}")), "listening");
+    let mut caller = TcpStream::connect((Ipv4Addr::LOCALHOST, listener)).unwrap();
+    assert_eq!(accepting.ask("accept"), "ok");
+    thread::spawn(move || {
+        let mut byte = [0];
+        while caller.read_exact(&mut byte).is_ok() && caller.write_all(&byte).is_ok() {}
+    });
+    assert_eq!(scene.ask("open"), "ok");
+    let log = scene.log(1, "log");
+    scene.station.apply(&[log]).unwrap();
+    assert_eq!(scene.client.ask("ping"), "pong");
+    let log = resetting(1, &scene);
+    scene.station.apply(&[log]).unwrap();
+    assert_eq!(scene.client.ask("ping"), "ECONNABORTED");
+    assert_eq!(accepting.ask("ping"), "pong");
+    // One that is led to a service goes on when the policy changes, and when another takes the service's place.
+    assert_eq!(scene.ask("open"), "ok");
+    for id in [1, 2] {
+        let log = resetting(id, &scene);
+        scene.station.apply(&[log]).unwrap();
+        assert_eq!(scene.client.ask("ping"), "pong");
+    }
+    let seen = scene.station.seen().text();
+    let swept: Vec<Value> = seen.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let reset: Vec<&Value> = swept.iter().filter_map(|line| line["reset"].as_array()).flatten().collect();
+    let [only] = reset[..] else { panic!("{seen}") };
+    assert!(only.as_str().unwrap().ends_with(&format!("tcp -> {}", scene.server.address())), "{only}");
+    scene.station.close();
+}

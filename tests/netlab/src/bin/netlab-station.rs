@@ -20,11 +20,11 @@ use std::{
 
 use serde_json::{Value, json};
 use waylay_core::{
-    Conditions, Event, FailurePolicy, Filter, FilterId, Layer, Policy, Protocol, Service, ServiceId,
+    Conditions, Event, Existing, FailurePolicy, Filter, FilterId, Layer, Policy, Protocol, Service, ServiceId,
 };
 use waylay_host::{
     Adoption, Assignment, Condition, Ground, Interruption, LiveFlow, LocalName, Observer, RunError,
-    ServiceSpec, ServiceState, Station, StationSpec, Step, Transports,
+    ServiceSpec, ServiceState, Station, StationSpec, Step, Swept, Transports,
     cgroup::Cgroup,
     launch::{Launch, SUBCOMMAND},
 };
@@ -110,7 +110,9 @@ fn policy(services: &[Value]) -> Policy {
         conditions: Conditions { protocol: Some(Protocol::Tcp.into()), ..Conditions::default() },
         layer: Layer::Redirect { service: id(service) },
     });
-    Policy::new(declared.collect(), Vec::new(), filters.collect()).unwrap()
+    let resets = services.iter().any(|service| service["existing"] == json!("reset"));
+    let existing = if resets { Existing::Reset } else { Existing::Leave };
+    Policy::new(declared.collect(), Vec::new(), filters.collect()).unwrap().with_existing(existing)
 }
 
 fn spec(service: &Value) -> ServiceSpec {
@@ -181,6 +183,10 @@ impl Observer for Stderr {
     }
     fn family_missing(&self, service: &str, family: &str, _on_failure: FailurePolicy) {
         eprintln!("{}", json!({ "missing": [service, family] }));
+    }
+    fn existing_ended(&self, swept: &Swept) {
+        let reset: Vec<String> = swept.reset.iter().map(ToString::to_string).collect();
+        eprintln!("{}", json!({ "reset": reset, "left": format!("{:?} {:?}", swept.left, swept.unseen) }));
     }
     fn waiting_for_background(&self) {}
     fn step(&self, _step: Step<'_>) {}
