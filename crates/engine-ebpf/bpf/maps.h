@@ -359,6 +359,14 @@ struct {
 	__type(value, __u8);
 } visitors SEC(".maps");
 
+/* Cgroups in sandboxes of which it has been reported. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, WL_MAX_CGROUPS);
+	__type(key, __u64);
+	__type(value, __u8);
+} sandboxes_told SEC(".maps");
+
 /* Reports that found no room in `events`. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -120,7 +120,7 @@ impl Loaded {
         let config = abi::Config {
             netns: self.netns,
             service_level: scope.service_level,
-            reserved: 0,
+            scope_level: scope.level,
             max_flows: scope.limits.flows,
             max_flows_per_cgroup: scope.limits.flows_per_cgroup,
             max_datagram_flows: scope.limits.datagram_flows,
