@@ -32,6 +32,7 @@
 #define IP6T_SO_ORIGINAL_DST 80
 
 #define ENOENT 2
+#define EAGAIN 11
 #define EACCES 13
 #define EINVAL 22
 #define EOPNOTSUPP 95

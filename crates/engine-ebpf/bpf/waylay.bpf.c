@@ -6,6 +6,7 @@
  *                   effect.h)
  *   sendmsg4/6      the same for datagrams (datagrams.h); recvmsg4/6 shows whom the
  *                   application asked as the one who answers
+ *   bind4/6         lets services answer in a token's name (answers.h)
  *   sockops.h       carries the flow from the client's socket to the accepted one
  *   getpeername4/6  shows the application the address it asked for
  *   getsockname4/6  and the one it would have started from
@@ -35,6 +36,7 @@
 #include "residents.h"
 #include "callers.h"
 #include "datagram_flows.h"
+#include "answers.h"
 #include "datagrams.h"
 #include "sockopt.h"
 #include "sockets.h"
@@ -533,7 +535,7 @@ static __always_inline const struct wl_address *wl_shown_destination(struct bpf_
 SEC("cgroup/getsockname4")
 int wl_getsockname4(struct bpf_sock_addr *ctx)
 {
-	const struct wl_address *destination = wl_shown_destination(ctx);
+	const struct wl_address *destination = wl_named_after(ctx, ctx->user_ip4) ?: wl_shown_destination(ctx);
 	const __u32 *ip;
 
 	if (destination && wl_is_mapped(destination->ip)) {
@@ -550,7 +552,7 @@ int wl_getsockname4(struct bpf_sock_addr *ctx)
 SEC("cgroup/getsockname6")
 int wl_getsockname6(struct bpf_sock_addr *ctx)
 {
-	const struct wl_address *destination = wl_shown_destination(ctx);
+	const struct wl_address *destination = wl_named_after(ctx, ctx->user_ip6[3]) ?: wl_shown_destination(ctx);
 	const __u32 *ip = destination ? (const __u32 *)destination->ip : wl_shown_source(ctx);
 
 	if (destination)
