@@ -15,8 +15,8 @@ use waylay_config::{
     read,
 };
 use waylay_core::{
-    Availability, Chain, ChainError, Hop, Leg, Naming, Policy, Process, Protocol, Records, ServiceId, Stage,
-    Verdict, World, follow,
+    Availability, Chain, ChainError, Confinement, Hop, Leg, Naming, Policy, Process, Protocol, Records,
+    ServiceId, Stage, Verdict, World, follow,
 };
 use waylay_host::names::HostNames;
 
@@ -129,6 +129,7 @@ fn stages(
             .map(|service| (service.id, availability(service.id)))
             .collect(),
         cgroups: paper.hierarchy(),
+        confinement: if args.sandboxed { Confinement::Sandboxed } else { Confinement::Free },
         ..World::default()
     };
     let protocol = match args.protocol {

@@ -42,7 +42,7 @@ pub use chain::{Chain, ChainError, Hop, MAX_HOPS, Records, RedirectState, Servic
 pub use change::Change;
 pub use conditions::{Conditions, FlagConditions, OneOf, ProcessConditions};
 pub use decide::{Decision, decide};
-pub use event::{Event, LegSummary, SocketSummary};
+pub use event::{Event, LegSummary, Reason, SocketSummary};
 pub use existing::{ExistingVerdict, decide_existing};
 pub use follow::{Stage, follow};
 pub use ids::{FilterId, ServiceId, SublayerId};
@@ -63,6 +63,6 @@ pub use trace::{AuthEffect, Naming, SkipReason, Trace, TraceStep};
 pub use updates::{Renewal, Renewed, UpdateError, Updates};
 pub use verdict::{Refusal, Verdict};
 pub use world::{
-    Availability, Existing, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route, SocketOwner,
-    Sphere, Unredirectable, World,
+    Availability, Confinement, Existing, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route,
+    Sandboxes, SocketOwner, Sphere, Unredirectable, World,
 };

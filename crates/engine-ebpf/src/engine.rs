@@ -340,7 +340,8 @@ impl EbpfEngine {
         }
         for service in compiled.services() {
             if let Some(residence) = self.residences.get(&service.id) {
-                encode_residence(residence, service.slot, &mut tables);
+                let shared = self.scope.level_shared_with(&residence.hooked);
+                encode_residence(residence, shared, service.slot, &mut tables);
             }
         }
         self.in_force.replace(&self.tables, compiled, tables)?;

@@ -102,7 +102,7 @@ mod c {
             protocol: u32,
             maker: *const Who,
             slot: u32,
-            foreign: i32,
+            surroundings: i32,
         ) -> u32;
         pub(super) fn waylay_test_is_group(ip: *const u8) -> i32;
         pub(super) fn waylay_test_recognises(
@@ -146,19 +146,29 @@ pub fn classify_auth(words: &Words<'_>, leg: &Leg, people: &People) -> Option<(u
     (both != 0).then_some((both as u32, (both >> 32) as u16))
 }
 
-/// Why a socket (family, type, protocol) is refused to who makes it, and has this slot: `enum wl_refusal`, 0 if it is not.
+/// Why a socket (family, type, protocol) is refused to who makes it, and has this slot: `enum wl_refusal`, 0 if it is not. It may be of another
+/// network namespace, or in a sandbox.
 #[must_use]
 pub fn judge_socket(
     tables: &abi::Tables,
     words: &Words<'_>,
     kind: [u16; 3],
     (maker, slot): (&Who, u32),
-    foreign: bool,
+    [foreign, sandboxed]: [bool; 2],
 ) -> u32 {
     let [family, socket_type, protocol] = kind.map(u32::from);
     // SAFETY: all are read only, and laid out as the C side has them.
     unsafe {
-        c::waylay_test_judge_socket(tables, words, family, socket_type, protocol, maker, slot, foreign.into())
+        c::waylay_test_judge_socket(
+            tables,
+            words,
+            family,
+            socket_type,
+            protocol,
+            maker,
+            slot,
+            i32::from(foreign) | i32::from(sandboxed) << 1,
+        )
     }
 }
 

@@ -5,9 +5,10 @@
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use waylay_abi as abi;
 use waylay_core::{
-    Cgroups, Change, CommandName, Conditions, FailurePolicy, FileId, Filter, FilterId, ForeignNamespace,
-    Layer, Leg, Namespace, NewSocket, OneOf, Policy, PortRange, Process, ProcessConditions, Protocol,
-    Refusal, Service, ServiceId, SocketKind, SocketOwner, SocketVerdict, Tables, Unredirectable,
+    Cgroups, Change, CommandName, Conditions, Confinement, FailurePolicy, FileId, Filter, FilterId,
+    ForeignNamespace, Layer, Leg, Namespace, NewSocket, OneOf, Policy, PortRange, Process, ProcessConditions,
+    Protocol, Refusal, Sandboxes, Service, ServiceId, SocketKind, SocketOwner, SocketVerdict, Tables,
+    Unredirectable,
 };
 use waylay_differential::{Who, Words, is_group, judge_socket};
 use waylay_engine_ebpf::encode;
@@ -55,24 +56,31 @@ fn file() -> impl Strategy<Value = FileId> {
 
 fn policy() -> impl Strategy<Value = Policy> {
     let filters = vec((conditions(), 1..=SERVICES), 0..7);
-    (filters, any::<bool>(), any::<bool>()).prop_map(|(filters, block, foreign)| {
-        let service = |id| Service {
-            id: ServiceId(id),
-            name: format!("s{id}"),
-            before: Vec::new(),
-            after: Vec::new(),
-            on_failure: FailurePolicy::Closed,
-        };
-        let filter = |(id, (conditions, service))| {
-            let layer = Layer::Redirect { service: ServiceId(service) };
-            Filter { id: FilterId(id), weight: 0, conditions, layer }
-        };
-        let filters = (1..).zip(filters).map(filter).collect();
-        Policy::new((1..=SERVICES).map(service).collect(), Vec::new(), filters)
-            .unwrap()
-            .with_unredirectable(if block { Unredirectable::Block } else { Unredirectable::Permit })
-            .with_foreign_namespace(if foreign { ForeignNamespace::Block } else { ForeignNamespace::Permit })
-    })
+    (filters, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        |(filters, block, foreign, overridden)| {
+            let service = |id| Service {
+                id: ServiceId(id),
+                name: format!("s{id}"),
+                before: Vec::new(),
+                after: Vec::new(),
+                on_failure: FailurePolicy::Closed,
+            };
+            let filter = |(id, (conditions, service))| {
+                let layer = Layer::Redirect { service: ServiceId(service) };
+                Filter { id: FilterId(id), weight: 0, conditions, layer }
+            };
+            let filters = (1..).zip(filters).map(filter).collect();
+            Policy::new((1..=SERVICES).map(service).collect(), Vec::new(), filters)
+                .unwrap()
+                .with_unredirectable(if block { Unredirectable::Block } else { Unredirectable::Permit })
+                .with_foreign_namespace(if foreign {
+                    ForeignNamespace::Block
+                } else {
+                    ForeignNamespace::Permit
+                })
+                .with_sandboxes(if overridden { Sandboxes::Overridden } else { Sandboxes::Stay })
+        },
+    )
 }
 
 /// Some filters stay, and another policy's take the places of the others.
@@ -144,11 +152,13 @@ proptest! {
         kind in kind(),
         maker in process(),
         foreign: bool,
+        sandboxed: bool,
     ) {
         let tables = Tables::compile(&policy).unwrap();
         let tables = tables.change(&change(&policy, &others, &stay)).unwrap();
         let namespace = if foreign { Namespace::Foreign } else { Namespace::Own };
-        let socket = NewSocket { kind, maker, owner: SocketOwner::Process, namespace };
+        let confinement = if sandboxed { Confinement::Sandboxed } else { Confinement::Free };
+        let socket = NewSocket { kind, maker, owner: SocketOwner::Process, namespace, confinement };
         let cgroups = cgroups();
         let expected = match tables.decide_socket(&socket, &cgroups) {
             SocketVerdict::Permit => 0,
@@ -160,7 +170,7 @@ proptest! {
         let amendments = tables.amendments().map(|index| index.words()).unwrap_or_default();
         let words = Words::new(tables.index().words(), amendments);
         let maker = (&who(&maker, &cgroups), slot(&tables, &maker));
-        prop_assert_eq!(judge_socket(&encode(&tables, &[]), &words, arguments, maker, foreign), expected);
+        prop_assert_eq!(judge_socket(&encode(&tables, &[]), &words, arguments, maker, [foreign, sandboxed]), expected);
     }
 
     #[test]

@@ -35,7 +35,7 @@ use whole::Whole;
 use crate::chain::{Chain, Hop, Records, ServiceSet};
 use crate::change::Change;
 use crate::conditions::{Conditions, FlagConditions};
-use crate::decide::settle_outside_policy;
+use crate::decide::{settle_outside_policy, stays_in_sandbox};
 use crate::ids::{FilterId, ServiceId, SublayerId};
 use crate::leg::{Facts, Flags, Leg, ProcessFacts};
 use crate::model::{Action, AuthRule, Errno, FailurePolicy, Filter, Right};
@@ -43,7 +43,7 @@ use crate::policy::{Limit, LimitError, Policy, PolicyError};
 use crate::slots::Slots;
 use crate::trace::Trace;
 use crate::verdict::{Refusal, Verdict};
-use crate::world::{Availability, ForeignNamespace, Room, Route, Unredirectable, World};
+use crate::world::{Availability, ForeignNamespace, Room, Route, Sandboxes, Unredirectable, World};
 
 /// Filters that tables hold, both layers together.
 pub const MAX_FILTERS: usize = 131_072;
@@ -57,6 +57,7 @@ pub struct Tables {
     /// As they are heard, those without filters too.
     sublayers: Vec<SublayerId>,
     foreign_namespace: ForeignNamespace,
+    sandboxes: Sandboxes,
     unredirectable: Unredirectable,
     slots: Slots,
     whole: Arc<Whole>,
@@ -162,6 +163,7 @@ impl Tables {
         let tables = Self {
             sublayers: policy.sublayers().iter().map(|sublayer| sublayer.id).collect(),
             foreign_namespace: policy.foreign_namespace(),
+            sandboxes: policy.sandboxes(),
             unredirectable: policy.unredirectable(),
             services,
             slots,
@@ -180,6 +182,7 @@ impl Tables {
             sublayers: self.sublayers.clone(),
             foreign_namespace: self.foreign_namespace,
             unredirectable: self.unredirectable,
+            sandboxes: self.sandboxes,
             slots: self.slots.clone(),
             whole,
             amendments: Amendments::default(),
@@ -248,6 +251,12 @@ impl Tables {
     #[must_use]
     pub const fn foreign_namespace(&self) -> ForeignNamespace {
         self.foreign_namespace
+    }
+
+    /// What becomes of legs from sandboxes.
+    #[must_use]
+    pub const fn sandboxes(&self) -> Sandboxes {
+        self.sandboxes
     }
 
     /// What becomes of what cannot be redirected.
@@ -369,13 +378,18 @@ impl Tables {
         let chain = self.effective_chain(leg, records, caller);
         let facts = Facts::new(leg, &chain, &world.cgroups);
         let skip = self.mask_of(chain.excluded()) | caller.map_or(0, |service| bit(service.slot));
-        let choice = if leg.is_to_a_group() {
-            self.judge_group(&facts, skip)
-        } else {
-            match (self.choose(&facts, skip, chain.is_full(), world), world.route) {
-                (Ok(Some(_)) | Err(_), Route::Missing(errno)) => Err(Refusal::NoRoute { errno }),
-                (choice, Route::Missing(_) | Route::Exists) => choice,
+        let is_to_a_group = leg.is_to_a_group();
+        let wanted = match is_to_a_group {
+            true => self.judge_group(&facts, skip),
+            false => self.choose(&facts, skip, chain.is_full(), world),
+        };
+        let choice = match (wanted, world.route) {
+            (Ok(None), _) => Ok(None),
+            (_, _) if stays_in_sandbox(world.confinement, self.sandboxes) => Ok(None),
+            (Ok(Some(_)) | Err(_), Route::Missing(errno)) if !is_to_a_group => {
+                Err(Refusal::NoRoute { errno })
             }
+            (wanted, Route::Missing(_) | Route::Exists) => wanted,
         };
         let flags = Flags {
             redirected: matches!(choice, Ok(Some(_))),

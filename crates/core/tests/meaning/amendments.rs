@@ -6,9 +6,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use waylay_core::{
-    Cgroups, Change, Conditions, Facts, Filter, FilterId, Flags, Layer, Namespace, NewSocket, Policy,
-    PolicyError, Prefix, Process, ProcessFacts, Protocol, ServiceId, SocketKind, SocketOwner, SublayerId,
-    Tables, decide_socket, normal_form,
+    Cgroups, Change, Conditions, Confinement, Facts, Filter, FilterId, Flags, Layer, Namespace, NewSocket,
+    Policy, PolicyError, Prefix, Process, ProcessFacts, Protocol, ServiceId, SocketKind, SocketOwner,
+    SublayerId, Tables, decide_socket, normal_form,
 };
 
 use crate::fixtures::*;
@@ -47,7 +47,13 @@ fn amended_tables_answer_what_tables_of_the_changed_policy_answer() {
                 prop_assert_eq!(tables.classify_auth(&facts, flags), expected, "{:?}", facts);
                 let kind = SocketKind { family: 2, socket_type: 3, protocol: 1 };
                 let (owner, namespace) = (SocketOwner::Process, Namespace::Own);
-                let socket = NewSocket { kind, maker: process(&maker), owner, namespace };
+                let socket = NewSocket {
+                    kind,
+                    maker: process(&maker),
+                    owner,
+                    namespace,
+                    confinement: Confinement::Free,
+                };
                 let cgroups = Cgroups::default();
                 let expected = decide_socket(&policy, &socket, &cgroups);
                 prop_assert_eq!(tables.decide_socket(&socket, &cgroups), expected, "{:?}", maker);
