@@ -44,11 +44,11 @@ fn words(tables: &Tables) -> Words<'_> {
 
 /// Tables of a policy, and those that some changes lead to one after the other.
 fn tables_after(mut policy: Policy, changes: Vec<(Vec<usize>, Vec<Filter>)>) -> Vec<Tables> {
-    let mut tables = vec![Tables::compile(&policy).unwrap()];
+    let mut tables = vec![Tables::compile(&policy).expect("few filters")];
     for wishes in changes {
         let change = mix::change(&policy, wishes);
-        policy.change(&change).unwrap();
-        tables.push(tables[tables.len() - 1].change(&change).unwrap());
+        policy.change(&change).expect("what goes is there");
+        tables.push(tables[tables.len() - 1].change(&change).expect("what goes is there"));
     }
     tables
 }
