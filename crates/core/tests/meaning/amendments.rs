@@ -6,9 +6,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use waylay_core::{
-    Cgroups, Change, Conditions, Confinement, Facts, Filter, FilterId, Flags, Layer, Namespace, NewSocket,
-    Policy, PolicyError, Prefix, Process, ProcessFacts, Protocol, ServiceId, SocketKind, SocketOwner,
-    SublayerId, Tables, decide_socket, normal_form,
+    Action, Cgroups, Change, Conditions, Confinement, Errno, Facts, Filter, FilterId, Flags, Layer,
+    Namespace, NewSocket, Policy, PolicyError, Prefix, Process, ProcessFacts, Protocol, Right, ServiceId,
+    SocketKind, SocketOwner, SublayerId, Tables, decide_socket, normal_form,
 };
 
 use crate::fixtures::*;
@@ -139,7 +139,7 @@ fn where_there_is_no_room_between_two_filters_the_whole_is_compiled_anew() {
 fn a_change_that_does_not_fit_changes_nothing() {
     let mut policy = networks(3);
     let tables = Tables::compile(&policy).unwrap();
-    let unknown_sublayer = auth(50, 9, 0, waylay_core::Action::PERMIT);
+    let unknown_sublayer = auth(50, 9, 0, Action::PERMIT);
     let cases = [
         (Change::remove(FilterId(9)), PolicyError::UnknownFilter { filter: FilterId(9) }),
         (Change::add(prefix(2, 5, 0, 8)), PolicyError::DuplicateFilter { filter: FilterId(2) }),
@@ -170,4 +170,32 @@ fn a_change_that_does_not_fit_changes_nothing() {
     policy.change(&moved).unwrap();
     assert_eq!(policy.filters()[0].id, FilterId(2));
     assert_eq!(looked_up(&tables.change(&moved).unwrap(), &to(7 << 12), 0), Some(FilterId(2)));
+}
+
+/// Whatever is added before or after what a sublayer has, and to one that has nothing: the next sublayer is heard from its first.
+#[test]
+fn each_sublayer_is_heard_from_its_first_filter_on() {
+    let block = Action::Block { right: Right::Soft, errno: Errno::EACCES };
+    let base = [auth(1, 1, 5, Action::PERMIT), auth(2, 3, 5, Action::PERMIT)];
+    let sublayers = vec![sublayer(1, 3), sublayer(2, 2), sublayer(3, 1)];
+    let policy = policy(vec![], sublayers, base.to_vec());
+    let tables = Tables::compile(&policy).unwrap();
+    let places = [(1, 9), (1, 0), (2, 9), (2, 0), (3, 9), (3, 0)];
+    let each: Vec<Filter> = (10..)
+        .zip(places.into_iter().flat_map(|place| [(place, Action::PERMIT), (place, block)]))
+        .map(|(id, ((sublayer, weight), action))| auth(id, sublayer, weight, action))
+        .collect();
+    for chosen in (0_u32..1 << each.len()).filter(|chosen| chosen.count_ones() <= 3) {
+        for removed in [vec![], vec![FilterId(1)], vec![FilterId(2)], vec![FilterId(1), FilterId(2)]] {
+            let added = each.iter().enumerate().filter(|(at, _)| chosen >> at & 1 == 1);
+            let change = Change { removed, added: added.map(|(_, filter)| filter.clone()).collect() };
+            let mut changed = policy.clone();
+            changed.change(&change).unwrap();
+            let fresh = Tables::compile(&changed).unwrap();
+            let amended = tables.change(&change).unwrap();
+            assert!(amended.share_whole_with(&tables));
+            let expected = heard_one_by_one(&fresh, &to(1), Flags::default());
+            assert_eq!(amended.classify_auth(&to(1), Flags::default()), expected, "{change:?}");
+        }
+    }
 }
