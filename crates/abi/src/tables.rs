@@ -143,8 +143,10 @@ pub struct Tables {
     pub unredirectable: u8,
     /// 1 if a service listens on every address of the host.
     pub any_address: u8,
+    /// 1 if a service runs by itself ([`IS_RESIDENT`]).
+    pub residents: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
     /// By slot.
     pub services: [Service; MAX_SERVICES],
 }
@@ -187,7 +189,7 @@ pub struct Holder {
     pub instance: u64,
     /// The process that loaded it.
     pub pid: u32,
-    /// 0 if the cgroup is its scope, 1 if a service of its is in it.
+    /// 0 if the cgroup is its scope, 1 if a service of its is in it, 2 if that is outside of its scope.
     pub held: u32,
 }
 

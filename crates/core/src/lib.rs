@@ -46,7 +46,7 @@ pub use model::{Action, AuthRule, Errno, FailurePolicy, Filter, Layer, Right, Se
 pub use order::{OrderError, solve};
 pub use policy::{Limit, LimitError, MAX_SERVICES, Policy, PolicyError};
 pub use process::{Cgroups, CommandName, FileId, Process};
-pub use resident::{Errand, Mark, Resident};
+pub use resident::{Asked, Errand, Mark, Resident};
 pub use routes::{Reach, Routes};
 pub use slots::{SlotError, SlotInUse, Slots};
 pub use sockets::{NewSocket, SocketKind, SocketReach, SocketVerdict, decide_socket};

@@ -1,8 +1,13 @@
 //! Services that run already, whoever has started them, and what of what they dial is of a connection they were sent.
 //!
 //! A *resident* is known by its cgroup, and where others share that by what is its own besides: its executable, or its user. Those
-//! others are *bystanders*. An engine is asked about what is dialled in that cgroup, and leaves nearly all of it alone: what bystanders
-//! dial, and what the resident dials for itself or for clients of its own. The [`Errand`] tells the rest.
+//! others are *bystanders*. Where an engine is asked in that cgroup for the resident's sake only, it leaves nearly all of it alone: what
+//! bystanders dial, and what the resident dials for itself or for clients of its own. The [`Errand`] tells the rest.
+//!
+//! Inside of the scope nobody is left alone. Bystanders are applications there, and a resident is a service like any other that sets no
+//! records, whatever a leg is for: it excludes the resident and every earlier service. To tell a resident's own legs from
+//! errands there would take a guess, and one wrong guess in favour of its own would lead a proxy's leg to the proxy, which dials for
+//! that in turn, for ever. So a resident's own legs, and those for clients that are not of the scope, pass only the services after it.
 
 use crate::process::{FileId, Process};
 use crate::world::Sphere;
@@ -40,6 +45,15 @@ pub enum Errand {
     OfItsOwn,
 }
 
+/// Where an engine is asked about a leg. That follows from the cgroup in which the socket was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Asked {
+    /// In the scope.
+    InTheScope,
+    /// Outside of it, where it is asked for a resident's sake only; with what the leg is for, if a resident dials it.
+    ForAResident(Errand),
+}
+
 impl Resident {
     /// Whether a process is of the service; `within` says whether it is in the resident's cgroup or one below.
     #[must_use]
@@ -52,23 +66,28 @@ impl Resident {
             }
     }
 
-    /// Whether a leg that is dialled in the resident's cgroup is any concern of the policy's.
+    /// Whether a leg that a process dials is any concern of the policy's; `within` as above.
     ///
     /// ```
-    /// use waylay_core::{Errand, Mark, Process, Resident, Sphere};
+    /// use waylay_core::{Asked, Errand, Mark, Process, Resident, Sphere};
     ///
     /// let proxy = Process { pid: 7, uid: 33, cgroup: 5, ..Process::default() };
     /// let resident = Resident { cgroup: 5, mark: Mark::Uid(33) };
-    /// assert_eq!(resident.sphere(&proxy, true, Errand::OfAFlow), Sphere::Inside);
-    /// assert_eq!(resident.sphere(&proxy, true, Errand::OfItsOwn), Sphere::Outside);
+    /// let outside = Asked::ForAResident;
+    /// assert_eq!(resident.sphere(&proxy, true, outside(Errand::OfAFlow)), Sphere::Inside);
+    /// assert_eq!(resident.sphere(&proxy, true, outside(Errand::OfItsOwn)), Sphere::Outside);
     /// let bystander = Process { uid: 0, ..proxy };
-    /// assert_eq!(resident.sphere(&bystander, true, Errand::OfAFlow), Sphere::Outside);
+    /// assert_eq!(resident.sphere(&bystander, true, outside(Errand::OfAFlow)), Sphere::Outside);
+    /// assert_eq!(resident.sphere(&bystander, true, Asked::InTheScope), Sphere::Inside);
     /// ```
     #[must_use]
-    pub fn sphere(&self, process: &Process, within: bool, errand: Errand) -> Sphere {
-        match (self.recognises(process, within), errand) {
-            (true, Errand::OfAFlow | Errand::Owed | Errand::ToItself) => Sphere::Inside,
-            (true, Errand::OfItsOwn) | (false, _) => Sphere::Outside,
+    pub fn sphere(&self, process: &Process, within: bool, asked: Asked) -> Sphere {
+        match asked {
+            Asked::InTheScope => Sphere::Inside,
+            Asked::ForAResident(errand) => match (self.recognises(process, within), errand) {
+                (true, Errand::OfAFlow | Errand::Owed | Errand::ToItself) => Sphere::Inside,
+                (true, Errand::OfItsOwn) | (false, _) => Sphere::Outside,
+            },
         }
     }
 }
@@ -97,12 +116,22 @@ mod tests {
     }
 
     #[test]
-    fn what_a_resident_dials_for_itself_is_no_concern() {
+    fn what_a_resident_dials_for_itself_is_no_concern_outside_of_the_scope() {
         let resident = Resident { cgroup: 5, mark: Mark::Cgroup };
-        assert_eq!(resident.sphere(&proxy(), true, Errand::OfAFlow), Sphere::Inside);
-        assert_eq!(resident.sphere(&proxy(), true, Errand::Owed), Sphere::Inside);
-        assert_eq!(resident.sphere(&proxy(), true, Errand::ToItself), Sphere::Inside);
-        assert_eq!(resident.sphere(&proxy(), true, Errand::OfItsOwn), Sphere::Outside);
-        assert_eq!(resident.sphere(&proxy(), false, Errand::OfAFlow), Sphere::Outside);
+        let sphere = |within, errand| resident.sphere(&proxy(), within, Asked::ForAResident(errand));
+        assert_eq!(sphere(true, Errand::OfAFlow), Sphere::Inside);
+        assert_eq!(sphere(true, Errand::Owed), Sphere::Inside);
+        assert_eq!(sphere(true, Errand::ToItself), Sphere::Inside);
+        assert_eq!(sphere(true, Errand::OfItsOwn), Sphere::Outside);
+        assert_eq!(sphere(false, Errand::OfAFlow), Sphere::Outside);
+    }
+
+    #[test]
+    fn within_the_scope_everybody_is_a_concern() {
+        let resident = Resident { cgroup: 5, mark: Mark::Uid(33) };
+        let bystander = Process { uid: 0, ..proxy() };
+        for process in [proxy(), bystander] {
+            assert_eq!(resident.sphere(&process, true, Asked::InTheScope), Sphere::Inside);
+        }
     }
 }

@@ -65,7 +65,7 @@ pub enum Sphere {
     /// It is dialled in the scope, or by a [resident](crate::resident) for a flow that it was sent.
     #[default]
     Inside,
-    /// It is dialled where an engine is asked for a resident's sake only, by a bystander or on the resident's own account.
+    /// It is dialled outside of the scope, where an engine is asked for a resident's sake only, by a bystander or on the resident's own account.
     Outside,
 }
 

@@ -306,7 +306,8 @@ struct wl_tables {
 	__u8 foreign_namespace; /* enum wl_foreign_namespace */
 	__u8 unredirectable;	/* enum wl_unredirectable */
 	__u8 any_address;	/* 1: a service listens on every address of the host */
-	__u8 reserved[5];
+	__u8 residents;		/* 1: a service runs by itself */
+	__u8 reserved[4];
 	struct wl_service services[WL_MAX_SERVICES]; /* by slot */
 };
 
@@ -329,7 +330,7 @@ struct wl_listener_owner {
 struct wl_holder {
 	__u64 instance;
 	__u32 pid;
-	__u32 held; /* 0: the cgroup is its scope; 1: a service of its is in it */
+	__u32 held; /* 0: the cgroup is its scope; 1: a service of its is in it; 2: one from outside of its scope */
 };
 
 struct wl_tuple {

@@ -311,33 +311,28 @@ WL_GLOBAL int wl_whose_datagrams(struct bpf_sock_addr *ctx, const struct wl_addr
 	return owner->instance == wl_instance() ? WL_OURS : WL_OTHERS;
 }
 
-/* What is no new flow: a service's answer, and an application's to somebody who
- * has called it. To an adopted service a token is an address: what it sends there
- * is for the destination, and carries the flow's chain. */
-static __always_inline int wl_judge_answer(struct bpf_sock_addr *ctx, int family, struct wl_connect *c, bool connects,
-					   bool resident)
+static __always_inline bool wl_runs_by_itself(const struct wl_tables *t, __u64 slot)
 {
-	struct wl_address source = {};
-	struct wl_datagram_flow *d;
+	asm volatile("" : "+r"(slot));
+	return slot < WL_MAX_SERVICES && t->services[slot].flags & WL_IS_RESIDENT;
+}
+
+/* To an adopted service a token is an address: what it sends there is for the
+ * destination, and carries the flow's chain. */
+static __always_inline int wl_judge_service(struct bpf_sock_addr *ctx, int family, struct wl_connect *c, bool connects,
+					    const struct wl_address *source)
+{
+	struct wl_datagram_flow *d = wl_datagrams(wl_find_datagrams(source, &c->q->leg.remote));
 	__u32 service;
 
-	wl_source(ctx, family, connects, wl_takes_ip4(&c->q->leg), &source);
-	if (c->q->leg.caller_slot >= WL_MAX_SERVICES) {
-		__u32 port = source.port;
-
-		source = c->q->leg.remote;
-		if (!wl_has_called(port, &source))
-			return WL_GO_ON;
-		wl_rewrite_to(ctx, family, &source);
-		return WL_PASS;
-	}
-	d = wl_datagrams(wl_find_datagrams(&source, &c->q->leg.remote));
 	if (d)
 		return wl_judge_reply(d, c->q->leg.caller_slot, &c->q->leg.remote);
-	/* A resident answers clients of its own too. */
-	if (wl_is_token(source.ip) || (!resident && wl_whose_datagrams(ctx, &source, &service) == WL_OURS))
+	if (wl_is_token(source->ip))
 		return wl_fail(ESTALE);
-	d = wl_is_token(c->q->leg.remote.ip) ? wl_datagrams(wl_find_datagrams(&c->q->leg.remote, &source)) : NULL;
+	/* A resident answers clients of its own too. */
+	if (!wl_runs_by_itself(c->tables, c->q->leg.caller_slot) && wl_whose_datagrams(ctx, source, &service) == WL_OURS)
+		return wl_fail(ESTALE);
+	d = wl_is_token(c->q->leg.remote.ip) ? wl_datagrams(wl_find_datagrams(&c->q->leg.remote, source)) : NULL;
 	if (d && d->flow.slot == c->q->leg.caller_slot) {
 		d->last = bpf_ktime_get_ns();
 		c->token = &d->flow;
@@ -348,6 +343,34 @@ static __always_inline int wl_judge_answer(struct bpf_sock_addr *ctx, int family
 			return WL_PASS;
 	}
 	return WL_GO_ON;
+}
+
+/* What is no new flow: a service's answer, and what goes to somebody who has
+ * called, from an application or from a resident that serves others too. */
+static __always_inline int wl_judge_answer(struct bpf_sock_addr *ctx, int family, struct wl_connect *c, bool connects,
+					   enum wl_place place)
+{
+	bool is_service = c->q->leg.caller_slot < WL_MAX_SERVICES;
+	struct wl_address source = {};
+	int verdict;
+	__u32 port;
+
+	wl_source(ctx, family, connects, wl_takes_ip4(&c->q->leg), &source);
+	if (is_service) {
+		verdict = wl_judge_service(ctx, family, c, connects, &source);
+		if (verdict != WL_GO_ON)
+			return verdict;
+	}
+	if (place == WL_AT_RESIDENT || c->token)
+		return WL_GO_ON;
+	if (is_service && !wl_runs_by_itself(c->tables, c->q->leg.caller_slot))
+		return WL_GO_ON;
+	port = source.port;
+	source = c->q->leg.remote;
+	if (!wl_has_called(port, &source))
+		return WL_GO_ON;
+	wl_rewrite_to(ctx, family, &source);
+	return WL_PASS;
 }
 
 /* A service's socket is reached through the engine only, as its listeners are. */

@@ -10,6 +10,12 @@
 #define WL_FIRST_TOKEN 0x7f800001
 #define WL_TOKENS 0x7ffffe
 
+/* Where a program is attached; it knows that when it is compiled. */
+enum wl_place {
+	WL_AT_SCOPE,
+	WL_AT_RESIDENT,
+};
+
 /* One connect() on its way through the program. */
 struct wl_connect {
 	struct wl_query *q; /* has the leg */

@@ -255,12 +255,6 @@ static __always_inline int wl_ask_policy(struct bpf_sock_addr *ctx, int family, 
 	return verdict;
 }
 
-/* Where a program is attached; it knows that when it is compiled. */
-enum wl_place {
-	WL_AT_SCOPE,
-	WL_AT_RESIDENT,
-};
-
 static __always_inline int wl_judge_connect(struct bpf_sock_addr *ctx, int family, enum wl_place place,
 					    struct wl_connect *c)
 {
@@ -284,7 +278,7 @@ static __always_inline int wl_judge_connect(struct bpf_sock_addr *ctx, int famil
 	if (owner)
 		return wl_refuse(&c->q->leg, WL_REFUSED_LISTENER_DIALLED, ECONNREFUSED, owner->service, 0);
 	if (place == WL_AT_SCOPE)
-		c->q->leg.caller_slot = wl_caller_slot(c->config);
+		c->q->leg.caller_slot = wl_service_slot(&c->q->leg.caller);
 	verdict = wl_ask_policy(ctx, family, c, &choice);
 	return verdict != WL_GO_ON ? verdict : wl_carry_out(ctx, family, WL_CONNECTION, c, &choice);
 }
@@ -365,7 +359,7 @@ static __always_inline int wl_judge_datagram(struct bpf_sock_addr *ctx, int fami
 	wl_remote(ctx, family, &c->q->leg.remote);
 	c->q->leg.protocol = SOCK_PROTO_UDP;
 	if (place == WL_AT_RESIDENT) {
-		c->q->leg.caller_slot = wl_resident_slot(ctx);
+		c->q->leg.caller_slot = wl_slot_outside(ctx);
 		if (c->q->leg.caller_slot >= WL_MAX_SERVICES)
 			return WL_PASS;
 	}
@@ -373,8 +367,8 @@ static __always_inline int wl_judge_datagram(struct bpf_sock_addr *ctx, int fami
 	if (verdict != WL_GO_ON)
 		return verdict;
 	if (place == WL_AT_SCOPE)
-		c->q->leg.caller_slot = wl_caller_slot(c->config);
-	verdict = wl_judge_answer(ctx, family, c, connects, place == WL_AT_RESIDENT);
+		c->q->leg.caller_slot = wl_service_slot(&c->q->leg.caller);
+	verdict = wl_judge_answer(ctx, family, c, connects, place);
 	if (verdict != WL_GO_ON)
 		return verdict;
 	if (place == WL_AT_RESIDENT && !c->token)

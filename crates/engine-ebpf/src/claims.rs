@@ -5,6 +5,9 @@
 //! inner one's scope. Two engines of which each has services in the other's scope would hand a connection back and forth
 //! for ever, and so whoever comes second is refused. Both claim first and look afterwards: of two that come at once at
 //! least one sees the other.
+//!
+//! A service that runs already is claimed as any other if it is in the scope. Outside of it, nobody else may watch it, nor may in the
+//! scope anybody watch a part of it.
 
 use std::{
     collections::BTreeSet,
@@ -58,28 +61,23 @@ impl Claims {
         self.see_no_scope_on_the_way(below_scope).inspect_err(|_| self.release(cgroup))
     }
 
-    /// Claims a cgroup of a service that runs already: nobody watches it from within or from around.
+    /// Claims a cgroup of a service that runs already.
     pub(crate) fn claim_resident(&self, cgroup: &Path) -> Result<(), EbpfError> {
-        if cgroup.starts_with(&self.scope) || self.scope.starts_with(cgroup) {
-            return Err(EbpfError::ResidentInside { cgroup: cgroup.into(), scope: self.scope.clone() });
+        if self.scope.starts_with(cgroup) {
+            return Err(EbpfError::ResidentAround { cgroup: cgroup.into(), scope: self.scope.clone() });
         }
-        self.claim(cgroup, Held::Service)?;
+        if cgroup.starts_with(&self.scope) {
+            self.claim_service(cgroup)?;
+            return self.see_nobody_else(cgroups_below(cgroup)).inspect_err(|_| self.release(cgroup));
+        }
+        self.claim(cgroup, Held::Resident)?;
         let above = cgroup.ancestors().skip(1).filter_map(|path| Some((cgroup_id(path).ok()?, path.into())));
-        for (id, path) in above.chain(cgroups_below(cgroup)) {
-            match self.holder(id)? {
-                Some(holder) if holder.instance != self.instance => {
-                    self.release(cgroup);
-                    return Err(EbpfError::Overlap { cgroup: path, holder });
-                }
-                Some(_) | None => {}
-            }
-        }
-        Ok(())
+        self.see_nobody_else(above.chain(cgroups_below(cgroup))).inspect_err(|_| self.release(cgroup))
     }
 
     /// Of a service that was removed. Its cgroup may be gone already.
     pub(crate) fn release_service(&self, cgroup: u64) {
-        let ours = |holder: Holder| holder.instance == self.instance && holder.held == Held::Service;
+        let ours = |holder: Holder| holder.instance == self.instance && holder.held != Held::Scope;
         if self.holder(cgroup).is_ok_and(|holder| holder.is_some_and(ours)) {
             let _stays = self.map.delete(cgroup.as_bytes());
         }
@@ -90,10 +88,10 @@ impl Claims {
         let holder = abi::Holder { instance: self.instance, pid: std::process::id(), held: encode(held) };
         let taken = self.map.update(id.as_bytes(), holder.as_bytes(), MapFlags::NO_EXIST);
         // A service is claimed anew by a reload.
-        let again = Holder { instance: self.instance, pid: std::process::id(), held: Held::Service };
+        let again = Holder { instance: self.instance, pid: std::process::id(), held };
         match (taken, self.holder(id)?) {
             (Ok(()), _) => Ok(()),
-            (Err(_), Some(holder)) if held == Held::Service && holder == again => Ok(()),
+            (Err(_), Some(holder)) if held != Held::Scope && holder == again => Ok(()),
             (Err(_), Some(holder)) => Err(EbpfError::Overlap { cgroup: cgroup.into(), holder }),
             (Err(source), None) => Err(error(source)),
         }
@@ -106,7 +104,8 @@ impl Claims {
         }
     }
 
-    /// Services of an engine whose scope is around this one must be outside of it.
+    /// Services of an engine whose scope is around this one must be outside of it, and so must those that run by themselves outside of
+    /// their engine's scope: they would have two engines that lead their legs.
     fn see_no_service_of_an_outer_one(&self) -> Result<(), EbpfError> {
         let mut outer = BTreeSet::new();
         for cgroup in self.scope.ancestors().skip(1).take(self.scope_level) {
@@ -115,7 +114,19 @@ impl Claims {
         }
         for (id, cgroup) in cgroups_below(&self.scope) {
             match self.holder(id)? {
-                Some(holder) if outer.contains(&holder.instance) => {
+                Some(holder) if outer.contains(&holder.instance) || holder.held == Held::Resident => {
+                    return Err(EbpfError::Overlap { cgroup, holder });
+                }
+                Some(_) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn see_nobody_else(&self, cgroups: impl IntoIterator<Item = (u64, PathBuf)>) -> Result<(), EbpfError> {
+        for (id, cgroup) in cgroups {
+            match self.holder(id)? {
+                Some(holder) if holder.instance != self.instance => {
                     return Err(EbpfError::Overlap { cgroup, holder });
                 }
                 Some(_) | None => {}
@@ -149,11 +160,16 @@ fn encode(held: Held) -> u32 {
     match held {
         Held::Scope => 0,
         Held::Service => 1,
+        Held::Resident => 2,
     }
 }
 
 fn decode(held: u32) -> Held {
-    if held == encode(Held::Scope) { Held::Scope } else { Held::Service }
+    match held {
+        0 => Held::Scope,
+        2 => Held::Resident,
+        _ => Held::Service,
+    }
 }
 
 /// Those that are gone meanwhile hold nothing.

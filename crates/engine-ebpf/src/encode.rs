@@ -72,8 +72,10 @@ fn encode_service(service: &TableService, endpoint: Option<&Endpoint>) -> abi::S
     }
 }
 
-/// Adds by what a service is known that runs by itself.
-pub fn encode_residence(residence: &Residence, out: &mut abi::Service) {
+/// Adds by what the service in a slot is known that runs by itself.
+pub fn encode_residence(residence: &Residence, slot: u8, tables: &mut abi::Tables) {
+    tables.residents = 1;
+    let out = &mut tables.services[usize::from(slot)];
     out.flags |= abi::IS_RESIDENT;
     out.resident_cgroup = residence.resident.cgroup;
     out.resident_level = residence.level;

@@ -25,7 +25,10 @@ use crate::{
     error::EbpfError,
     event::EventSource,
     families,
-    load::{Loaded, RESIDENT_PROGRAMS, SCOPE_PROGRAMS, SERVICE_PROGRAMS, filters_map, tables_map},
+    load::{
+        Loaded, RESIDENT_PROGRAMS, RESIDENT_PROGRAMS_IN_SCOPE, SCOPE_PROGRAMS, SERVICE_PROGRAMS, filters_map,
+        tables_map,
+    },
     loopback::{self, LoopbackMark},
     progress::{self, ProgressReader},
     registry::{Registered, Registry},
@@ -102,27 +105,26 @@ impl EbpfEngine {
         Ok(())
     }
 
-    /// Attaches the programs to where a service is that runs already. It is installed like others, with its listeners;
-    /// its endpoint's cgroup is that in which they were made.
+    /// Attaches the programs to where a service is that runs already, in the scope or elsewhere. It is installed like others, with its
+    /// listeners; its endpoint's cgroup is that in which they were made.
     ///
     /// # Errors
     /// [`EbpfError::Attach`] or [`EbpfError::Pin`]; [`EbpfError::Overlap`] if another engine watches a cgroup of its, or
-    /// has adopted it, [`EbpfError::ResidentInside`] if it is in this engine's scope or around it,
+    /// has adopted it, [`EbpfError::ResidentAround`] if this engine's scope is in it,
     /// [`EbpfError::NoResidents`] if the engine was loaded without the programs for it.
     pub fn adopt_resident(&mut self, service: ServiceId, residence: &Residence) -> Result<(), EbpfError> {
         if !self.scope.residents {
             return Err(EbpfError::NoResidents);
         }
-        for cgroup in &residence.hooked {
-            self.claims.claim_resident(cgroup)?;
+        for (number, cgroup) in residence.hooked.iter().enumerate() {
+            self.claims.claim_resident(cgroup).inspect_err(|_| self.let_go(&residence.hooked[..number]))?;
         }
         self.residences.insert(service, residence.clone());
-        for (number, cgroup) in residence.hooked.iter().enumerate() {
-            for program in RESIDENT_PROGRAMS {
-                self.attach_program(program, cgroup, &resident_pin(program, service, number))?;
-            }
-        }
-        Ok(())
+        self.attach_for(service, residence).or_else(|error| {
+            self.let_go(&residence.hooked);
+            self.stop_serving(service)?;
+            Err(error)
+        })
     }
 
     /// Says how many flows residents have; it can go to another thread.
@@ -261,11 +263,7 @@ impl EbpfEngine {
             self.claims.release_service(former.cgroup);
         }
         if let Some(residence) = self.residences.get(&former.service).filter(|_| now.is_none()) {
-            residence
-                .hooked
-                .iter()
-                .filter_map(|cgroup| cgroup_id(cgroup).ok())
-                .for_each(|id| self.claims.release_service(id));
+            self.let_go(&residence.hooked);
         }
         Ok(())
     }
@@ -312,14 +310,33 @@ impl EbpfEngine {
         Ok(())
     }
 
+    fn attach_for(&mut self, service: ServiceId, residence: &Residence) -> Result<(), EbpfError> {
+        for (number, cgroup) in residence.hooked.iter().enumerate() {
+            for &program in self.programs_at(cgroup) {
+                self.attach_program(program, cgroup, &resident_pin(program, service, number))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cgroups of a resident that is not adopted, or no more. They may be gone.
+    fn let_go(&self, cgroups: &[PathBuf]) {
+        let ids = cgroups.iter().filter_map(|cgroup| cgroup_id(cgroup).ok());
+        ids.for_each(|id| self.claims.release_service(id));
+    }
+
+    /// Those that a resident needs in a cgroup: in the scope its own are asked already.
+    fn programs_at(&self, cgroup: &Path) -> &'static [&'static str] {
+        if cgroup.starts_with(&self.scope.cgroup) { &RESIDENT_PROGRAMS_IN_SCOPE } else { &RESIDENT_PROGRAMS }
+    }
+
     fn stop_serving(&mut self, service: ServiceId) -> Result<(), EbpfError> {
         let mut pins: Vec<PathBuf> =
             SERVICE_PROGRAMS.map(|program| self.scope.pins.join(service_pin(program, service))).into();
-        let hooked = self.residences.remove(&service).map_or(0, |residence| residence.hooked.len());
-        for number in 0..hooked {
-            pins.extend(
-                RESIDENT_PROGRAMS.map(|program| self.scope.pins.join(resident_pin(program, service, number))),
-            );
+        let hooked = self.residences.remove(&service).map_or_else(Vec::new, |residence| residence.hooked);
+        for (number, cgroup) in hooked.iter().enumerate() {
+            let programs = self.programs_at(cgroup).iter();
+            pins.extend(programs.map(|program| self.scope.pins.join(resident_pin(program, service, number))));
         }
         let (ended, stay): (Vec<Link>, Vec<Link>) =
             self.links.drain(..).partition(|link| link.pin_path().is_some_and(|path| pins.contains(&path)));
@@ -381,7 +398,7 @@ impl Engine for EbpfEngine {
         }
         for service in installation.tables.services() {
             if let Some(residence) = self.residences.get(&service.id) {
-                encode_residence(residence, &mut tables.services[usize::from(service.slot)]);
+                encode_residence(residence, service.slot, &mut tables);
             }
         }
         self.put_in_force(tables, installation.tables.index())?;

@@ -51,9 +51,9 @@ pub enum EbpfError {
         /// The engine's.
         scope: PathBuf,
     },
-    /// A service that runs already, in the scope or around it.
-    #[error("the cgroup {} is in the scope {} or around it, so that a service in it could not be told from those who are watched", cgroup.display(), scope.display())]
-    ResidentInside {
+    /// A service that runs already, around the scope.
+    #[error("the scope {} is in the cgroup {}, so that a service there could not be told from those who are watched", scope.display(), cgroup.display())]
+    ResidentAround {
         /// The service's.
         cgroup: PathBuf,
         /// The engine's.

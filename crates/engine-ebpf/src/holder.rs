@@ -20,6 +20,8 @@ pub enum Held {
     Scope,
     /// One of its services is in it.
     Service,
+    /// One of its services is in it that runs by itself, outside of its scope.
+    Resident,
 }
 
 impl fmt::Display for Holder {
@@ -27,7 +29,7 @@ impl fmt::Display for Holder {
         let Self { instance, pid, .. } = self;
         let held = match self.held {
             Held::Scope => "is the scope",
-            Held::Service => "holds a service",
+            Held::Service | Held::Resident => "holds a service",
         };
         write!(f, "{held} of waylay-{instance:016x} (process {pid})")
     }

@@ -35,7 +35,9 @@ pub(crate) const SCOPE_PROGRAMS: [&str; 15] = [
 ];
 /// Attached to each service's cgroup.
 pub(crate) const SERVICE_PROGRAMS: [&str; 2] = ["wl_getsockopt", "wl_setsockopt"];
-/// Attached to the cgroups of services that run already; connect last, likewise.
+/// Attached to the cgroups of services that run already, where the scope's are asked too.
+pub(crate) const RESIDENT_PROGRAMS_IN_SCOPE: [&str; 1] = ["wl_getsockopt"];
+/// And outside of the scope; connect last, likewise.
 pub(crate) const RESIDENT_PROGRAMS: [&str; 15] = [
     "wl_getsockopt",
     "wl_sock_release",

@@ -176,6 +176,7 @@ fn tables() -> Vec<(&'static str, Layout)> {
                 foreign_namespace,
                 unredirectable,
                 any_address,
+                residents,
                 reserved,
                 services,
             }),

@@ -17,8 +17,9 @@ fn the_headers_recognise_whom_core_recognises() {
     let mut recognised = 0;
     for (mark, cgroup) in marks.flat_map(|mark| VALUES.map(|cgroup| (mark, cgroup))) {
         let resident = Resident { cgroup, mark };
-        let mut service = abi::Service::new_zeroed();
-        encode_residence(&Residence { resident, level: 3, hooked: Vec::new() }, &mut service);
+        let mut tables = Box::new(abi::Tables::new_zeroed());
+        encode_residence(&Residence { resident, level: 3, hooked: Vec::new() }, 5, &mut tables);
+        let service = &tables.services[5];
         for (exe, uid) in files.clone().flat_map(|exe| uids.map(|uid| (exe, uid))) {
             let process = Process { exe, uid, ..Process::default() };
             let (exe_device, exe_inode) = (exe.device, exe.inode);
@@ -26,7 +27,7 @@ fn the_headers_recognise_whom_core_recognises() {
             for ancestor in VALUES {
                 let wanted = resident.recognises(&process, ancestor == cgroup);
                 assert_eq!(
-                    recognises(&service, &written, ancestor),
+                    recognises(service, &written, ancestor),
                     wanted,
                     "{resident:?} {process:?} {ancestor}"
                 );

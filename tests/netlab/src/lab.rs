@@ -1,9 +1,11 @@
 //! The engine by itself: policies and listeners of a test's own, on real connects.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     process::Command,
     sync::{
         Mutex,
@@ -13,10 +15,11 @@ use std::{
 };
 
 use waylay_core::{
-    Conditions, Event, FailurePolicy, Filter, FilterId, Layer, Policy, Refusal, Service, ServiceId, Tables,
+    Conditions, Event, FailurePolicy, Filter, FilterId, Layer, Mark, Policy, Refusal, Resident, Service,
+    ServiceId, Tables,
 };
 use waylay_engine::{Endpoint, Engine, Installation, Liveness, LocalName};
-use waylay_engine_ebpf::{EbpfEngine, EbpfError, Limits, Scope, bpf_file_system};
+use waylay_engine_ebpf::{EbpfEngine, EbpfError, Limits, Residence, Scope, bpf_file_system};
 use waylay_host::cgroup::Cgroup;
 
 use crate::{instance::cgroup_file_system, run::Waylay};
@@ -27,6 +30,7 @@ pub struct Lab {
     /// The engine.
     pub engine: EbpfEngine,
     place: Place,
+    adopted: BTreeSet<ServiceId>,
 }
 
 /// Removed when dropped, also when the engine does not load.
@@ -37,7 +41,7 @@ struct Place {
 }
 
 impl Place {
-    fn new(parent: &Cgroup, name: &str, limits: Limits) -> Self {
+    fn new(parent: &Cgroup, name: &str, limits: Limits, residents: bool) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = u64::from(std::process::id());
         let cgroup = parent.child(&format!("waylay-lab-{name}-{number}"));
@@ -49,7 +53,7 @@ impl Place {
             pins: pin_root.join(format!("waylay-lab-{name}-{number}")),
             pin_root,
             limits,
-            residents: false,
+            residents,
         };
         let place = Self { cgroup, scope };
         place.cgroup.create().unwrap();
@@ -73,25 +77,34 @@ impl Drop for Place {
 impl Lab {
     /// Loads it; nothing is attached yet.
     pub fn new(name: &str, limits: Limits) -> Self {
-        Self::at(&Cgroup::for_runs().unwrap(), name, limits)
+        Self::at(&Cgroup::for_runs().unwrap(), name, limits, false)
+    }
+
+    /// One that can adopt services that run already.
+    pub fn adopting(name: &str) -> Self {
+        Self::at(&Cgroup::for_runs().unwrap(), name, Limits::default(), true)
     }
 
     /// Another one whose scope is in `app` or `svc-ID` of this.
     pub fn below(&self, part: &str, name: &str, limits: Limits) -> Self {
-        Self::at(&self.place.cgroup.child(part), name, limits)
+        Self::at(&self.place.cgroup.child(part), name, limits, self.place.scope.residents)
     }
 
     /// What comes of an engine on this one's scope, or on `app` or `svc-ID` in it.
     pub fn second_engine_on(&self, part: Option<&str>) -> Result<EbpfEngine, EbpfError> {
-        let Scope { cgroup, pins, instance, service_level, .. } = &self.place.scope;
-        let scope = Scope {
-            cgroup: part.map_or(cgroup.clone(), |part| cgroup.join(part)),
-            service_level: service_level + u32::from(part.is_some()),
+        self.second_engine_at(&self.cgroup(part))
+    }
+
+    /// What comes of one on any other cgroup.
+    pub fn second_engine_at(&self, cgroup: &Path) -> Result<EbpfEngine, EbpfError> {
+        let Scope { pins, instance, .. } = &self.place.scope;
+        EbpfEngine::load(Scope {
+            cgroup: cgroup.to_owned(),
+            service_level: level_of(cgroup) + 1,
             instance: instance | 1 << 60,
             pins: PathBuf::from(format!("{}-second", pins.display())),
             ..self.place.scope.clone()
-        };
-        EbpfEngine::load(scope)
+        })
     }
 
     /// The name of its instance.
@@ -104,10 +117,29 @@ impl Lab {
         part.map_or(self.place.cgroup.path().to_owned(), |part| self.place.cgroup.path().join(part))
     }
 
-    fn at(parent: &Cgroup, name: &str, limits: Limits) -> Self {
-        let place = Place::new(parent, name, limits);
+    fn at(parent: &Cgroup, name: &str, limits: Limits, residents: bool) -> Self {
+        let place = Place::new(parent, name, limits, residents);
         let engine = EbpfEngine::load(place.scope.clone()).unwrap();
-        Self { engine, place }
+        Self { engine, place, adopted: BTreeSet::new() }
+    }
+
+    /// Makes another cgroup in the scope.
+    pub fn add_cgroup(&self, name: &str) -> PathBuf {
+        let cgroup = self.place.cgroup.child(name);
+        cgroup.create().unwrap();
+        cgroup.path().to_owned()
+    }
+
+    /// Adopts who runs in a cgroup and has the mark; to be installed after that.
+    pub fn adopt(&mut self, service: u32, cgroup: &Path, mark: Mark) -> Result<(), EbpfError> {
+        let residence = Residence {
+            resident: Resident { cgroup: id_of(cgroup), mark },
+            level: level_of(cgroup),
+            hooked: vec![cgroup.to_owned()],
+        };
+        self.engine.adopt_resident(ServiceId(service), &residence)?;
+        self.adopted.insert(ServiceId(service));
+        Ok(())
     }
 
     /// Installs a policy with its services alive, and attaches the programs.
@@ -116,8 +148,10 @@ impl Lab {
         let services: Vec<ServiceId> = endpoints.iter().map(|endpoint| endpoint.service).collect();
         self.engine.install(&Installation { tables, endpoints }).unwrap();
         for service in services {
-            let cgroup = self.place.cgroup.child(&format!("svc-{}", service.0));
-            self.engine.serve_cgroup(service, cgroup.path()).unwrap();
+            if !self.adopted.contains(&service) {
+                let cgroup = self.place.cgroup.child(&format!("svc-{}", service.0));
+                self.engine.serve_cgroup(service, cgroup.path()).unwrap();
+            }
             self.engine.set_liveness(service, Liveness::Alive).unwrap();
         }
         self.engine.attach().unwrap();
@@ -214,6 +248,14 @@ impl Lab {
         };
         self.engine.events(Duration::from_millis(20)).unwrap().into_iter().filter_map(refused).collect()
     }
+}
+
+fn id_of(cgroup: &Path) -> u64 {
+    fs::metadata(cgroup).unwrap().ino()
+}
+
+fn level_of(cgroup: &Path) -> u32 {
+    u32::try_from(cgroup.strip_prefix(cgroup_file_system()).unwrap().components().count()).unwrap()
 }
 
 /// One service, number 1, for everything.

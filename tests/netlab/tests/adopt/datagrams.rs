@@ -7,7 +7,7 @@ use waylay_netlab::{
 };
 
 /// Answers at two ports with the port and what has come.
-const ECHO: &str = "
+pub(crate) const ECHO: &str = "
 import select, socket, sys
 ports = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
 for port in ports: port.bind((sys.argv[1], 0))
@@ -19,7 +19,7 @@ while True:
 ";
 
 /// Asks both ports with one socket, and one of them with a connected one; says who answered what.
-const ASK: &str = "
+pub(crate) const ASK: &str = "
 import socket, sys
 host, ports = sys.argv[1], [int(port) for port in sys.argv[2:]]
 one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -6,6 +6,7 @@
 mod asker;
 mod chains;
 mod datagrams;
+mod inside;
 mod life;
 mod others;
 mod residents;
