@@ -10,7 +10,7 @@ use std::{
 use serde::Serialize;
 use thiserror::Error;
 use waylay_config::{
-    FileNames, Lowered, Names, Severity, lower,
+    FileNames, Lowered, Names, Severity, lower, meant,
     paper::{Paper, Party},
     read,
 };
@@ -22,7 +22,6 @@ use waylay_host::names::HostNames;
 
 use crate::{
     args::{FilterCommand, FilterTestArgs, Format, Transport},
-    meant::meant,
     policy::{self, Count, PolicyFileError},
     terminal::{self, Colour, Paint},
 };

@@ -41,6 +41,11 @@ pub const TOP: TableKind = TableKind {
             "`\"permit\"`, `\"block\"`",
             "What becomes of connections from other network namespaces, which cannot reach the services. Default: `\"permit\"`.",
         ),
+        key(
+            "order",
+            "array of names",
+            "Services, each before the next: what `before` of each would say. Each file may have one.",
+        ),
         key("service", "tables", "The services, by name: `[service.NAME]`."),
         key("sublayer", "tables", "The sublayers, by name: `[sublayer.NAME]`."),
         key("filter", "array of tables", "The filters: `[[filter]]`."),

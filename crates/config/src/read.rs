@@ -15,7 +15,7 @@ use crate::keys::{FILTER, SERVICE, SUBLAYER, TOP, TableKind};
 use crate::problem::{Diagnostic, Problem};
 use crate::source::{Located, Sources, Span};
 use crate::values::{self, LONGEST_NAME, LONGEST_SERVICE};
-use table::{Problems, Table, number, word, wrong_type};
+use table::{Problems, Table, number, string, word, wrong_type};
 
 const ANSWERS: &[&str] = &["block", "permit"];
 
@@ -59,6 +59,8 @@ fn read_file(top: &Table<'_>, source: u32, into: &mut Declarations, problems: &m
     {
         into.other_namespaces = Some(answer);
     }
+    let order = top.list("order", problems, |value| Ok(string(value)?.map(str::to_owned)));
+    into.orders.extend(order.map(|order| order.value));
     for (name, table) in named_tables(top, ("service", LONGEST_SERVICE), SERVICE, source, problems) {
         into.services.extend(service::read(name, &table, problems));
     }
