@@ -7,7 +7,7 @@ use waylay_config::{FileNames, Names};
 use waylay_core::{
     Availability, Leg, Process, Protocol, Records, ServiceId, World, follow,
 };
-use waylay_host::{Condition, LiveFlow, names::Caller};
+use waylay_host::{Caller, Condition, LiveFlow};
 
 use crate::{
     force::Force,
