@@ -15,7 +15,7 @@ use std::{
 
 use thiserror::Error;
 use waylay_core::{Event, FailurePolicy, FilterId, Refusal};
-use waylay_host::{Observer, Step};
+use waylay_host::{Observer, Step, Swept};
 use waylay_inspect::report::{Outcome, Report};
 
 use crate::{
@@ -219,6 +219,20 @@ impl Observer for Output {
     fn family_missing(&self, service: &str, family: &str, on_failure: FailurePolicy) {
         let policy = gone(on_failure);
         notice(&format!("no {family} gets to the service {service}; over it, {policy}"));
+    }
+
+    fn existing_ended(&self, swept: &Swept) {
+        for connection in &swept.reset {
+            notice(&format!("{connection} is older than the policy and was reset"));
+        }
+        for (connection, error) in &swept.left {
+            notice(&format!(
+                "{connection} is older than the policy, and goes on, for it could not be reset: {error}"
+            ));
+        }
+        if let Some(error) = &swept.unseen {
+            notice(&format!("nobody could look for connections that are older than the policy: {error}"));
+        }
     }
 
     fn waiting_for_background(&self) {

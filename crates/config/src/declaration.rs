@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use waylay_core::{
-    CommandName, Errno, FailurePolicy, Family, ForeignNamespace, PortRange, Prefix, Protocol, Right,
-    Unredirectable,
+    CommandName, Errno, Existing, FailurePolicy, Family, ForeignNamespace, PortRange, Prefix, Protocol,
+    Right, Unredirectable,
 };
 
 use crate::source::{Located, Span};
@@ -25,6 +25,8 @@ pub struct Declarations {
     pub unredirectable: Option<Located<Unredirectable>>,
     /// What becomes of legs of other network namespaces.
     pub other_namespaces: Option<Located<ForeignNamespace>>,
+    /// What becomes of connections that are older than the policy.
+    pub existing: Option<Located<Existing>>,
 }
 
 /// A service.

@@ -46,6 +46,11 @@ pub const TOP: TableKind = TableKind {
             "array of names",
             "Services, each before the next: what `before` of each would say. Each file may have one.",
         ),
+        key(
+            "existing",
+            "`\"leave\"`, `\"reset\"`",
+            "What becomes of connections that are older than the policy, and that it would have redirected or refused: they go on uninspected, or are reset. Default: `\"leave\"`.",
+        ),
         key("service", "tables", "The services, by name: `[service.NAME]`."),
         key("sublayer", "tables", "The sublayers, by name: `[sublayer.NAME]`."),
         key("filter", "array of tables", "The filters: `[[filter]]`."),

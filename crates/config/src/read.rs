@@ -8,7 +8,7 @@ mod table;
 use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
-use waylay_core::{ForeignNamespace, Unredirectable};
+use waylay_core::{Existing, ForeignNamespace, Unredirectable};
 
 use crate::declaration::{Declarations, SublayerDeclaration};
 use crate::keys::{FILTER, SERVICE, SUBLAYER, TOP, TableKind};
@@ -18,6 +18,7 @@ use crate::values::{self, LONGEST_NAME, LONGEST_SERVICE};
 use table::{Problems, Table, number, string, word, wrong_type};
 
 const ANSWERS: &[&str] = &["block", "permit"];
+const FATES: &[&str] = &["leave", "reset"];
 
 /// What the texts say. Where something is wrong the rest is read all the same, so that one run shows all there is.
 #[must_use]
@@ -49,18 +50,22 @@ fn syntax(error: &toml::de::Error, source: u32) -> Diagnostic {
 fn read_file(top: &Table<'_>, source: u32, into: &mut Declarations, problems: &mut Problems) {
     let unredirectable = [Unredirectable::Block, Unredirectable::Permit];
     if let Some(answer) =
-        switch(top, "unredirectable", &unredirectable, into.unredirectable.as_ref(), problems)
+        switch(top, "unredirectable", (ANSWERS, &unredirectable), into.unredirectable.as_ref(), problems)
     {
         into.unredirectable = Some(answer);
     }
     let namespaces = [ForeignNamespace::Block, ForeignNamespace::Permit];
     if let Some(answer) =
-        switch(top, "other_namespaces", &namespaces, into.other_namespaces.as_ref(), problems)
+        switch(top, "other_namespaces", (ANSWERS, &namespaces), into.other_namespaces.as_ref(), problems)
     {
         into.other_namespaces = Some(answer);
     }
     let order = top.list("order", problems, |value| Ok(string(value)?.map(str::to_owned)));
     into.orders.extend(order.map(|order| order.value));
+    let existing = [Existing::Leave, Existing::Reset];
+    if let Some(fate) = switch(top, "existing", (FATES, &existing), into.existing.as_ref(), problems) {
+        into.existing = Some(fate);
+    }
     for (name, table) in named_tables(top, ("service", LONGEST_SERVICE), SERVICE, source, problems) {
         into.services.extend(service::read(name, &table, problems));
     }
@@ -78,7 +83,7 @@ fn read_file(top: &Table<'_>, source: u32, into: &mut Declarations, problems: &m
 fn switch<T: Copy>(
     top: &Table<'_>,
     key: &'static str,
-    meanings: &[T],
+    (words, meanings): (&'static [&'static str], &[T]),
     former: Option<&Located<T>>,
     problems: &mut Problems,
 ) -> Option<Located<T>> {
@@ -87,7 +92,7 @@ fn switch<T: Copy>(
         let problem = Problem::Duplicate { what: "setting", name: key.to_owned() };
         problems.push(problem.at(&span).related(&former.span, "set here first"));
     }
-    let value = top.one(key, problems, |value| word(value, ANSWERS, meanings))?;
+    let value = top.one(key, problems, |value| word(value, words, meanings))?;
     Some(Located { value, span })
 }
 

@@ -18,6 +18,7 @@ pub mod chain;
 pub mod conditions;
 pub mod decide;
 pub mod event;
+pub mod existing;
 pub mod follow;
 pub mod ids;
 pub mod leg;
@@ -39,6 +40,7 @@ pub use chain::{Chain, ChainError, Hop, MAX_HOPS, Records, RedirectState, Servic
 pub use conditions::{Conditions, FlagConditions, OneOf, ProcessConditions};
 pub use decide::{Decision, decide};
 pub use event::{Event, LegSummary, SocketSummary};
+pub use existing::{ExistingVerdict, decide_existing};
 pub use follow::{Stage, follow};
 pub use ids::{FilterId, ServiceId, SublayerId};
 pub use leg::{Facts, Flags, Leg, ProcessFacts, Protocol};
@@ -57,6 +59,6 @@ pub use tables::{
 pub use trace::{AuthEffect, Naming, SkipReason, Trace, TraceStep};
 pub use verdict::{Refusal, Verdict};
 pub use world::{
-    Availability, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route, SocketOwner, Sphere,
-    Unredirectable, World,
+    Availability, Existing, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route, SocketOwner,
+    Sphere, Unredirectable, World,
 };

@@ -8,7 +8,7 @@ use crate::chain::ServiceSet;
 use crate::ids::{FilterId, ServiceId, SublayerId};
 use crate::model::{AuthRule, Filter, Layer, Service, Sublayer};
 use crate::order::{OrderError, solve};
-use crate::world::{ForeignNamespace, Unredirectable};
+use crate::world::{Existing, ForeignNamespace, Unredirectable};
 
 /// Services of one policy. Excluded sets are kept as masks of this many bits.
 pub const MAX_SERVICES: usize = 64;
@@ -21,6 +21,7 @@ pub struct Policy {
     filters: Vec<Filter>,
     foreign_namespace: ForeignNamespace,
     unredirectable: Unredirectable,
+    existing: Existing,
 }
 
 /// Why declarations do not make a policy.
@@ -121,8 +122,9 @@ impl fmt::Display for Limit {
 }
 
 impl Policy {
-    /// Checks the declarations and solves the order. Legs of foreign namespaces pass, and what cannot be redirected is
-    /// refused; see [`Policy::with_foreign_namespace`] and [`Policy::with_unredirectable`].
+    /// Checks the declarations and solves the order. Legs of foreign namespaces pass, what cannot be redirected is
+    /// refused, and what is older than the policy stays; see [`Policy::with_foreign_namespace`],
+    /// [`Policy::with_unredirectable`] and [`Policy::with_existing`].
     pub fn new(
         services: Vec<Service>,
         sublayers: Vec<Sublayer>,
@@ -148,6 +150,7 @@ impl Policy {
             filters: heaviest_first(filters, |filter| (Reverse(filter.weight), filter.id)),
             foreign_namespace: ForeignNamespace::default(),
             unredirectable: Unredirectable::default(),
+            existing: Existing::default(),
         })
     }
 
@@ -191,6 +194,12 @@ impl Policy {
         Ok(self)
     }
 
+    /// The same policy with another rule for connections that are older than it.
+    #[must_use]
+    pub fn with_existing(self, existing: Existing) -> Self {
+        Self { existing, ..self }
+    }
+
     /// The services in their solved order.
     #[must_use]
     pub fn services(&self) -> &[Service] {
@@ -219,6 +228,12 @@ impl Policy {
     #[must_use]
     pub const fn unredirectable(&self) -> Unredirectable {
         self.unredirectable
+    }
+
+    /// What becomes of connections that are older than the policy.
+    #[must_use]
+    pub const fn existing(&self) -> Existing {
+        self.existing
     }
 
     /// The service of this id.

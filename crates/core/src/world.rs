@@ -99,6 +99,16 @@ pub enum Unredirectable {
     Block,
 }
 
+/// What a policy does with connections that are older than it, and that it would have redirected or refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Existing {
+    /// They go on uninspected until they end.
+    #[default]
+    Leave,
+    /// They are reset.
+    Reset,
+}
+
 /// Whose registered listener a destination is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ListenerOwner {

@@ -154,7 +154,8 @@ impl Office<'_> {
         let services = declarations.services.iter().map(|service| &service.name);
         let services: BTreeMap<&str, Span> = services.map(|name| (name.value.as_str(), name.span)).collect();
         let sublayers = declarations.sublayers.iter().map(|sublayer| &sublayer.name);
-        let sublayers: BTreeMap<&str, Span> = sublayers.map(|name| (name.value.as_str(), name.span)).collect();
+        let sublayers: BTreeMap<&str, Span> =
+            sublayers.map(|name| (name.value.as_str(), name.span)).collect();
         for service in &declarations.services {
             for name in service.before.iter().chain(&service.after) {
                 self.relies(&name.span, services.get(name.value.as_str()), &name.value);
@@ -179,7 +180,10 @@ impl Office<'_> {
         let Some(there) = there else { return };
         let (own, other) = (self.origin(here), self.origin(there));
         if !own.lifetime().may_rely_on(other.lifetime()) {
-            self.refuse(here, format!("{name:?} may be gone before this is: it was added for a shorter time"));
+            self.refuse(
+                here,
+                format!("{name:?} may be gone before this is: it was added for a shorter time"),
+            );
         }
     }
 

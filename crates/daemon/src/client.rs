@@ -52,7 +52,8 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub fn ask(&mut self, request: &Request) -> Result<Answer, ClientError> {
-        let mut line = serde_json::to_vec(request).map_err(|error| ClientError::Conversation(error.into()))?;
+        let mut line =
+            serde_json::to_vec(request).map_err(|error| ClientError::Conversation(error.into()))?;
         line.push(b'\n');
         // Whoever is turned away is told why before the connection ends.
         let sent = self.reader.get_mut().write_all(&line);
@@ -86,9 +87,9 @@ impl Client {
         let mut line = String::new();
         match self.reader.read_line(&mut line).map_err(ClientError::Conversation)? {
             0 => Ok(None),
-            _ => serde_json::from_str(&line)
-                .map(Some)
-                .map_err(|error| ClientError::Conversation(error.into())),
+            _ => {
+                serde_json::from_str(&line).map(Some).map_err(|error| ClientError::Conversation(error.into()))
+            }
         }
     }
 }

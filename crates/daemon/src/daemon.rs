@@ -129,9 +129,9 @@ where
         }
     }
     let server = Server::new(keeper, feed, spec.scope.clone());
-    let served = server.serve(&socket).map_err(|source| {
-        DaemonError::from(SocketError::Listen { path: spec.socket.clone(), source })
-    });
+    let served = server
+        .serve(&socket)
+        .map_err(|source| DaemonError::from(SocketError::Listen { path: spec.socket.clone(), source }));
     if served.is_ok() {
         chronicle.ready();
         notify("READY=1");

@@ -11,14 +11,9 @@ use std::{
 };
 
 use waylay_core::{Event, FailurePolicy, FilterId, Refusal};
-use waylay_host::{Observer, Step};
+use waylay_host::{Observer, Step, Swept};
 
-use crate::{
-    authority::prefix,
-    history::History,
-    ledger::ROOT,
-    protocol::Happening,
-};
+use crate::{authority::prefix, history::History, ledger::ROOT, protocol::Happening};
 
 /// What one observer may leave unread before lines are left out.
 const LONGEST_QUEUE: usize = 4_096;
@@ -108,6 +103,7 @@ impl Observer for Feed {
         let filter = blocked_by(event).map(|filter| format!(" ({})", self.history.describe(filter)));
         let by = service.map(|service| format!(" ({service})"));
         let text = format!("{event}{}", filter.or(by).unwrap_or_default());
+        self.history.1.add(event, &text);
         self.tell(&happening("refused", service, text));
     }
 
@@ -133,15 +129,26 @@ impl Observer for Feed {
 
     fn resident_listens(&self, service: &str, listens: bool, on_failure: FailurePolicy) {
         self.inner.resident_listens(service, listens, on_failure);
-        self.tell_of(service, match listens {
-            true => "listens again".to_owned(),
-            false => format!("does not listen any more; {}", gone(on_failure)),
-        });
+        self.tell_of(
+            service,
+            match listens {
+                true => "listens again".to_owned(),
+                false => format!("does not listen any more; {}", gone(on_failure)),
+            },
+        );
     }
 
     fn family_missing(&self, service: &str, family: &str, on_failure: FailurePolicy) {
         self.inner.family_missing(service, family, on_failure);
         self.tell_of(service, format!("no {family} gets to it; over it, {}", gone(on_failure)));
+    }
+
+    fn existing_ended(&self, swept: &Swept) {
+        self.inner.existing_ended(swept);
+        for connection in &swept.reset {
+            let text = format!("{connection} is older than the policy and was reset");
+            self.tell(&happening("policy", None, text));
+        }
     }
 
     fn waiting_for_background(&self) {

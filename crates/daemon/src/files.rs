@@ -205,8 +205,10 @@ mod tests {
         assert_eq!(store.read().unwrap(), kept);
         drop(forgotten);
         store.remove(Number(9)).unwrap();
-        let names: Vec<_> =
-            fs::read_dir(folder.path().join("state")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names: Vec<_> = fs::read_dir(folder.path().join("state"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         assert_eq!(names, ["10.toml"]);
     }
 }

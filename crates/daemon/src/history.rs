@@ -8,14 +8,14 @@ use std::{
 use waylay_config::{Declarations, called};
 use waylay_core::FilterId;
 
-use crate::{ledger::Piece, numbers::Numbered};
+use crate::{lately::Lately, ledger::Piece, numbers::Numbered};
 
 /// How many policies are remembered.
 const REMEMBERED: usize = 16;
 
 /// Clones are one and the same.
 #[derive(Clone, Default)]
-pub struct History(Arc<Mutex<VecDeque<Version>>>);
+pub struct History(Arc<Mutex<VecDeque<Version>>>, pub(crate) Lately);
 
 type Version = Vec<(Numbered, Arc<Names>)>;
 /// Of each filter of a text its name and where it begins.
@@ -34,8 +34,12 @@ impl History {
     /// Remembers a policy as the newest.
     pub fn add(&self, numbered: Vec<Numbered>, declarations: &Declarations) {
         let mut versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known: BTreeMap<u64, Arc<Names>> =
-            versions.back().into_iter().flatten().map(|(of, names)| (of.piece.id, Arc::clone(names))).collect();
+        let known: BTreeMap<u64, Arc<Names>> = versions
+            .back()
+            .into_iter()
+            .flatten()
+            .map(|(of, names)| (of.piece.id, Arc::clone(names)))
+            .collect();
         let mut names: BTreeMap<usize, Names> = BTreeMap::new();
         for filter in &declarations.filters {
             let name = filter.name.as_ref().map(|name| name.value.clone());
@@ -100,7 +104,9 @@ mod tests {
         );
         let numbered = |ledger: &Ledger, filters: std::ops::Range<u32>| {
             let pieces = ledger.pieces().iter();
-            pieces.map(|piece| Numbered { piece: Arc::clone(piece), filters: filters.clone() }).collect::<Vec<_>>()
+            pieces
+                .map(|piece| Numbered { piece: Arc::clone(piece), filters: filters.clone() })
+                .collect::<Vec<_>>()
         };
         let remember = |ledger: &Ledger, ids| {
             let (declarations, _) = read(&ledger.sources());

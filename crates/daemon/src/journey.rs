@@ -72,7 +72,10 @@ impl Teller<'_> {
     fn stage(&self, stage: &Stage) -> JourneyStage {
         let leg = stage.leg;
         let told = JourneyStage {
-            from: leg.caller.service.map_or_else(|| self.application.to_owned(), |service| self.name(service)),
+            from: leg
+                .caller
+                .service
+                .map_or_else(|| self.application.to_owned(), |service| self.name(service)),
             to: leg.remote.to_string(),
             protocol: leg.protocol.to_string(),
             verdict: "direct".to_owned(),

@@ -77,7 +77,16 @@ impl<F: Force, N: Names> Keeper<F, N> {
     ) -> Self {
         let state =
             State { ledger: Ledger::default(), draft: None, numbers: Numbers::default(), names: None };
-        Self { settings, names: Box::new(names), force, history, state, changes: 0, overdue: None, ended: BTreeSet::new() }
+        Self {
+            settings,
+            names: Box::new(names),
+            force,
+            history,
+            state,
+            changes: 0,
+            overdue: None,
+            ended: BTreeSet::new(),
+        }
     }
 
     /// Puts into force what the policy's files say now, with what is kept for good and what was added. What is not in force yet
@@ -234,10 +243,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
         Ok(warnings)
     }
 
-    fn try_to_put_in_force(
-        &mut self,
-        ledger: &Ledger,
-    ) -> Result<(Draft, Numbers, Remembered<N>), Failure> {
+    fn try_to_put_in_force(&mut self, ledger: &Ledger) -> Result<(Draft, Numbers, Remembered<N>), Failure> {
         let names = Remembered::new((self.names)());
         let draft = Draft::of(ledger, &names)?;
         let specs = self.specs(&draft, ledger)?;

@@ -265,11 +265,14 @@ mod tests {
     fn nothing_relies_on_what_may_go_before_it() {
         let all = [Lifetime::Persistent, Lifetime::Daemon, Lifetime::Session(ONE), Lifetime::Session(OTHER)];
         let table = all.map(|own| all.map(|other| own.may_rely_on(other)));
-        assert_eq!(table, [
-            [true, false, false, false],
-            [true, true, false, false],
-            [true, true, true, false],
-            [true, true, false, true],
-        ]);
+        assert_eq!(
+            table,
+            [
+                [true, false, false, false],
+                [true, true, false, false],
+                [true, true, true, false],
+                [true, true, false, true],
+            ]
+        );
     }
 }

@@ -40,8 +40,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
         let states = self.force().services();
         // One that leaves may have the name of one that has come.
         let there = states.iter().filter(|state| state.condition != Condition::Leaving);
-        let states: BTreeMap<&str, &ServiceState> =
-            there.map(|state| (state.name.as_str(), state)).collect();
+        let states: BTreeMap<&str, &ServiceState> = there.map(|state| (state.name.as_str(), state)).collect();
         let mut services = Vec::new();
         for service in self.state().draft.iter().flat_map(|draft| draft.lowered.policy.services()) {
             let declared = self.state().draft.iter().flat_map(|draft| &draft.declarations.services);

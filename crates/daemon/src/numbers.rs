@@ -4,11 +4,7 @@
 //! long as it is had in the same way, and an id that was one service's is never another's. A filter keeps its id as long as its
 //! text stays as it is and where it is among the others, which is what makes small changes small for an engine.
 
-use std::{
-    collections::BTreeMap,
-    ops::Range,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use waylay_core::{FilterId, Policy, PolicyError, ServiceId};
 use waylay_host::{Assignment, ServiceSpec};
@@ -112,8 +108,7 @@ impl Numbers {
             last = last.max(ids.end - u32::from(!ids.is_empty()));
             numbered.push(Numbered { piece: Arc::clone(piece), filters: ids });
         }
-        self.pieces =
-            numbered.iter().map(|numbered| (numbered.piece.id, numbered.filters.clone())).collect();
+        self.pieces = numbered.iter().map(|numbered| (numbered.piece.id, numbered.filters.clone())).collect();
         numbered
     }
 }

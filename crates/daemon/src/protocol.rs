@@ -15,7 +15,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::draft::Finding;
+use crate::{
+    draft::Finding,
+    why::{Subject, Why},
+};
 
 /// What somebody asks of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +34,8 @@ pub enum Request {
     Sublayers,
     /// The legs that are redirected now; of those who are not root, those of their programs.
     Flows,
+    /// Why a connection goes as it does; of those who are not root, one of their programs.
+    Why(Subject),
     /// All of this, or nothing.
     Change {
         /// Texts in the form of policy files.
@@ -114,6 +119,8 @@ pub enum Answer {
         /// One for each leg.
         flows: Vec<Flow>,
     },
+    /// Why.
+    Why(Box<Why>),
     /// It is in force.
     Changed(Changed),
     /// What happens comes from here on.

@@ -230,6 +230,9 @@ impl<F: Force + 'static, N: Names + Send + 'static> Server<F, N> {
             Request::Filters => answered(self.with_keeper(|keeper| keeper.filters(peer))),
             Request::Sublayers => answered(self.with_keeper(|keeper| keeper.sublayers(peer))),
             Request::Flows => self.with_keeper(|keeper| keeper.flows(peer)).ok_or_else(ending)?,
+            Request::Why(subject) => {
+                self.with_keeper(|keeper| keeper.why(&subject, peer)).ok_or_else(ending)?
+            }
             Request::Observe => {
                 writer.tell_all(self.feed.listen(peer.uid));
                 Ok(Answer::Observing)

@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use waylay_config::{FileNames, Names};
-use waylay_core::{
-    Availability, Leg, Process, Protocol, Records, ServiceId, World, follow,
-};
+use waylay_core::{Availability, Leg, Process, Protocol, Records, ServiceId, World, follow};
 use waylay_host::{Caller, Condition, LiveFlow};
 
 use crate::{
@@ -79,7 +77,10 @@ impl<F: Force, N: Names> Keeper<F, N> {
             Subject::Flow(_) | Subject::From(_) => {
                 let flows = self.legs_of(subject)?;
                 let first = flows.first().ok_or_else(|| {
-                    unknown("no connection like that is redirected now; ask by process and destination".to_owned())
+                    unknown(
+                        "no connection like that is redirected now; ask by process and destination"
+                            .to_owned(),
+                    )
                 })?;
                 (first.application.pid, first.destination, first.protocol, flows)
             }
@@ -101,7 +102,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
         };
         let application = format!("{name}[{pid}]");
         let now = caller.map(|caller| self.judge(&application, caller, to, protocol));
-        let refused = self.history().refused(pid);
+        let refused = self.history().1.refused(pid);
         Ok(Answer::Why(Box::new(Why {
             to: to.to_string(),
             taken: self.taken(&flows),
@@ -133,7 +134,8 @@ impl<F: Force, N: Names> Keeper<F, N> {
         let began = flows.first().map_or(Duration::ZERO, |flow| flow.began);
         let step = |flow: &LiveFlow| {
             let hop = flow.hops.last()?;
-            let service = names.get(&hop.service).map_or_else(|| hop.service.to_string(), |&name| name.to_owned());
+            let service =
+                names.get(&hop.service).map_or_else(|| hop.service.to_string(), |&name| name.to_owned());
             let after = flow.began.saturating_sub(began);
             Some(Taken {
                 flow: flow.id,
@@ -146,7 +148,13 @@ impl<F: Force, N: Names> Keeper<F, N> {
     }
 
     /// What the policy in force makes of a connection of a process, with the services as they are.
-    fn judge(&self, application: &str, caller: Caller, to: SocketAddr, protocol: Protocol) -> Option<Journey> {
+    fn judge(
+        &self,
+        application: &str,
+        caller: Caller,
+        to: SocketAddr,
+        protocol: Protocol,
+    ) -> Option<Journey> {
         let draft = self.state().draft.as_ref()?;
         let policy = &draft.lowered.policy;
         let states = self.force().services();

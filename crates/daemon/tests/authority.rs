@@ -4,9 +4,7 @@
 use waylay_config::{Declarations, Style, lower, names::Nobody, read, render};
 use waylay_core::{OneOf, Policy};
 use waylay_daemon::{
-    authority::{
-        FILTERS_OF_A_USER, SERVICES_OF_A_USER, USERS, hold_to_account, may_last, may_remove,
-    },
+    authority::{FILTERS_OF_A_USER, SERVICES_OF_A_USER, USERS, hold_to_account, may_last, may_remove},
     ledger::{Ledger, Lifetime, ROOT, SessionId},
 };
 
@@ -55,7 +53,8 @@ fn refused(added: &[(u32, &str)]) -> String {
 
 #[test]
 fn what_a_user_redirects_is_restricted_to_that_user() {
-    let filter = format!("{OWN_SERVICE}[[filter]]\naction = \"redirect\"\nservice = \"u1000.mine\"\nif.port = 80\n");
+    let filter =
+        format!("{OWN_SERVICE}[[filter]]\naction = \"redirect\"\nservice = \"u1000.mine\"\nif.port = 80\n");
     let (_, policy) = judge(&ledger(&[(ALICE, &filter)])).unwrap();
     assert_eq!(policy.filters()[0].conditions.application.uid, Some(OneOf::these([ALICE])));
 }
@@ -95,7 +94,9 @@ fn services_and_sublayers_of_others_are_out_of_reach() {
 fn a_user_overrides_nothing_that_root_has_said() {
     let permit = "[sublayer.\"u1000.own\"]\nweight = 65535\n[[filter]]\naction = \"permit\"\nright = \"hard\"\nsublayer = \"u1000.own\"\n";
     assert!(refused(&[(ALICE, permit)]).contains("only root may permit"));
-    for switch in ["unredirectable = \"permit\"", "other_namespaces = \"block\"", "order = [\"log\", \"guard\"]"] {
+    for switch in
+        ["unredirectable = \"permit\"", "other_namespaces = \"block\"", "order = [\"log\", \"guard\"]"]
+    {
         assert!(refused(&[(ALICE, switch)]).contains("only root may say this"), "{switch}");
     }
 }
@@ -107,7 +108,10 @@ fn services_of_users_see_connections_before_those_of_root_do() {
     assert_eq!(order, ["u1000.mine", "guard", "log"]);
     for said in ["before = \"log\"", "after = \"guard\""] {
         let said = refused(&[(ALICE, &format!("{OWN_SERVICE}{said}\n"))]);
-        assert!(said.contains("only root may place a service before or after those of somebody else"), "{said}");
+        assert!(
+            said.contains("only root may place a service before or after those of somebody else"),
+            "{said}"
+        );
     }
 }
 

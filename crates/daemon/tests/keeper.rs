@@ -115,7 +115,8 @@ impl Office {
     }
 
     fn on(folder: TempDir) -> Self {
-        let (recorder, history, unit) = (Recorder::default(), History::default(), Arc::new(AtomicU64::new(0)));
+        let (recorder, history, unit) =
+            (Recorder::default(), History::default(), Arc::new(AtomicU64::new(0)));
         let settings = Settings {
             policy: folder.path().join("policy.toml"),
             store: Store::new(folder.path().join("state")),

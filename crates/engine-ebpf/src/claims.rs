@@ -39,7 +39,7 @@ pub(crate) struct Claims {
 impl Claims {
     pub(crate) fn new(map: MapHandle, scope: &Scope) -> Self {
         let Scope { instance, cgroup, .. } = scope;
-        Self { map, instance: *instance, scope: cgroup.clone(), scope_level: scope.level() as usize }
+        Self { map, instance: *instance, scope: cgroup.clone(), scope_level: scope.level as usize }
     }
 
     /// Claims the scope.

@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd},
@@ -25,6 +25,8 @@ use crate::{
     error::EbpfError,
     event::EventSource,
     families,
+    flows::{self, LiveFlow},
+    liveness::{ALIVE, DEAD, LivenessMarks},
     load::{
         Loaded, RESIDENT_PROGRAMS, RESIDENT_PROGRAMS_IN_SCOPE, SCOPE_PROGRAMS, SERVICE_PROGRAMS, filters_map,
         tables_map,
@@ -59,6 +61,8 @@ pub struct EbpfEngine {
     events: Option<EventSource>,
     guards_families: bool,
     residences: BTreeMap<ServiceId, Residence>,
+    /// The cgroups that were claimed for services.
+    served: BTreeMap<ServiceId, u64>,
 }
 
 impl EbpfEngine {
@@ -89,6 +93,7 @@ impl EbpfEngine {
             events: None,
             guards_families: false,
             residences: BTreeMap::new(),
+            served: BTreeMap::new(),
         })
     }
 
@@ -99,6 +104,7 @@ impl EbpfEngine {
     /// scope within this one's, [`EbpfError::ServiceOutside`] if it is not in this one's.
     pub fn serve_cgroup(&mut self, service: ServiceId, cgroup: &Path) -> Result<(), EbpfError> {
         self.claims.claim_service(cgroup)?;
+        self.served.insert(service, cgroup_id(cgroup)?);
         for program in SERVICE_PROGRAMS {
             self.attach_program(program, cgroup, &service_pin(program, service))?;
         }
@@ -127,6 +133,24 @@ impl EbpfEngine {
         })
     }
 
+    /// Takes back what was done for a service that has not been installed, by [`EbpfEngine::serve_cgroup`] or
+    /// [`EbpfEngine::adopt_resident`]. One that has been keeps it until its slot is free.
+    ///
+    /// # Errors
+    /// [`EbpfError::Pin`] if a pin stays.
+    pub fn withdraw(&mut self, service: ServiceId) -> Result<(), EbpfError> {
+        if self.slots.get().of(service).is_some() {
+            return Ok(());
+        }
+        if let Some(cgroup) = self.served.get(&service) {
+            self.claims.release_service(*cgroup);
+        }
+        if let Some(residence) = self.residences.get(&service) {
+            self.let_go(&residence.hooked);
+        }
+        self.stop_serving(service)
+    }
+
     /// Says how many flows residents have; it can go to another thread.
     ///
     /// # Errors
@@ -149,6 +173,31 @@ impl EbpfEngine {
         Ok(())
     }
 
+    /// Detaches them: from here on nothing is redirected nor refused that was not before.
+    ///
+    /// # Errors
+    /// [`EbpfError::Pin`] if a pin stays.
+    pub fn detach(&mut self) -> Result<(), EbpfError> {
+        self.guards_families = false;
+        let programs = SCOPE_PROGRAMS.into_iter().rev().chain([families::PROGRAM]);
+        let pins: Vec<PathBuf> = programs.map(|program| self.scope.pins.join(program)).collect();
+        self.end_links(&pins)
+    }
+
+    /// Installs, as [`Engine::install`] does, and services that were not installed before are alive from the first moment if
+    /// they are among `living`.
+    ///
+    /// # Errors
+    /// [`EbpfError`]; what was in force still is.
+    pub fn install_living(
+        &mut self,
+        installation: &Installation,
+        living: &BTreeSet<ServiceId>,
+    ) -> Result<(), EbpfError> {
+        self.free_slots()?;
+        self.replace(installation, living).inspect_err(|_| self.retract(installation))
+    }
+
     /// Whether the programs are asked about sockets of every family, and not only of IPv4 and IPv6. Known once they are attached.
     #[must_use]
     pub const fn guards_every_family(&self) -> bool {
@@ -160,7 +209,7 @@ impl EbpfEngine {
     /// # Errors
     /// [`EbpfError::Map`].
     pub fn liveness_marks(&self) -> Result<LivenessMarks, EbpfError> {
-        Ok(LivenessMarks { map: self.loaded.map("service_alive")?, slots: self.slots.clone() })
+        Ok(LivenessMarks::new(self.loaded.map("service_alive")?, self.slots.clone()))
     }
 
     /// Says what becomes of connections to addresses of the loopback where nobody listens; it can go to another thread.
@@ -224,6 +273,14 @@ impl EbpfEngine {
         Ok(self.loaded.map("flows")?.keys().count() + self.loaded.map("datagram_flows")?.keys().count())
     }
 
+    /// The legs that are redirected at this moment, in the order in which they began.
+    ///
+    /// # Errors
+    /// [`EbpfError::Map`].
+    pub fn live_flows(&self) -> Result<Vec<LiveFlow>, EbpfError> {
+        flows::live(&self.loaded)
+    }
+
     /// Ends what is in force and removes every trace of it.
     ///
     /// # Errors
@@ -268,6 +325,55 @@ impl EbpfEngine {
         Ok(())
     }
 
+    fn replace(
+        &mut self,
+        installation: &Installation,
+        living: &BTreeSet<ServiceId>,
+    ) -> Result<(), EbpfError> {
+        let Installation { tables: compiled, endpoints } = installation;
+        let mut tables = encode(compiled, endpoints);
+        let mut slots = self.slots.get();
+        slots.take_over(compiled.slots())?;
+        for service in compiled.services() {
+            if let Some(endpoint) = installation.endpoint(service.id) {
+                self.admit(service, endpoint)?;
+            }
+        }
+        for service in compiled.services().iter().filter(|service| self.tables.service(service.id).is_none())
+        {
+            let mark = if living.contains(&service.id) { ALIVE } else { DEAD };
+            self.write("service_alive", u32::from(service.slot).as_bytes(), mark.as_bytes())?;
+        }
+        for service in compiled.services() {
+            if let Some(residence) = self.residences.get(&service.id) {
+                encode_residence(residence, service.slot, &mut tables);
+            }
+        }
+        self.put_in_force(tables, compiled.index())?;
+        self.slots.change(|shared| *shared = slots);
+        self.tables = compiled.clone();
+        for endpoint in endpoints {
+            if let Some(former) = self.endpoints.insert(endpoint.service, endpoint.clone()) {
+                self.dismiss(&former, Some(endpoint))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what an installation that failed has admitted. What stays nevertheless is looked at by nobody.
+    fn retract(&self, installation: &Installation) {
+        for endpoint in &installation.endpoints {
+            let former = self.endpoints.get(&endpoint.service);
+            let stays = former.map(registered).unwrap_or_default();
+            for listener in registered(endpoint).into_iter().filter(|listener| !stays.contains(listener)) {
+                let _stays = self.registry.forget(listener, endpoint.service.0);
+            }
+            if former.is_none_or(|former| former.cgroup != endpoint.cgroup) {
+                let _stays = self.delete("slot_of_cgroup", endpoint.cgroup.as_bytes());
+            }
+        }
+    }
+
     /// Filters' words are written where no program looks, and then the tables are replaced, which name the place. The kernel waits
     /// with each replacement for the programs that are running: none of them sees the words of two policies.
     fn put_in_force(&mut self, mut tables: Box<abi::Tables>, index: &Index) -> Result<(), EbpfError> {
@@ -280,7 +386,9 @@ impl EbpfEngine {
         self.write("tables", &0_u32.to_ne_bytes(), &inner.as_fd().as_raw_fd().to_ne_bytes())?;
         self.installed = Some(inner);
         self.words_at = place;
-        self.delete("filters", former.as_bytes())
+        // They only take room until the next ones take their place.
+        let _stay = self.delete("filters", former.as_bytes());
+        Ok(())
     }
 
     /// Frees the slots of services that were removed and that nothing carries any more.
@@ -338,10 +446,16 @@ impl EbpfEngine {
             let programs = self.programs_at(cgroup).iter();
             pins.extend(programs.map(|program| self.scope.pins.join(resident_pin(program, service, number))));
         }
+        self.served.remove(&service);
+        self.end_links(&pins)
+    }
+
+    /// The latest first.
+    fn end_links(&mut self, pins: &[PathBuf]) -> Result<(), EbpfError> {
         let (ended, stay): (Vec<Link>, Vec<Link>) =
             self.links.drain(..).partition(|link| link.pin_path().is_some_and(|path| pins.contains(&path)));
         self.links = stay;
-        for mut link in ended {
+        for mut link in ended.into_iter().rev() {
             let path = link.pin_path().unwrap_or_default();
             link.unpin().map_err(|source| EbpfError::Pin { path, source })?;
         }
@@ -382,34 +496,7 @@ impl Engine for EbpfEngine {
     type Error = EbpfError;
 
     fn install(&mut self, installation: &Installation) -> Result<(), EbpfError> {
-        let mut tables = encode(&installation.tables, &installation.endpoints);
-        self.free_slots()?;
-        let mut slots = self.slots.get();
-        slots.take_over(installation.tables.slots())?;
-        for service in installation.tables.services() {
-            if let Some(endpoint) = installation.endpoint(service.id) {
-                self.admit(service, endpoint)?;
-            }
-        }
-        for service in installation.tables.services() {
-            if self.tables.service(service.id).is_none() {
-                self.write("service_alive", u32::from(service.slot).as_bytes(), DEAD.as_bytes())?;
-            }
-        }
-        for service in installation.tables.services() {
-            if let Some(residence) = self.residences.get(&service.id) {
-                encode_residence(residence, service.slot, &mut tables);
-            }
-        }
-        self.put_in_force(tables, installation.tables.index())?;
-        self.slots.change(|shared| *shared = slots);
-        self.tables = installation.tables.clone();
-        for endpoint in &installation.endpoints {
-            if let Some(former) = self.endpoints.insert(endpoint.service, endpoint.clone()) {
-                self.dismiss(&former, Some(endpoint))?;
-            }
-        }
-        Ok(())
+        self.install_living(installation, &BTreeSet::new())
     }
 
     fn set_liveness(&mut self, service: ServiceId, liveness: Liveness) -> Result<(), EbpfError> {
@@ -506,32 +593,4 @@ pub fn capabilities() -> Capabilities {
     .into_iter()
     .map(|(feature, state)| Capability { feature, state })
     .collect()
-}
-
-const ALIVE: u32 = 1;
-const DEAD: u32 = 0;
-
-/// Says whether services live.
-#[derive(Debug)]
-pub struct LivenessMarks {
-    map: MapHandle,
-    slots: SharedSlots,
-}
-
-impl LivenessMarks {
-    /// Marks a service as living or dead; one that was not installed stays absent.
-    ///
-    /// # Errors
-    /// [`EbpfError::Map`].
-    pub fn set(&self, service: ServiceId, liveness: Liveness) -> Result<(), EbpfError> {
-        let mark = match liveness {
-            Liveness::Alive => ALIVE,
-            Liveness::Dead => DEAD,
-        };
-        let write = |slot| self.map.update(u32::from(slot).as_bytes(), mark.as_bytes(), MapFlags::ANY);
-        self.slots
-            .with(service, write)
-            .unwrap_or(Ok(()))
-            .map_err(|source| EbpfError::Map { map: "service_alive", source })
-    }
 }

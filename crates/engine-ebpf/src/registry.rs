@@ -50,7 +50,7 @@ pub(crate) struct Registry {
 impl Registry {
     pub(crate) fn new(map: MapHandle, netns: u64, scope: &Scope) -> Result<Self, EbpfError> {
         let instance = scope.instance;
-        Ok(Self { map, netns, instance, scope: cgroup_id(&scope.cgroup)?, scope_level: scope.level() })
+        Ok(Self { map, netns, instance, scope: cgroup_id(&scope.cgroup)?, scope_level: scope.level })
     }
 
     /// Enters a listener, and one on every address also under the one by which it is reached. Who listens on an address now is its only owner: an

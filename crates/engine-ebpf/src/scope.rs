@@ -12,7 +12,9 @@ use crate::error::EbpfError;
 pub struct Scope {
     /// Directory of the cgroup whose subtree is watched.
     pub cgroup: PathBuf,
-    /// Depth of the services' cgroups, the hierarchy's root being 0.
+    /// How many cgroups are above it; 0 of the hierarchy's root.
+    pub level: u32,
+    /// How many are above the cgroups of services, which are somewhere below it.
     pub service_level: u32,
     /// Tells this engine's handles and listeners from those of others.
     pub instance: u64,
@@ -24,13 +26,6 @@ pub struct Scope {
     pub limits: Limits,
     /// Whether services may be adopted that run already; the programs for that are loaded only then.
     pub residents: bool,
-}
-
-impl Scope {
-    /// How many cgroups are above it: the services' are right below.
-    pub(crate) fn level(&self) -> u32 {
-        self.service_level.saturating_sub(1)
-    }
 }
 
 /// The id by which the programs know a cgroup: the inode of its directory.

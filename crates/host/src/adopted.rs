@@ -9,7 +9,7 @@
 use std::{
     io::{self, BufReader, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    process::{Child, ExitStatus, Stdio},
+    process::{Child, ExitStatus},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,12 +22,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use waylay_core::Protocol;
 
 use crate::{
+    assignment::Interruption,
     cgroup::Cgroup,
+    deadline::Deadline,
     error::RunError,
     launch::{Families, Launch, Listening, Role},
-    service::{STOP_PATIENCE, STOP_STEP, launcher, read_reports},
-    signals::Signals,
+    service::{self, STOP_PATIENCE, STOP_STEP, launcher, read_reports},
     sockets::{self, Socket},
+    spawner::Spawner,
     spec::{Adoption, Observer, ServiceSpec, Step, Transports},
     user::Identity,
 };
@@ -81,6 +83,7 @@ impl Adopted {
         adoption: &Adoption,
         cgroup: Cgroup,
         identity: Identity,
+        spawner: &Spawner,
         observer: &Arc<dyn Observer>,
     ) -> Result<Self, RunError> {
         for &address in &adoption.listens {
@@ -95,13 +98,10 @@ impl Adopted {
             own_binary: false,
             families: Families::Any,
         };
-        let mut child = launcher(&launch, &spec.command)
-            .and_then(|mut command| command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn())
+        let (mut child, mut stdin, stdout) = launcher(&launch, &spec.command)
+            .and_then(|command| service::start(command, spawner))
             .map_err(failed)?;
-        let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(failed(io::ErrorKind::BrokenPipe.into()));
-        };
-        stdin.write_all(b"go\n").map_err(failed)?;
+        stdin.write_all(b"go\n").inspect_err(|_| service::end(&mut child)).map_err(failed)?;
         let reader = read_reports(spec.name.clone(), BufReader::new(stdout), Arc::clone(observer));
         Ok(Self {
             child,
@@ -118,7 +118,7 @@ impl Adopted {
     pub(crate) fn wait_until_it_listens(
         &mut self,
         patience: Duration,
-        signals: &Signals,
+        interruption: &Interruption,
         observer: &Arc<dyn Observer>,
     ) -> Result<Listening, RunError> {
         let cgroup = self.cgroup_id()?;
@@ -127,7 +127,7 @@ impl Adopted {
             let own = OwnSockets::find(cgroup).map_err(RunError::Sockets)?;
             let Some(address) = self.missing(&own) else { return Ok(self.listening(&own)) };
             observer.step(Step::WaitingForListener { name: &self.name, address });
-            if let Some(signal) = signals.take() {
+            if let Some(signal) = interruption.take() {
                 return Err(RunError::Interrupted { signal });
             }
             self.check_alive(address)?;
@@ -159,11 +159,6 @@ impl Adopted {
         Ok(Working { pid, first_has_ended, stopping, watcher, door, cgroup })
     }
 
-    /// What it is called in the run.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     fn door(&self) -> Result<Door, RunError> {
         let ports = self.adoption.listens.iter().map(SocketAddr::port).collect();
         Ok(Door { cgroup: self.cgroup_id()?, ports })
@@ -172,8 +167,8 @@ impl Adopted {
     /// Ends it, when it cannot be of use.
     pub(crate) fn give_up(mut self) {
         self.cgroup.kill();
-        // One that is killed has been.
-        let _reaped = self.child.wait();
+        // It may be a launcher that has not entered its cgroup.
+        service::end(&mut self.child);
         let _read = self.reader.join();
     }
 
@@ -224,11 +219,17 @@ impl Working {
         &self.door
     }
 
-    /// Lets it finish the connections it has, for a while, and tells it to end. Programs that were not made for waylay drop
+    /// Ends it at once.
+    pub(crate) fn give_up(self) {
+        self.stopping.store(true, Ordering::Release);
+        self.cgroup.kill();
+        let _ended = self.watcher.join();
+    }
+
+    /// Lets it finish the connections it has until a deadline, and tells it to end. Programs that were not made for waylay drop
     /// what they have when they are told.
-    pub(crate) fn tell_to_stop(&self) {
-        let give_up = Instant::now() + STOP_PATIENCE;
-        while !self.watcher.is_finished() && Instant::now() < give_up && self.door.has_connections() {
+    pub(crate) fn tell_to_stop(&self, deadline: &Deadline) {
+        while !self.watcher.is_finished() && !deadline.is_over() && self.door.has_connections() {
             thread::sleep(DRAIN_STEP);
         }
         self.stopping.store(true, Ordering::Release);
@@ -243,9 +244,9 @@ impl Working {
 
     /// Until all its processes have ended and its last line has been read; kills them if that takes too long.
     pub(crate) fn wait(self) {
-        let give_up = Instant::now() + STOP_PATIENCE;
+        let deadline = Deadline::within(STOP_PATIENCE);
         while !self.watcher.is_finished() {
-            if Instant::now() > give_up {
+            if deadline.is_over() {
                 self.cgroup.kill();
                 break;
             }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc,
@@ -11,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use waylay_core::{FailurePolicy, Hop, Policy, Protocol, ServiceId};
+use waylay_core::{FailurePolicy, Policy, ServiceId};
 
 use crate::{cgroup::Cgroup, launch::Listening, spec::ServiceSpec};
 
@@ -97,41 +96,4 @@ pub enum Condition {
     Gone,
     /// It is no longer in the policy, and finishes what it has.
     Leaving,
-}
-
-/// A leg that is redirected at this moment. A connection through n services has n of them, with longer and longer chains.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LiveFlow {
-    /// Unique in the station.
-    pub id: u64,
-    /// TCP or UDP.
-    pub protocol: Protocol,
-    /// Whether the service's end exists; a flow without one is about to be accepted.
-    pub accepted: bool,
-    /// The process at the head of the chain.
-    pub application: FlowApplication,
-    /// The application's own address, as getsockname(2) shows it to it; `None` while that is not known.
-    pub source: Option<SocketAddr>,
-    /// Where the application wanted to go.
-    pub destination: SocketAddr,
-    /// The services of the chain so far and the filters that led there; the last one is where this leg goes. Filters are those of the
-    /// policy that was in force when the leg began.
-    pub hops: Vec<Hop>,
-}
-
-/// Who is at the head of a chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FlowApplication {
-    /// Its id in the initial pid namespace; the process may be gone.
-    pub pid: u32,
-    /// Its effective user.
-    pub uid: u32,
-    /// Its group, the real one.
-    pub gid: u32,
-    /// Its command name.
-    pub comm: String,
-    /// Its executable, as far as the kernel has kept the path.
-    pub exe: PathBuf,
-    /// Id of its cgroup.
-    pub cgroup: u64,
 }

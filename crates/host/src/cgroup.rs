@@ -106,6 +106,26 @@ impl Cgroup {
         })
     }
 
+    /// Itself and those above it, from the root of the hierarchy down.
+    #[must_use]
+    pub fn with_those_above(&self) -> Vec<Self> {
+        let above = self.path.ancestors().zip((0..=self.level).rev());
+        let mut all: Vec<Self> = above.map(|(path, level)| Self { path: path.into(), level }).collect();
+        all.reverse();
+        all
+    }
+
+    /// Whether somebody is in it or below it, but for those in `part`, which is below it.
+    #[must_use]
+    pub fn is_populated_outside(&self, part: &Self) -> bool {
+        let own = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
+        !own.trim().is_empty()
+            || self.children().any(|child| match part.path.starts_with(&child.path) {
+                true => child != *part && child.is_populated_outside(part),
+                false => child.is_populated(),
+            })
+    }
+
     /// Those below it that are called so.
     #[must_use]
     pub fn all_called(&self, name: &str) -> Vec<Self> {
@@ -117,6 +137,13 @@ impl Cgroup {
             }
         }
         found
+    }
+
+    /// Itself and all below it.
+    #[must_use]
+    pub fn all(&self) -> Vec<Self> {
+        let below = self.children().flat_map(|child| child.all());
+        std::iter::once(self.clone()).chain(below).collect()
     }
 
     /// Itself, or the one below it that has this id.

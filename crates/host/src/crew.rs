@@ -1,197 +1,225 @@
-//! The services of a run that are at work: let go, adopted, stopped, in their order.
+//! The services that are at work, and those that leave: who they are, and how they are stopped.
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use waylay_core::{ServiceId, Tables};
-use waylay_engine::{Endpoint, Engine, Installation, Liveness};
-use waylay_engine_ebpf::EbpfEngine;
-
-use crate::{
-    adopted::{Adopted, Ending, Working},
-    cgroup::Cgroup,
-    error::RunError,
-    health::Patient,
-    launch::Listening,
-    place::Place,
-    resident::Found,
-    residents::{AtWork, Residents},
-    service::{Running, Waiting},
-    signals::Signals,
-    spec::{Adoption, Observer, RunSpec, ServiceSpec, Step},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
-/// The services that run.
-pub(crate) struct Crew {
-    members: BTreeMap<ServiceId, Member>,
+use waylay_core::{Protocol, ServiceId};
+use waylay_engine::Endpoint;
+
+use crate::{
+    adopted::Working,
+    background::SharedEngine,
+    cgroup::Cgroup,
+    deadline::Deadline,
+    health::Patient,
+    instance::RecordedResident,
+    launch::Listening,
+    residents::AtWork,
+    service::{Running, STOP_PATIENCE},
+};
+
+/// Between looks whether what was led to a service has arrived there.
+const ARRIVAL_STEP: Duration = Duration::from_millis(5);
+
+/// Who a service is.
+#[derive(Clone)]
+pub(crate) struct Profile {
+    pub(crate) id: ServiceId,
+    pub(crate) name: String,
+    /// Of the users that are set aside for services, which one is its.
+    pub(crate) seat: u32,
+    /// Its own, in which nobody is if it runs already.
+    pub(crate) cgroup: Cgroup,
+    pub(crate) resident: Option<RecordedResident>,
+    pub(crate) endpoint: Endpoint,
+    /// Until it has ended, or listens no longer.
+    pub(crate) alive: Arc<AtomicBool>,
 }
 
-struct Member {
-    name: String,
-    cgroup: Cgroup,
-    process: Process,
+/// A service at work.
+pub(crate) struct Member {
+    pub(crate) profile: Profile,
+    pub(crate) process: Process,
 }
 
-enum Process {
+pub(crate) enum Process {
     Cooperating(Running),
     Adopted(Working),
     Resident(AtWork),
 }
 
-impl Crew {
-    /// Lets those that cooperate accept.
-    pub(crate) fn release(
-        waiting: BTreeMap<ServiceId, Waiting>,
-        spec: &RunSpec,
-        engine: &EbpfEngine,
-        observer: &Arc<dyn Observer>,
-    ) -> Result<Self, RunError> {
-        let mut members = BTreeMap::new();
-        for (id, service) in waiting {
-            let marks = engine.liveness_marks()?;
-            let (name, cgroup) = (service.name.clone(), service.cgroup.clone());
-            let (dead, told, on_failure) = (name.clone(), Arc::clone(observer), spec.on_failure(id));
-            let on_death = move |status| {
-                // Its listener is gone with it, which the programs see without the mark.
-                let _seen_anyway = marks.set(id, Liveness::Dead);
-                told.service_died(&dead, status, on_failure);
-            };
-            let process = Process::Cooperating(service.release(observer, on_death)?);
-            members.insert(id, Member { name, cgroup, process });
-        }
-        Ok(Self { members })
+impl Profile {
+    /// The cgroup in which its processes are.
+    pub(crate) fn home(&self) -> Cgroup {
+        let hooked = self.resident.as_ref().and_then(|resident| resident.hooked.first());
+        hooked.map_or_else(|| self.cgroup.clone(), |path| Cgroup::from((path.clone(), 0)))
     }
 
-    /// What is to be watched of them.
-    pub(crate) fn patients(&self) -> Vec<Patient> {
-        let patient = |(&id, member): (&ServiceId, &Member)| {
-            let door = match &member.process {
-                Process::Cooperating(_) => None,
-                Process::Adopted(service) => Some(service.door().clone()),
-                // It serves others too, and is not for waylay to end.
-                Process::Resident(_) => return None,
-            };
-            Some(Patient { id, name: member.name.clone(), cgroup: member.cgroup.clone(), door })
+    pub(crate) fn listening(&self) -> Listening {
+        let Endpoint { tcp4, tcp6, udp4, udp6, .. } = self.endpoint.clone();
+        Listening { tcp4, tcp6, udp4, udp6 }
+    }
+
+    pub(crate) fn listens_at(&mut self, listening: Listening) {
+        let Listening { tcp4, tcp6, udp4, udp6 } = listening;
+        self.endpoint = Endpoint { tcp4, tcp6, udp4, udp6, ..self.endpoint.clone() };
+    }
+}
+
+impl Member {
+    /// What is to be watched of it.
+    pub(crate) fn patient(&self) -> Option<Patient> {
+        let Profile { id, name, cgroup, .. } = self.profile.clone();
+        let door = match &self.process {
+            Process::Cooperating(_) => None,
+            Process::Adopted(service) => Some(service.door().clone()),
+            // It serves others too, and is not for waylay to end.
+            Process::Resident(_) => return None,
         };
-        self.members.iter().filter_map(patient).collect()
+        Some(Patient { id, name, cgroup, door })
+    }
+
+    /// Lets it finish what was led to it.
+    fn stop(self, engine: &SharedEngine, deadline: &Deadline) {
+        match self.process {
+            Process::Cooperating(service) => {
+                // It may be about to start, and not yet know what the signal means.
+                let is_alive = || self.profile.alive.load(Ordering::Acquire);
+                wait_while(deadline, || is_alive() && has_waiting(engine, self.profile.id));
+                service.tell_to_stop();
+                service.wait(deadline);
+            }
+            Process::Adopted(service) => {
+                service.tell_to_stop(deadline);
+                service.wait();
+            }
+            Process::Resident(service) => service.leave(deadline),
+        }
+    }
+}
+
+impl Process {
+    /// Ends it at once, `cgroup` being its own.
+    pub(crate) fn give_up(self, cgroup: &Cgroup) {
+        cgroup.kill();
+        match self {
+            Self::Cooperating(service) => service.give_up(),
+            Self::Adopted(service) => service.give_up(),
+            Self::Resident(service) => service.give_up(),
+        }
+    }
+}
+
+/// The services of the policy in force.
+#[derive(Default)]
+pub(crate) struct Crew {
+    members: BTreeMap<ServiceId, Member>,
+}
+
+impl Crew {
+    pub(crate) fn join(&mut self, member: Member) {
+        self.members.insert(member.profile.id, member);
+    }
+
+    pub(crate) fn has(&self, service: ServiceId) -> bool {
+        self.members.contains_key(&service)
+    }
+
+    pub(crate) fn profiles(&self) -> impl Iterator<Item = &Profile> {
+        self.members.values().map(|member| &member.profile)
+    }
+
+    /// Those of `order` for whom there is no use, in that order.
+    pub(crate) fn dismiss(
+        &mut self,
+        order: &[ServiceId],
+        is_of_use: impl Fn(ServiceId) -> bool,
+    ) -> Vec<Member> {
+        let useless = order.iter().filter(|&&id| !is_of_use(id));
+        useless.filter_map(|id| self.members.remove(id)).collect()
     }
 
     /// In the chain's order: what one service has accepted it carries on to the next.
-    pub(crate) fn stop(self) {
-        for member in self.members.into_values() {
-            match member.process {
-                Process::Cooperating(service) => {
-                    service.tell_to_stop();
-                    service.wait();
-                }
-                Process::Adopted(service) => {
-                    service.tell_to_stop();
-                    service.wait();
-                }
-                Process::Resident(service) => service.leave(),
-            }
+    pub(crate) fn stop(mut self, order: &[ServiceId], engine: &SharedEngine) {
+        for member in self.dismiss(order, |_| false) {
+            member.stop(engine, &Deadline::within(STOP_PATIENCE));
         }
     }
 }
 
-/// The services of a run that know nothing of it.
-pub(crate) struct Adopting<'r> {
-    pub(crate) place: &'r Place,
-    pub(crate) spec: &'r RunSpec,
-    pub(crate) residents: &'r Residents,
-    pub(crate) tables: &'r Tables,
-    pub(crate) signals: &'r Signals,
-    pub(crate) observer: &'r Arc<dyn Observer>,
+/// Services to which nothing is led any more, one after the other in the chain's order: each is told to end when those
+/// before it have. They take as long as what they have accepted takes.
+pub(crate) struct Leaving {
+    leavers: Vec<(Profile, Arc<AtomicBool>)>,
+    deadline: Deadline,
+    thread: JoinHandle<()>,
 }
 
-impl Adopting<'_> {
-    /// Starts them, the last of the chain first: what one of them dials at its start goes through those after it.
-    pub(crate) fn adopt_all(
-        &self,
-        engine: &mut EbpfEngine,
-        mut endpoints: Vec<Endpoint>,
-        crew: &mut Crew,
-    ) -> Result<(), RunError> {
-        for (index, service) in (0..).zip(&self.spec.services).collect::<Vec<(u32, _)>>().into_iter().rev() {
-            let Some(adoption) = &service.adoption else { continue };
-            let id = ServiceId(index + 1);
-            let (process, listening) = match self.residents.get(id) {
-                Some(found) => self.take_on(id, service, found, engine)?,
-                None => {
-                    self.observer.step(Step::StartingService { name: &service.name });
-                    let (adopted, listening) = self.start(index, service, adoption)?;
-                    (self.begin(id, adopted, engine)?, listening)
-                }
-            };
-            for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.service == id) {
-                endpoint.tcp4.clone_from(&listening.tcp4);
-                endpoint.tcp6.clone_from(&listening.tcp6);
-                endpoint.udp4 = listening.udp4;
+impl Leaving {
+    pub(crate) fn begin(members: Vec<Member>, engine: SharedEngine) -> Self {
+        let with_mark = |member: &Member| (member.profile.clone(), Arc::new(AtomicBool::new(false)));
+        let leavers: Vec<(Profile, Arc<AtomicBool>)> = members.iter().map(with_mark).collect();
+        let (deadline, marks) = (Deadline::default(), leavers.clone());
+        let until = deadline.clone();
+        let thread = thread::spawn(move || {
+            for (member, (profile, has_ended)) in members.into_iter().zip(marks) {
+                wait_while(&until, || is_awaited(&engine, profile.id));
+                member.stop(&engine, &until);
+                // What stays goes with the station.
+                let _stays = profile.cgroup.remove();
+                has_ended.store(true, Ordering::Release);
             }
-            let member =
-                Member { name: service.name.clone(), cgroup: self.place.cgroup_of(service), process };
-            crew.members.insert(id, member);
-            engine
-                .install(&Installation { tables: self.tables.clone(), endpoints: endpoints.clone() })
-                .and_then(|()| engine.set_liveness(id, Liveness::Alive))?;
-            self.tell_of_families(id, service, &listening);
-        }
-        Ok(())
+        });
+        Self { leavers, deadline, thread }
     }
 
-    fn take_on(
-        &self,
-        id: ServiceId,
-        service: &ServiceSpec,
-        found: &Found,
-        engine: &mut EbpfEngine,
-    ) -> Result<(Process, Listening), RunError> {
-        engine.adopt_resident(id, &found.residence)?;
-        let (name, flows) = (service.name.clone(), engine.resident_flows()?);
-        let at_work = AtWork::begin(id, name, found, flows, self.spec.on_failure(id), self.observer);
-        Ok((Process::Resident(at_work), found.listening.clone()))
+    /// Those who have not ended yet.
+    pub(crate) fn profiles(&self) -> impl Iterator<Item = &Profile> {
+        let leavers = self.leavers.iter().filter(|(_, has_ended)| !has_ended.load(Ordering::Acquire));
+        leavers.map(|(profile, _)| profile)
     }
 
-    fn start(
-        &self,
-        index: u32,
-        service: &ServiceSpec,
-        adoption: &Adoption,
-    ) -> Result<(Adopted, Listening), RunError> {
-        let (cgroup, identity) = (self.place.cgroup_of(service), self.place.identity_of(service, index));
-        let mut adopted = Adopted::start(service, adoption, cgroup, identity, self.observer)?;
-        match adopted.wait_until_it_listens(self.spec.start_patience, self.signals, self.observer) {
-            Ok(listening) => Ok((adopted, listening)),
-            Err(error) => {
-                adopted.give_up();
-                Err(error)
-            }
-        }
+    /// All of them.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ServiceId> {
+        self.leavers.iter().map(|(profile, _)| profile.id)
     }
 
-    fn begin(&self, id: ServiceId, adopted: Adopted, engine: &EbpfEngine) -> Result<Process, RunError> {
-        let marks = engine.liveness_marks()?;
-        let (name, told) = (adopted.name().to_owned(), Arc::clone(self.observer));
-        let on_failure = self.spec.on_failure(id);
-        let on_end = move |ending| {
-            let _seen_anyway = marks.set(id, Liveness::Dead);
-            match ending {
-                Ending::First(status) => told.service_died(&name, status, on_failure),
-                Ending::Another => told.adopted_ended(&name, on_failure),
-            }
-        };
-        Ok(Process::Adopted(adopted.work(on_end)?))
+    pub(crate) fn is_over(&self) -> bool {
+        self.thread.is_finished()
     }
 
-    /// A family over which nothing gets to a service is one for which it is gone.
-    fn tell_of_families(&self, id: ServiceId, service: &ServiceSpec, listening: &Listening) {
-        let (tcp, udp) = (service.transports.include_tcp(), service.transports.include_udp());
-        let missing = [
-            ("IPv4", tcp && listening.tcp4.is_empty()),
-            ("IPv6", tcp && listening.tcp6.is_empty()),
-            ("UDP over IPv6", udp),
-        ];
-        for (family, _) in missing.into_iter().filter(|(_, missing)| *missing) {
-            self.observer.family_missing(&service.name, family, self.spec.on_failure(id));
-        }
+    /// Gives them no more than they would have at the station's end.
+    pub(crate) fn hurry(self) {
+        self.deadline.set_within(STOP_PATIENCE);
+        // One that panicked has ended too.
+        let _ended = self.thread.join();
+    }
+}
+
+/// Whether the former policy has led something to a service that has not arrived: it must not find the listeners closed.
+fn is_awaited(engine: &SharedEngine, service: ServiceId) -> bool {
+    let flows = engine.lock().live_flows().unwrap_or_default();
+    flows.iter().any(|flow| {
+        let leads_there = flow.hops.last().is_some_and(|hop| hop.service == service);
+        leads_there && flow.protocol == Protocol::Tcp && !flow.accepted
+    })
+}
+
+/// Whether something has arrived that a service has not asked about.
+fn has_waiting(engine: &SharedEngine, service: ServiceId) -> bool {
+    let progress = engine.lock().progress_reader().and_then(|reader| reader.of(service));
+    progress.is_ok_and(|listeners| listeners.iter().any(|listener| listener.waiting > 0))
+}
+
+fn wait_while(deadline: &Deadline, is_so: impl Fn() -> bool) {
+    while !deadline.is_over() && is_so() {
+        thread::sleep(ARRIVAL_STEP);
     }
 }

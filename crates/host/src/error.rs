@@ -114,8 +114,14 @@ pub enum RunError {
         "cannot look at this host's sockets, to see where an adopted service listens (sock_diag(7); CONFIG_INET_DIAG, CONFIG_INET_UDP_DIAG)"
     )]
     Sockets(#[source] io::Error),
-    /// A signal asked for the end before the command had started.
-    #[error("interrupted by signal {signal} before the command started")]
+    /// The policy has a service of which nothing is said how it is had.
+    #[error("nothing is said of how the service {service:?} is had")]
+    NotAssigned {
+        /// Its name.
+        service: String,
+    },
+    /// A signal asked for the end before all services were there, or the command had started.
+    #[error("interrupted by signal {signal} while services were starting")]
     Interrupted {
         /// The signal's number.
         signal: i32,

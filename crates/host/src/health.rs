@@ -8,7 +8,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{self, RecvTimeoutError, Sender},
     },
     thread::{self, JoinHandle},
@@ -16,23 +16,19 @@ use std::{
 };
 
 use waylay_core::ServiceId;
-use waylay_engine_ebpf::{EbpfEngine, EbpfError, Progress, ProgressReader};
+use waylay_engine_ebpf::{Progress, ProgressReader};
 
-use crate::{
-    adopted::Door,
-    cgroup::Cgroup,
-    spec::{Observer, RunSpec},
-};
+use crate::{adopted::Door, cgroup::Cgroup, spec::Observer};
 
 /// How often services are looked at, in each span of patience.
 const LOOKS: u32 = 20;
 
-/// Watches the services of a run.
+/// Watches services on a thread of its own.
 pub(crate) struct HealthWatch {
-    reader: ProgressReader,
-    services: Vec<Watched>,
-    patience: Duration,
-    observer: Arc<dyn Observer>,
+    watched: Arc<Mutex<Vec<Watched>>>,
+    limit: Duration,
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
 }
 
 struct Watched {
@@ -53,51 +49,50 @@ pub(crate) struct Patient {
 }
 
 impl HealthWatch {
-    pub(crate) fn new(
-        engine: &EbpfEngine,
-        spec: &RunSpec,
-        patients: Vec<Patient>,
-        observer: &Arc<dyn Observer>,
-    ) -> Result<Self, EbpfError> {
-        let watched = patients.into_iter().map(|Patient { id, name, cgroup, door }| Watched {
-            id,
-            name,
-            cgroup,
-            door,
-            patience: Patience::new(spec.patience),
-        });
-        Ok(Self {
-            reader: engine.progress_reader()?,
-            services: watched.collect(),
-            patience: spec.patience,
-            observer: Arc::clone(observer),
-        })
-    }
-
-    pub(crate) fn start(mut self) -> RunningWatch {
+    pub(crate) fn start(reader: ProgressReader, limit: Duration, observer: &Arc<dyn Observer>) -> Self {
+        let watched = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = mpsc::channel::<()>();
-        let pause = self.patience / LOOKS;
+        let (shared, observer) = (Arc::clone(&watched), Arc::clone(observer));
         let thread = thread::spawn(move || {
-            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-                self.look(Instant::now());
+            while stopped.recv_timeout(limit / LOOKS) == Err(RecvTimeoutError::Timeout) {
+                look(&mut lock(&shared), &reader, limit, &observer);
             }
         });
-        RunningWatch { stop, thread }
+        Self { watched, limit, stop, thread }
     }
 
-    fn look(&mut self, now: Instant) {
-        let Self { reader, services, patience, observer } = self;
-        services.retain_mut(|service| {
-            // What cannot be read now is read at the next look.
-            let Some(progress) = progress(reader, service) else { return true };
-            let hung = service.patience.is_over(now, &progress);
-            if hung {
-                observer.service_hung(&service.name, *patience);
-                service.cgroup.kill();
-            }
-            !hung
-        });
+    pub(crate) fn watch(&self, Patient { id, name, cgroup, door }: Patient) {
+        let patience = Patience::new(self.limit);
+        lock(&self.watched).push(Watched { id, name, cgroup, door, patience });
     }
+
+    pub(crate) fn forget(&self, service: ServiceId) {
+        lock(&self.watched).retain(|watched| watched.id != service);
+    }
+
+    pub(crate) fn stop(self) {
+        drop(self.stop);
+        // A watch that panicked has ended too.
+        let _ended = self.thread.join();
+    }
+}
+
+fn lock(watched: &Mutex<Vec<Watched>>) -> MutexGuard<'_, Vec<Watched>> {
+    watched.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn look(services: &mut Vec<Watched>, reader: &ProgressReader, limit: Duration, observer: &Arc<dyn Observer>) {
+    let now = Instant::now();
+    services.retain_mut(|service| {
+        // What cannot be read now is read at the next look.
+        let Some(progress) = progress(reader, service) else { return true };
+        let hung = service.patience.is_over(now, &progress);
+        if hung {
+            observer.service_hung(&service.name, limit);
+            service.cgroup.kill();
+        }
+        !hung
+    });
 }
 
 /// How the service's listeners get on, one by one; those of an adopted one together.
@@ -107,19 +102,6 @@ fn progress(reader: &ProgressReader, service: &Watched) -> Option<Vec<Progress>>
     let waiting = door.waiting()?;
     let arrived = listeners.iter().map(|listener| listener.arrived).sum::<u64>();
     Some(vec![Progress { waiting, taken: arrived.saturating_sub(waiting), arrived }])
-}
-
-pub(crate) struct RunningWatch {
-    stop: Sender<()>,
-    thread: JoinHandle<()>,
-}
-
-impl RunningWatch {
-    pub(crate) fn stop(self) {
-        drop(self.stop);
-        // A watch that panicked has ended too.
-        let _ended = self.thread.join();
-    }
 }
 
 /// Since when each listener has kept connections waiting without taking one.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use waylay_engine_ebpf::{REGISTRY_LAYOUT, forget_instance, forget_other_layouts};
 
-use crate::{cgroup::Cgroup, resident::KnownBy, user::share_users};
+use crate::{assignment::Ground, cgroup::Cgroup, resident::KnownBy, user::share_users};
 
 pub(crate) const STATE: &str = "/run/waylay";
 /// The command's cgroup in that of its run, beside those of the services.
@@ -31,14 +31,18 @@ pub struct InstanceId(u64);
 /// lives, and goes with the owner however that ends.
 #[derive(Debug)]
 pub struct Instance {
-    record: PathBuf,
+    path: PathBuf,
+    record: Record,
     _lock: File,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) cgroup: PathBuf,
     pub(crate) level: u32,
+    /// The cgroup that is watched, with its level, if that was there before.
+    #[serde(default)]
+    pub(crate) scope: Option<(PathBuf, u32)>,
     pins: PathBuf,
     /// Which registry it shares with others.
     #[serde(default)]
@@ -49,7 +53,7 @@ pub(crate) struct Record {
 }
 
 /// A service that runs already, in a cgroup to which a run's programs are attached.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RecordedResident {
     pub(crate) service: String,
     pub(crate) known_by: KnownBy,
@@ -129,23 +133,39 @@ impl Instance {
     /// [`InstanceError::Record`].
     pub(crate) fn record(
         id: InstanceId,
+        ground: &Ground,
         cgroup: &Cgroup,
         pins: &Path,
-        residents: Vec<RecordedResident>,
     ) -> Result<Self, InstanceError> {
         let record = Record {
             cgroup: cgroup.path().into(),
             level: cgroup.level(),
+            scope: match ground {
+                Ground::Own => None,
+                Ground::Existing(scope) => Some((scope.path().into(), scope.level())),
+            },
             pins: pins.into(),
             registry: REGISTRY_LAYOUT,
-            residents,
+            residents: Vec::new(),
         };
         let path = record_of(id.0);
         let failed = |source| InstanceError::Record { path: path.clone(), source };
-        let text = serde_json::to_vec(&record).map_err(|error| failed(error.into()))?;
         DirBuilder::new().recursive(true).mode(0o755).create(STATE).map_err(failed)?;
-        let lock = locked_record(&path, &text).map_err(failed)?;
-        Ok(Self { record: path, _lock: lock })
+        let lock = write(&record).and_then(|text| locked_record(&path, &text)).map_err(failed)?;
+        Ok(Self { path, record, _lock: lock })
+    }
+
+    /// Writes down to which cgroups of others there are going to be programs attached.
+    pub(crate) fn record_residents(&mut self, residents: Vec<RecordedResident>) -> Result<(), InstanceError> {
+        if residents == self.record.residents {
+            return Ok(());
+        }
+        let failed = |source| InstanceError::Record { path: self.path.clone(), source };
+        let record = Record { residents, ..self.record.clone() };
+        let lock = write(&record).and_then(|text| replace_record(&self.path, &text)).map_err(failed)?;
+        self.record = record;
+        self._lock = lock;
+        Ok(())
     }
 
     /// Looks at the runs around a cgroup.
@@ -153,11 +173,14 @@ impl Instance {
     /// # Errors
     /// [`InstanceError::AnotherVersion`].
     pub fn see_versions_around(cgroup: &Cgroup) -> Result<(), InstanceError> {
-        for run in cgroup.path().ancestors().filter_map(run_of_directory) {
+        // One without a record is of another mount namespace; nothing is known of it.
+        for run in recorded() {
             let record = fs::read_to_string(record_of(run)).ok();
-            let record = record.and_then(|text| serde_json::from_str::<Record>(&text).ok());
-            // One without a record is of another mount namespace; nothing is known of it.
-            if record.is_some_and(|record| record.registry != REGISTRY_LAYOUT) {
+            let Some(record) = record.and_then(|text| serde_json::from_str::<Record>(&text).ok()) else {
+                continue;
+            };
+            let watched = record.scope.map_or(record.cgroup, |(scope, _)| scope);
+            if record.registry != REGISTRY_LAYOUT && cgroup.path().starts_with(watched) {
                 return Err(InstanceError::AnotherVersion { run });
             }
         }
@@ -167,8 +190,17 @@ impl Instance {
     /// Forgets the record, once everything in it is gone.
     pub fn forget(self) {
         // The next run cleans up what stays.
-        let _stays = fs::remove_file(&self.record);
+        let _stays = fs::remove_file(&self.path);
     }
+}
+
+/// Removes what a station of a dead process has left on this scope, whoever is in it: another one takes its place. Returns
+/// how many there were.
+#[must_use]
+pub(crate) fn take_over(scope: &Cgroup, pin_root: &Path) -> usize {
+    let is_of_it = |record: &Record| record.scope.as_ref().is_some_and(|(path, _)| path == scope.path());
+    let entries = fs::read_dir(STATE).into_iter().flatten().flatten();
+    entries.filter(|entry| clean_up_one(&entry.path(), pin_root, is_of_it)).count()
 }
 
 /// Cleans up after runs whose owner is gone and whose scope is empty. Where
@@ -176,12 +208,12 @@ impl Instance {
 #[must_use]
 pub fn clean_up(pin_root: &Path) -> usize {
     let entries = fs::read_dir(STATE).into_iter().flatten().flatten();
-    let removed = entries.filter(|entry| clean_up_one(&entry.path(), pin_root)).count();
+    let removed = entries.filter(|entry| clean_up_one(&entry.path(), pin_root, serves_nobody)).count();
     forget_other_layouts(pin_root);
     removed
 }
 
-fn clean_up_one(path: &Path, pin_root: &Path) -> bool {
+fn clean_up_one(path: &Path, pin_root: &Path, is_removable: impl Fn(&Record) -> bool) -> bool {
     let Some(id) = id_of(path) else { return false };
     let Ok(file) = File::open(path) else { return false };
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
@@ -190,14 +222,21 @@ fn clean_up_one(path: &Path, pin_root: &Path) -> bool {
     let Ok(record) = io::read_to_string(&file).map(|text| serde_json::from_str::<Record>(&text)) else {
         return false;
     };
-    record.is_ok_and(|record| remove(&record, id, pin_root)) && fs::remove_file(path).is_ok()
+    let removed = record.is_ok_and(|record| is_removable(&record) && remove(&record, id, pin_root));
+    removed && fs::remove_file(path).is_ok()
+}
+
+/// Whether there is nobody left for whom its rules could be in force.
+fn serves_nobody(record: &Record) -> bool {
+    let cgroup = Cgroup::from((record.cgroup.clone(), record.level));
+    match record.scope.clone().map(Cgroup::from) {
+        Some(scope) => !scope.is_populated_outside(&cgroup),
+        None => !cgroup.child(APPLICATIONS).is_populated(),
+    }
 }
 
 fn remove(record: &Record, id: u64, pin_root: &Path) -> bool {
     let cgroup = Cgroup::from((record.cgroup.clone(), record.level));
-    if cgroup.child(APPLICATIONS).is_populated() {
-        return false;
-    }
     // What serves nobody any more, and has no parent that would end it.
     cgroup.kill();
     let unpinned = match fs::remove_dir_all(&record.pins) {
@@ -233,6 +272,18 @@ pub(crate) fn id_of(path: &Path) -> Option<u64> {
         return None;
     }
     u64::from_str_radix(path.file_stem()?.to_str()?, 16).ok()
+}
+
+fn write(record: &Record) -> io::Result<Vec<u8>> {
+    Ok(serde_json::to_vec(record)?)
+}
+
+/// Whoever looks sees the one or the other, and both taken.
+fn replace_record(path: &Path, text: &[u8]) -> io::Result<File> {
+    let beside = path.with_extension("new");
+    let lock = locked_record(&beside, text)?;
+    fs::rename(&beside, path)?;
+    Ok(lock)
 }
 
 /// Written and locked before it has a name: whoever sees it sees it whole and taken.

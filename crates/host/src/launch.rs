@@ -7,20 +7,26 @@
 //! them exists anywhere else: when the service dies they stop listening.
 
 use std::{
-    ffi::OsString,
+    env,
+    error::Error,
+    ffi::{OsStr, OsString},
     fs, io,
     io::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     os::{
         fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd},
-        unix::process::CommandExt,
+        unix::{ffi::OsStrExt, process::CommandExt},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
-use rustix::process::{Pid, Signal};
-use rustix::thread::{Gid, Uid};
+use rustix::{
+    fs::Access,
+    io::Errno,
+    process::{Pid, Signal},
+    thread::{Gid, Uid},
+};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use thiserror::Error;
@@ -93,8 +99,11 @@ impl std::str::FromStr for Launch {
     }
 }
 
-/// What a service's launcher says on its standard output, in one line of JSON,
-/// before it waits for a line on its standard input and goes on.
+/// What a service's launcher says on its standard output, in one line of JSON, before it waits for a line on its standard
+/// input and goes on; or why it cannot.
+pub(crate) type Announcement = Result<Listening, String>;
+
+/// Where a service takes what is redirected.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listening {
     /// The IPv4 listeners.
@@ -134,8 +143,7 @@ pub enum LaunchError {
     /// No listening socket.
     #[error("cannot listen")]
     Listen(#[source] io::Error),
-    /// The supervisor gave the run up before the service was let go, and has
-    /// said why itself.
+    /// The supervisor gave the service up before it was let go, or was told why it cannot start, and says why itself.
     #[error("dismissed by the supervisor")]
     Dismissed,
     /// The supervisor is gone or speaks another language.
@@ -216,8 +224,12 @@ impl Launch {
             }
             Role::Service => {
                 let supervisor = rustix::process::getppid();
-                let sockets = listen_for_supervisor()?;
-                self.give_up_privileges(supervisor, &mut command)?;
+                // Fails only where the process leads a session already. It keeps the terminal's signals away.
+                let _own_session = rustix::process::setsid();
+                let sockets = self.get_ready(supervisor, &mut command);
+                announce(sockets.as_deref())?;
+                let sockets = sockets.map_err(|_announced| LaunchError::Dismissed)?;
+                wait_for_supervisor()?;
                 pass(sockets, &mut command)?;
             }
             Role::Adopted => {
@@ -230,6 +242,16 @@ impl Launch {
             }
         }
         Ok(command)
+    }
+
+    /// All that may fail and can be known to fail before anything is led to the service.
+    fn get_ready(&self, supervisor: Option<Pid>, command: &mut Command) -> Result<Vec<Passed>, LaunchError> {
+        let sockets = make_sockets().map_err(LaunchError::Listen)?;
+        self.give_up_privileges(supervisor, command)?;
+        if !self.own_binary {
+            find_program(command.get_program())?;
+        }
+        Ok(sockets)
     }
 
     fn give_up_privileges(&self, supervisor: Option<Pid>, command: &mut Command) -> Result<(), LaunchError> {
@@ -294,21 +316,54 @@ fn die_with(supervisor: Option<Pid>) -> io::Result<()> {
     Ok(())
 }
 
-/// Listens, says where, and waits until the tables that send connections here
-/// are installed. A session of its own keeps the terminal's signals away.
-fn listen_for_supervisor() -> Result<Vec<Passed>, LaunchError> {
-    // Fails only where the process leads a session already.
-    let _own_session = rustix::process::setsid();
-    let sockets = make_sockets().map_err(LaunchError::Listen)?;
+/// Says where it listens, or why it does not.
+fn announce(sockets: Result<&[Passed], &LaunchError>) -> Result<(), LaunchError> {
+    let announcement: Announcement = sockets.map(listening).map_err(in_words);
+    let mut line =
+        serde_json::to_vec(&announcement).map_err(|error| LaunchError::Supervisor(error.into()))?;
+    line.push(b'\n');
+    let mut out = io::stdout().lock();
+    out.write_all(&line).and_then(|()| out.flush()).map_err(LaunchError::Supervisor)
+}
+
+fn listening(sockets: &[Passed]) -> Listening {
     let at = |name| sockets.iter().filter(move |socket| socket.name == name).map(|socket| socket.address);
-    let listening = Listening {
+    Listening {
         tcp4: at("tcp4").filter_map(only_v4).collect(),
         tcp6: at("tcp6").filter_map(only_v6).collect(),
         udp4: at("udp4").map(|address| address.port()).next(),
         udp6: at("udp6").map(|address| address.port()).collect(),
+    }
+}
+
+/// With its causes.
+fn in_words(error: &LaunchError) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    words
+}
+
+/// As execvp(3) will look for it, with the rights that the service has.
+fn find_program(program: &OsStr) -> Result<(), LaunchError> {
+    let named = Path::new(program);
+    let candidates: Vec<PathBuf> = match program.as_bytes().contains(&b'/') {
+        true => vec![named.to_owned()],
+        false => env::split_paths(SERVICE_PATH).map(|directory| directory.join(named)).collect(),
     };
-    shake_hands(&listening)?;
-    Ok(sockets)
+    let mut error = io::Error::from(io::ErrorKind::NotFound);
+    for candidate in candidates {
+        match rustix::fs::access(&candidate, Access::EXEC_OK) {
+            Ok(()) if candidate.is_dir() => error = io::ErrorKind::IsADirectory.into(),
+            Ok(()) => return Ok(()),
+            Err(errno) if errno == Errno::NOENT => {}
+            Err(errno) => error = errno.into(),
+        }
+    }
+    Err(exec_error(program.to_owned(), error))
 }
 
 fn only_v4(address: SocketAddr) -> Option<SocketAddrV4> {
@@ -385,14 +440,6 @@ fn only_tokens() -> [SockFilter; 5] {
         op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
         op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
     ]
-}
-
-fn shake_hands(listening: &Listening) -> Result<(), LaunchError> {
-    let mut line = serde_json::to_vec(listening).map_err(|error| LaunchError::Supervisor(error.into()))?;
-    line.push(b'\n');
-    let mut out = io::stdout().lock();
-    out.write_all(&line).and_then(|()| out.flush()).map_err(LaunchError::Supervisor)?;
-    wait_for_supervisor()
 }
 
 /// Until it lets this process go on.

@@ -14,10 +14,14 @@
 
 mod adopted;
 mod assignment;
+mod background;
+mod caller;
 pub mod cgroup;
 mod crew;
+mod deadline;
 pub mod doctor;
 mod error;
+mod existing;
 mod families;
 mod health;
 mod icmp;
@@ -27,27 +31,33 @@ mod loopback;
 pub mod names;
 mod place;
 mod processes;
+mod refusals;
 mod resident;
 mod residents;
+mod roll;
 mod routes;
 mod run;
 mod service;
 mod signals;
 mod sockets;
+mod spawner;
 mod spec;
+mod station;
 #[cfg(any(test, fuzzing))]
 mod strange;
 mod sweep;
 mod sys;
 pub mod user;
 
-pub use assignment::{
-    Assignment, Condition, FlowApplication, Ground, Interruption, LiveFlow, ServiceState, StationSpec,
-};
+pub use assignment::{Assignment, Condition, Ground, Interruption, ServiceState, StationSpec};
+pub use caller::Caller;
 pub use error::RunError;
+pub use existing::{ExistingConnection, Swept};
 pub use resident::{Found, KnownBy, KnownByError, ResidentError};
 pub use run::run;
 pub use spec::{Adoption, Ended, Observer, RunSpec, ServiceSpec, Step, Transports, chain_policy};
+pub use station::Station;
 #[cfg(fuzzing)]
 pub use strange::{files, routes as route_messages, sockets as socket_messages};
 pub use waylay_engine::LocalName;
+pub use waylay_engine_ebpf::{FlowApplication, LiveFlow};

@@ -27,11 +27,12 @@ pub(crate) struct LoopbackWatch {
 }
 
 impl LoopbackWatch {
-    pub(crate) fn start(mark: LoopbackMark) -> Self {
+    /// `above` are the cgroups whose programs are asked after the scope's.
+    pub(crate) fn start(mark: LoopbackMark, above: Vec<Cgroup>) -> Self {
         let (stop, stopped) = mpsc::channel::<()>();
         // Who does not know leaves the finding out to the services.
         let look = move || {
-            let _as_before = mark.set(is_plain());
+            let _as_before = mark.set(is_plain(&above));
         };
         look();
         let thread = thread::spawn(move || {
@@ -49,8 +50,8 @@ impl LoopbackWatch {
     }
 }
 
-fn is_plain() -> bool {
-    !has_old_rules() && has_rules().is_ok_and(|has_some| !has_some) && !is_rewritten_by_others()
+fn is_plain(above: &[Cgroup]) -> bool {
+    !has_old_rules() && has_rules().is_ok_and(|has_some| !has_some) && !is_rewritten_by_others(above)
 }
 
 /// Of iptables before nftables.
@@ -110,11 +111,9 @@ fn read(datagram: &[u8]) -> Found {
     if datagram.windows(4).any(|bytes| bytes == b"nat\0") { Found::Translation } else { Found::Nothing }
 }
 
-/// Programs of cgroups above a run are asked after its own.
-fn is_rewritten_by_others() -> bool {
-    let Ok(line) = Cgroup::line_of_the_caller() else { return true };
+fn is_rewritten_by_others(above: &[Cgroup]) -> bool {
     let connects = |hook| [Hook::Inet4Connect, Hook::Inet6Connect].contains(&hook);
-    line.to_place().iter().any(|cgroup| match hooked(cgroup.path()) {
+    above.iter().any(|cgroup| match hooked(cgroup.path()) {
         Ok(attached) => attached.iter().any(|one| {
             let is_ours = |name: &Option<String>| name.as_deref().is_some_and(|name| name.starts_with("wl_"));
             connects(one.hook) && !one.programs.iter().all(|program| is_ours(&program.name))

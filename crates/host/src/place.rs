@@ -1,44 +1,54 @@
-//! Where a run is on the host: its cgroups, its pins, and what is written down of them.
+//! Where a station is on the host: its cgroups, its pins, and what is written down of them.
 
-use std::path::Path;
+use std::{io, path::Path};
 
+use waylay_core::ServiceId;
 use waylay_engine_ebpf::{Limits, Scope};
 
 use crate::{
+    assignment::Ground,
     cgroup::{Cgroup, CgroupError},
     error::RunError,
-    instance::{APPLICATIONS, Instance, InstanceId, RecordedResident},
+    instance::{APPLICATIONS, Instance, InstanceError, InstanceId, RecordedResident},
     spec::ServiceSpec,
     user::Identity,
 };
 
-/// The cgroups and pins of a run.
+/// The cgroups and pins of a station.
 pub(crate) struct Place {
     instance: Instance,
+    /// Its own, which is the scope or inside of it.
     pub(crate) cgroup: Cgroup,
     pub(crate) scope: Scope,
 }
 
 impl Place {
+    /// `parent` is where its own cgroup goes.
     pub(crate) fn new(
+        ground: &Ground,
         parent: &Cgroup,
         pin_root: &Path,
-        residents: Vec<RecordedResident>,
+        residents: bool,
     ) -> Result<Self, RunError> {
         let id = InstanceId::new()?;
         let cgroup = parent.child(&id.name());
+        let watched = match ground {
+            Ground::Own => &cgroup,
+            Ground::Existing(scope) => scope,
+        };
         let scope = Scope {
-            cgroup: cgroup.path().into(),
+            cgroup: watched.path().into(),
+            level: watched.level(),
             service_level: cgroup.level() + 1,
             instance: id.number(),
             pin_root: pin_root.into(),
             pins: pin_root.join(id.name()),
             limits: Limits::default(),
-            residents: !residents.is_empty(),
+            residents,
         };
-        let instance = Instance::record(id, &cgroup, &scope.pins, residents)?;
+        let instance = Instance::record(id, ground, &cgroup, &scope.pins)?;
         let place = Self { instance, cgroup, scope };
-        match place.make_cgroups() {
+        match place.make_cgroups(ground) {
             Ok(()) => Ok(place),
             Err(error) => {
                 place.leave();
@@ -47,18 +57,35 @@ impl Place {
         }
     }
 
-    fn make_cgroups(&self) -> Result<(), CgroupError> {
+    fn make_cgroups(&self, ground: &Ground) -> Result<(), CgroupError> {
         self.cgroup.create()?;
-        self.cgroup.child(APPLICATIONS).create()
+        match ground {
+            Ground::Own => self.cgroup.child(APPLICATIONS).create(),
+            Ground::Existing(_) => Ok(()),
+        }
     }
 
-    pub(crate) fn identity_of(&self, service: &ServiceSpec, index: u32) -> Identity {
-        let of_its_own = || Identity::of_a_service(self.scope.instance, index);
+    /// Writes down to which cgroups of others programs are going to be attached.
+    pub(crate) fn record_residents(&mut self, residents: Vec<RecordedResident>) -> Result<(), InstanceError> {
+        self.instance.record_residents(residents)
+    }
+
+    pub(crate) fn identity_of(&self, service: &ServiceSpec, seat: u32) -> Identity {
+        let of_its_own = || Identity::of_a_service(self.scope.instance, seat);
         service.identity.clone().unwrap_or_else(of_its_own)
     }
 
-    pub(crate) fn cgroup_of(&self, service: &ServiceSpec) -> Cgroup {
-        self.cgroup.child(&format!("svc-{}", service.name))
+    /// Makes one for a service. Another one of the same name may still be leaving its own.
+    pub(crate) fn make_cgroup_of(&self, id: ServiceId, service: &ServiceSpec) -> Result<Cgroup, CgroupError> {
+        let first = self.cgroup.child(&format!("svc-{}", service.name));
+        match first.create() {
+            Ok(()) => Ok(first),
+            Err(CgroupError::Create { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+                let another = self.cgroup.child(&format!("svc-{}:{}", service.name, id.0));
+                another.create().map(|()| another)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes all of it. What cannot be removed now the next run removes.

@@ -19,6 +19,8 @@ pub(crate) struct Running {
     pub(crate) name: String,
     /// Its real user.
     pub(crate) uid: Option<u32>,
+    /// Its real group.
+    pub(crate) gid: Option<u32>,
     /// Its executable, as the kernel knows it.
     pub(crate) exe: Option<FileId>,
     /// Its cgroup, as in `/proc/PID/cgroup`.
@@ -31,10 +33,12 @@ impl Running {
         let name = read("comm").unwrap_or_default();
         let cgroup = read("cgroup").and_then(|text| Some(PathBuf::from(unified_membership(&text)?)));
         let exe = file_id(Path::new(&format!("/proc/{pid}/exe")), pid).ok();
+        let status = read("status").unwrap_or_default();
         Self {
             pid,
             name: name.trim().escape_debug().to_string(),
-            uid: read("status").as_deref().and_then(real_uid),
+            uid: real_id("Uid:", &status),
+            gid: real_id("Gid:", &status),
             exe,
             cgroup,
         }
@@ -49,14 +53,31 @@ impl fmt::Display for Running {
 
 /// Those that have one of these sockets open, by the inode that a descriptor shows.
 pub(crate) fn holding(inodes: &BTreeSet<u32>) -> Vec<Running> {
-    let names: BTreeSet<PathBuf> =
-        inodes.iter().map(|inode| PathBuf::from(format!("socket:[{inode}]"))).collect();
-    let holds = |pid: &u32| {
-        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        let mut targets = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
-        targets.any(|target| names.contains(&target))
-    };
+    let holds = |pid: &u32| open_sockets(*pid).any(|inode| inodes.contains(&inode));
     all().into_iter().filter(holds).map(Running::look).collect()
+}
+
+/// For each of these sockets a process that has it open.
+pub(crate) fn holders(inodes: &BTreeSet<u32>) -> BTreeMap<u32, Running> {
+    let mut found = BTreeMap::new();
+    for pid in all() {
+        let missing = |inode: &u32| inodes.contains(inode) && !found.contains_key(inode);
+        let held: Vec<u32> = open_sockets(pid).filter(missing).collect();
+        if !held.is_empty() {
+            let process = Running::look(pid);
+            found.extend(held.into_iter().map(|inode| (inode, process.clone())));
+        }
+    }
+    found
+}
+
+/// By their inodes.
+fn open_sockets(pid: u32) -> impl Iterator<Item = u32> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    descriptors.filter_map(|descriptor| {
+        let target = fs::read_link(descriptor.path()).ok()?;
+        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    })
 }
 
 /// Not `self` and the like, which are processes too.
@@ -95,8 +116,9 @@ fn encode(major: u32, minor: u32) -> u64 {
     u64::from(major) << 20 | u64::from(minor)
 }
 
-fn real_uid(status: &str) -> Option<u32> {
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+/// The first of four is the real one (proc(5)).
+fn real_id(of: &str, status: &str) -> Option<u32> {
+    let ids = status.lines().find_map(|line| line.strip_prefix(of))?;
     ids.split_whitespace().next()?.parse().ok()
 }
 
@@ -127,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_real_user_is_the_first_of_four() {
-        assert_eq!(real_uid("Name:\tx\nUid:\t33\t0\t0\t0\n"), Some(33));
-        assert_eq!(real_uid("Name:\tx\n"), None);
+        assert_eq!(real_id("Uid:", "Name:\tx\nUid:\t33\t0\t0\t0\n"), Some(33));
+        assert_eq!(real_id("Uid:", "Name:\tx\n"), None);
     }
 }

@@ -1,27 +1,28 @@
-//! The services of a run that run already: found before it begins, watched while it lasts, left as they were.
+//! The services that run already: found before they are led anything, watched, left as they were.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
+        atomic::{AtomicBool, Ordering},
         mpsc::{self, RecvTimeoutError, Sender},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use waylay_core::{FailurePolicy, Protocol, ServiceId};
+use waylay_core::{Protocol, ServiceId};
 use waylay_engine_ebpf::ResidentFlows;
 
 use crate::{
-    cgroup::Line,
+    cgroup::Cgroup,
+    deadline::Deadline,
     error::RunError,
     instance::RecordedResident,
     launch::Listening,
     resident::Found,
-    service::STOP_PATIENCE,
+    roll::Roll,
     sockets,
-    spec::{Observer, RunSpec, ServiceSpec},
+    spec::{Observer, ServiceSpec},
 };
 
 /// Between looks whether a resident listens. The kernel's programs see it at once; this is for people.
@@ -29,40 +30,23 @@ const LOOK_PAUSE: Duration = Duration::from_millis(500);
 /// Between looks at the flows that a resident has.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
-/// Those of a run.
-#[derive(Debug, Default)]
-pub(crate) struct Residents(BTreeMap<ServiceId, Found>);
-
-impl Residents {
-    /// Finds them all, or says which cannot be adopted and why.
-    pub(crate) fn find(spec: &RunSpec, line: &Line) -> Result<Self, RunError> {
-        let mut found = BTreeMap::new();
-        for (id, service) in (1..).map(ServiceId).zip(&spec.services) {
-            let Some(adoption) = &service.adoption else { continue };
-            let Some(known_by) = &adoption.known_by else { continue };
-            let failed = |source| RunError::Resident { service: service.name.clone(), source };
-            found.insert(id, known_by.find(&adoption.listens, service.transports, line).map_err(failed)?);
-        }
-        Ok(Self(found))
-    }
-
-    pub(crate) fn get(&self, service: ServiceId) -> Option<&Found> {
-        self.0.get(&service)
-    }
-
-    /// What whoever looks at the host is told of them.
-    pub(crate) fn records(&self, spec: &RunSpec) -> Vec<RecordedResident> {
-        let record = |(id, service): (ServiceId, &ServiceSpec)| {
-            let found = self.get(id)?;
-            let known_by = service.adoption.as_ref()?.known_by.clone()?;
-            let hooked = found.residence.hooked.clone();
-            Some(RecordedResident { service: service.name.clone(), known_by, hooked })
-        };
-        (1..).map(ServiceId).zip(&spec.services).filter_map(record).collect()
-    }
+/// Finds one among a station's services, if it is one that runs already, or says why it cannot be adopted.
+pub(crate) fn find(service: &ServiceSpec) -> Result<Option<Found>, RunError> {
+    let Some(adoption) = &service.adoption else { return Ok(None) };
+    let Some(known_by) = &adoption.known_by else { return Ok(None) };
+    let line = Cgroup::line_of_the_caller()?;
+    let failed = |source| RunError::Resident { service: service.name.clone(), source };
+    known_by.find(&adoption.listens, service.transports, &line).map(Some).map_err(failed)
 }
 
-/// One that is at work for the run.
+/// What whoever looks at the host is told of it.
+pub(crate) fn record(service: &ServiceSpec, found: &Found) -> Option<RecordedResident> {
+    let known_by = service.adoption.as_ref()?.known_by.clone()?;
+    let hooked = found.residence.hooked.clone();
+    Some(RecordedResident { service: service.name.clone(), known_by, hooked })
+}
+
+/// One that is at work for a station.
 pub(crate) struct AtWork {
     id: ServiceId,
     flows: ResidentFlows,
@@ -76,7 +60,8 @@ impl AtWork {
         name: String,
         found: &Found,
         flows: ResidentFlows,
-        on_failure: FailurePolicy,
+        alive: Arc<AtomicBool>,
+        roll: Roll,
         observer: &Arc<dyn Observer>,
     ) -> Self {
         let (stop, stopped) = mpsc::channel::<()>();
@@ -87,7 +72,8 @@ impl AtWork {
             while stopped.recv_timeout(LOOK_PAUSE) == Err(RecvTimeoutError::Timeout) {
                 let listens = door.is_open().unwrap_or(listened);
                 if listens != listened {
-                    observer.resident_listens(&name, listens, on_failure);
+                    alive.store(listens, Ordering::Release);
+                    observer.resident_listens(&name, listens, roll.on_failure(id));
                 }
                 listened = listens;
             }
@@ -95,13 +81,21 @@ impl AtWork {
         Self { id, flows, stop, watch }
     }
 
-    /// Lets it carry on what it was led, for a while: services after it are there as long. It is not told to end.
-    pub(crate) fn leave(self) {
+    /// Lets it carry on what it was led, until a deadline: services after it are there as long. It is not told to end.
+    pub(crate) fn leave(self, deadline: &Deadline) {
         drop(self.stop);
-        let give_up = Instant::now() + STOP_PATIENCE;
-        while self.flows.of(self.id).is_ok_and(|flows| flows > 0) && Instant::now() < give_up {
+        while self.flows.of(self.id).is_ok_and(|flows| flows > 0) && !deadline.is_over() {
             thread::sleep(DRAIN_STEP);
         }
+        // One that panicked has ended too.
+        let _ended = self.watch.join();
+    }
+}
+
+impl AtWork {
+    /// Takes no notice of it any more.
+    pub(crate) fn give_up(self) {
+        drop(self.stop);
         // One that panicked has ended too.
         let _ended = self.watch.join();
     }

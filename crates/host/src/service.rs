@@ -10,20 +10,22 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     cgroup::Cgroup,
+    deadline::Deadline,
     error::RunError,
-    launch::{self, Families, Launch, Listening, Role},
+    launch::{self, Announcement, Families, Launch, Listening, Role},
+    spawner::Spawner,
     spec::{Observer, ServiceSpec},
     user::Identity,
 };
 
-/// How long a service may take to finish what it has accepted, once told to stop.
+/// How long a service may take to finish what it has accepted, once the station ends.
 pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a line that a service prints; no report is as long.
 const LONGEST_LINE: u64 = 64 * 1024;
@@ -37,7 +39,6 @@ pub(crate) struct Waiting {
     input: Vec<u8>,
     pub(crate) name: String,
     pub(crate) listening: Listening,
-    pub(crate) cgroup: Cgroup,
 }
 
 /// A service that runs.
@@ -49,7 +50,12 @@ pub(crate) struct Running {
 
 impl Waiting {
     /// Starts the service's process and waits until it says where it listens.
-    pub(crate) fn start(spec: &ServiceSpec, cgroup: Cgroup, identity: Identity) -> Result<Self, RunError> {
+    pub(crate) fn start(
+        spec: &ServiceSpec,
+        cgroup: &Cgroup,
+        identity: Identity,
+        spawner: &Spawner,
+    ) -> Result<Self, RunError> {
         let failed = |source| RunError::ServiceStart { service: spec.name.clone(), source };
         let launch = Launch {
             cgroup: cgroup.path().into(),
@@ -58,18 +64,24 @@ impl Waiting {
             own_binary: spec.builtin,
             families: Families::Any,
         };
-        let mut child = launcher(&launch, &spec.command)
-            .and_then(|mut command| command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn())
-            .map_err(failed)?;
-        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(failed(io::ErrorKind::BrokenPipe.into()));
-        };
+        let (mut child, stdin, stdout) =
+            launcher(&launch, &spec.command).and_then(|command| start(command, spawner)).map_err(failed)?;
         let mut stdout = BufReader::new(stdout);
-        let mut line = String::new();
-        stdout.read_line(&mut line).map_err(failed)?;
-        let listening = serde_json::from_str(&line).map_err(|error| failed(error.into()))?;
-        let (name, input) = (spec.name.clone(), spec.input.clone());
-        Ok(Self { child, stdin, stdout, input, name, listening, cgroup })
+        match read_announcement(&mut stdout) {
+            Ok(listening) => {
+                let (name, input) = (spec.name.clone(), spec.input.clone());
+                Ok(Self { child, stdin, stdout, input, name, listening })
+            }
+            Err(source) => {
+                end(&mut child);
+                Err(failed(source))
+            }
+        }
+    }
+
+    /// Ends it before it was of use.
+    pub(crate) fn give_up(mut self) {
+        end(&mut self.child);
     }
 
     /// Lets it accept. `on_death` is called if it ends before it is told to.
@@ -96,11 +108,17 @@ impl Running {
         self.signal(Signal::TERM);
     }
 
+    /// Ends it at once.
+    pub(crate) fn give_up(self) {
+        self.stopping.store(true, Ordering::Release);
+        self.signal(Signal::KILL);
+        let _ended = self.watcher.join();
+    }
+
     /// Until it has ended and its last report has been read.
-    pub(crate) fn wait(self) {
-        let give_up = Instant::now() + STOP_PATIENCE;
+    pub(crate) fn wait(self, deadline: &Deadline) {
         while !self.watcher.is_finished() {
-            if Instant::now() > give_up {
+            if deadline.is_over() {
                 self.signal(Signal::KILL);
                 break;
             }
@@ -123,6 +141,32 @@ pub(crate) fn launcher(launch: &Launch, command: &[OsString]) -> io::Result<Comm
     let mut launcher = Command::new("/proc/self/exe");
     launcher.arg(launch::SUBCOMMAND).arg(serde_json::to_string(launch)?).arg("--").args(command);
     Ok(launcher)
+}
+
+/// Starts one, with pipes for its standard input and output.
+pub(crate) fn start(mut command: Command, spawner: &Spawner) -> io::Result<(Child, ChildStdin, ChildStdout)> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = spawner.spawn(command)?;
+    match (child.stdin.take(), child.stdout.take()) {
+        (Some(stdin), Some(stdout)) => Ok((child, stdin, stdout)),
+        (_, _) => {
+            end(&mut child);
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    }
+}
+
+/// Of a process that is a launcher still, or of no use.
+pub(crate) fn end(child: &mut Child) {
+    let _gone_already = child.kill();
+    let _reaped = child.wait();
+}
+
+/// What a launcher says of itself.
+fn read_announcement(stdout: &mut impl BufRead) -> io::Result<Listening> {
+    let mut line = String::new();
+    stdout.read_line(&mut line)?;
+    serde_json::from_str::<Announcement>(&line)?.map_err(io::Error::other)
 }
 
 /// More than a pipe holds must not keep the supervisor waiting for its reader.

@@ -13,6 +13,8 @@ use signal_hook::{
     low_level::siginfo::{Cause, Origin},
 };
 
+use crate::assignment::Interruption;
+
 const WATCHED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
 /// Receives this process's signals from the first moment of a run to its last.
@@ -27,14 +29,15 @@ pub(crate) struct Signals {
 #[derive(Debug, Default)]
 struct State {
     command: Option<Pid>,
-    pending: Option<i32>,
+    pending: Interruption,
 }
 
 impl Signals {
-    pub(crate) fn watch() -> io::Result<Self> {
+    /// Those that wait can be taken from `pending`.
+    pub(crate) fn watch(pending: Interruption) -> io::Result<Self> {
         let mut signals = SignalsInfo::<WithOrigin>::new(WATCHED)?;
         let handle = signals.handle();
-        let state = Arc::new(Mutex::new(State::default()));
+        let state = Arc::new(Mutex::new(State { command: None, pending }));
         let shared = Arc::clone(&state);
         thread::spawn(move || {
             for origin in signals.forever() {
@@ -78,7 +81,7 @@ impl State {
             Some(_) if matches!(origin.cause, Cause::Kernel) => {}
             Some(command) => send(command, origin.signal),
             None if [SIGUSR1, SIGUSR2].contains(&origin.signal) => {}
-            None => self.pending = Some(origin.signal),
+            None => self.pending.raise(origin.signal),
         }
     }
 }

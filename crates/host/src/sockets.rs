@@ -22,15 +22,22 @@ const ERROR: u16 = 2;
 const DONE: u16 = 3;
 /// `NLM_F_REQUEST | NLM_F_DUMP`.
 const DUMP: u16 = 0x301;
+/// `SOCK_DESTROY`, and `NLM_F_REQUEST | NLM_F_ACK`.
+const DESTROY: u16 = 21;
+const ACKNOWLEDGED: u16 = 0x5;
 const HEADER_BYTES: usize = 16;
-/// Of `struct inet_diag_req_v2`, and of `struct inet_diag_msg`, behind which attributes follow (linux/inet_diag.h).
+/// Of `struct inet_diag_req_v2`, which ends with a `struct inet_diag_sockid`; of `struct inet_diag_msg`, behind which attributes
+/// follow; where that has its `struct inet_diag_sockid` (linux/inet_diag.h).
 const REQUEST_BYTES: usize = 56;
 const SOCKET_BYTES: usize = 72;
+const KEY_IN_SOCKET: usize = 4;
+const KEY_BYTES: usize = 48;
 const ONLY_V6: u16 = 11;
 const CGROUP: u16 = 21;
 const INET: u8 = 2;
 const INET6: u8 = 10;
 /// Numbers of states (net/tcp_states.h). A UDP socket without a peer is closed, in these words.
+const ESTABLISHED: u8 = 1;
 const TIME_WAIT: u8 = 6;
 const CLOSE: u8 = 7;
 const LISTEN: u8 = 10;
@@ -40,6 +47,8 @@ const LISTEN: u8 = 10;
 pub(crate) struct Socket {
     /// Where it is.
     pub(crate) local: SocketAddr,
+    /// Where it is connected to.
+    pub(crate) remote: SocketAddr,
     /// Whether IPv4 cannot get to it, although it is bound to `::`.
     only_v6: bool,
     /// In which it was made; 0 on a kernel that does not say.
@@ -48,6 +57,9 @@ pub(crate) struct Socket {
     pub(crate) inode: u32,
     /// Of a listener: connections that nobody has accepted.
     pub(crate) waiting: u32,
+    family: u8,
+    /// What tells it from every other socket, also from a later one of the same addresses.
+    key: [u8; KEY_BYTES],
 }
 
 impl Socket {
@@ -111,24 +123,47 @@ pub(crate) fn connections() -> io::Result<Vec<Socket>> {
     Ok(sockets)
 }
 
+/// UDP sockets that are connected to somebody.
+pub(crate) fn associations() -> io::Result<Vec<Socket>> {
+    dump(Protocol::Udp, 1 << ESTABLISHED)
+}
+
+/// Ends a connection: its process has ECONNABORTED from it, and the peer of a TCP connection a reset.
+///
+/// # Errors
+/// `EOPNOTSUPP` on a kernel without `CONFIG_INET_DIAG_DESTROY`, `ENOENT` of one that is gone.
+pub(crate) fn destroy(protocol: Protocol, socket: &Socket) -> io::Result<()> {
+    let kernel = send(&request((DESTROY, ACKNOWLEDGED), (socket.family, protocol), u32::MAX, &socket.key))?;
+    match read_answer(&kernel, &mut Vec::new()) {
+        // An acknowledgement is an error that is none.
+        Err(error) if error.raw_os_error() == Some(0) => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Ok(()),
+    }
+}
+
 fn dump(protocol: Protocol, states: u32) -> io::Result<Vec<Socket>> {
     let mut sockets = Vec::new();
     for family in [INET, INET6] {
-        let kernel = ask(family, protocol, states)?;
+        let kernel = send(&request((BY_FAMILY, DUMP), (family, protocol), states, &[0; KEY_BYTES]))?;
         while read_answer(&kernel, &mut sockets)? {}
     }
     Ok(sockets)
 }
 
-fn ask(family: u8, protocol: Protocol, states: u32) -> io::Result<OwnedFd> {
+fn send(message: &[u8]) -> io::Result<OwnedFd> {
     let (domain, kind) = (AddressFamily::NETLINK, SocketType::RAW);
     let kernel = rustix::net::socket_with(domain, kind, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
-    let message = request(family, protocol, states);
-    rustix::net::sendto(&kernel, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    rustix::net::sendto(&kernel, message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
     Ok(kernel)
 }
 
-fn request(family: u8, protocol: Protocol, states: u32) -> Vec<u8> {
+fn request(
+    (kind, flags): (u16, u16),
+    (family, protocol): (u8, Protocol),
+    states: u32,
+    key: &[u8; KEY_BYTES],
+) -> Vec<u8> {
     let number: u8 = match protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
@@ -136,12 +171,12 @@ fn request(family: u8, protocol: Protocol, states: u32) -> Vec<u8> {
     let length = HEADER_BYTES + REQUEST_BYTES;
     let mut bytes = Vec::with_capacity(length);
     bytes.extend(u32::try_from(length).unwrap_or(0).to_ne_bytes());
-    bytes.extend(BY_FAMILY.to_ne_bytes());
-    bytes.extend(DUMP.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
     bytes.resize(HEADER_BYTES, 0);
     bytes.extend([family, number, 0, 0]);
     bytes.extend(states.to_ne_bytes());
-    bytes.resize(length, 0);
+    bytes.extend(key);
     bytes
 }
 
@@ -175,15 +210,13 @@ fn read_error(message: &[u8]) -> io::Error {
 }
 
 fn read_socket(message: &[u8]) -> Option<Socket> {
-    let port = u16::from_be_bytes(message.get(4..6)?.try_into().ok()?);
-    let ip: [u8; 16] = message.get(8..24)?.try_into().ok()?;
-    let ip = match *message.first()? {
-        INET => IpAddr::from([ip[0], ip[1], ip[2], ip[3]]),
-        INET6 => Ipv6Addr::from(ip).into(),
-        _ => return None,
-    };
+    let family = *message.first()?;
+    let key: [u8; KEY_BYTES] = message.get(KEY_IN_SOCKET..KEY_IN_SOCKET + KEY_BYTES)?.try_into().ok()?;
     let mut socket = Socket {
-        local: SocketAddr::new(ip, port),
+        local: read_address(family, &key[0..2], &key[4..20])?,
+        remote: read_address(family, &key[2..4], &key[20..36])?,
+        family,
+        key,
         only_v6: false,
         cgroup: 0,
         inode: number32(message, 68)?,
@@ -202,6 +235,17 @@ fn read_socket(message: &[u8]) -> Option<Socket> {
     Some(socket)
 }
 
+fn read_address(family: u8, port: &[u8], ip: &[u8]) -> Option<SocketAddr> {
+    let port = u16::from_be_bytes(port.try_into().ok()?);
+    let ip: [u8; 16] = ip.try_into().ok()?;
+    let ip = match family {
+        INET => IpAddr::from([ip[0], ip[1], ip[2], ip[3]]),
+        INET6 => Ipv6Addr::from(ip).into(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
 fn number16(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
 }
@@ -212,7 +256,12 @@ fn number32(bytes: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::{
+        io::Read,
+        net::{TcpListener, TcpStream, UdpSocket},
+    };
+
+    use rustix::io::Errno;
 
     use super::*;
 
@@ -257,13 +306,42 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_is_ended_for_both_its_sides() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let own = find(connections().unwrap(), client.local_addr().unwrap()).unwrap();
+        assert_eq!(own.remote, listener.local_addr().unwrap());
+        destroy(Protocol::Tcp, &own).unwrap();
+        let errno = |error: io::Error| error.raw_os_error();
+        assert_eq!(errno(client.read(&mut [0]).unwrap_err()), Some(Errno::CONNABORTED.raw_os_error()));
+        assert_eq!(errno(server.read(&mut [0]).unwrap_err()), Some(Errno::CONNRESET.raw_os_error()));
+        assert_eq!(errno(destroy(Protocol::Tcp, &own).unwrap_err()), Some(Errno::NOENT.raw_os_error()));
+    }
+
+    #[test]
+    fn a_connected_udp_socket_is_ended_and_may_be_connected_anew() {
+        let peer = UdpSocket::bind("[::1]:0").unwrap();
+        let socket = UdpSocket::bind("[::1]:0").unwrap();
+        socket.connect(peer.local_addr().unwrap()).unwrap();
+        let own = find(associations().unwrap(), socket.local_addr().unwrap()).unwrap();
+        destroy(Protocol::Udp, &own).unwrap();
+        let error = socket.recv(&mut [0]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::CONNABORTED.raw_os_error()));
+        assert!(socket.connect(peer.local_addr().unwrap()).is_ok());
+    }
+
+    #[test]
     fn what_is_bound_to_every_address_takes_those_of_both_families_if_it_may() {
         let socket = |local: &str, only_v6| Socket {
             local: local.parse().unwrap(),
+            remote: "[::]:0".parse().unwrap(),
             only_v6,
             cgroup: 0,
             inode: 1,
             waiting: 0,
+            family: INET6,
+            key: [0; KEY_BYTES],
         };
         let takes = |socket: &Socket, address: &str| socket.takes(address.parse().unwrap());
         let dual = socket("[::]:5000", false);
@@ -280,7 +358,8 @@ mod tests {
     #[test]
     fn messages_that_are_cut_short_are_an_error_or_nothing() {
         let listener = TcpListener::bind("[::1]:0").unwrap();
-        let kernel = ask(INET6, Protocol::Tcp, 1 << LISTEN).unwrap();
+        let message = request((BY_FAMILY, DUMP), (INET6, Protocol::Tcp), 1 << LISTEN, &[0; KEY_BYTES]);
+        let kernel = send(&message).unwrap();
         let mut buffer = vec![0; BUFFER_BYTES];
         let (length, _) = rustix::net::recv(&kernel, &mut buffer[..], RecvFlags::empty()).unwrap();
         drop(listener);

@@ -10,7 +10,7 @@ use waylay_core::{
 };
 use waylay_engine::LocalName;
 
-use crate::{resident::KnownBy, user::Identity};
+use crate::{existing::Swept, resident::KnownBy, user::Identity};
 
 /// What to run and through what.
 #[derive(Clone, Debug)]
@@ -29,13 +29,6 @@ pub struct RunSpec {
     pub patience: Duration,
     /// How long an adopted service may take until it listens.
     pub start_patience: Duration,
-}
-
-impl RunSpec {
-    /// What happens to connections while a service is gone.
-    pub(crate) fn on_failure(&self, service: ServiceId) -> FailurePolicy {
-        self.policy.service(service).map_or(FailurePolicy::Closed, |service| service.on_failure)
-    }
 }
 
 /// The policy that leads everything the services take through all of them, in this order.
@@ -153,6 +146,8 @@ pub trait Observer: Send + Sync {
     /// An adopted service listens, and what goes over this family (`IPv4`, `IPv6`, `UDP over
     /// IPv6`) does not get to it: to that it is gone.
     fn family_missing(&self, service: &str, family: &str, on_failure: FailurePolicy);
+    /// Connections that are older than the policy were ended, or could not be, as it says.
+    fn existing_ended(&self, swept: &Swept);
     /// The command has ended, but processes it started go on.
     fn waiting_for_background(&self);
     /// What the run does now and until the next step.

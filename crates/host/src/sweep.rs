@@ -1,4 +1,4 @@
-//! Now and then, flows whose end nobody was told of are swept up.
+//! Now and then, flows whose end nobody was told of are swept up, and what services had who left is freed.
 
 use std::{
     sync::mpsc::{self, RecvTimeoutError, Sender},
@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
+use waylay_engine::Engine;
 use waylay_engine_ebpf::FlowSweeper;
+
+use crate::background::SharedEngine;
 
 /// Between two sweeps. One takes a millisecond with nothing to look at, and five with 8,000 flows.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -18,12 +21,14 @@ pub(crate) struct Sweeping {
 }
 
 impl Sweeping {
-    pub(crate) fn start(sweeper: FlowSweeper) -> Self {
+    pub(crate) fn start(sweeper: FlowSweeper, engine: SharedEngine) -> Self {
         let (stop, stopped) = mpsc::channel::<()>();
         let thread = thread::spawn(move || {
             while stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
                 // What could not be looked at is looked at by the next sweep.
                 let _next_time = sweeper.sweep();
+                // Who asks which slots are taken frees those that nothing carries.
+                let _next_time = engine.lock().slots();
             }
         });
         Self { stop, thread }

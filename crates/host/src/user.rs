@@ -10,7 +10,7 @@ use thiserror::Error;
 /// (1,879,048,192 and up; systemd's "Users, Groups, UIDs and GIDs").
 const FIRST_SERVICE_UID: u32 = 1_900_000_000;
 /// Uids set aside for one run.
-const UIDS_OF_A_RUN: u32 = 64;
+pub(crate) const UIDS_OF_A_RUN: u32 = 64;
 /// Runs before the range is used again.
 const RUNS: u32 = 1 << 20;
 

@@ -5,6 +5,7 @@
 #   get HOST PORT    connect, send a request, read five bytes, close
 #   source HOST PORT connect, say the own address, close
 #   listen HOST PORT listen there from now on
+#   accept           keep a connection that has come
 #   ping             send a byte on it and read the echo
 #   drain            read it to its end
 import errno
@@ -71,6 +72,12 @@ def listen(host, port):
     return "listening"
 
 
+def accept():
+    global kept
+    kept = listeners[-1].accept()[0]
+    return "ok"
+
+
 def storm(host, port):
     while dial(host, port) != "ECONNREFUSED":
         # Without it the ephemeral ports would run out.
@@ -106,6 +113,8 @@ for line in sys.stdin:
         answer = source(*words[1:])
     elif words[0] == "listen":
         answer = listen(*words[1:])
+    elif words[0] == "accept":
+        answer = accept()
     elif words[0] == "storm":
         answer = storm(*words[1:])
     elif words[0] == "open":

@@ -48,6 +48,7 @@ impl Place {
         let pin_root = bpf_file_system().unwrap();
         let scope = Scope {
             cgroup: cgroup.path().into(),
+            level: cgroup.level(),
             service_level: cgroup.level() + 1,
             instance: number << 16 | COUNT.fetch_add(1, Ordering::Relaxed),
             pins: pin_root.join(format!("waylay-lab-{name}-{number}")),
@@ -100,6 +101,7 @@ impl Lab {
         let Scope { pins, instance, .. } = &self.place.scope;
         EbpfEngine::load(Scope {
             cgroup: cgroup.to_owned(),
+            level: level_of(cgroup),
             service_level: level_of(cgroup) + 1,
             instance: instance | 1 << 60,
             pins: PathBuf::from(format!("{}-second", pins.display())),

@@ -18,6 +18,7 @@ mod proxies;
 mod report;
 mod run;
 mod servers;
+mod station;
 
 pub use c::{CheckedBy, program};
 pub use corners::{Corner, Corners, Greeter, one_after_another};
@@ -35,3 +36,4 @@ pub use servers::{
     Certificate, GitServer, TcpServer, WebServer, WorldReadable, dialler_of, listeners_of, random_file,
     waiting_for, world_readable_file,
 };
+pub use station::Station;

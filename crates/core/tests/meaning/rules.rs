@@ -1,9 +1,9 @@
 //! Every rule of `decide`, in the order in which it judges.
 
 use waylay_core::{
-    Action, Availability, Chain, Conditions, Errno, FilterId, FlagConditions, ForeignNamespace, Hop,
-    ListenerOwner, MAX_HOPS, Namespace, Policy, Records, Refusal, Resource, Room, Route, ServiceId,
-    ServiceSet, SocketOwner, Sphere, Verdict, World, decide,
+    Action, Availability, Chain, Conditions, Errno, Existing, ExistingVerdict, FilterId, FlagConditions,
+    ForeignNamespace, Hop, ListenerOwner, MAX_HOPS, Namespace, Policy, Records, Refusal, Resource, Room,
+    Route, ServiceId, ServiceSet, SocketOwner, Sphere, Verdict, World, decide, decide_existing,
 };
 
 use crate::fixtures::*;
@@ -303,4 +303,27 @@ fn a_trace_can_be_explained_by_name() {
         "not redirected: service \"s1\" is absent and fails closed\n\
          sublayer \"l1\", filter 7: block (hard, EACCES)"
     );
+}
+
+#[test]
+fn what_is_older_than_the_policy_ends_if_the_policy_says_so_and_would_not_have_let_it_go() {
+    let (stays, now) = (ExistingVerdict::Stays, World::default());
+    let judge = |policy: &Policy| decide_existing(policy, &leg(app()), &now);
+    let redirected = services_for_all(&[CLOSED]);
+    assert_eq!(judge(&blocked()), stays);
+    assert_eq!(judge(&redirected), stays);
+    let reset = |policy: Policy| policy.with_existing(Existing::Reset);
+    assert!(matches!(
+        judge(&reset(blocked())),
+        ExistingVerdict::Ends(Verdict::Refuse(Refusal::Blocked { .. }))
+    ));
+    // Also where the service would be skipped for its absence.
+    for policy in [redirected, services_for_all(&[OPEN])] {
+        let ExistingVerdict::Ends(verdict) = judge(&reset(policy)) else { panic!() };
+        assert_eq!(chosen(&verdict), Some(1));
+    }
+    let nothing = policy(vec![service(1, CLOSED)], vec![], vec![]);
+    assert_eq!(judge(&reset(nothing)), stays);
+    let elsewhere = World { namespace: Namespace::Foreign, ..World::default() };
+    assert_eq!(decide_existing(&reset(blocked()), &leg(app()), &elsewhere), stays);
 }

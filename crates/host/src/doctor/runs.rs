@@ -1,6 +1,7 @@
 //! Runs that live, and what is left of those that were killed.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt,
@@ -144,11 +145,15 @@ fn run(path: &Path) -> Option<Run> {
     if let Some(record) = &record {
         let cgroup = Cgroup::from((record.cgroup.clone(), record.level));
         run.services = services(cgroup.path());
-        run.processes = cgroup.child("app").processes();
+        run.processes = match record.scope.clone().map(Cgroup::from) {
+            Some(scope) => outside(&scope, &cgroup),
+            None => cgroup.child("app").processes(),
+        };
         run.residents = record.residents.iter().map(seen).collect();
         run.inside = around(&record.cgroup);
         run.cgroup = Some(record.cgroup.clone());
-        run.state = if cgroup.is_populated() { RunState::LeftBehind } else { RunState::Removable };
+        let is_populated = cgroup.is_populated() || !run.processes.is_empty();
+        run.state = if is_populated { RunState::LeftBehind } else { RunState::Removable };
     } else if text.is_ok() {
         // Its owner died before it wrote the record, or has not written it yet.
         run.state = RunState::Removable;
@@ -157,6 +162,12 @@ fn run(path: &Path) -> Option<Run> {
         run.state = RunState::Alive;
     }
     Some(run)
+}
+
+/// The processes of a scope that was there before, without those of the services.
+fn outside(scope: &Cgroup, services: &Cgroup) -> Vec<u32> {
+    let services = services.processes();
+    scope.processes().into_iter().filter(|pid| !services.contains(pid)).collect()
 }
 
 fn seen(resident: &RecordedResident) -> ResidentSeen {
@@ -168,10 +179,13 @@ fn seen(resident: &RecordedResident) -> ResidentSeen {
 }
 
 fn services(cgroup: &Path) -> Vec<String> {
-    let name = |path: PathBuf| Some(path.file_name()?.to_str()?.strip_prefix("svc-")?.to_owned());
-    let mut services: Vec<String> = entries(cgroup).filter_map(name).collect();
-    services.sort();
-    services
+    let name = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?.strip_prefix("svc-")?;
+        // Of two that have it one is leaving.
+        Some(name.split_once(':').map_or(name, |(name, _)| name).to_owned())
+    };
+    let services: BTreeSet<String> = entries(cgroup).filter_map(name).collect();
+    services.into_iter().collect()
 }
 
 /// The process that holds the lock on a record, by `/proc/locks` (proc(5)). It does not list those of

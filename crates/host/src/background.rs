@@ -1,0 +1,81 @@
+//! What a station does on threads of its own while it lasts.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use waylay_engine_ebpf::EbpfEngine;
+
+use crate::{
+    assignment::StationSpec, cgroup::Cgroup, error::RunError, health::HealthWatch, icmp::Messenger,
+    loopback::LoopbackWatch, refusals::RefusalReader, roll::Roll, routes::RouteWatcher, spec::Observer,
+    sweep::Sweeping,
+};
+
+/// The engine, for those who work with it on several threads.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedEngine(Arc<Mutex<EbpfEngine>>);
+
+impl SharedEngine {
+    pub(crate) fn new(engine: EbpfEngine) -> Self {
+        Self(Arc::new(Mutex::new(engine)))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, EbpfEngine> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The engine, when nobody else has it any more.
+    pub(crate) fn into_inner(self) -> Option<EbpfEngine> {
+        Arc::into_inner(self.0).map(|engine| engine.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+pub(crate) struct Background {
+    routes: RouteWatcher,
+    loopback: LoopbackWatch,
+    health: HealthWatch,
+    refusals: RefusalReader,
+    messenger: Messenger,
+    sweeping: Sweeping,
+}
+
+impl Background {
+    /// `above` are the cgroups whose programs are asked after the scope's.
+    pub(crate) fn start(
+        engine: &SharedEngine,
+        spec: &StationSpec,
+        above: Vec<Cgroup>,
+        roll: &Roll,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Self, RunError> {
+        let mut locked = engine.lock();
+        let (events, unreachable) = (locked.event_source()?, locked.unreachable_source()?);
+        let (sweeper, progress) = (locked.flow_sweeper()?, locked.progress_reader()?);
+        let loopback = locked.loopback_mark()?;
+        let routes = RouteWatcher::start(locked.route_publisher()?).map_err(RunError::Routes)?;
+        drop(locked);
+        Ok(Self {
+            routes,
+            loopback: LoopbackWatch::start(loopback, above),
+            health: HealthWatch::start(progress, spec.patience, observer),
+            refusals: RefusalReader::start(events, roll.clone(), observer),
+            messenger: Messenger::start(unreachable),
+            sweeping: Sweeping::start(sweeper, engine.clone()),
+        })
+    }
+
+    /// Who looks at the services, as long as they are there.
+    pub(crate) fn health(&self) -> &HealthWatch {
+        &self.health
+    }
+
+    /// What services end for, or are ended by, is of no interest once they are told to end; what they still report is.
+    pub(crate) fn stop_around(self, stop_services: impl FnOnce()) {
+        self.routes.stop();
+        self.loopback.stop();
+        self.health.stop();
+        stop_services();
+        self.refusals.stop();
+        self.messenger.stop();
+        self.sweeping.stop();
+    }
+}

@@ -1,0 +1,248 @@
+//! A policy in force, with its services: what there is between "the services are ready" and "the services have stopped", and
+//! what changes meanwhile.
+
+mod change;
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
+
+use waylay_core::{Limit, LimitError, Policy, ServiceId, Tables};
+use waylay_engine::{Endpoint, Engine, Installation};
+use waylay_engine_ebpf::{EbpfEngine, EbpfError, LiveFlow, bpf_file_system, in_initial_user_namespace};
+
+use crate::{
+    assignment::{Assignment, Condition, Ground, ServiceState, StationSpec},
+    background::{Background, SharedEngine},
+    cgroup::Cgroup,
+    crew::{Crew, Leaving, Profile},
+    error::RunError,
+    existing::{self, Past},
+    instance::{Instance, clean_up, take_over},
+    place::Place,
+    roll::Roll,
+    spawner::Spawner,
+    spec::{Observer, Step},
+    user::UIDS_OF_A_RUN,
+};
+use change::Change;
+
+/// A scope with a policy in force, and the services of that policy.
+///
+/// One that is dropped and not closed leaves what it has pinned in force, as a process does that is killed; its services end.
+pub struct Station {
+    spec: StationSpec,
+    observer: Arc<dyn Observer>,
+    place: Place,
+    engine: SharedEngine,
+    background: Background,
+    roll: Roll,
+    spawner: Spawner,
+    crew: Crew,
+    leaving: Vec<Leaving>,
+    in_force: Installation,
+    /// The services in the order of the policy in force.
+    order: Vec<ServiceId>,
+    is_attached: bool,
+}
+
+impl fmt::Debug for Station {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Station")
+            .field("spec", &self.spec)
+            .field("order", &self.order)
+            .finish_non_exhaustive()
+    }
+}
+
+/// # Errors
+/// [`RunError::NotRoot`]; [`EbpfError::NotPermitted`] of the root of another user namespace, who is nobody here and would fail
+/// later, for reasons that are none.
+pub(crate) fn require_root() -> Result<(), RunError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(RunError::NotRoot);
+    }
+    if in_initial_user_namespace() { Ok(()) } else { Err(EbpfError::NotPermitted.into()) }
+}
+
+impl Station {
+    /// Takes the ground and loads the programs. Nothing is in force before the first [`Station::apply`].
+    ///
+    /// What a station of a dead process has left on the same ground is removed.
+    ///
+    /// # Errors
+    /// [`RunError`]; nothing is left behind then. [`EbpfError::Overlap`] in it if another station has this ground.
+    pub fn open(spec: StationSpec, observer: Arc<dyn Observer>) -> Result<Self, RunError> {
+        require_root()?;
+        let pin_root = bpf_file_system()?;
+        let (parent, mut removed) = match &spec.ground {
+            Ground::Own => (Cgroup::for_runs()?, 0),
+            Ground::Existing(scope) => (scope.clone(), take_over(scope, &pin_root)),
+        };
+        Instance::see_versions_around(&parent)?;
+        removed += clean_up(&pin_root);
+        if removed > 0 {
+            observer.cleaned_up(removed);
+        }
+        let place = Place::new(&spec.ground, &parent, &pin_root, spec.residents)?;
+        let roll = Roll::default();
+        observer.step(Step::LoadingPrograms);
+        let loaded = EbpfEngine::load(place.scope.clone()).map_err(RunError::from).and_then(|engine| {
+            let engine = SharedEngine::new(engine);
+            let background = Background::start(&engine, &spec, parent.with_those_above(), &roll, &observer)?;
+            Ok((engine, background))
+        });
+        let (engine, background) = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                place.leave();
+                return Err(error);
+            }
+        };
+        Ok(Self {
+            spec,
+            observer,
+            place,
+            engine,
+            background,
+            roll,
+            spawner: Spawner::start(),
+            crew: Crew::default(),
+            leaving: Vec::new(),
+            in_force: Installation::default(),
+            order: Vec::new(),
+            is_attached: false,
+        })
+    }
+
+    /// Puts a policy in force, with its services, in the place of what was: all of it or nothing.
+    ///
+    /// Services with an id that is there already go on as they are. New ones are started before anything changes, those that
+    /// know nothing of waylay the last of the chain first; while they start, what they dial goes as that of any process of
+    /// the scope does. Those that are left over are told to end when nothing is led to them any more; they finish what they
+    /// have accepted, however long that takes, and the caller is not kept waiting for it.
+    ///
+    /// The first policy has nothing in whose place it could come. It is in force as soon as the services listen that cooperate
+    /// with waylay, and the others count as absent until they do: so what one of them dials while it starts goes through those
+    /// after it.
+    ///
+    /// # Errors
+    /// [`RunError`]; what was in force still is, and what was started for the change has ended.
+    pub fn apply(&mut self, assignment: &Assignment) -> Result<(), RunError> {
+        self.see_who_has_left();
+        let slots = self.engine.lock().slots()?;
+        let tables = Tables::compile_keeping(&assignment.policy, slots)?;
+        let mut change = Change::new(self, assignment, tables);
+        match change.carry_out() {
+            Ok(()) => {
+                change.settle();
+                self.end_existing(&assignment.policy);
+                Ok(())
+            }
+            Err(error) => {
+                change.undo();
+                Err(error)
+            }
+        }
+    }
+
+    /// What is older than the policy goes on or ends, as that says; the observer is told.
+    fn end_existing(&self, policy: &Policy) {
+        let scope = match &self.spec.ground {
+            // Nothing has been made there before.
+            Ground::Own => return,
+            Ground::Existing(scope) => scope,
+        };
+        let leaving = self.leaving.iter().flat_map(Leaving::profiles);
+        let endpoints: Vec<&Endpoint> =
+            self.crew.profiles().chain(leaving).map(|profile| &profile.endpoint).collect();
+        let is_led =
+            |protocol, to| endpoints.iter().any(|endpoint| existing::leads_to(endpoint, protocol, to));
+        let past = Past { scope, own: self.cgroup(), policy, is_led: &is_led };
+        self.observer.existing_ended(&past.sweep());
+    }
+
+    /// The services, those that leave at the end.
+    #[must_use]
+    pub fn services(&self) -> Vec<ServiceState> {
+        let serving = |profile: &Profile| match profile.alive.load(Ordering::Acquire) {
+            true => Condition::Serving,
+            false => Condition::Gone,
+        };
+        let of_the_policy = self.crew.profiles().map(|profile| self.state(profile, serving(profile)));
+        let leaving = self.leaving.iter().flat_map(Leaving::profiles);
+        of_the_policy.chain(leaving.map(|profile| self.state(profile, Condition::Leaving))).collect()
+    }
+
+    /// What is redirected at this moment.
+    ///
+    /// # Errors
+    /// [`EbpfError::Map`].
+    pub fn flows(&self) -> Result<Vec<LiveFlow>, RunError> {
+        Ok(self.engine.lock().live_flows()?)
+    }
+
+    /// Whether sockets of every family are judged, and not only those of IPv4 and IPv6, for which there have to be `bpf` among
+    /// the kernel's security modules. Known after the first [`Station::apply`].
+    #[must_use]
+    pub fn guards_every_family(&self) -> bool {
+        self.engine.lock().guards_every_family()
+    }
+
+    /// Ends it: services are told to end, in the order of the chain, each with five seconds for what it has accepted, and then the
+    /// policy is in force no longer. Cgroups, pins and records are removed; a scope that was there stays.
+    ///
+    /// # Errors
+    /// [`RunError`] if something stays; the next station removes it.
+    pub fn close(self) -> Result<(), RunError> {
+        let Self { observer, place, engine, background, crew, leaving, order, spawner, .. } = self;
+        background.stop_around(|| {
+            observer.step(Step::StoppingServices);
+            leaving.into_iter().for_each(Leaving::hurry);
+            crew.stop(&order, &engine);
+        });
+        drop(spawner);
+        let removed = engine.into_inner().map_or(Ok(()), EbpfEngine::remove);
+        place.leave();
+        Ok(removed?)
+    }
+
+    /// The cgroup of its own.
+    pub(crate) fn cgroup(&self) -> &Cgroup {
+        &self.place.cgroup
+    }
+
+    fn state(&self, profile: &Profile, condition: Condition) -> ServiceState {
+        let home = profile.home();
+        ServiceState {
+            id: profile.id,
+            name: profile.name.clone(),
+            condition,
+            on_failure: self.roll.on_failure(profile.id),
+            processes: home.processes(),
+            cgroup: home.path().to_owned(),
+            listening: profile.listening(),
+        }
+    }
+
+    fn see_who_has_left(&mut self) {
+        let (over, going_on): (Vec<Leaving>, Vec<Leaving>) =
+            std::mem::take(&mut self.leaving).into_iter().partition(Leaving::is_over);
+        self.leaving = going_on;
+        for id in over.iter().flat_map(Leaving::ids) {
+            self.background.health().forget(id);
+            self.roll.strike(id);
+        }
+    }
+
+    /// A user for a service, whom no other has that has not ended.
+    fn free_seat(&self, taken_besides: &BTreeSet<u32>) -> Result<u32, RunError> {
+        let present = self.crew.profiles().chain(self.leaving.iter().flat_map(Leaving::profiles));
+        let taken: BTreeSet<u32> = present.map(|profile| profile.seat).collect();
+        let free = (0..UIDS_OF_A_RUN).find(|seat| !taken.contains(seat) && !taken_besides.contains(seat));
+        let allowed = UIDS_OF_A_RUN as usize;
+        free.ok_or_else(|| LimitError { limit: Limit::Services, need: allowed + 1, allowed }.into())
+    }
+}
