@@ -48,12 +48,18 @@ struct Recorder {
     refuses: Arc<AtomicBool>,
 }
 
+impl Recorder {
+    fn remember(&self, assignment: &Assignment) {
+        self.applied.lock().unwrap().push(assignment.clone());
+    }
+}
+
 impl Force for Recorder {
     fn apply(&mut self, assignment: &Assignment) -> Result<(), RunError> {
         if self.refuses.load(Ordering::Relaxed) {
             return Err(RunError::NotRoot);
         }
-        self.applied.lock().unwrap().push(assignment.clone());
+        self.remember(assignment);
         Ok(())
     }
 
@@ -337,11 +343,10 @@ fn users_see_their_own_filters_and_root_sees_all() {
     let [root, nobody] = [ROOT, NOBODY].map(|uid| office.peer(uid));
     let block = "[sublayer.\"u65534.own\"]\n[[filter]]\naction = \"block\"\nsublayer = \"u65534.own\"\n";
     office.add(&nobody, block, Lasting::Session).unwrap();
-    let seen = |peer: &Peer| match office.keeper.filters(peer) {
-        Answer::Filters { filters } => {
-            filters.into_iter().map(|filter| (filter.source.owner, filter.target)).collect::<Vec<_>>()
-        }
-        other => panic!("{other:?}"),
+    let seen = |peer: &Peer| {
+        let answer = office.keeper.filters(peer);
+        let Answer::Filters { filters } = answer else { panic!("{answer:?}") };
+        filters.into_iter().map(|filter| (filter.source.owner, filter.target)).collect::<Vec<_>>()
     };
     assert_eq!(seen(&nobody), [(NOBODY, "u65534.own".to_owned())]);
     assert_eq!(seen(&root), [(ROOT, "log".to_owned()), (NOBODY, "u65534.own".to_owned())]);
