@@ -1,6 +1,6 @@
 //! What carries a policy out, as far as this crate is concerned.
 
-use waylay_host::{Assignment, LiveFlow, RunError, ServiceState};
+use waylay_host::{Assignment, LiveFlow, RunError, ServiceState, Station};
 
 /// A place where policies are in force.
 pub trait Force: Send {
@@ -18,4 +18,18 @@ pub trait Force: Send {
     /// # Errors
     /// If nobody can say.
     fn flows(&self) -> Result<Vec<LiveFlow>, RunError>;
+}
+
+impl Force for Station {
+    fn apply(&mut self, assignment: &Assignment) -> Result<(), RunError> {
+        Self::apply(self, assignment)
+    }
+
+    fn services(&self) -> Vec<ServiceState> {
+        Self::services(self)
+    }
+
+    fn flows(&self) -> Result<Vec<LiveFlow>, RunError> {
+        Self::flows(self)
+    }
 }

@@ -202,6 +202,6 @@ mod tests {
     fn numbers_begin_anew_before_they_run_out() {
         let mut numbers = Numbers { next_filter: u32::MAX - 1, ..Numbers::default() };
         let (_, ids) = assign(&mut numbers, &ledger(&filters("log", 3)), "log");
-        assert_eq!(ids, [1..4]);
+        assert_eq!(ids.first(), Some(&(1..4)));
     }
 }
