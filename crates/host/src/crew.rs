@@ -196,8 +196,12 @@ impl Leaving {
     }
 
     /// Gives them no more than they would have at the station's end.
-    pub(crate) fn hurry(self) {
+    pub(crate) fn hurry(&self) {
         self.deadline.set_within(STOP_PATIENCE);
+    }
+
+    /// Until they have ended.
+    pub(crate) fn wait(self) {
         // One that panicked has ended too.
         let _ended = self.thread.join();
     }

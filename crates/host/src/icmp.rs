@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use waylay_engine_ebpf::{Unreachable, UnreachableSource};
 
 /// How long what was said may be under way when a run ends.
@@ -45,12 +45,13 @@ impl Messenger {
     pub(crate) fn start(mut source: UnreachableSource) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let sockets = Sockets::new();
         let thread = thread::spawn(move || {
             // A buffer that cannot be read loses errors; the applications time out.
             while let Ok(said) = source.poll(PATIENCE) {
                 for unreachable in &said {
                     // What cannot be sent is as if it had been lost on the way.
-                    let _sent = send(unreachable);
+                    let _sent = sockets.send(unreachable);
                 }
                 if said.is_empty() && stopped.load(Ordering::Acquire) {
                     break;
@@ -67,21 +68,47 @@ impl Messenger {
     }
 }
 
-fn send(unreachable: &Unreachable) -> io::Result<()> {
-    let (domain, protocol, message, to) = match (unreachable.token, unreachable.application) {
+/// Made before the programs are attached: this process may be in their scope, where raw sockets may be refused.
+struct Sockets {
+    v4: io::Result<Socket>,
+    v6: io::Result<Socket>,
+}
+
+impl Sockets {
+    fn new() -> Self {
+        Self { v4: deaf(Domain::IPV4, Protocol::ICMPV4), v6: deaf(Domain::IPV6, Protocol::ICMPV6) }
+    }
+
+    fn send(&self, unreachable: &Unreachable) -> io::Result<()> {
+        let Some((message, to)) = message(unreachable) else { return Ok(()) };
+        let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
+        match socket {
+            Ok(socket) => socket.send_to(&message, &SockAddr::from(to)).map(|_sent| ()),
+            Err(error) => Err(error.kind().into()),
+        }
+    }
+}
+
+/// One that receives nothing of what it would be shown.
+fn deaf(domain: Domain, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
+    let nothing = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
+    socket.attach_filter(&[nothing])?;
+    Ok(socket)
+}
+
+/// And to whom it goes.
+fn message(unreachable: &Unreachable) -> Option<(Vec<u8>, SocketAddr)> {
+    let (message, to) = match (unreachable.token, unreachable.application) {
         (SocketAddr::V4(token), SocketAddr::V4(application)) => {
-            let Some(message) = message_v4(token, application, unreachable) else { return Ok(()) };
-            (Domain::IPV4, Protocol::ICMPV4, message, SocketAddr::from((*application.ip(), 0)))
+            (message_v4(token, application, unreachable)?, SocketAddr::from((*application.ip(), 0)))
         }
         (SocketAddr::V6(token), SocketAddr::V6(application)) => {
-            let Some(message) = message_v6(token, application, unreachable) else { return Ok(()) };
-            (Domain::IPV6, Protocol::ICMPV6, message, SocketAddr::from((*application.ip(), 0)))
+            (message_v6(token, application, unreachable)?, SocketAddr::from((*application.ip(), 0)))
         }
-        (SocketAddr::V4(_), SocketAddr::V6(_)) | (SocketAddr::V6(_), SocketAddr::V4(_)) => return Ok(()),
+        (SocketAddr::V4(_), SocketAddr::V6(_)) | (SocketAddr::V6(_), SocketAddr::V4(_)) => return None,
     };
-    let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
-    socket.send_to(&message, &SockAddr::from(to))?;
-    Ok(())
+    Some((message, to))
 }
 
 /// What a destination sends (RFC 792), with the beginning of the datagram in question.

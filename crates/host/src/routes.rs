@@ -7,6 +7,7 @@
 //! and what becomes of each the kernel is asked itself, so that no rule or
 //! source selection is done over again here.
 
+mod asker;
 mod dump;
 mod survey;
 
@@ -25,6 +26,8 @@ use rustix::{
 use waylay_core::Routes;
 use waylay_engine_ebpf::RoutePublisher;
 
+use asker::Asker;
+
 /// Links, addresses, routes and rules of both families (linux/rtnetlink.h): a
 /// bit for each group, numbered from 1.
 const GROUPS: u32 = group(1) | group(5) | group(7) | group(8) | group(9) | group(11) | group(19);
@@ -34,8 +37,8 @@ const fn group(number: u32) -> u32 {
 }
 
 /// The routes as they stand.
-pub(crate) fn current() -> io::Result<Routes> {
-    Ok(survey::survey(&dump::dump()?, survey::ask_kernel))
+fn current(asker: &Asker) -> io::Result<Routes> {
+    Ok(survey::survey(&dump::dump()?, |destination| asker.ask(destination)))
 }
 
 /// Those of a datagram of messages; `ask` is the kernel's answer, as for `survey`.
@@ -61,10 +64,11 @@ impl RouteWatcher {
     pub(crate) fn start(publisher: RoutePublisher) -> io::Result<Self> {
         // Subscribed first: what changes from here on is not missed.
         let changes = subscribe()?;
-        let published = publish(&publisher, None);
+        let asker = Asker::new();
+        let published = publish(&publisher, &asker, None);
         let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
         let stopped = rustix::io::fcntl_dupfd_cloexec(&stop, 0)?;
-        let thread = thread::spawn(move || watch(&changes, &stopped, &publisher, published));
+        let thread = thread::spawn(move || watch(&changes, &stopped, &publisher, &asker, published));
         Ok(Self { stop, thread })
     }
 
@@ -83,11 +87,17 @@ fn subscribe() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn watch(changes: &OwnedFd, stopped: &OwnedFd, publisher: &RoutePublisher, mut published: Option<Routes>) {
+fn watch(
+    changes: &OwnedFd,
+    stopped: &OwnedFd,
+    publisher: &RoutePublisher,
+    asker: &Asker,
+    mut published: Option<Routes>,
+) {
     while wait(changes, stopped) {
         let started = Instant::now();
         drain(changes);
-        published = publish(publisher, published);
+        published = publish(publisher, asker, published);
         // A host whose routes never rest gets no more than half of a processor.
         thread::sleep(started.elapsed());
     }
@@ -118,8 +128,8 @@ fn drain(changes: &OwnedFd) {
 
 /// What the engine knows afterwards. Routes that cannot be read leave it with
 /// what it knew; the next change is another occasion.
-fn publish(publisher: &RoutePublisher, published: Option<Routes>) -> Option<Routes> {
-    let Ok(routes) = current() else { return published };
+fn publish(publisher: &RoutePublisher, asker: &Asker, published: Option<Routes>) -> Option<Routes> {
+    let Ok(routes) = current(asker) else { return published };
     if published.as_ref() == Some(&routes) {
         return published;
     }

@@ -200,7 +200,8 @@ impl Station {
         let Self { observer, place, engine, background, crew, leaving, order, spawner, .. } = self;
         background.stop_around(|| {
             observer.step(Step::StoppingServices);
-            leaving.into_iter().for_each(Leaving::hurry);
+            leaving.iter().for_each(Leaving::hurry);
+            leaving.into_iter().for_each(Leaving::wait);
             crew.stop(&order, &engine);
         });
         drop(spawner);

@@ -9,6 +9,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
+    ground::Namespace,
     process::{Lines, Process},
     run::Waylay,
 };
@@ -31,8 +32,20 @@ impl Station {
     /// The same, or the error's words.
     pub fn try_open(scope: &Path) -> Result<Self, String> {
         let mut command = Command::new(Waylay::binary().with_file_name("netlab-station"));
-        command.arg(scope).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = Process::spawn(&mut command);
+        Self::start(command.arg(scope))
+    }
+
+    /// The same of one that is in its scope itself, in a network namespace.
+    pub fn open_inside(scope: &Path, namespace: &Namespace) -> Self {
+        let enter = "echo $$ > \"$1/cgroup.procs\" && exec \"$0\" \"$1\"";
+        let binary = Waylay::binary().with_file_name("netlab-station");
+        let mut command = namespace.command("/bin/sh");
+        Self::start(command.args(["-c", enter]).arg(binary).arg(scope)).unwrap()
+    }
+
+    fn start(command: &mut Command) -> Result<Self, String> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Process::spawn(command);
         let child = process.child();
         let (answers, seen) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let (answers, seen) = (Lines::read(answers), Lines::read(seen));
@@ -41,7 +54,7 @@ impl Station {
     }
 
     /// Asks for services, each for every TCP connection, in this order: objects with `id`, `name`, `command`, and, of those that know
-    /// nothing of waylay, `listens`. Returns the error's words.
+    /// nothing of waylay, `listens`; with `udp` for datagrams too. Returns the error's words.
     pub fn apply(&mut self, services: &[Value]) -> Result<(), String> {
         self.tell(&json!(services));
         self.outcome().map(|_in_force| ())

@@ -12,7 +12,7 @@ use waylay_core::{
     PortRange, Prefix, Refusal, Right, Service, ServiceId, Sublayer, SublayerId, Tables,
 };
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
-use waylay_engine_ebpf::Limits;
+use waylay_engine_ebpf::{EbpfError, Limits};
 use waylay_netlab::{Dialled, Lab, one_service};
 
 const LOAD: &str = env!("CARGO_BIN_EXE_netlab-load");
@@ -234,6 +234,26 @@ fn a_reload_takes_the_next_connect() {
     lab.engine.install(&Installation { tables: nothing, endpoints: Vec::new() }).unwrap();
     lab.dial("app", &[destination]);
     server.accept().unwrap();
+}
+
+/// What it has put down before it failed is taken back: nobody listens for a service that did not come.
+#[test]
+fn an_installation_that_fails_admits_nobody() {
+    let mut lab = Lab::new("fails", Limits::default());
+    let listener = lab.as_service(1, listener4);
+    lab.install(&one_service(FailurePolicy::Closed), vec![lab.endpoint(1, [&listener])]);
+    let (second, third) = (lab.as_service(2, listener4), lab.as_service(3, listener4));
+    let elsewhere = lab.as_service(3, || TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), 0)).unwrap());
+    let services = (1..4).map(|id| service(id, FailurePolicy::Closed)).collect();
+    let policy = Policy::new(services, Vec::new(), (1..4).map(|id| redirect(id, id)).collect()).unwrap();
+    let endpoints =
+        vec![lab.endpoint(1, [&listener]), lab.endpoint(2, [&second]), lab.endpoint(3, [&third, &elsewhere])];
+    assert!(matches!(lab.reload(&policy, endpoints), Err(EbpfError::ListenersApart { .. })));
+    // Dialled by name it is a destination like any other, and led to the service there is.
+    let dialled = second.local_addr().unwrap();
+    assert_eq!(lab.dial("app", &[dialled]), [Dialled::Connected(dialled)]);
+    assert_eq!(lab.refusals(), []);
+    listener.accept().unwrap();
 }
 
 /// One policy redirects by the last of three thousand filters, the other blocks by its only one. With the one's filters and the other's

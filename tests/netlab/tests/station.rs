@@ -17,7 +17,8 @@ use std::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use waylay_netlab::{
-    Dialler, Home, Lines, Process, Programs, Station, TcpServer, free_port, kill, patiently, system_python,
+    Dialler, Home, Lines, Namespace, Process, Programs, Station, TcpServer, free_port, kill, patiently,
+    system_python,
 };
 
 /// Greets, and gives back what it is sent.
@@ -474,4 +475,45 @@ fn what_is_older_than_the_policy_is_reset_where_it_says_so_and_what_was_redirect
     let [only] = reset[..] else { panic!("{seen}") };
     assert!(only.as_str().unwrap().ends_with(&format!("tcp -> {}", scene.server.address())), "{only}");
     scene.station.close();
+}
+
+const TRIES: &str = "\
+import errno, socket, sys
+kind, host, port = sys.argv[1:]
+try:
+    with socket.socket(socket.AF_INET, getattr(socket, kind)) as s:
+        s.settimeout(20)
+        s.connect((host, int(port)))
+        if kind == 'SOCK_DGRAM':
+            s.send(b'x')
+            s.recv(1)
+        print('from', s.getsockname()[0])
+except OSError as error: print(errno.errorcode.get(error.errno, error))
+";
+
+/// As that of a whole host is: it must not be told by its own programs what they have been told by it, nor be refused the sockets
+/// that it needs.
+#[test]
+fn a_station_within_its_own_scope_hears_of_routes_and_brings_errors() {
+    let (programs, home, namespace) = (Programs::new(), Home::new("within"), Namespace::new());
+    let mut station = Station::open_inside(home.directory(), &namespace);
+    let mut log = log(1, "log", &programs);
+    log["udp"] = json!(true);
+    station.apply(&[log]).unwrap();
+    let tries = |kind: &str, host: &str| {
+        let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", home.directory().display());
+        let mut command = namespace.command("/bin/sh");
+        command.args(["-c", &enter, "sh", system_python(), "-c", TRIES, kind, host, "9"]);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    namespace.ip(&["link", "add", "wire", "type", "veth", "peer", "name", "end"]);
+    namespace.ip(&["link", "set", "end", "up"]);
+    namespace.ip(&["link", "set", "wire", "up"]);
+    assert_eq!(tries("SOCK_STREAM", "203.0.113.7"), "ENETUNREACH\n");
+    namespace.ip(&["addr", "add", "203.0.113.1/24", "dev", "wire"]);
+    patiently("the route is known, and where it starts", || {
+        (tries("SOCK_STREAM", "203.0.113.7") == "from 203.0.113.1\n").then_some(())
+    });
+    assert_eq!(tries("SOCK_DGRAM", "203.0.113.1"), "ECONNREFUSED\n");
+    station.close();
 }

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use waylay_core::{Errno, Prefix, Reach, Routes};
@@ -50,18 +50,6 @@ pub(super) fn survey(tables: &[TableRoute], ask: impl Fn(IpAddr) -> io::Result<I
         }
     }
     routes
-}
-
-/// What connect() would do, from UDP, which sends nothing for it.
-pub(super) fn ask_kernel(destination: IpAddr) -> io::Result<IpAddr> {
-    const ANY_PORT: u16 = 9;
-    let any: IpAddr = match destination {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0))?;
-    socket.connect(SocketAddr::new(destination, ANY_PORT))?;
-    Ok(socket.local_addr()?.ip())
 }
 
 struct Tables {
@@ -237,7 +225,7 @@ mod tests {
 
     #[test]
     fn this_hosts_loopback_is_reached_from_itself() {
-        let routes = super::super::current().unwrap();
+        let routes = super::super::current(&super::super::asker::Asker::new()).unwrap();
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         assert_eq!(routes.to(loopback), Reach::Here(loopback));
     }

@@ -95,7 +95,7 @@ fn name(service: &Value) -> String {
     service["name"].as_str().unwrap().to_owned()
 }
 
-/// Each for every TCP connection, in this order.
+/// Each for every connection of its transports, in this order.
 fn policy(services: &[Value]) -> Policy {
     let declared = services.iter().map(|service| Service {
         id: id(service),
@@ -107,7 +107,10 @@ fn policy(services: &[Value]) -> Policy {
     let filters = services.iter().map(|service| Filter {
         id: FilterId(id(service).0),
         weight: 0,
-        conditions: Conditions { protocol: Some(Protocol::Tcp.into()), ..Conditions::default() },
+        conditions: Conditions {
+            protocol: (service["udp"] != json!(true)).then_some(Protocol::Tcp.into()),
+            ..Conditions::default()
+        },
         layer: Layer::Redirect { service: id(service) },
     });
     let resets = services.iter().any(|service| service["existing"] == json!("reset"));
@@ -121,7 +124,7 @@ fn spec(service: &Value) -> ServiceSpec {
     let command = service["command"].as_array().cloned().unwrap_or_default();
     ServiceSpec {
         name: name(service),
-        transports: Transports::Tcp,
+        transports: if service["udp"] == json!(true) { Transports::TcpAndUdp } else { Transports::Tcp },
         builtin: false,
         command: command.iter().map(|word| word.as_str().unwrap().into()).collect(),
         input: Vec::new(),
