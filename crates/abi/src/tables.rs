@@ -24,8 +24,8 @@ pub struct Config {
     pub netns: u64,
     /// Depth of the services' cgroups, the root being 0.
     pub service_level: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Depth of the scope.
+    pub scope_level: u32,
     /// Flows at one time.
     pub max_flows: u64,
     /// Flows at one time that one cgroup may open.
@@ -87,8 +87,8 @@ pub struct Service {
     pub resident_exe_inode: u64,
     /// Of one that is told from others by its user.
     pub resident_uid: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Of a resident: depth of the innermost cgroup that is around it and the scope.
+    pub resident_shared_level: u32,
     /// Ports of its UDP sockets for IPv6, all of one address.
     pub udp6: [u16; MAX_BANK],
     /// Ended by a zero.
@@ -145,8 +145,10 @@ pub struct Tables {
     pub any_address: u8,
     /// 1 if a service runs by itself ([`IS_RESIDENT`]).
     pub residents: u8,
+    /// 1 if legs from sandboxes are redirected.
+    pub override_sandboxes: u8,
     /// Zero.
-    pub reserved: [u8; 4],
+    pub reserved: [u8; 3],
     /// By slot.
     pub services: [Service; MAX_SERVICES],
 }
@@ -273,6 +275,8 @@ pub struct Event {
 
 /// What the kernel reports although nothing was refused: in place of a [`Refusal`], with the errno 0.
 pub const PASSED_FOREIGN_NAMESPACE: u32 = 64;
+/// Likewise: from a sandbox.
+pub const PASSED_SANDBOX: u32 = 65;
 
 /// A socket that was not made. Events are told apart by their size.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -302,6 +302,9 @@ pub(crate) struct FilterTestArgs {
     /// Services that are gone
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub(crate) absent: Vec<String>,
+    /// The connection comes from somebody's sandbox, as systemd's IPAddressDeny= makes them
+    #[arg(long)]
+    pub(crate) sandboxed: bool,
     /// How the outcome is written: `human` in words, `json` as one object
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = Format::Human)]
     pub(crate) output: Format,

@@ -13,8 +13,8 @@ use waylay_config::{
     read,
 };
 use waylay_core::{
-    Availability, Chain, ChainError, Hop, Leg, Policy, Process, Protocol, Records, ServiceId, Stage, World,
-    follow,
+    Availability, Chain, ChainError, Confinement, Hop, Leg, Policy, Process, Protocol, Records, ServiceId,
+    Stage, World, follow,
 };
 use waylay_daemon::journey::Journey;
 use waylay_host::names::HostNames;
@@ -131,6 +131,7 @@ fn stages(
             .map(|service| (service.id, availability(service.id)))
             .collect(),
         cgroups: paper.hierarchy(),
+        confinement: if args.sandboxed { Confinement::Sandboxed } else { Confinement::Free },
         ..World::default()
     };
     let protocol = match args.protocol {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use thiserror::Error;
-use waylay_core::{Event, FailurePolicy, FilterId, Refusal};
+use waylay_core::{Event, FailurePolicy, FilterId, Reason, Refusal};
 use waylay_host::{Observer, Step, Swept};
 use waylay_inspect::report::{Outcome, Report};
 
@@ -72,9 +72,17 @@ fn remedy(event: &Event, is_declared: bool) -> &'static str {
         | (Event::SocketRefused { refusal: Refusal::ForeignNamespace, .. }, true) => {
             " (other_namespaces = \"permit\" in the policy lets it pass, uninspected)"
         }
-        (Event::LeftAlone { .. }, false) => " (--other-namespaces block refuses such; said once a process)",
-        (Event::LeftAlone { .. }, true) => {
+        (Event::LeftAlone { reason: Reason::ForeignNamespace, .. }, false) => {
+            " (--other-namespaces block refuses such; said once a process)"
+        }
+        (Event::LeftAlone { reason: Reason::ForeignNamespace, .. }, true) => {
             " (other_namespaces = \"block\" in the policy refuses such; said once a process)"
+        }
+        (Event::LeftAlone { reason: Reason::Sandbox, .. }, false) => {
+            " (override_sandbox in a policy's file leads it to the services; said once a cgroup)"
+        }
+        (Event::LeftAlone { reason: Reason::Sandbox, .. }, true) => {
+            " (override_sandbox = true in the policy leads it to the services; said once a cgroup)"
         }
         (
             Event::Refused { .. }

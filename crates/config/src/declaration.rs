@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use waylay_core::{
     CommandName, Errno, Existing, FailurePolicy, Family, ForeignNamespace, PortRange, Prefix, Protocol,
-    Right, Unredirectable,
+    Right, Sandboxes, Unredirectable,
 };
 
 use crate::source::{Located, Span};
@@ -27,6 +27,8 @@ pub struct Declarations {
     pub other_namespaces: Option<Located<ForeignNamespace>>,
     /// What becomes of connections that are older than the policy.
     pub existing: Option<Located<Existing>>,
+    /// What becomes of legs from sandboxes.
+    pub override_sandbox: Option<Located<Sandboxes>>,
 }
 
 /// A service.

@@ -51,6 +51,11 @@ pub const TOP: TableKind = TableKind {
             "`\"leave\"`, `\"reset\"`",
             "What becomes of connections that are older than the policy, and that it would have redirected or refused: they go on uninspected, or are reset. Default: `\"leave\"`.",
         ),
+        key(
+            "override_sandbox",
+            "`true`, `false`",
+            "Whether connections are redirected that come from a sandbox of somebody else's: a cgroup in what waylay watches to which, or to one above, programs are attached that let its packets pass or not, as systemd's `IPAddressDeny=` and `RestrictNetworkInterfaces=` make them. A service would dial where the sandbox does not let the application. Default: `false`.",
+        ),
         key("service", "tables", "The services, by name: `[service.NAME]`."),
         key("sublayer", "tables", "The sublayers, by name: `[sublayer.NAME]`."),
         key("filter", "array of tables", "The filters: `[[filter]]`."),

@@ -113,8 +113,13 @@ pub fn lower(
 fn with_switches(policy: Policy, declarations: &Declarations) -> Policy {
     let namespaces = declarations.other_namespaces.as_ref().map_or_else(Default::default, |it| it.value);
     let unredirectable = declarations.unredirectable.as_ref().map_or_else(Default::default, |it| it.value);
+    let sandboxes = declarations.override_sandbox.as_ref().map_or_else(Default::default, |it| it.value);
     let existing = declarations.existing.as_ref().map_or_else(Default::default, |it| it.value);
-    policy.with_foreign_namespace(namespaces).with_unredirectable(unredirectable).with_existing(existing)
+    policy
+        .with_foreign_namespace(namespaces)
+        .with_unredirectable(unredirectable)
+        .with_sandboxes(sandboxes)
+        .with_existing(existing)
 }
 
 fn services(declarations: &Declarations, diagnostics: &mut Vec<Diagnostic>) -> Vec<Service> {

@@ -8,14 +8,14 @@ mod table;
 use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
-use waylay_core::{Existing, ForeignNamespace, Unredirectable};
+use waylay_core::{Existing, ForeignNamespace, Sandboxes, Unredirectable};
 
 use crate::declaration::{Declarations, SublayerDeclaration};
 use crate::keys::{FILTER, SERVICE, SUBLAYER, TOP, TableKind};
 use crate::problem::{Diagnostic, Problem};
 use crate::source::{Located, Sources, Span};
 use crate::values::{self, LONGEST_NAME, LONGEST_SERVICE};
-use table::{Problems, Table, number, string, word, wrong_type};
+use table::{Problems, Scalar, Table, boolean, number, string, word, wrong_type};
 
 const ANSWERS: &[&str] = &["block", "permit"];
 const FATES: &[&str] = &["leave", "reset"];
@@ -49,21 +49,25 @@ fn syntax(error: &toml::de::Error, source: u32) -> Diagnostic {
 
 fn read_file(top: &Table<'_>, source: u32, into: &mut Declarations, problems: &mut Problems) {
     let unredirectable = [Unredirectable::Block, Unredirectable::Permit];
-    if let Some(answer) =
-        switch(top, "unredirectable", (ANSWERS, &unredirectable), into.unredirectable.as_ref(), problems)
-    {
+    let answer = |value: Scalar<'_>| word(value, ANSWERS, &unredirectable);
+    if let Some(answer) = switch(top, "unredirectable", answer, into.unredirectable.as_ref(), problems) {
         into.unredirectable = Some(answer);
     }
     let namespaces = [ForeignNamespace::Block, ForeignNamespace::Permit];
-    if let Some(answer) =
-        switch(top, "other_namespaces", (ANSWERS, &namespaces), into.other_namespaces.as_ref(), problems)
-    {
+    let answer = |value: Scalar<'_>| word(value, ANSWERS, &namespaces);
+    if let Some(answer) = switch(top, "other_namespaces", answer, into.other_namespaces.as_ref(), problems) {
         into.other_namespaces = Some(answer);
     }
     let order = top.list("order", problems, |value| Ok(string(value)?.map(str::to_owned)));
     into.orders.extend(order.map(|order| order.value));
+    let answer =
+        |value: Scalar<'_>| Ok(if boolean(value)? { Sandboxes::Overridden } else { Sandboxes::Stay });
+    if let Some(answer) = switch(top, "override_sandbox", answer, into.override_sandbox.as_ref(), problems) {
+        into.override_sandbox = Some(answer);
+    }
     let existing = [Existing::Leave, Existing::Reset];
-    if let Some(fate) = switch(top, "existing", (FATES, &existing), into.existing.as_ref(), problems) {
+    let fate = |value: Scalar<'_>| word(value, FATES, &existing);
+    if let Some(fate) = switch(top, "existing", fate, into.existing.as_ref(), problems) {
         into.existing = Some(fate);
     }
     for (name, table) in named_tables(top, ("service", LONGEST_SERVICE), SERVICE, source, problems) {
@@ -80,10 +84,10 @@ fn read_file(top: &Table<'_>, source: u32, into: &mut Declarations, problems: &m
 }
 
 /// A switch of the whole policy, which may stand in one file only.
-fn switch<T: Copy>(
-    top: &Table<'_>,
+fn switch<'a, T>(
+    top: &Table<'a>,
     key: &'static str,
-    (words, meanings): (&'static [&'static str], &[T]),
+    read: impl FnOnce(Scalar<'a>) -> Result<T, Diagnostic>,
     former: Option<&Located<T>>,
     problems: &mut Problems,
 ) -> Option<Located<T>> {
@@ -92,7 +96,7 @@ fn switch<T: Copy>(
         let problem = Problem::Duplicate { what: "setting", name: key.to_owned() };
         problems.push(problem.at(&span).related(&former.span, "set here first"));
     }
-    let value = top.one(key, problems, |value| word(value, words, meanings))?;
+    let value = top.one(key, problems, read)?;
     Some(Located { value, span })
 }
 

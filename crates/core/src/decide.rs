@@ -10,7 +10,8 @@
 //!    and every earlier one.
 //! 4. The redirect is chosen, purely: the first service in order that the chain does not exclude, that is not the caller and
 //!    that has a matching filter. Absence asks its failure policy, a full backlog refuses, and so does a full chain in front of a
-//!    service that fails closed. If that layer wants anything at all of a destination without a route, the leg is refused with the
+//!    service that fails closed. A leg from somebody's sandbox goes on its own way whatever is wanted, unless the policy overrides sandboxes: a
+//!    service would dial where the sandbox does not let the application. If that layer wants anything at all of a destination without a route, the leg is refused with the
 //!    error the kernel has for it: an engine may learn of a new route late, and what is refused too long has not got past anybody.
 //!    A group of hosts no service can stand in for: if one is wanted there, the policy's switch for that answers.
 //! 5. The *original* destination is authorised. A block wins over everything that the redirect layer decided, refusals included, so
@@ -25,8 +26,8 @@ use crate::policy::Policy;
 use crate::trace::{AuthEffect, SkipReason, Trace, TraceStep};
 use crate::verdict::{Refusal, Verdict};
 use crate::world::{
-    Availability, ForeignNamespace, ListenerOwner, Namespace, Room, Route, SocketOwner, Sphere,
-    Unredirectable, World,
+    Availability, Confinement, ForeignNamespace, ListenerOwner, Namespace, Room, Route, Sandboxes,
+    SocketOwner, Sphere, Unredirectable, World,
 };
 
 /// What becomes of a leg, and how that came about.
@@ -114,6 +115,10 @@ pub(crate) fn settle_outside_policy(
     Some(verdict)
 }
 
+pub(crate) const fn stays_in_sandbox(confinement: Confinement, sandboxes: Sandboxes) -> bool {
+    matches!((confinement, sandboxes), (Confinement::Sandboxed, Sandboxes::Stay))
+}
+
 pub(crate) fn answer_foreign(foreign: ForeignNamespace) -> Verdict {
     match foreign {
         ForeignNamespace::Permit => Verdict::Direct,
@@ -167,18 +172,26 @@ struct Chooser<'a> {
 
 impl Chooser<'_> {
     fn choose(&self, trace: &mut Trace) -> Choice {
-        if self.leg.is_to_a_group() {
-            return self.judge_group(trace);
-        }
-        match (self.ask_services(trace), self.world.route) {
-            (choice, Route::Exists) => choice,
-            (Choice::Direct, Route::Missing(_)) => Choice::Direct,
-            (Choice::Redirect(_) | Choice::Refuse(_), Route::Missing(errno)) => {
+        let is_to_a_group = self.leg.is_to_a_group();
+        let wanted = if is_to_a_group { self.judge_group(trace) } else { self.ask_services(trace) };
+        match (wanted, self.stays_in_sandbox(), self.world.route) {
+            (Choice::Direct, _, _) => Choice::Direct,
+            (Choice::Redirect(_) | Choice::Refuse(_), true, _) => {
+                trace.push(TraceStep::SandboxStays);
+                Choice::Direct
+            }
+            (wanted, false, Route::Exists) => wanted,
+            (wanted, false, Route::Missing(_)) if is_to_a_group => wanted,
+            (Choice::Redirect(_) | Choice::Refuse(_), false, Route::Missing(errno)) => {
                 let refusal = Refusal::NoRoute { errno };
                 trace.push(TraceStep::RedirectRefused(refusal));
                 Choice::Refuse(refusal)
             }
         }
+    }
+
+    fn stays_in_sandbox(&self) -> bool {
+        stays_in_sandbox(self.world.confinement, self.policy.sandboxes())
     }
 
     fn ask_services(&self, trace: &mut Trace) -> Choice {

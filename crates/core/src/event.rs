@@ -34,8 +34,10 @@ pub enum Event {
         /// The socket.
         socket: SocketSummary,
     },
-    /// A leg of another network namespace was left alone; told once of each process and namespace.
+    /// A leg was left alone that a service is, or may be, wanted for.
     LeftAlone {
+        /// Why.
+        reason: Reason,
         /// The leg.
         leg: LegSummary,
     },
@@ -54,6 +56,24 @@ pub enum Event {
         /// How many.
         count: u64,
     },
+}
+
+/// Why a leg was left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// It is of another network namespace; told once of each process and namespace.
+    ForeignNamespace,
+    /// It is from somebody's sandbox; told once of each cgroup.
+    Sandbox,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ForeignNamespace => "another network namespace",
+            Self::Sandbox => "it is in somebody's sandbox, which a service would dial out of",
+        })
+    }
 }
 
 /// What an event says of a leg.
@@ -106,7 +126,7 @@ impl fmt::Display for Event {
             Self::SocketRefused { refusal, socket } => {
                 write!(f, "{socket}: refused with {}: {refusal}", refusal.errno())
             }
-            Self::LeftAlone { leg } => write!(f, "{leg}: left alone: another network namespace"),
+            Self::LeftAlone { reason, leg } => write!(f, "{leg}: left alone: {reason}"),
             Self::Ended { flow } => write!(f, "flow {flow:016x} ended"),
             Self::Dropped { count } => {
                 write!(f, "{count} idle UDP flows were dropped to make room for others")

@@ -39,7 +39,7 @@ pub use address::{Family, PortRange, PortRangeError, Prefix, PrefixError, normal
 pub use chain::{Chain, ChainError, Hop, MAX_HOPS, Records, RedirectState, ServiceSet, state};
 pub use conditions::{Conditions, FlagConditions, OneOf, ProcessConditions};
 pub use decide::{Decision, decide};
-pub use event::{Event, LegSummary, SocketSummary};
+pub use event::{Event, LegSummary, Reason, SocketSummary};
 pub use existing::{ExistingVerdict, decide_existing};
 pub use follow::{Stage, follow};
 pub use ids::{FilterId, ServiceId, SublayerId};
@@ -59,6 +59,6 @@ pub use tables::{
 pub use trace::{AuthEffect, Naming, SkipReason, Trace, TraceStep};
 pub use verdict::{Refusal, Verdict};
 pub use world::{
-    Availability, Existing, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route, SocketOwner,
-    Sphere, Unredirectable, World,
+    Availability, Confinement, Existing, ForeignNamespace, ListenerOwner, Namespace, Resource, Room, Route,
+    Sandboxes, SocketOwner, Sphere, Unredirectable, World,
 };

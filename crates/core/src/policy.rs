@@ -8,7 +8,7 @@ use crate::chain::ServiceSet;
 use crate::ids::{FilterId, ServiceId, SublayerId};
 use crate::model::{AuthRule, Filter, Layer, Service, Sublayer};
 use crate::order::{OrderError, solve};
-use crate::world::{Existing, ForeignNamespace, Unredirectable};
+use crate::world::{Existing, ForeignNamespace, Sandboxes, Unredirectable};
 
 /// Services of one policy. Excluded sets are kept as masks of this many bits.
 pub const MAX_SERVICES: usize = 64;
@@ -20,6 +20,7 @@ pub struct Policy {
     sublayers: Vec<Sublayer>,
     filters: Vec<Filter>,
     foreign_namespace: ForeignNamespace,
+    sandboxes: Sandboxes,
     unredirectable: Unredirectable,
     existing: Existing,
 }
@@ -122,9 +123,9 @@ impl fmt::Display for Limit {
 }
 
 impl Policy {
-    /// Checks the declarations and solves the order. Legs of foreign namespaces pass, what cannot be redirected is
+    /// Checks the declarations and solves the order. Legs of foreign namespaces pass, sandboxes stay, what cannot be redirected is
     /// refused, and what is older than the policy stays; see [`Policy::with_foreign_namespace`],
-    /// [`Policy::with_unredirectable`] and [`Policy::with_existing`].
+    /// [`Policy::with_sandboxes`], [`Policy::with_unredirectable`] and [`Policy::with_existing`].
     pub fn new(
         services: Vec<Service>,
         sublayers: Vec<Sublayer>,
@@ -149,6 +150,7 @@ impl Policy {
             sublayers: heaviest_first(sublayers, |sublayer| (Reverse(sublayer.weight), sublayer.id)),
             filters: heaviest_first(filters, |filter| (Reverse(filter.weight), filter.id)),
             foreign_namespace: ForeignNamespace::default(),
+            sandboxes: Sandboxes::default(),
             unredirectable: Unredirectable::default(),
             existing: Existing::default(),
         })
@@ -158,6 +160,12 @@ impl Policy {
     #[must_use]
     pub fn with_foreign_namespace(self, foreign_namespace: ForeignNamespace) -> Self {
         Self { foreign_namespace, ..self }
+    }
+
+    /// The same policy with another rule for legs from sandboxes.
+    #[must_use]
+    pub fn with_sandboxes(self, sandboxes: Sandboxes) -> Self {
+        Self { sandboxes, ..self }
     }
 
     /// The same policy with another rule for what cannot be redirected.
@@ -222,6 +230,12 @@ impl Policy {
     #[must_use]
     pub const fn foreign_namespace(&self) -> ForeignNamespace {
         self.foreign_namespace
+    }
+
+    /// What becomes of legs from sandboxes.
+    #[must_use]
+    pub const fn sandboxes(&self) -> Sandboxes {
+        self.sandboxes
     }
 
     /// What becomes of what cannot be redirected.

@@ -3,19 +3,20 @@
 //!
 //! A socket has no destination yet, and may never have one that a program is asked about. So it is judged by what it is and by
 //! who makes it: an application counts as covered if a redirect filter's conditions about the *application* hold (executable,
-//! user, cgroup, the program that calls), whatever the filter asks of destinations.
+//! user, cgroup, the program that calls), whatever the filter asks of destinations. In a sandbox that stays nothing is redirected, and so
+//! there is nothing to get around.
 
 use std::fmt;
 
 use crate::address::normal_form;
-use crate::decide::answer_foreign;
+use crate::decide::{answer_foreign, stays_in_sandbox};
 use crate::leg::{Leg, ProcessFacts, Protocol};
 use crate::model::{Filter, Layer};
 use crate::policy::Policy;
 use crate::process::{Cgroups, Process};
 use crate::tables::Tables;
 use crate::verdict::{Refusal, Verdict};
-use crate::world::{ForeignNamespace, Namespace, SocketOwner, Unredirectable};
+use crate::world::{Confinement, ForeignNamespace, Namespace, Sandboxes, SocketOwner, Unredirectable};
 
 /// The arguments of socket(2), the default protocol resolved; the numbers are Linux's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +51,8 @@ pub struct NewSocket {
     pub owner: SocketOwner,
     /// Whose network namespace it is made in.
     pub namespace: Namespace,
+    /// Whether somebody's sandbox is around it.
+    pub confinement: Confinement,
 }
 
 /// What becomes of a socket that is about to be made.
@@ -131,25 +134,37 @@ impl SocketKind {
 ///
 /// let ping = Process { pid: 42, uid: 1000, cgroup: 1, ..Process::default() };
 /// let icmp = SocketKind { family: 2, socket_type: 2, protocol: 1 };
-/// let mut socket = NewSocket { kind: icmp, maker: ping, owner: SocketOwner::Process, namespace: Namespace::Own };
+/// let mut socket = NewSocket { kind: icmp, maker: ping, owner: SocketOwner::Process, namespace: Namespace::Own, confinement: Confinement::Free };
 /// assert_eq!(decide_socket(&policy, &socket, &Cgroups::default()), SocketVerdict::Refuse(Refusal::Unredirectable));
 ///
 /// // Of another user nothing is redirected.
 /// socket.maker.uid = 1001;
 /// assert_eq!(decide_socket(&policy, &socket, &Cgroups::default()), SocketVerdict::Permit);
 ///
-/// // And a policy can permit it.
+/// // Nor out of a sandbox.
 /// socket.maker.uid = 1000;
+/// socket.confinement = Confinement::Sandboxed;
+/// assert_eq!(decide_socket(&policy, &socket, &Cgroups::default()), SocketVerdict::Permit);
+///
+/// // And a policy can permit it.
+/// socket.confinement = Confinement::Free;
 /// let policy = policy.with_unredirectable(Unredirectable::Permit);
 /// assert_eq!(decide_socket(&policy, &socket, &Cgroups::default()), SocketVerdict::Permit);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
 pub fn decide_socket(policy: &Policy, socket: &NewSocket, cgroups: &Cgroups) -> SocketVerdict {
-    judge(socket, policy.foreign_namespace(), || policy.refuses_unredirectable(&socket.maker, cgroups))
+    judge(socket, policy.foreign_namespace(), policy.sandboxes(), || {
+        policy.refuses_unredirectable(&socket.maker, cgroups)
+    })
 }
 
-fn judge(socket: &NewSocket, foreign: ForeignNamespace, is_refused: impl FnOnce() -> bool) -> SocketVerdict {
+fn judge(
+    socket: &NewSocket,
+    foreign: ForeignNamespace,
+    sandboxes: Sandboxes,
+    is_refused: impl FnOnce() -> bool,
+) -> SocketVerdict {
     match (socket.kind.reach(), socket.owner) {
         (SocketReach::Redirectable | SocketReach::Local, _)
         | (SocketReach::Unredirectable, SocketOwner::Kernel) => {
@@ -162,6 +177,9 @@ fn judge(socket: &NewSocket, foreign: ForeignNamespace, is_refused: impl FnOnce(
             Verdict::Refuse(refusal) => SocketVerdict::Refuse(refusal),
             Verdict::Direct | Verdict::Redirect { .. } => SocketVerdict::Permit,
         };
+    }
+    if stays_in_sandbox(socket.confinement, sandboxes) {
+        return SocketVerdict::Permit;
     }
     if is_refused() { SocketVerdict::Refuse(Refusal::Unredirectable) } else { SocketVerdict::Permit }
 }
@@ -183,7 +201,9 @@ impl Tables {
     /// The verdict of [`decide_socket`], from tables alone.
     #[must_use]
     pub fn decide_socket(&self, socket: &NewSocket, cgroups: &Cgroups) -> SocketVerdict {
-        judge(socket, self.foreign_namespace(), || self.refuses_unredirectable(&socket.maker, cgroups))
+        judge(socket, self.foreign_namespace(), self.sandboxes(), || {
+            self.refuses_unredirectable(&socket.maker, cgroups)
+        })
     }
 
     fn refuses_unredirectable(&self, maker: &Process, cgroups: &Cgroups) -> bool {

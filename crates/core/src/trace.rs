@@ -49,6 +49,8 @@ pub enum TraceStep {
     Chosen(Hop),
     /// The service should have got the connection and cannot.
     RedirectRefused(Refusal),
+    /// A service is wanted, but the socket is in somebody's sandbox: it is not redirected.
+    SandboxStays,
     /// A matching auth filter was heard.
     AuthFilter {
         /// The filter.
@@ -164,6 +166,7 @@ impl TraceStep {
             Self::Chosen(hop) => {
                 write!(f, "{}: chosen by {}", naming.service(hop.service), naming.filter(hop.filter))
             }
+            Self::SandboxStays => f.write_str("in somebody's sandbox: not redirected"),
             Self::RedirectRefused(refusal) => write!(f, "not redirected: {}", refusal.explain(naming)),
             Self::AuthFilter { filter, sublayer, action, effect } => {
                 write!(f, "{}, {}: {action}{effect}", naming.sublayer(*sublayer), naming.filter(*filter))

@@ -20,6 +20,8 @@ pub struct World {
     pub namespace: Namespace,
     /// Whose listener the destination is, if it is a registered one.
     pub listener: Option<ListenerOwner>,
+    /// Whether somebody's sandbox is around the socket, and not around the service that is wanted.
+    pub confinement: Confinement,
     /// Whether the destination has a route.
     pub route: Route,
     /// The services; one that is missing here is absent.
@@ -97,6 +99,27 @@ pub enum Unredirectable {
     /// It is refused.
     #[default]
     Block,
+}
+
+/// Whether a socket is in somebody's sandbox: a cgroup, its own or one above, with programs that let its packets pass or not, as systemd's
+/// `IPAddressDeny=` makes them. What holds for the service as well is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Confinement {
+    /// It is in none.
+    #[default]
+    Free,
+    /// It is in one. A service would dial out of it for the application.
+    Sandboxed,
+}
+
+/// What a policy does with legs from sandboxes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sandboxes {
+    /// They are not redirected, so that the sandbox sees where they go.
+    #[default]
+    Stay,
+    /// They are redirected as others are.
+    Overridden,
 }
 
 /// What a policy does with connections that are older than it, and that it would have redirected or refused.

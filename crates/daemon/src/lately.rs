@@ -43,7 +43,7 @@ impl Lately {
 /// Of whom it is.
 const fn pid(event: &Event) -> Option<u32> {
     match event {
-        Event::Refused { leg, .. } | Event::LeftAlone { leg } => Some(leg.pid),
+        Event::Refused { leg, .. } | Event::LeftAlone { leg, .. } => Some(leg.pid),
         Event::SocketRefused { socket, .. } => Some(socket.pid),
         Event::Redirected { .. } | Event::Ended { .. } | Event::Dropped { .. } | Event::Lost { .. } => None,
     }

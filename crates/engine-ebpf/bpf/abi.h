@@ -231,7 +231,7 @@ enum wl_foreign_namespace {
 struct wl_config {
 	__u64 netns; /* cookie of the namespace the services listen in */
 	__u32 service_level; /* depth of the services' cgroups */
-	__u32 reserved;
+	__u32 scope_level; /* depth of the scope */
 	__u64 max_flows;
 	__u64 max_flows_per_cgroup;
 	__u64 max_datagram_flows;
@@ -270,7 +270,7 @@ struct wl_service {
 	__u64 resident_exe_device;
 	__u64 resident_exe_inode;
 	__u32 resident_uid;
-	__u32 reserved;
+	__u32 resident_shared_level; /* depth of the cgroup that is around it and the scope */
 	__u16 udp6[WL_MAX_BANK];
 	char name[WL_NAME_LEN];
 };
@@ -309,7 +309,8 @@ struct wl_tables {
 	__u8 unredirectable;	/* enum wl_unredirectable */
 	__u8 any_address;	/* 1: a service listens on every address of the host */
 	__u8 residents;		/* 1: a service runs by itself */
-	__u8 reserved[4];
+	__u8 override_sandboxes;
+	__u8 reserved[3];
 	struct wl_service services[WL_MAX_SERVICES]; /* by slot */
 };
 
@@ -371,6 +372,7 @@ enum wl_refusal {
 /* What is reported although nothing was refused. */
 enum wl_passed {
 	WL_PASSED_FOREIGN_NAMESPACE = 64,
+	WL_PASSED_SANDBOX = 65,
 };
 
 struct wl_event {

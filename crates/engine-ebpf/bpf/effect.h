@@ -25,8 +25,18 @@ struct wl_connect {
 	const struct wl_flow *token; /* of the flow whose token an adopted service sends to */
 	const struct wl_route *route;
 	__u64 excluded;
+	__u64 sandbox; /* the cgroup in one, if that is why the leg is not redirected */
 	__u32 hop_count;
 	__u32 listener; /* of the chosen service */
+};
+
+/* What becomes of the leg at the redirect layer. */
+struct wl_choice {
+	__u32 wanted; /* 0: go to the destination */
+	__u32 slot;   /* of the service that is wanted */
+	__u32 filter; /* the id of the one that wants it */
+	__u32 refusal;
+	__u32 error; /* of the refusal */
 };
 
 /* Room for a report of that size; that there is none is counted. */

@@ -32,6 +32,7 @@
 #define IP6T_SO_ORIGINAL_DST 80
 
 #define ENOENT 2
+#define EAGAIN 11
 #define EACCES 13
 #define EINVAL 22
 #define EOPNOTSUPP 95
@@ -98,9 +99,16 @@ struct kernfs_node {
 	__u64 id;
 };
 
+struct bpf_prog_array;
+
+struct cgroup_bpf {
+	struct bpf_prog_array *effective[2]; /* and more: by enum cgroup_bpf_attach_type */
+};
+
 struct cgroup {
 	struct kernfs_node *kn;
 	int level;
+	struct cgroup_bpf bpf;
 	struct cgroup *ancestors[]; /* from the root to itself */
 };
 

@@ -236,6 +236,14 @@ struct {
 	__type(value, struct wl_address);
 } asked_by_token SEC(".maps");
 
+/* On a socket that is bound aside (answers.h): the token in whose name it answers. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct wl_address);
+} answers_as SEC(".maps");
+
 /* For servers in the scope: which application a service's own address stands for. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -351,6 +359,14 @@ struct {
 	__type(value, __u8);
 } visitors SEC(".maps");
 
+/* Cgroups in sandboxes of which it has been reported. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, WL_MAX_CGROUPS);
+	__type(key, __u64);
+	__type(value, __u8);
+} sandboxes_told SEC(".maps");
+
 /* Reports that found no room in `events`. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -373,6 +389,8 @@ __u64 live_flows;
 __u64 live_datagram_flows;
 __u64 last_token;
 __u64 tokens_asked; /* whether there is anything in `asked_by_token` */
+__u64 standing_aside; /* whether there is anything in `answers_as` */
+__u64 connects_answers[WL_MAX_SERVICES]; /* cgroups of services that connect what they answer from */
 __u64 first_age; /* where to look next for a datagram flow to drop */
 __u64 next_age;
 

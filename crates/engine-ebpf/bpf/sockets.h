@@ -54,7 +54,8 @@ static __always_inline int wl_on_socket(const struct wl_socket *s, __u64 netns)
 		q->tables = t->filters;
 		wl_know_caller(q, &leg.caller);
 		wl_know_same(q);
-		refusal = wl_judge_socket(t, s, wl_service_slot(&leg.caller), q, netns != cfg->netns);
+		refusal = wl_judge_socket(t, s, wl_service_slot(&leg.caller), q, netns != cfg->netns,
+					  wl_is_maker_sandboxed(cfg->scope_level));
 		wl_give_back(q);
 	} else {
 		refusal = WL_REFUSED_NO_TABLES;

@@ -71,12 +71,14 @@ static inline __attribute__((always_inline)) bool wl_refuses_unredirectable(cons
 static inline __attribute__((always_inline)) __u32 wl_judge_socket(const struct wl_tables *t,
 								    const struct wl_socket *s,
 								    __u32 caller_slot, struct wl_query *q,
-								    bool foreign)
+								    bool foreign, bool sandboxed)
 {
 	if (wl_reach(s) != WL_UNREDIRECTABLE)
 		return 0;
 	if (foreign && wl_is_of_a_namespace(s))
 		return t->foreign_namespace == WL_FOREIGN_BLOCK ? WL_REFUSED_FOREIGN_NAMESPACE : 0;
+	if (sandboxed && !t->override_sandboxes)
+		return 0;
 	return wl_refuses_unredirectable(t, caller_slot, q) ? WL_REFUSED_UNREDIRECTABLE : 0;
 }
 

@@ -6,11 +6,13 @@
  *                   effect.h)
  *   sendmsg4/6      the same for datagrams (datagrams.h); recvmsg4/6 shows whom the
  *                   application asked as the one who answers
+ *   bind4/6         lets services answer in a token's name (answers.h)
  *   sockops.h       carries the flow from the client's socket to the accepted one
  *   getpeername4/6  shows the application the address it asked for
  *   getsockname4/6  and the one it would have started from
  *   sockets.h       refuses sockets that cannot be redirected
  *   sockopt.h       answers the services' questions, takes records from them
+ *   sandboxes.h     leaves legs alone that somebody's sandbox watches
  *   residents.h     lets services be that run already, in the programs called wl_resident_*
  *   sock_release    ends flows, together with sockops and walks.h
  *
@@ -30,9 +32,11 @@
 #include "errands.h"
 #include "flows.h"
 #include "effect.h"
+#include "sandboxes.h"
 #include "residents.h"
 #include "callers.h"
 #include "datagram_flows.h"
+#include "answers.h"
 #include "datagrams.h"
 #include "sockopt.h"
 #include "sockets.h"
@@ -67,15 +71,6 @@ static __always_inline void wl_find_chain(struct bpf_sock_addr *ctx, struct wl_c
 		c->q->leg.proxied = !!c->excluded;
 	}
 }
-
-/* What becomes of the leg at the redirect layer. */
-struct wl_choice {
-	__u32 wanted; /* 0: go to the destination */
-	__u32 slot;   /* of the service that is wanted */
-	__u32 filter; /* the id of the one that wants it */
-	__u32 refusal;
-	__u32 error; /* of the refusal */
-};
 
 static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_connect *c, struct wl_choice *choice)
 {
@@ -195,6 +190,8 @@ static __always_inline int wl_carry_out(struct bpf_sock_addr *ctx, int family, e
 	__u32 slot, filter = choice->filter;
 
 	if (!choice->wanted) {
+		if (c->sandbox)
+			wl_tell_of_sandbox(&c->q->leg, c->sandbox);
 		if (c->carried) {
 			wl_grant_mark(ctx, &c->carried->wishes);
 			if (c->carried->wishes.bound_device)
@@ -238,8 +235,8 @@ static __always_inline int wl_meet(struct bpf_sock_addr *ctx, struct wl_connect 
 }
 
 /* The verdict, or WL_GO_ON with what has been chosen. */
-static __always_inline int wl_ask_policy(struct bpf_sock_addr *ctx, int family, struct wl_connect *c,
-					 struct wl_choice *choice)
+static __always_inline int wl_ask_policy(struct bpf_sock_addr *ctx, int family, enum wl_place place,
+					 struct wl_connect *c, struct wl_choice *choice)
 {
 	int verdict = WL_GO_ON;
 
@@ -249,6 +246,7 @@ static __always_inline int wl_ask_policy(struct bpf_sock_addr *ctx, int family, 
 		wl_know_bound(ctx, c->q, family);
 	wl_find_chain(ctx, c);
 	wl_choose(ctx, c, choice);
+	wl_leave_in_sandbox(ctx, place, c, choice);
 	wl_judge_route(ctx, c, choice);
 	c->q->leg.redirected = choice->wanted && !choice->refusal;
 	wl_authorise(c, &verdict);
@@ -279,7 +277,7 @@ static __always_inline int wl_judge_connect(struct bpf_sock_addr *ctx, int famil
 		return wl_refuse(&c->q->leg, WL_REFUSED_LISTENER_DIALLED, ECONNREFUSED, owner->service, 0);
 	if (place == WL_AT_SCOPE)
 		c->q->leg.caller_slot = wl_service_slot(&c->q->leg.caller);
-	verdict = wl_ask_policy(ctx, family, c, &choice);
+	verdict = wl_ask_policy(ctx, family, place, c, &choice);
 	return verdict != WL_GO_ON ? verdict : wl_carry_out(ctx, family, WL_CONNECTION, c, &choice);
 }
 
@@ -376,7 +374,7 @@ static __always_inline int wl_judge_datagram(struct bpf_sock_addr *ctx, int fami
 	verdict = wl_judge_listener(ctx, c);
 	if (verdict != WL_GO_ON)
 		return verdict;
-	verdict = wl_ask_policy(ctx, family, c, &choice);
+	verdict = wl_ask_policy(ctx, family, place, c, &choice);
 	return verdict != WL_GO_ON ? verdict : wl_carry_out(ctx, family, dial, c, &choice);
 }
 
@@ -537,7 +535,7 @@ static __always_inline const struct wl_address *wl_shown_destination(struct bpf_
 SEC("cgroup/getsockname4")
 int wl_getsockname4(struct bpf_sock_addr *ctx)
 {
-	const struct wl_address *destination = wl_shown_destination(ctx);
+	const struct wl_address *destination = wl_named_after(ctx, ctx->user_ip4) ?: wl_shown_destination(ctx);
 	const __u32 *ip;
 
 	if (destination && wl_is_mapped(destination->ip)) {
@@ -554,7 +552,7 @@ int wl_getsockname4(struct bpf_sock_addr *ctx)
 SEC("cgroup/getsockname6")
 int wl_getsockname6(struct bpf_sock_addr *ctx)
 {
-	const struct wl_address *destination = wl_shown_destination(ctx);
+	const struct wl_address *destination = wl_named_after(ctx, ctx->user_ip6[3]) ?: wl_shown_destination(ctx);
 	const __u32 *ip = destination ? (const __u32 *)destination->ip : wl_shown_source(ctx);
 
 	if (destination)

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use waylay_abi as abi;
-use waylay_core::{FailurePolicy, ForeignNamespace, Mark, TableService, Tables, Unredirectable};
+use waylay_core::{FailurePolicy, ForeignNamespace, Mark, Sandboxes, TableService, Tables, Unredirectable};
 use waylay_engine::{Endpoint, LocalName};
 use zerocopy::FromZeros;
 
@@ -22,6 +22,10 @@ pub fn encode(tables: &Tables, endpoints: &[Endpoint]) -> Box<abi::Tables> {
     out.unredirectable = match tables.unredirectable() {
         Unredirectable::Permit => 0,
         Unredirectable::Block => 1,
+    };
+    out.override_sandboxes = match tables.sandboxes() {
+        Sandboxes::Stay => 0,
+        Sandboxes::Overridden => 1,
     };
     for service in tables.services() {
         let endpoint = endpoints.iter().find(|endpoint| endpoint.service == service.id);
@@ -66,19 +70,21 @@ fn encode_service(service: &TableService, endpoint: Option<&Endpoint>) -> abi::S
         resident_exe_device: 0,
         resident_exe_inode: 0,
         resident_uid: 0,
-        reserved: 0,
+        resident_shared_level: 0,
         udp6,
         name,
     }
 }
 
-/// Adds by what the service in a slot is known that runs by itself.
-pub fn encode_residence(residence: &Residence, slot: u8, tables: &mut abi::Tables) {
+/// Adds by what the service in a slot is known that runs by itself. `shared_level` is the depth of the innermost cgroup that is around it and
+/// around the scope.
+pub fn encode_residence(residence: &Residence, shared_level: u32, slot: u8, tables: &mut abi::Tables) {
     tables.residents = 1;
     let out = &mut tables.services[usize::from(slot)];
     out.flags |= abi::IS_RESIDENT;
     out.resident_cgroup = residence.resident.cgroup;
     out.resident_level = residence.level;
+    out.resident_shared_level = shared_level;
     match residence.resident.mark {
         Mark::Cgroup => {}
         Mark::Exe(exe) => {

@@ -346,7 +346,8 @@ impl EbpfEngine {
         }
         for service in compiled.services() {
             if let Some(residence) = self.residences.get(&service.id) {
-                encode_residence(residence, service.slot, &mut tables);
+                let shared = self.scope.level_shared_with(&residence.hooked);
+                encode_residence(residence, shared, service.slot, &mut tables);
             }
         }
         self.put_in_force(tables, compiled.index())?;

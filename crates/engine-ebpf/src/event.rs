@@ -5,7 +5,8 @@ use std::time::Duration;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, RingBufferBuilder};
 use waylay_abi::{self as abi, comm_to_string};
 use waylay_core::{
-    Errno, Event, FilterId, LegSummary, Protocol, Refusal, Resource, ServiceId, SocketKind, SocketSummary,
+    Errno, Event, FilterId, LegSummary, Protocol, Reason, Refusal, Resource, ServiceId, SocketKind,
+    SocketSummary,
 };
 use zerocopy::FromBytes;
 
@@ -116,8 +117,11 @@ fn decode_leg(event: &abi::Event) -> Option<Event> {
         comm: comm_to_string(&event.process.comm),
         destination: event.destination.into(),
     };
-    if event.refusal == abi::PASSED_FOREIGN_NAMESPACE {
-        return Some(Event::LeftAlone { leg });
+    let left_alone = |reason| Some(Event::LeftAlone { reason, leg: leg.clone() });
+    match event.refusal {
+        abi::PASSED_FOREIGN_NAMESPACE => return left_alone(Reason::ForeignNamespace),
+        abi::PASSED_SANDBOX => return left_alone(Reason::Sandbox),
+        _ => {}
     }
     Some(Event::Refused { refusal: decode_refusal(event)?, leg })
 }

@@ -87,10 +87,12 @@ impl Hook {
     ];
 
     /// Where this engine attaches its own programs.
-    pub const OURS: [Self; 15] = [
+    pub const OURS: [Self; 17] = [
         Self::InetSockCreate,
         Self::InetSockRelease,
         Self::SockOps,
+        Self::Inet4Bind,
+        Self::Inet6Bind,
         Self::Inet4Connect,
         Self::Inet6Connect,
         Self::Udp4Sendmsg,

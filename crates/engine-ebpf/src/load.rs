@@ -34,12 +34,26 @@ pub(crate) const SCOPE_PROGRAMS: [&str; 15] = [
     "wl_connect4",
 ];
 /// Attached to each service's cgroup.
-pub(crate) const SERVICE_PROGRAMS: [&str; 2] = ["wl_getsockopt", "wl_setsockopt"];
-/// Attached to the cgroups of services that run already, where the scope's are asked too.
-pub(crate) const RESIDENT_PROGRAMS_IN_SCOPE: [&str; 1] = ["wl_getsockopt"];
-/// And outside of the scope; connect last, likewise.
-pub(crate) const RESIDENT_PROGRAMS: [&str; 15] = [
+pub(crate) const SERVICE_PROGRAMS: [&str; 7] = [
     "wl_getsockopt",
+    "wl_setsockopt",
+    "wl_bind6",
+    "wl_bind4",
+    "wl_answer4",
+    "wl_connect_answer6",
+    "wl_connect_answer4",
+];
+/// Attached to the cgroups of services that run already, where the scope's are asked too.
+pub(crate) const RESIDENT_PROGRAMS_IN_SCOPE: [&str; 6] =
+    ["wl_getsockopt", "wl_bind6", "wl_bind4", "wl_answer4", "wl_connect_answer6", "wl_connect_answer4"];
+/// And outside of the scope; connect last, likewise, and what answers a flow before what judges it.
+pub(crate) const RESIDENT_PROGRAMS: [&str; 20] = [
+    "wl_getsockopt",
+    "wl_bind6",
+    "wl_bind4",
+    "wl_answer4",
+    "wl_connect_answer6",
+    "wl_connect_answer4",
     "wl_sock_release",
     "wl_resident_sockops",
     "wl_getpeername4",
@@ -106,7 +120,7 @@ impl Loaded {
         let config = abi::Config {
             netns: self.netns,
             service_level: scope.service_level,
-            reserved: 0,
+            scope_level: scope.level,
             max_flows: scope.limits.flows,
             max_flows_per_cgroup: scope.limits.flows_per_cgroup,
             max_datagram_flows: scope.limits.datagram_flows,

@@ -28,6 +28,20 @@ pub struct Scope {
     pub residents: bool,
 }
 
+impl Scope {
+    /// How many cgroups are above the innermost one that is around it and around these directories.
+    pub(crate) fn level_shared_with(&self, cgroups: &[PathBuf]) -> u32 {
+        let depth = |path: &Path| {
+            let shared =
+                path.components().zip(self.cgroup.components()).take_while(|(one, other)| one == other);
+            shared.count()
+        };
+        let own = self.cgroup.components().count();
+        let up = cgroups.iter().map(|cgroup| own - depth(cgroup)).max().unwrap_or(0);
+        self.level.saturating_sub(u32::try_from(up).unwrap_or(u32::MAX))
+    }
+}
+
 /// The id by which the programs know a cgroup: the inode of its directory.
 pub(crate) fn cgroup_id(path: &Path) -> Result<u64, EbpfError> {
     let metadata = fs::metadata(path).map_err(|source| EbpfError::Read { path: path.into(), source })?;
@@ -64,5 +78,31 @@ impl Default for Limits {
             datagram_flows_per_cgroup: 114_688,
             datagram_idle: Duration::from_secs(60),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_resident_shares_with_the_scope_is_around_both() {
+        let scope = Scope {
+            cgroup: "/sys/fs/cgroup/a/b/run".into(),
+            level: 3,
+            service_level: 4,
+            instance: 1,
+            pin_root: PathBuf::new(),
+            pins: PathBuf::new(),
+            limits: Limits::default(),
+            residents: true,
+        };
+        let level =
+            |hooked: &[&str]| scope.level_shared_with(&hooked.iter().map(PathBuf::from).collect::<Vec<_>>());
+        assert_eq!(level(&["/sys/fs/cgroup/a/b/proxy"]), 2);
+        assert_eq!(level(&["/sys/fs/cgroup/a/c/proxy"]), 1);
+        assert_eq!(level(&["/sys/fs/cgroup/proxy.service"]), 0);
+        assert_eq!(level(&["/sys/fs/cgroup/a/b/proxy", "/sys/fs/cgroup/a/proxy.socket"]), 1);
+        assert_eq!(level(&["/sys/fs/cgroup/a/b/run/proxy"]), 3);
     }
 }

@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use waylay_core::{
-    Availability, Chain, Event, Hop, Leg, LegSummary, ListenerOwner, Namespace, NewSocket, Process, Protocol,
-    Reach, Records, Refusal, Route, Routes, ServiceId, ServiceSet, SlotInUse, Slots, SocketKind,
-    SocketSummary, SocketVerdict, Tables, Verdict, World, normal_form,
+    Availability, Chain, Confinement, Event, Hop, Leg, LegSummary, ListenerOwner, Namespace, NewSocket,
+    Process, Protocol, Reach, Reason, Records, Refusal, Route, Routes, ServiceId, ServiceSet, SlotInUse,
+    Slots, SocketKind, SocketSummary, SocketVerdict, Tables, Verdict, World, normal_form,
 };
 
 use crate::{Capabilities, Capability, CapabilityState, Endpoint, Engine, Feature, Installation, Liveness};
@@ -87,6 +87,8 @@ pub struct MemoryEngine {
     last_flow: u64,
     /// Processes whose legs of another namespace have been told.
     visitors: BTreeSet<(u32, u64)>,
+    /// Cgroups of which it has been told that they are in sandboxes.
+    sandboxes: BTreeSet<u64>,
     events: Vec<Event>,
 }
 
@@ -115,9 +117,10 @@ impl MemoryEngine {
     pub fn connect(&mut self, leg: &Leg, socket: SocketId) -> Outcome {
         let leg = Leg { caller: self.identify(leg.caller), ..*leg };
         let records = self.records_on(socket, leg.caller);
-        let verdict = self.installation.tables.decide(&leg, &records, &self.world_for(&leg));
-        if self.world.namespace == Namespace::Foreign && verdict == Verdict::Direct {
-            self.leave_alone(&leg);
+        let world = self.world_for(&leg);
+        let verdict = self.installation.tables.decide(&leg, &records, &world);
+        if verdict == Verdict::Direct {
+            self.tell_of_what_is_left_alone(&leg, &records, world);
         }
         let outcome = match verdict {
             Verdict::Direct => Outcome::Direct,
@@ -138,11 +141,9 @@ impl MemoryEngine {
     /// A process makes a socket, of a kind that can be redirected or not.
     pub fn make_socket(&mut self, kind: SocketKind, maker: &Process) -> SocketVerdict {
         let maker = self.identify(*maker);
-        let (owner, namespace) = (self.world.socket_owner, self.world.namespace);
-        let verdict = self
-            .installation
-            .tables
-            .decide_socket(&NewSocket { kind, maker, owner, namespace }, &self.world.cgroups);
+        let World { socket_owner: owner, namespace, confinement, .. } = self.world;
+        let socket = NewSocket { kind, maker, owner, namespace, confinement };
+        let verdict = self.installation.tables.decide_socket(&socket, &self.world.cgroups);
         if let SocketVerdict::Refuse(refusal) = verdict {
             let socket = SocketSummary { kind, pid: maker.pid, uid: maker.uid, comm: String::new() };
             self.events.push(Event::SocketRefused { refusal, socket });
@@ -280,9 +281,22 @@ impl MemoryEngine {
         Outcome::Redirected { service: hop.service, flow }
     }
 
-    fn leave_alone(&mut self, leg: &Leg) {
-        if self.visitors.insert((leg.caller.pid, leg.caller.start_time_ns)) {
-            self.events.push(Event::LeftAlone { leg: summarise(leg) });
+    fn tell_of_what_is_left_alone(&mut self, leg: &Leg, records: &Records, world: World) {
+        let reason = match (world.namespace, world.confinement) {
+            (Namespace::Foreign, _) => Reason::ForeignNamespace,
+            (Namespace::Own, Confinement::Free) => return,
+            (Namespace::Own, Confinement::Sandboxed) => Reason::Sandbox,
+        };
+        let is_new = match reason {
+            Reason::ForeignNamespace => self.visitors.insert((leg.caller.pid, leg.caller.start_time_ns)),
+            Reason::Sandbox => {
+                let outside = World { confinement: Confinement::Free, ..world };
+                let is_wanted = self.tables().decide(leg, records, &outside) != Verdict::Direct;
+                is_wanted && self.sandboxes.insert(leg.caller.cgroup)
+            }
+        };
+        if is_new {
+            self.events.push(Event::LeftAlone { reason, leg: summarise(leg) });
         }
     }
 

@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use waylay_core::{
-    Availability, Conditions, Event, FailurePolicy, Filter, FilterId, Layer, Leg, Limit, LimitError,
-    Namespace, Policy, Process, Protocol, Refusal, Resource, Room, Service, ServiceId, SlotInUse, Slots,
-    SocketKind, SocketVerdict, Tables,
+    Availability, Conditions, Confinement, Event, FailurePolicy, Filter, FilterId, Layer, Leg, Limit,
+    LimitError, Namespace, Policy, Process, Protocol, Reason, Refusal, Resource, Room, Service, ServiceId,
+    SlotInUse, Slots, SocketKind, SocketVerdict, Tables,
 };
 use waylay_engine::memory::{FlowId, Outcome, QueryRecordsError, SetRecordsError, SocketId};
 use waylay_engine::{Endpoint, Engine, Feature, Installation, Liveness, LocalName, MemoryEngine};
@@ -368,6 +368,19 @@ fn sockets_that_cannot_be_redirected_are_refused_and_told() {
     assert_eq!(host.events().iter().filter(|event| told(event)).count(), 1);
     assert_eq!(host.engine.make_socket(ping, &process_of(A)), SocketVerdict::Permit);
     assert_eq!(host.events(), []);
+}
+
+#[test]
+fn legs_from_a_sandbox_are_told_once_a_cgroup() {
+    let mut host = Host::with(&[A]);
+    host.engine.world.confinement = Confinement::Sandboxed;
+    for _ in 0..3 {
+        assert_eq!(host.dial(app()), Outcome::Direct);
+    }
+    let told = |event: &&Event| matches!(event, Event::LeftAlone { reason: Reason::Sandbox, .. });
+    assert_eq!(host.events().iter().filter(told).count(), 1);
+    host.engine.world.confinement = Confinement::Free;
+    assert!(matches!(host.dial(app()), Outcome::Redirected { .. }));
 }
 
 #[test]

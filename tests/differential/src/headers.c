@@ -79,7 +79,7 @@ __u64 waylay_test_classify_auth(const __u64 *words, size_t count, const struct w
 }
 
 __u32 waylay_test_judge_socket(const struct wl_tables *t, const __u64 *words, size_t count, __u32 family,
-			       __u32 type, __u32 protocol, const struct wl_who *maker, __u32 slot, int foreign)
+			       __u32 type, __u32 protocol, const struct wl_who *maker, __u32 slot, int surroundings)
 {
 	struct wl_socket s = { .family = family, .type = type, .protocol = protocol };
 	struct wl_query q = {};
@@ -89,7 +89,7 @@ __u32 waylay_test_judge_socket(const struct wl_tables *t, const __u64 *words, si
 	q.who = *maker;
 	wl_know(&q, WL_OF_VIA);
 	wl_know_same(&q);
-	return wl_judge_socket(t, &s, slot, &q, foreign);
+	return wl_judge_socket(t, &s, slot, &q, surroundings & 1, surroundings & 2);
 }
 
 int waylay_test_is_group(const __u8 *ip)

@@ -80,7 +80,7 @@ mod c {
             protocol: u32,
             maker: *const Who,
             slot: u32,
-            foreign: i32,
+            surroundings: i32,
         ) -> u32;
         pub(super) fn waylay_test_is_group(ip: *const u8) -> i32;
         pub(super) fn waylay_test_recognises(
@@ -124,14 +124,15 @@ pub fn classify_auth(words: &[u64], leg: &Leg, people: &People) -> Option<(u32, 
     (both != 0).then_some((both as u32, (both >> 32) as u16))
 }
 
-/// Why a socket (family, type, protocol) is refused to who makes it, and has this slot: `enum wl_refusal`, 0 if it is not.
+/// Why a socket (family, type, protocol) is refused to who makes it, and has this slot: `enum wl_refusal`, 0 if it is not. It may be of another
+/// network namespace, or in a sandbox.
 #[must_use]
 pub fn judge_socket(
     tables: &abi::Tables,
     words: &[u64],
     kind: [u16; 3],
     (maker, slot): (&Who, u32),
-    foreign: bool,
+    [foreign, sandboxed]: [bool; 2],
 ) -> u32 {
     let [family, socket_type, protocol] = kind.map(u32::from);
     let (at, count) = (words.as_ptr(), words.len());
@@ -146,7 +147,7 @@ pub fn judge_socket(
             protocol,
             maker,
             slot,
-            foreign.into(),
+            i32::from(foreign) | i32::from(sandboxed) << 1,
         )
     }
 }

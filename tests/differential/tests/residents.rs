@@ -18,7 +18,7 @@ fn the_headers_recognise_whom_core_recognises() {
     for (mark, cgroup) in marks.flat_map(|mark| VALUES.map(|cgroup| (mark, cgroup))) {
         let resident = Resident { cgroup, mark };
         let mut tables = Box::new(abi::Tables::new_zeroed());
-        encode_residence(&Residence { resident, level: 3, hooked: Vec::new() }, 5, &mut tables);
+        encode_residence(&Residence { resident, level: 3, hooked: Vec::new() }, 0, 5, &mut tables);
         let service = &tables.services[5];
         for (exe, uid) in files.clone().flat_map(|exe| uids.map(|uid| (exe, uid))) {
             let process = Process { exe, uid, ..Process::default() };

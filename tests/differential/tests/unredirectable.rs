@@ -5,9 +5,9 @@
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use waylay_abi as abi;
 use waylay_core::{
-    Cgroups, CommandName, Conditions, FailurePolicy, FileId, Filter, FilterId, ForeignNamespace, Layer, Leg,
-    Namespace, NewSocket, OneOf, Policy, PortRange, Process, ProcessConditions, Protocol, Refusal, Service,
-    ServiceId, SocketKind, SocketOwner, SocketVerdict, Tables, Unredirectable,
+    Cgroups, CommandName, Conditions, Confinement, FailurePolicy, FileId, Filter, FilterId, ForeignNamespace,
+    Layer, Leg, Namespace, NewSocket, OneOf, Policy, PortRange, Process, ProcessConditions, Protocol,
+    Refusal, Sandboxes, Service, ServiceId, SocketKind, SocketOwner, SocketVerdict, Tables, Unredirectable,
 };
 use waylay_differential::{Who, is_group, judge_socket};
 use waylay_engine_ebpf::encode;
@@ -55,24 +55,31 @@ fn file() -> impl Strategy<Value = FileId> {
 
 fn policy() -> impl Strategy<Value = Policy> {
     let filters = vec((conditions(), 1..=SERVICES), 0..6);
-    (filters, any::<bool>(), any::<bool>()).prop_map(|(filters, block, foreign)| {
-        let service = |id| Service {
-            id: ServiceId(id),
-            name: format!("s{id}"),
-            before: Vec::new(),
-            after: Vec::new(),
-            on_failure: FailurePolicy::Closed,
-        };
-        let filter = |(id, (conditions, service))| {
-            let layer = Layer::Redirect { service: ServiceId(service) };
-            Filter { id: FilterId(id), weight: 0, conditions, layer }
-        };
-        let filters = (1..).zip(filters).map(filter).collect();
-        Policy::new((1..=SERVICES).map(service).collect(), Vec::new(), filters)
-            .unwrap()
-            .with_unredirectable(if block { Unredirectable::Block } else { Unredirectable::Permit })
-            .with_foreign_namespace(if foreign { ForeignNamespace::Block } else { ForeignNamespace::Permit })
-    })
+    (filters, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        |(filters, block, foreign, overridden)| {
+            let service = |id| Service {
+                id: ServiceId(id),
+                name: format!("s{id}"),
+                before: Vec::new(),
+                after: Vec::new(),
+                on_failure: FailurePolicy::Closed,
+            };
+            let filter = |(id, (conditions, service))| {
+                let layer = Layer::Redirect { service: ServiceId(service) };
+                Filter { id: FilterId(id), weight: 0, conditions, layer }
+            };
+            let filters = (1..).zip(filters).map(filter).collect();
+            Policy::new((1..=SERVICES).map(service).collect(), Vec::new(), filters)
+                .unwrap()
+                .with_unredirectable(if block { Unredirectable::Block } else { Unredirectable::Permit })
+                .with_foreign_namespace(if foreign {
+                    ForeignNamespace::Block
+                } else {
+                    ForeignNamespace::Permit
+                })
+                .with_sandboxes(if overridden { Sandboxes::Overridden } else { Sandboxes::Stay })
+        },
+    )
 }
 
 prop_compose! {
@@ -130,10 +137,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(5_000))]
 
     #[test]
-    fn sockets_are_to_the_headers_what_they_are_to_the_tables(policy in policy(), kind in kind(), maker in process(), foreign: bool) {
+    fn sockets_are_to_the_headers_what_they_are_to_the_tables(policy in policy(), kind in kind(), maker in process(), foreign: bool, sandboxed: bool) {
         let tables = Tables::compile(&policy).unwrap();
         let namespace = if foreign { Namespace::Foreign } else { Namespace::Own };
-        let socket = NewSocket { kind, maker, owner: SocketOwner::Process, namespace };
+        let confinement = if sandboxed { Confinement::Sandboxed } else { Confinement::Free };
+        let socket = NewSocket { kind, maker, owner: SocketOwner::Process, namespace, confinement };
         let cgroups = cgroups();
         let expected = match tables.decide_socket(&socket, &cgroups) {
             SocketVerdict::Permit => 0,
@@ -144,7 +152,7 @@ proptest! {
         let arguments = [kind.family, kind.socket_type, kind.protocol];
         let (tables, words) = (&tables, tables.index().words());
         let maker = (&who(&maker, &cgroups), slot(tables, &maker));
-        prop_assert_eq!(judge_socket(&encode(tables, &[]), words, arguments, maker, foreign), expected);
+        prop_assert_eq!(judge_socket(&encode(tables, &[]), words, arguments, maker, [foreign, sandboxed]), expected);
     }
 
     #[test]

@@ -178,12 +178,17 @@ impl Lab {
 
     /// Does something as a process of a cgroup of the lab's, such as `app/one`.
     pub fn inside<T>(&self, cgroup: &str, act: impl FnOnce() -> T) -> T {
+        Self::inside_of(self.place.cgroup.child(cgroup).path(), act)
+    }
+
+    /// The same in any other cgroup.
+    pub fn inside_of<T>(cgroup: &Path, act: impl FnOnce() -> T) -> T {
         // It is the whole process that moves.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _moving = ONE_AT_A_TIME.lock().unwrap();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap();
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
-        fs::write(self.procs(cgroup), "0").unwrap();
+        fs::write(cgroup.join("cgroup.procs"), "0").unwrap();
         let done = act();
         fs::write(cgroup_file_system().join(own).join("cgroup.procs"), "0").unwrap();
         done

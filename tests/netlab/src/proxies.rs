@@ -56,6 +56,8 @@ pub enum Other {
     Envoy,
     /// Likewise.
     SingBox,
+    /// The same for TCP and UDP, which asks for the socket's address, and answers datagrams from sockets that it binds there.
+    SingBoxTproxy,
 }
 
 impl Other {
@@ -64,7 +66,7 @@ impl Other {
         match self {
             Self::SquidIntercept | Self::SquidTproxy => "squid",
             Self::Envoy => "envoy",
-            Self::SingBox => "sing-box-linux-amd64",
+            Self::SingBox | Self::SingBoxTproxy => "sing-box-linux-amd64",
         }
     }
 }
@@ -147,14 +149,25 @@ impl Proxies {
                 self.of_both_families(ENVOY, "envoy.yaml", "5007", "--disable-hot-restart -l error -c")
             }
             Other::SingBox => self.of_both_families(SING_BOX, "sing-box.json", "5008", "run -D /tmp -c"),
+            Other::SingBoxTproxy => {
+                let (port, command) =
+                    self.of_wheel(SING_BOX, "sing-box-tproxy.json", "5009", "run -D /tmp -c");
+                format!("sing-box=adopt/tcp+udp+tproxy:0.0.0.0:{port}={command}")
+            }
         }
     }
 
     fn of_both_families(&self, file: &str, page: &str, documented: &str, arguments: &str) -> String {
+        let (port, command) = self.of_wheel(file, page, documented, arguments);
+        format!("adopt:127.0.0.1:{port},[::1]:{port}={command}")
+    }
+
+    /// The port and the command of a program from PyPI, with its documented configuration.
+    fn of_wheel(&self, file: &str, page: &str, documented: &str, arguments: &str) -> (u16, String) {
         self.copy(Path::new(file));
         let (text, port) = self.read(page, documented);
         let (program, page) = (self.path(file), self.write(&format!("{port}-{page}"), &text));
-        format!("adopt:127.0.0.1:{port},[::1]:{port}={program} {arguments} {page}")
+        (port, format!("{program} {arguments} {page}"))
     }
 
     /// Debian's has the places of its files built in, which are elsewhere here.

@@ -15,15 +15,7 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
-use waylay_netlab::{Fence, Finished, Ground, TcpServer, Waylay, patiently, python};
-
-const ATTACH: &str = include_str!("../scripts/attach_program.py");
-/// `enum bpf_prog_type` and `enum bpf_attach_type`, linux/bpf.h.
-const CGROUP_SKB: (&str, &str) = ("8", "1");
-const CONNECT4: (&str, &str) = ("18", "10");
-/// `BPF_F_ALLOW_MULTI`; without any flag nobody may attach below.
-const BESIDE: &str = "2";
-const RESERVED: &str = "0";
+use waylay_netlab::{Fence, Finished, Foreign, Ground, TcpServer, Waylay, patiently};
 
 fn doctor(arguments: &[&str]) -> Finished {
     let mut command = Command::new(Waylay::binary());
@@ -67,28 +59,6 @@ fn binary_for_everybody() -> (TempDir, PathBuf) {
     (directory, binary)
 }
 
-fn attach(fence: &Fence, name: &str, kind: (&str, &str), flags: &str) -> u64 {
-    attach_dropping(fence, name, kind, flags, &[])
-}
-
-fn attach_dropping(
-    fence: &Fence,
-    name: &str,
-    (program, hook): (&str, &str),
-    flags: &str,
-    ports: &[&str],
-) -> u64 {
-    let output = Command::new(python())
-        .args(["-c", ATTACH])
-        .arg(fence.path())
-        .args([name, program, hook, flags])
-        .args(ports)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
-}
-
 #[test]
 fn to_root_everything_that_a_run_needs_is_there() {
     let finished = doctor(&["-o", "json"]).well();
@@ -103,7 +73,7 @@ fn to_root_everything_that_a_run_needs_is_there() {
 #[test]
 fn the_keys_are_those_that_scripts_know() {
     let fence = Fence::new();
-    attach(&fence, "other", CGROUP_SKB, BESIDE);
+    Foreign::EGRESS.attach(fence.path(), "other");
     let mut run = Ground::loopback().waylay().spawn_dialler();
     run.instance();
     let findings = json(&doctor_in(&fence));
@@ -290,8 +260,8 @@ mod others {
     #[test]
     fn are_listed_with_what_they_mean() {
         let fence = Fence::new();
-        let egress = attach(&fence, "sd_fw_egress", CGROUP_SKB, BESIDE);
-        let connect = attach(&fence, "steer", CONNECT4, BESIDE);
+        let egress = Foreign::EGRESS.attach(fence.path(), "sd_fw_egress");
+        let connect = Foreign::CONNECT4.attach(fence.path(), "steer");
         let finished = doctor_in(&fence).well();
         let findings = json(&finished);
         let place = fence.path().display().to_string();
@@ -316,7 +286,7 @@ mod others {
     #[test]
     fn that_let_others_attach_keep_nothing_from_running() {
         let fence = Fence::new();
-        attach(&fence, "steer", CONNECT4, BESIDE);
+        Foreign::CONNECT4.attach(fence.path(), "steer");
         run_in(&fence, "true").well();
     }
 
@@ -327,7 +297,7 @@ mod others {
         let other = TcpServer::start(Ipv4Addr::LOCALHOST.into(), |mut stream| stream.write_all(b"hello"));
         let fence = Fence::new();
         let port = server.address().port().to_string();
-        attach_dropping(&fence, "sandbox", CGROUP_SKB, BESIDE, &[&port]);
+        Foreign::EGRESS.attach_with(fence.path(), "sandbox", &[&port]);
         let dial = |server: &TcpServer| {
             let port = server.address().port();
             format!("timeout 3 bash -c 'read -n 5 word < /dev/tcp/127.0.0.1/{port}; echo $word'")
@@ -342,7 +312,7 @@ mod others {
     #[test]
     fn that_reserve_a_hook_keep_a_run_from_starting() {
         let fence = Fence::new();
-        attach(&fence, "steer", CONNECT4, RESERVED);
+        Foreign::CONNECT4.alone().attach(fence.path(), "steer");
         let finished = doctor_in(&fence);
         assert_eq!(finished.code(), 1, "{finished:?}");
         let findings = json(&finished);
@@ -358,7 +328,7 @@ mod others {
     #[test]
     fn where_a_user_has_a_say_do_not_hold_for_a_run() {
         let fence = Fence::new();
-        attach(&fence, "mine", CGROUP_SKB, BESIDE);
+        Foreign::EGRESS.attach(fence.path(), "mine");
         std::os::unix::fs::chown(fence.path(), Some(65_534), None).unwrap();
         let findings = json(&doctor_in(&fence).well());
         assert_eq!(Path::new(findings["cgroup"].as_str().unwrap()), fence.path().parent().unwrap());

@@ -5,7 +5,6 @@
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
-    process::Command,
     time::Duration,
 };
 
@@ -19,18 +18,12 @@ use waylay::query_redirect_records;
 use waylay_core::{FailurePolicy, ServiceId};
 use waylay_engine::Endpoint;
 use waylay_engine_ebpf::{Hook, Limits, hooked};
-use waylay_netlab::{Ground, Instance, Lab, Programs, kill, one_service, patiently, python};
+use waylay_netlab::{Foreign, Ground, Instance, Lab, Programs, kill, one_service, patiently};
 
-const ATTACH: &str = include_str!("../scripts/attach_program.py");
-/// `BPF_PROG_TYPE_SOCK_OPS`, `BPF_CGROUP_SOCK_OPS`, `BPF_F_ALLOW_MULTI`.
-const SOCK_OPS: [&str; 3] = ["13", "3", "2"];
 const COUNT: usize = 20;
 
 fn switch_callbacks_off(cgroup: &Path) {
-    let mut attach = Command::new(python());
-    attach.args(["-c", ATTACH]).arg(cgroup).arg("somebodys").args(SOCK_OPS).arg("no-callbacks");
-    let output = attach.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Foreign::SOCK_OPS.attach_with(cgroup, "somebodys", &["no-callbacks"]);
 }
 
 /// A lab in which callbacks are off, with the listeners of its only service.

@@ -158,6 +158,23 @@ fn patterns_units_and_exceptions_count_as_they_are_written() {
 }
 
 #[test]
+fn out_of_a_sandbox_it_goes_to_services_if_the_policy_says_so() {
+    let finished = test(&["--exe", "/usr/bin/curl", "--to", "192.0.2.1:443", "--sandboxed"]);
+    assert_eq!(finished.code(), 0, "{finished:?}");
+    let wanted = "\
+/usr/bin/curl -> 192.0.2.1:443 (tcp)
+    service \"scan\": chosen by filter \"web\" (policy.toml:15)
+    in somebody's sandbox: not redirected
+  goes to the destination
+";
+    assert!(finished.stdout.starts_with(wanted), "{finished:?}");
+    let folder = folder(&format!("override_sandbox = true\n{POLICY}"));
+    let arguments = ["filter", "test", "--policy", "policy.toml", "--exe", "/usr/bin/curl", "--sandboxed"];
+    let overridden = waylay(folder.path(), &[&arguments[..], &["--to", "192.0.2.1:443"]].concat());
+    assert!(overridden.stdout.contains("  goes to service \"scan\"\n"), "{overridden:?}");
+}
+
+#[test]
 fn a_refusal_names_the_filter_and_its_place() {
     let finished = test(&["--to", "192.0.2.1:25"]);
     assert_eq!(finished.code(), 1, "{finished:?}");

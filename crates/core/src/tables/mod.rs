@@ -17,7 +17,7 @@ pub use words::CHUNK;
 
 use crate::chain::{Chain, Hop, Records, ServiceSet};
 use crate::conditions::{Conditions, FlagConditions};
-use crate::decide::settle_outside_policy;
+use crate::decide::{settle_outside_policy, stays_in_sandbox};
 use crate::ids::{FilterId, ServiceId, SublayerId};
 use crate::leg::{Facts, Flags, Leg};
 use crate::model::{Action, Errno, FailurePolicy, Right};
@@ -25,7 +25,7 @@ use crate::policy::{Limit, LimitError, Policy};
 use crate::slots::Slots;
 use crate::trace::Trace;
 use crate::verdict::{Refusal, Verdict};
-use crate::world::{Availability, ForeignNamespace, Room, Route, Unredirectable, World};
+use crate::world::{Availability, ForeignNamespace, Room, Route, Sandboxes, Unredirectable, World};
 
 /// Filters that tables hold, both layers together.
 pub const MAX_FILTERS: usize = 131_072;
@@ -39,6 +39,7 @@ pub struct Tables {
     redirect_filters: Vec<TableFilter>,
     auth_filters: Vec<TableAuthFilter>,
     foreign_namespace: ForeignNamespace,
+    sandboxes: Sandboxes,
     unredirectable: Unredirectable,
     slots: Slots,
     index: Index,
@@ -116,6 +117,7 @@ impl Tables {
             redirect_filters,
             auth_filters,
             foreign_namespace: policy.foreign_namespace(),
+            sandboxes: policy.sandboxes(),
             unredirectable: policy.unredirectable(),
             services,
             slots,
@@ -144,6 +146,12 @@ impl Tables {
     #[must_use]
     pub const fn foreign_namespace(&self) -> ForeignNamespace {
         self.foreign_namespace
+    }
+
+    /// What becomes of legs from sandboxes.
+    #[must_use]
+    pub const fn sandboxes(&self) -> Sandboxes {
+        self.sandboxes
     }
 
     /// What becomes of what cannot be redirected.
@@ -226,13 +234,18 @@ impl Tables {
         let chain = self.effective_chain(leg, records, caller);
         let facts = Facts::new(leg, &chain, &world.cgroups);
         let skip = self.mask_of(chain.excluded()) | caller.map_or(0, |service| bit(service.slot));
-        let choice = if leg.is_to_a_group() {
-            self.judge_group(&facts, skip)
-        } else {
-            match (self.choose(&facts, skip, chain.is_full(), world), world.route) {
-                (Ok(Some(_)) | Err(_), Route::Missing(errno)) => Err(Refusal::NoRoute { errno }),
-                (choice, Route::Missing(_) | Route::Exists) => choice,
+        let is_to_a_group = leg.is_to_a_group();
+        let wanted = match is_to_a_group {
+            true => self.judge_group(&facts, skip),
+            false => self.choose(&facts, skip, chain.is_full(), world),
+        };
+        let choice = match (wanted, world.route) {
+            (Ok(None), _) => Ok(None),
+            (_, _) if stays_in_sandbox(world.confinement, self.sandboxes) => Ok(None),
+            (Ok(Some(_)) | Err(_), Route::Missing(errno)) if !is_to_a_group => {
+                Err(Refusal::NoRoute { errno })
             }
+            (wanted, Route::Missing(_) | Route::Exists) => wanted,
         };
         let flags = Flags {
             redirected: matches!(choice, Ok(Some(_))),

@@ -1,9 +1,10 @@
 //! Every rule of `decide`, in the order in which it judges.
 
 use waylay_core::{
-    Action, Availability, Chain, Conditions, Errno, Existing, ExistingVerdict, FilterId, FlagConditions,
-    ForeignNamespace, Hop, ListenerOwner, MAX_HOPS, Namespace, Policy, Records, Refusal, Resource, Room,
-    Route, ServiceId, ServiceSet, SocketOwner, Sphere, Verdict, World, decide, decide_existing,
+    Action, Availability, Chain, Conditions, Confinement, Errno, Existing, ExistingVerdict, FilterId,
+    FlagConditions, ForeignNamespace, Hop, ListenerOwner, MAX_HOPS, Namespace, Policy, Records, Refusal,
+    Resource, Room, Route, Sandboxes, ServiceId, ServiceSet, SocketOwner, Sphere, TraceStep, Verdict, World,
+    decide, decide_existing,
 };
 
 use crate::fixtures::*;
@@ -63,6 +64,53 @@ fn foreign_namespaces_get_the_policys_one_answer() {
     let blocking = blocked().with_foreign_namespace(ForeignNamespace::Block);
     assert_eq!(verdict(&blocking, &world), Verdict::Refuse(Refusal::ForeignNamespace));
     assert_eq!(Refusal::ForeignNamespace.errno(), Errno::EACCES);
+}
+
+#[test]
+fn a_leg_from_a_sandbox_is_not_redirected_unless_the_policy_says_so() {
+    let policy = services_for_all(&[CLOSED]);
+    let world = |confinement| World {
+        confinement,
+        route: Route::Missing(Errno::ENETUNREACH),
+        ..with_availability([(1, Availability::Available)])
+    };
+    let (free, sandboxed) = (world(Confinement::Free), world(Confinement::Sandboxed));
+    let no_route = Verdict::Refuse(Refusal::NoRoute { errno: Errno::ENETUNREACH });
+    assert_eq!(verdict(&policy, &free), no_route);
+    assert_eq!(verdict(&policy, &sandboxed), Verdict::Direct, "the kernel has its own word for that");
+    let here = World { route: Route::Exists, ..sandboxed.clone() };
+    let decision = decide(&policy, &leg(app()), &Records::None, &here);
+    assert_eq!(decision.verdict, Verdict::Direct);
+    assert_eq!(decision.trace.steps().last(), Some(&TraceStep::SandboxStays));
+    let overriding = policy.with_sandboxes(Sandboxes::Overridden);
+    assert_eq!(chosen(&verdict(&overriding, &here)), Some(1));
+    assert_eq!(verdict(&overriding, &sandboxed), no_route);
+}
+
+#[test]
+fn out_of_a_sandbox_absence_refuses_nothing_and_blocks_still_do() {
+    let sandboxed = World { confinement: Confinement::Sandboxed, ..World::default() };
+    assert_eq!(verdict(&services_for_all(&[CLOSED]), &sandboxed), Verdict::Direct);
+    let blocked = verdict(&blocked(), &sandboxed);
+    assert!(matches!(blocked, Verdict::Refuse(Refusal::Blocked { .. })), "{blocked}");
+    // Where nothing is wanted there is nothing to say.
+    let nothing = policy(vec![service(1, CLOSED)], vec![], vec![]);
+    let decision = decide(&nothing, &leg(app()), &Records::None, &sandboxed);
+    assert!(!decision.trace.steps().contains(&TraceStep::SandboxStays));
+}
+
+/// It may be a proxy that has been led a connection: what it dials for that leaves its sandbox as little.
+#[test]
+fn a_service_in_a_sandbox_stays_in_it() {
+    let policy = services_for_all(&[CLOSED, CLOSED]);
+    let world = |confinement| World {
+        confinement,
+        ..with_availability([(1, Availability::Available), (2, Availability::Available)])
+    };
+    let dialled = leg(process_of(S1));
+    let verdict = |world| decide(&policy, &dialled, &Records::None, &world).verdict;
+    assert_eq!(chosen(&verdict(world(Confinement::Free))), Some(2));
+    assert_eq!(verdict(world(Confinement::Sandboxed)), Verdict::Direct);
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use waylay_core::{
-    Cgroups, CommandName, Conditions, FileId, Filter, ForeignNamespace, Namespace, NewSocket, Policy,
-    PortRange, Process, ProcessConditions, Protocol, Records, Refusal, ServiceId, SocketKind, SocketOwner,
-    SocketReach, SocketVerdict, Unredirectable, Verdict, World, decide, decide_socket,
+    Cgroups, CommandName, Conditions, Confinement, FileId, Filter, ForeignNamespace, Namespace, NewSocket,
+    Policy, PortRange, Process, ProcessConditions, Protocol, Records, Refusal, Sandboxes, ServiceId,
+    SocketKind, SocketOwner, SocketReach, SocketVerdict, Unredirectable, Verdict, World, decide,
+    decide_socket,
 };
 
 use crate::fixtures::*;
@@ -21,7 +22,8 @@ fn judge(policy: &Policy, socket: &NewSocket) -> SocketVerdict {
 }
 
 fn socket(kind: SocketKind) -> NewSocket {
-    NewSocket { kind, maker: app(), owner: SocketOwner::Process, namespace: Namespace::Own }
+    let (owner, namespace, confinement) = (SocketOwner::Process, Namespace::Own, Confinement::Free);
+    NewSocket { kind, maker: app(), owner, namespace, confinement }
 }
 
 fn with(conditions: Conditions) -> Policy {
@@ -142,4 +144,12 @@ fn datagrams_to_a_group_of_hosts_are_not_redirected_but_refused_or_permitted() {
     }
     let verdict = decide(&policy, &to("192.0.2.255", app()), &Records::None, &World { ..world }).verdict;
     assert!(matches!(verdict, Verdict::Redirect { .. }));
+}
+
+#[test]
+fn in_a_sandbox_nothing_is_redirected_that_others_could_be_a_way_around() {
+    let policy = with(Conditions::default());
+    let sandboxed = NewSocket { confinement: Confinement::Sandboxed, ..socket(PACKET) };
+    assert_eq!(judge(&policy, &sandboxed), SocketVerdict::Permit);
+    assert_eq!(judge(&policy.with_sandboxes(Sandboxes::Overridden), &sandboxed), REFUSED);
 }

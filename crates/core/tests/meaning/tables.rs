@@ -11,11 +11,12 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestRunner;
 use waylay_core::{
-    Action, AuthRule, Availability, Cgroups, Chain, CommandName, Conditions, Errno, Family, FileId, Filter,
-    FilterId, FlagConditions, ForeignNamespace, Hop, Layer, Leg, ListenerOwner, MAX_HOPS, Namespace,
-    NewSocket, OneOf, Policy, PortRange, Prefix, Process, ProcessConditions, Protocol, Records, Refusal,
-    Resource, Right, Room, Route, Service, ServiceId, ServiceSet, Slots, SocketKind, SocketOwner,
-    SocketVerdict, Sphere, SublayerId, Tables, Unredirectable, Verdict, World, decide, decide_socket,
+    Action, AuthRule, Availability, Cgroups, Chain, CommandName, Conditions, Confinement, Errno, Family,
+    FileId, Filter, FilterId, FlagConditions, ForeignNamespace, Hop, Layer, Leg, ListenerOwner, MAX_HOPS,
+    Namespace, NewSocket, OneOf, Policy, PortRange, Prefix, Process, ProcessConditions, Protocol, Records,
+    Refusal, Resource, Right, Room, Route, Sandboxes, Service, ServiceId, ServiceSet, Slots, SocketKind,
+    SocketOwner, SocketVerdict, Sphere, SublayerId, Tables, Unredirectable, Verdict, World, decide,
+    decide_socket,
 };
 
 use crate::fixtures::*;
@@ -121,8 +122,9 @@ fn policies() -> impl Strategy<Value = Policy> {
         [0u16..3, 0..3, 0..3],
         foreign_namespaces(),
         unredirectable(),
+        select(vec![Sandboxes::Stay, Sandboxes::Overridden]),
     )
-        .prop_map(|(services, filters, weights, foreign, unredirectable)| {
+        .prop_map(|(services, filters, weights, foreign, unredirectable, sandboxes)| {
             let sublayers = (1..=SUBLAYERS).zip(weights).map(|(id, weight)| sublayer(id, weight)).collect();
             let declared = |filter: &Filter| match filter.layer {
                 Layer::Redirect { service } => services.iter().any(|known| known.id == service),
@@ -137,6 +139,7 @@ fn policies() -> impl Strategy<Value = Policy> {
             policy(services, sublayers, filters)
                 .with_foreign_namespace(foreign)
                 .with_unredirectable(unredirectable)
+                .with_sandboxes(sandboxes)
         })
 }
 
@@ -314,8 +317,9 @@ fn worlds() -> impl Strategy<Value = World> {
         prop_oneof![9 => Just(Route::Exists), 1 => Just(Route::Missing(Errno::ENETUNREACH))],
         prop_oneof![4 => Just(Room::Granted), 1 => Just(Room::Exhausted(Resource::Flows))],
         option::weighted(0.1, listener),
+        prop_oneof![9 => Just(Confinement::Free), 1 => Just(Confinement::Sandboxed)],
     )
-        .prop_map(|(states, socket_owner, sphere, namespace, route, room, listener)| {
+        .prop_map(|(states, socket_owner, sphere, namespace, route, room, listener, confinement)| {
             let known = (1..).zip(states).filter_map(|(id, state)| Some((id, state?)));
             let cgroups = cgroups();
             World {
@@ -325,6 +329,7 @@ fn worlds() -> impl Strategy<Value = World> {
                 route,
                 room,
                 listener,
+                confinement,
                 cgroups,
                 ..with_availability(known)
             }
@@ -347,6 +352,7 @@ fn sockets() -> impl Strategy<Value = NewSocket> {
         maker,
         owner: world.socket_owner,
         namespace: world.namespace,
+        confinement: world.confinement,
     })
 }
 

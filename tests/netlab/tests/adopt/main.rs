@@ -12,6 +12,7 @@ mod others;
 mod residents;
 mod selves;
 mod starts;
+mod tproxy;
 
 use std::net::IpAddr;
 

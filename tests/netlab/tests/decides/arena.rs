@@ -16,12 +16,12 @@ use waylay::{
     QueryError, RedirectRecords, query_redirect_chain, query_redirect_context, query_redirect_records,
 };
 use waylay_core::{
-    Availability, Cgroups, Chain, Event, FileId, Leg, ListenerOwner, Policy, Prefix, Protocol, Reach,
-    Records, Refusal, Routes, ServiceId, Slots, Tables, Verdict, World, decide,
+    Availability, Cgroups, Chain, Confinement, Event, FileId, Leg, ListenerOwner, Policy, Prefix, Protocol,
+    Reach, Records, Refusal, Routes, ServiceId, Slots, Tables, TraceStep, Verdict, World, decide,
 };
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
 use waylay_engine_ebpf::Limits;
-use waylay_netlab::{Lab, Namespace, patiently};
+use waylay_netlab::{Foreign, Lab, Namespace, patiently};
 
 use crate::callers::{Answer, Dialler, Programs};
 use crate::case::{CarryOn, Case, Declared, Family, Names, PORTS, Party, Place, Program, SERVICES, Step, To};
@@ -79,6 +79,8 @@ pub(crate) struct Tally {
     pub(crate) refused: BTreeMap<&'static str, u64>,
     pub(crate) carried: u64,
     pub(crate) forgotten: u64,
+    /// Legs that a service was wanted for, and that stayed in their sandbox.
+    pub(crate) sandboxed: u64,
 }
 
 /// What a connect() came to, seen from all sides.
@@ -123,6 +125,7 @@ impl Arena {
             [listener((Ipv4Addr::UNSPECIFIED, port).into()), listener((Ipv6Addr::UNSPECIFIED, port).into())]
         });
         doors.extend(served.map(|listener| (Door::Server, listener)));
+        Foreign::EGRESS.attach(&lab.add_cgroup(&Party::SANDBOXED.cgroup()), "somebodys");
         let diallers =
             Party::ALL.map(|party| (party, Dialler::start(party, &lab, &programs))).into_iter().collect();
         lab.install(&Policy::default(), Vec::new());
@@ -170,7 +173,12 @@ impl Arena {
         while self.accept(&AT_ONCE).is_some() {}
         let engine = &self.lab.engine;
         patiently("the flows end", || (engine.flow_count().unwrap() == 0).then_some(()));
-        self.install(&Declared { services: Vec::new(), filters: Vec::new(), sublayers: [0; 3] });
+        self.install(&Declared {
+            services: Vec::new(),
+            filters: Vec::new(),
+            sublayers: [0; 3],
+            overrides_sandboxes: false,
+        });
         let engine = &mut self.lab.engine;
         patiently("the slots are free", || engine.slots().unwrap().iter().next().is_none().then_some(()));
         self.known.clear();
@@ -273,7 +281,7 @@ impl Arena {
         let carried = records.map(|at| &self.flows[at]);
         let leg = Leg { protocol: Protocol::Tcp, local: None, remote, caller: self.diallers[&by].identity() };
         let brought = carried.map_or(Records::None, |flow| Records::Carried(flow.chain.clone()));
-        let world = self.world(remote);
+        let world = self.world(by, remote);
         let decision = decide(&self.scene.policy, &leg, &brought, &world);
         let by_tables = self.scene.tables.decide(&leg, &brought, &world);
         let handle = carried.map(|flow| flow.records.clone());
@@ -287,6 +295,9 @@ impl Arena {
             )));
         }
         self.count(&decision.verdict, by, records.is_some());
+        let stays =
+            decision.verdict == Verdict::Direct && decision.trace.steps().contains(&TraceStep::SandboxStays);
+        self.tally.sandboxed += u64::from(stays);
         if let (Verdict::Redirect { service, chain, .. }, Some((accepted, records))) =
             (decision.verdict, received)
         {
@@ -297,7 +308,7 @@ impl Arena {
     }
 
     /// What the meaning needs to know of the world.
-    fn world(&self, remote: SocketAddr) -> World {
+    fn world(&self, by: Party, remote: SocketAddr) -> World {
         let ip4 = is_ip4(remote);
         let listens = |endpoint: &Endpoint| match ip4 {
             true => !endpoint.tcp4.is_empty(),
@@ -312,8 +323,10 @@ impl Arena {
         let at = |endpoint: &&Endpoint| listeners(endpoint).contains(&canonical(remote));
         let listener = self.known.values().find(at);
         let listener = listener.map(|endpoint| ListenerOwner::OwnInstance(endpoint.service));
+        let confinement = if by == Party::SANDBOXED { Confinement::Sandboxed } else { Confinement::Free };
         World {
             listener,
+            confinement,
             route: self.scene.routes.to(remote.ip()).route(),
             availability: there.map(|id| (id, Availability::Available)).collect(),
             cgroups: Cgroups::new(

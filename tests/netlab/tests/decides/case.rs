@@ -7,7 +7,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use waylay_core::{
     Action, AuthRule, CommandName, Conditions, Errno, FailurePolicy, Family as IpFamily, FileId, Filter,
     FilterId, FlagConditions, Layer, OneOf, Policy, PortRange, Prefix, ProcessConditions, Protocol, Right,
-    Service, ServiceId, Sublayer, SublayerId,
+    Sandboxes, Service, ServiceId, Sublayer, SublayerId,
 };
 
 /// Services 1 to this one have a cgroup and a program.
@@ -67,9 +67,13 @@ impl Program {
 }
 
 impl Party {
-    pub(crate) const ALL: [Self; 6] = [
+    /// In a cgroup with a program of somebody else's.
+    pub(crate) const SANDBOXED: Self = Self::Application(3);
+
+    pub(crate) const ALL: [Self; 7] = [
         Self::Application(1),
         Self::Application(2),
+        Self::SANDBOXED,
         Self::Service(1),
         Self::Service(2),
         Self::Service(3),
@@ -132,6 +136,7 @@ pub(crate) struct Declared {
     pub(crate) services: Vec<DeclaredService>,
     pub(crate) filters: Vec<DeclaredFilter>,
     pub(crate) sublayers: [u16; 3],
+    pub(crate) overrides_sandboxes: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -211,7 +216,8 @@ impl Declared {
         };
         let filters = (1..).zip(self.filters.iter().filter(known));
         let filters = filters.map(|(id, filter)| filter.filter(id, names)).collect();
-        Policy::new(services, sublayers, filters).unwrap()
+        let sandboxes = if self.overrides_sandboxes { Sandboxes::Overridden } else { Sandboxes::Stay };
+        Policy::new(services, sublayers, filters).unwrap().with_sandboxes(sandboxes)
     }
 }
 
@@ -268,7 +274,7 @@ fn steps() -> impl Strategy<Value = Step> {
     let mark =
         (1..=SERVICES, prop::bool::weighted(0.4)).prop_map(|(service, alive)| Step::Mark { service, alive });
     let reach = option::of(select(vec![Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES]));
-    let by = select(vec![Party::Application(1), Party::Application(2)]);
+    let by = select(vec![Party::Application(1), Party::Application(2), Party::SANDBOXED]);
     let carry_on = (0_usize..8, prop::bool::weighted(0.7), option::weighted(0.3, destinations()))
         .prop_map(|(flow, with_records, elsewhere)| Step::CarryOn(CarryOn { flow, with_records, elsewhere }));
     prop_oneof![
@@ -289,8 +295,14 @@ fn declared() -> impl Strategy<Value = Declared> {
             |(id, (open, listens4, listens6, alive))| DeclaredService { id, open, listens4, listens6, alive };
         order.into_iter().zip(traits).take(count).map(service).collect()
     });
-    (services, vec(filters(), 0..16), [0_u16..3, 0..3, 0..3])
-        .prop_map(|(services, filters, sublayers)| Declared { services, filters, sublayers })
+    (services, vec(filters(), 0..16), [0_u16..3, 0..3, 0..3], any::<bool>()).prop_map(
+        |(services, filters, sublayers, overrides_sandboxes)| Declared {
+            services,
+            filters,
+            sublayers,
+            overrides_sandboxes,
+        },
+    )
 }
 
 prop_compose! {

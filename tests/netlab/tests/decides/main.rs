@@ -35,7 +35,7 @@ fn every_connect_comes_to_what_decide_says() {
     let tally = &arena.borrow().tally;
     eprintln!("{tally:?}");
     assert!(tally.direct > 100 && tally.redirected > 100, "{tally:?}");
-    assert!(tally.carried > 100 && tally.forgotten > 100, "{tally:?}");
+    assert!(tally.carried > 100 && tally.forgotten > 100 && tally.sandboxed > 50, "{tally:?}");
     for kind in KINDS {
         assert!(tally.refused.get(kind) > Some(&10), "{kind} hardly occurs: {tally:?}");
     }
