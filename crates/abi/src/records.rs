@@ -107,6 +107,10 @@ pub struct Flow {
     pub seen: u64,
     /// Of a flow that is led to a resident: where the programs have counted its destination; else 0.
     pub errand: u64,
+    /// The flow of the connection's first leg.
+    pub first: u64,
+    /// When it began, in nanoseconds of the monotonic clock.
+    pub began: u64,
     /// Where the leg was going.
     pub destination: Address,
     /// The application's own, as getsockname shows it; port 0 while that is not known.

@@ -1,5 +1,8 @@
 //! What can be typed.
 
+mod control;
+mod daemon;
+
 use std::{
     ffi::OsString,
     net::{IpAddr, SocketAddr},
@@ -8,6 +11,9 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use waylay_core::{FailurePolicy, ForeignNamespace, Unredirectable};
+
+pub(crate) use control::*;
+pub(crate) use daemon::DaemonArgs;
 
 use crate::{
     policy,
@@ -49,9 +55,22 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Say what is wrong with a policy, before it is used
     Check(CheckArgs),
-    /// See what filters make of connections
+    /// See what filters make of connections, and change those of a daemon
     #[command(subcommand)]
     Filter(FilterCommand),
+    /// See and change the services of a daemon
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// Say whether a daemon runs, and with what
+    Status(StatusArgs),
+    /// List what a daemon redirects at this moment
+    Flows(FlowsArgs),
+    /// Tell what happens at a daemon, as it happens
+    Observe(ObserveArgs),
+    /// Have a daemon read its policy's files again
+    Reload(ReloadArgs),
+    /// Say why a connection goes as it does
+    Why(WhyArgs),
     /// Write a completion script for a shell to standard output
     Completions(CompletionsArgs),
     /// Write the manual pages to a directory, one a command
@@ -222,6 +241,12 @@ pub(crate) struct CheckArgs {
 pub(crate) enum FilterCommand {
     /// Say what becomes of a connection that nobody has made yet, and why
     Test(FilterTestArgs),
+    /// List the filters of a daemon
+    Ls(FilterLsArgs),
+    /// Add filters to a daemon
+    Add(FilterAddArgs),
+    /// Remove filters that were added
+    Rm(RmArgs),
 }
 
 const FILTER_TEST_EXAMPLES: &str = "\

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, ffi::OsString, net::SocketAddr};
 
 use thiserror::Error;
+use waylay_daemon::declared::shell_command;
 use waylay_host::{Adoption, ServiceSpec, Transports};
 use waylay_inspect::scan::Patterns;
 
@@ -11,8 +12,7 @@ use crate::{
     spec::{Builtin, LONGEST_NAME, Service, Spec},
 };
 
-/// The hidden subcommand of a built-in service's process.
-pub(crate) const SERVE_SUBCOMMAND: &str = "__serve";
+pub(crate) use waylay_daemon::declared::SERVE_SUBCOMMAND;
 
 /// Why the SPECs make no chain.
 #[derive(Debug, Error)]
@@ -154,13 +154,8 @@ fn adoption(service: &Service) -> Option<&Adoption> {
     }
 }
 
-pub(crate) fn shell_command(command: &str) -> Vec<OsString> {
-    vec!["/bin/sh".into(), "-c".into(), format!("exec {command}").into()]
-}
-
-pub(crate) fn builtin_command(builtin: Builtin, forgets: bool, name: &str) -> Vec<OsString> {
-    let mut command: Vec<OsString> =
-        [SERVE_SUBCOMMAND, builtin.name(), "--name", name].into_iter().map(OsString::from).collect();
+fn builtin_command(builtin: Builtin, forgets: bool, name: &str) -> Vec<OsString> {
+    let mut command = waylay_daemon::declared::builtin_command(builtin.name(), name);
     if forgets {
         command.push("--forget".into());
     }

@@ -5,19 +5,15 @@ use std::{error::Error, ffi::OsString, path::Path};
 use thiserror::Error;
 use waylay_config::{
     FileNames, Lowered, Severity, Sources,
-    declaration::{
-        Account, AdoptedIdentity, Builtin as DeclaredBuiltin, DestinationBy, ServiceDeclaration, ServiceKind,
-    },
+    declaration::{Builtin, ServiceDeclaration, ServiceKind},
     lint, lower, read, strangers,
 };
-use waylay_core::{FilterId, Naming, Protocol};
-use waylay_host::{Adoption, KnownBy, LocalName, ServiceSpec, Transports, names::HostNames};
-use waylay_inspect::scan::Patterns;
+use waylay_core::{FilterId, Naming};
+use waylay_daemon::declared::Making;
+use waylay_host::{ServiceSpec, names::HostNames};
 
 use crate::{
-    chain::{builtin_command, shell_command},
     policy::{self, Count, PolicyFileError},
-    spec::Builtin,
     terminal,
 };
 
@@ -28,21 +24,10 @@ pub(crate) struct Declared {
     services: Vec<ServiceDeclaration>,
 }
 
-/// Why a service of a policy cannot be had.
+/// `--pattern` without anybody to look for it.
 #[derive(Debug, Error)]
-pub(crate) enum DeclaredError {
-    /// No user of that name.
-    #[error("the service {service} is known by a user {name:?} that this host does not have")]
-    NoSuchUser {
-        /// The service.
-        service: String,
-        /// The user's name.
-        name: String,
-    },
-    /// `--pattern` without anybody to look for it.
-    #[error("--pattern: no service of the policy scans; one would have run = \"scan\"")]
-    NothingScans,
-}
+#[error("--pattern: no service of the policy scans; one would have run = \"scan\"")]
+pub(crate) struct NothingScans;
 
 impl Declared {
     /// Reads a policy; what is wrong with it is printed, and so are warnings.
@@ -74,16 +59,15 @@ impl Declared {
 
     /// Its services in their solved order.
     pub(crate) fn services(&self, pattern: &[OsString]) -> Result<Vec<ServiceSpec>, Box<dyn Error>> {
-        let scans =
-            |service: &ServiceDeclaration| service.kind == ServiceKind::Builtin(DeclaredBuiltin::Scan);
+        let scans = |service: &ServiceDeclaration| service.kind == ServiceKind::Builtin(Builtin::Scan);
         if !pattern.is_empty() && !self.services.iter().any(scans) {
-            return Err(DeclaredError::NothingScans.into());
+            return Err(NothingScans.into());
         }
-        let patterns = crate::patterns::read(pattern)?;
+        let making = Making { patterns: crate::patterns::read(pattern)?.encode(), identity: None };
         let mut found = Vec::new();
         for service in self.lowered.policy.services() {
             let declared = self.services.iter().find(|declared| declared.name.value == service.name);
-            found.extend(declared.map(|declared| self::service(declared, &patterns)).transpose()?);
+            found.extend(declared.map(|declared| making.service(declared)).transpose()?);
         }
         Ok(found)
     }
@@ -91,59 +75,5 @@ impl Declared {
     /// A filter as people know it.
     pub(crate) fn describe(&self, filter: FilterId) -> String {
         FileNames { lowered: &self.lowered, sources: &self.sources }.filter(filter)
-    }
-}
-
-fn service(declared: &ServiceDeclaration, patterns: &Patterns) -> Result<ServiceSpec, DeclaredError> {
-    let name = declared.name.value.clone();
-    let (builtin, command, input, adoption) = match &declared.kind {
-        ServiceKind::Builtin(DeclaredBuiltin::Log) => {
-            (true, builtin_command(Builtin::Log, false, &name), Vec::new(), None)
-        }
-        ServiceKind::Builtin(DeclaredBuiltin::Scan) => {
-            (true, builtin_command(Builtin::Scan, false, &name), patterns.encode(), None)
-        }
-        ServiceKind::Cooperating { command } => (false, shell_command(command), Vec::new(), None),
-        ServiceKind::Adopted { listeners, identity, destination } => {
-            let (known_by, command) = identify(identity, &name)?;
-            let local_name = match destination {
-                DestinationBy::Option => LocalName::Listener,
-                DestinationBy::LocalName => LocalName::Destination,
-            };
-            let adoption = Adoption { known_by, listens: listeners.clone(), local_name };
-            (false, command, Vec::new(), Some(adoption))
-        }
-    };
-    let transports = transports(&declared.transports);
-    Ok(ServiceSpec { name, transports, builtin, command, input, identity: None, adoption })
-}
-
-/// By what an adopted service is known, or how it is started.
-fn identify(
-    identity: &AdoptedIdentity,
-    service: &str,
-) -> Result<(Option<KnownBy>, Vec<OsString>), DeclaredError> {
-    let known_by = match identity {
-        AdoptedIdentity::Started { command } => return Ok((None, shell_command(command))),
-        AdoptedIdentity::Unit(unit) => KnownBy::Unit(unit.value.as_str().to_owned()),
-        AdoptedIdentity::Cgroup(path) => KnownBy::Cgroup(path.value.clone().into()),
-        AdoptedIdentity::Exe(path) => KnownBy::Exe(path.value.clone().into()),
-        AdoptedIdentity::User(user) => KnownBy::Uid(match &user.value {
-            Account::Number(uid) => *uid,
-            Account::Named(name) => {
-                let unknown =
-                    || DeclaredError::NoSuchUser { service: service.to_owned(), name: name.clone() };
-                waylay_config::Names::user(&HostNames::new(), name).ok_or_else(unknown)?
-            }
-        }),
-    };
-    Ok((Some(known_by), Vec::new()))
-}
-
-fn transports(protocols: &[Protocol]) -> Transports {
-    match (protocols.contains(&Protocol::Tcp), protocols.contains(&Protocol::Udp)) {
-        (true, true) => Transports::TcpAndUdp,
-        (false, true) => Transports::Udp,
-        (true | false, false) => Transports::Tcp,
     }
 }

@@ -1,30 +1,30 @@
 //! `waylay filter test`: what a policy makes of a connection that nobody has made yet.
 
 use std::{
-    collections::BTreeSet,
     error::Error,
     io::{self, Write},
     process::ExitCode,
 };
 
-use serde::Serialize;
 use thiserror::Error;
 use waylay_config::{
-    FileNames, Lowered, Names, Severity, lower,
+    FileNames, Names, Severity, lower, meant,
     paper::{Paper, Party},
     read,
 };
 use waylay_core::{
-    Availability, Chain, ChainError, Confinement, Hop, Leg, Naming, Policy, Process, Protocol, Records,
-    ServiceId, Stage, Verdict, World, follow,
+    Availability, Chain, ChainError, Confinement, Hop, Leg, Policy, Process, Protocol, Records, ServiceId,
+    Stage, World, follow,
 };
+use waylay_daemon::journey::Journey;
 use waylay_host::names::HostNames;
 
 use crate::{
     args::{FilterCommand, FilterTestArgs, Format, Transport},
-    meant::meant,
+    control,
+    journey::words,
     policy::{self, Count, PolicyFileError},
-    terminal::{self, Colour, Paint},
+    terminal,
 };
 
 /// The connection would be refused.
@@ -61,6 +61,9 @@ fn hint(meant: Option<&str>) -> String {
 pub(crate) fn filter(command: &FilterCommand) -> Result<ExitCode, Box<dyn Error>> {
     match command {
         FilterCommand::Test(args) => test(args),
+        FilterCommand::Ls(args) => control::filters(args),
+        FilterCommand::Add(args) => control::add_filter(args),
+        FilterCommand::Rm(args) => control::remove_filter(args),
     }
 }
 
@@ -78,16 +81,15 @@ fn test(args: &FilterTestArgs) -> Result<ExitCode, Box<dyn Error>> {
     };
     let stages = stages(args, &lowered.policy, caller, &paper)?;
     let names = FileNames { lowered: &lowered, sources: &sources };
-    let journey =
-        Journey { application: application(args), lowered: &lowered, names: &names, stages: &stages };
+    let journey = Journey::new(&application(args), &stages, &lowered.policy, &names);
     let text = match args.output {
-        Format::Human => journey.words(terminal::stdout()),
-        Format::Json => serde_json::to_string_pretty(&journey.written())? + "\n",
+        Format::Human => words(&journey, terminal::stdout()),
+        Format::Json => serde_json::to_string_pretty(&journey)? + "\n",
     };
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;
-    Ok(if journey.refusal().is_none() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
+    Ok(if journey.permitted { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
 }
 
 /// Who the application is.
@@ -171,133 +173,4 @@ fn services(names: &[String], policy: &Policy) -> Result<Vec<ServiceId>, TestErr
         })
     };
     names.iter().map(find).collect()
-}
-
-/// A connection from its application to its end.
-struct Journey<'a> {
-    application: String,
-    lowered: &'a Lowered,
-    names: &'a FileNames<'a>,
-    stages: &'a [Stage],
-}
-
-#[derive(Serialize)]
-struct Written {
-    permitted: bool,
-    /// What connect() returns, where it is refused.
-    errno: Option<String>,
-    /// Those it goes through from here on, in order.
-    services: Vec<String>,
-    stages: Vec<WrittenStage>,
-}
-
-#[derive(Serialize)]
-struct WrittenStage {
-    from: String,
-    to: String,
-    verdict: &'static str,
-    service: Option<String>,
-    filter: Option<String>,
-    reason: Option<String>,
-    trace: Vec<String>,
-}
-
-impl Journey<'_> {
-    fn words(&self, paint: Paint) -> String {
-        let mut text = String::new();
-        for stage in self.stages {
-            let Leg { protocol, remote, .. } = stage.leg;
-            let from = paint.paint(Colour::Bold, &self.dialler(stage));
-            text += &format!("{from} -> {remote} ({protocol})\n");
-            for step in self.trace(stage) {
-                text += &format!("    {step}\n");
-            }
-            text += &format!("  {}\n", self.verdict(stage));
-        }
-        text + &self.summary(paint) + "\n"
-    }
-
-    fn summary(&self, paint: Paint) -> String {
-        let through = self.through();
-        let through = if through.is_empty() {
-            "directly".to_owned()
-        } else {
-            format!("through {}", through.join(", "))
-        };
-        match self.refusal() {
-            None => format!("{}, {through}", paint.paint(Colour::Green, "permitted")),
-            Some((_, reason)) => format!("{}: {reason}", paint.paint(Colour::Red, "refused")),
-        }
-    }
-
-    fn verdict(&self, stage: &Stage) -> String {
-        match &stage.decision.verdict {
-            Verdict::Direct => "goes to the destination".to_owned(),
-            Verdict::Redirect { service, .. } => format!("goes to {}", self.names.service(*service)),
-            Verdict::Refuse(refusal) => format!("fails with {}", refusal.errno()),
-        }
-    }
-
-    fn written(&self) -> Written {
-        Written {
-            permitted: self.refusal().is_none(),
-            errno: self.refusal().map(|(errno, _)| errno),
-            services: self.through(),
-            stages: self.stages.iter().map(|stage| self.write(stage)).collect(),
-        }
-    }
-
-    fn write(&self, stage: &Stage) -> WrittenStage {
-        let (verdict, service, filter, reason) = match &stage.decision.verdict {
-            Verdict::Direct => ("direct", None, None, None),
-            Verdict::Redirect { service, filter, .. } => {
-                ("redirect", Some(self.name(*service)), Some(self.names.filter(*filter)), None)
-            }
-            Verdict::Refuse(refusal) => ("refuse", None, None, Some(refusal.explain(self.names).to_string())),
-        };
-        let trace = self.trace(stage);
-        WrittenStage {
-            from: self.dialler(stage),
-            to: stage.leg.remote.to_string(),
-            verdict,
-            service,
-            filter,
-            reason,
-            trace,
-        }
-    }
-
-    fn trace(&self, stage: &Stage) -> Vec<String> {
-        stage.decision.trace.explain(self.names).to_string().lines().map(str::to_owned).collect()
-    }
-
-    fn dialler(&self, stage: &Stage) -> String {
-        stage.leg.caller.service.map_or_else(|| self.application.clone(), |service| self.name(service))
-    }
-
-    fn name(&self, service: ServiceId) -> String {
-        self.lowered
-            .policy
-            .service(service)
-            .map_or_else(|| service.to_string(), |service| service.name.clone())
-    }
-
-    fn through(&self) -> Vec<String> {
-        let mut seen = BTreeSet::new();
-        let taken = self.stages.iter().filter_map(|stage| match &stage.decision.verdict {
-            Verdict::Redirect { service, .. } => Some(*service),
-            Verdict::Direct | Verdict::Refuse(_) => None,
-        });
-        taken.filter(|service| seen.insert(*service)).map(|service| self.name(service)).collect()
-    }
-
-    /// The error and the reason, if it does not get there.
-    fn refusal(&self) -> Option<(String, String)> {
-        match &self.stages.last()?.decision.verdict {
-            Verdict::Refuse(refusal) => {
-                Some((refusal.errno().to_string(), refusal.explain(self.names).to_string()))
-            }
-            Verdict::Direct | Verdict::Redirect { .. } => None,
-        }
-    }
 }

@@ -4,17 +4,7 @@ use clap::{
     Command, Error,
     error::{ContextKind, ContextValue, ErrorKind},
 };
-
-/// The name that is nearest to what was typed, if it is near enough for a slip.
-pub(crate) fn meant<'n>(typed: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    let slips = |name: &&str| strsim::damerau_levenshtein(typed, name);
-    names.into_iter().min_by_key(slips).filter(|name| slips(name) <= allowed(name))
-}
-
-/// One slip in a short word, two in a longer one.
-fn allowed(name: &str) -> usize {
-    (name.len() / 3).clamp(1, 2)
-}
+use waylay_config::meant;
 
 /// Adds the command that may have been meant, where the parser finds none: it takes `rn` for unlike `run`.
 pub(crate) fn with_suggestion(mut error: Error, cli: &Command) -> Error {
@@ -42,19 +32,6 @@ mod tests {
     fn suggest(typed: &str) -> String {
         let error = Cli::try_parse_from(["waylay", typed]).unwrap_err();
         with_suggestion(error, &Cli::command()).to_string()
-    }
-
-    #[test]
-    fn slips_are_told_from_other_words() {
-        let names = ["run", "doctor", "completions", "man"];
-        for (typed, name) in
-            [("rn", "run"), ("rnu", "run"), ("dcotro", "doctor"), ("completion", "completions")]
-        {
-            assert_eq!(meant(typed, names), Some(name), "{typed}");
-        }
-        for typed in ["", "a", "exec", "install", "rm -rf"] {
-            assert_eq!(meant(typed, names), None, "{typed}");
-        }
     }
 
     #[test]

@@ -20,7 +20,6 @@ use waylay_inspect::report::{Outcome, Report};
 
 use crate::{
     args::Format,
-    declared::Declared,
     terminal::{self, Colour, Paint, say},
 };
 
@@ -36,7 +35,7 @@ pub(crate) fn complain(error: &dyn std::error::Error) {
 }
 
 /// Prints what the user should know.
-fn notice(text: &str) {
+pub(crate) fn notice(text: &str) {
     say(&format!("{} {text}", terminal::stderr().paint(Colour::Yellow, "waylay:")));
 }
 
@@ -103,8 +102,11 @@ pub(crate) struct Output {
     paint: Paint,
     sink: Sink,
     /// Of a policy from files, whose filters have names.
-    declared: Option<Declared>,
+    names: Option<FilterNames>,
 }
+
+/// What filters are called.
+pub(crate) type FilterNames = Box<dyn Fn(FilterId) -> String + Send + Sync>;
 
 enum Sink {
     StandardError,
@@ -123,7 +125,7 @@ impl Output {
     pub(crate) fn new(
         format: Format,
         log: Option<&Path>,
-        declared: Option<Declared>,
+        names: Option<FilterNames>,
     ) -> Result<Self, LogError> {
         let (sink, paint): (Box<dyn Write + Send>, _) = match (log, format) {
             (Some(path), _) => {
@@ -131,11 +133,11 @@ impl Output {
                 (Box::new(file), Paint::none())
             }
             (None, Format::Human) => {
-                return Ok(Self { format, paint: terminal::stderr(), sink: Sink::StandardError, declared });
+                return Ok(Self { format, paint: terminal::stderr(), sink: Sink::StandardError, names });
             }
             (None, Format::Json) => (Box::new(io::stdout()), Paint::none()),
         };
-        Ok(Self { format, paint, sink: Sink::Other(Mutex::new(sink)), declared })
+        Ok(Self { format, paint, sink: Sink::Other(Mutex::new(sink)), names })
     }
 
     fn write(&self, line: &str) {
@@ -188,10 +190,10 @@ impl Observer for Output {
     }
 
     fn refused(&self, event: &Event, service: Option<&str>) {
-        let filter = blocked_by(event).and_then(|filter| Some(self.declared.as_ref()?.describe(filter)));
+        let filter = blocked_by(event).and_then(|filter| Some(self.names.as_ref()?(filter)));
         let name =
             service.map(str::to_owned).or(filter).map_or_else(String::new, |name| format!(" ({name})"));
-        notice(&format!("{event}{name}{}", remedy(event, self.declared.is_some())));
+        notice(&format!("{event}{name}{}", remedy(event, self.names.is_some())));
     }
 
     fn service_hung(&self, service: &str, waited: Duration) {

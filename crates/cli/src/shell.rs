@@ -15,7 +15,7 @@ use clap_mangen::{
 };
 use thiserror::Error;
 
-use crate::args::{Cli, CompletionsArgs, ManArgs, Shell};
+use crate::args::{Cli, CompletionsArgs, DaemonArgs, ManArgs, Shell};
 
 const NAME: &str = "waylay";
 
@@ -39,13 +39,14 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Box<dyn Er
     Ok(ExitCode::SUCCESS)
 }
 
-/// One page a command: waylay.1, waylay-run.1, …
+/// One page a command: waylay.1, waylay-run.1, …, and waylayd.1
 pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Box<dyn Error>> {
     fs::create_dir_all(&args.directory)
         .map_err(|source| ManError { path: args.directory.clone(), source })?;
     let mut command = Cli::command();
     command.build();
     write_pages(&command, &args.directory)?;
+    write_page(&DaemonArgs::command(), &args.directory)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,9 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use clap::ValueEnum;
+use waylay_config::meant;
 use waylay_host::{Adoption, KnownBy, KnownByError, LocalName, Transports};
-
-use crate::meant::meant;
 
 /// The kernel keeps names of at most this many bytes.
 pub(crate) const LONGEST_NAME: usize = 31;

@@ -19,6 +19,8 @@ pub struct Declarations {
     pub sublayers: Vec<SublayerDeclaration>,
     /// The filters, as they come in the files.
     pub filters: Vec<FilterDeclaration>,
+    /// Services in an order, each before the next; a text can give one.
+    pub orders: Vec<Vec<Located<String>>>,
     /// What becomes of what cannot be redirected.
     pub unredirectable: Option<Located<Unredirectable>>,
     /// What becomes of legs of other network namespaces.

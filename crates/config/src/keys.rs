@@ -42,6 +42,11 @@ pub const TOP: TableKind = TableKind {
             "What becomes of connections from other network namespaces, which cannot reach the services. Default: `\"permit\"`.",
         ),
         key(
+            "order",
+            "array of names",
+            "Services, each before the next: what `before` of each would say. Each file may have one.",
+        ),
+        key(
             "existing",
             "`\"leave\"`, `\"reset\"`",
             "What becomes of connections that are older than the policy, and that it would have redirected or refused: they go on uninspected, or are reset. Default: `\"leave\"`.",

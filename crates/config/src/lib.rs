@@ -43,7 +43,8 @@ mod values;
 pub use declaration::Declarations;
 
 pub use lint::{lint, strangers};
-pub use lower::{FileNames, Lowered, Origins, lower};
+pub use lower::{FileNames, Lowered, Origins, called, lower};
+pub use meant::meant;
 pub use names::Names;
 pub use problem::{Diagnostic, Problem, Severity};
 pub use read::read;

@@ -43,10 +43,18 @@ impl Origins {
     #[must_use]
     pub fn describe(&self, filter: FilterId, sources: &Sources) -> String {
         match self.filters.get(&filter) {
-            Some((Some(name), span)) => format!("filter {name:?} ({})", sources.place(span)),
-            Some((None, span)) => format!("the filter at {}", sources.place(span)),
+            Some((name, span)) => called(name.as_deref(), &sources.place(span)),
             None => filter.to_string(),
         }
+    }
+}
+
+/// What a filter is called that is declared at a place.
+#[must_use]
+pub fn called(name: Option<&str>, place: &str) -> String {
+    match name {
+        Some(name) => format!("filter {name:?} ({place})"),
+        None => format!("the filter at {place}"),
     }
 }
 
@@ -116,7 +124,8 @@ fn with_switches(policy: Policy, declarations: &Declarations) -> Policy {
 
 fn services(declarations: &Declarations, diagnostics: &mut Vec<Diagnostic>) -> Vec<Service> {
     let known = || declarations.services.iter().map(|service| service.name.value.as_str());
-    for name in declarations.services.iter().flat_map(|service| service.before.iter().chain(&service.after)) {
+    let asked = declarations.services.iter().flat_map(|service| service.before.iter().chain(&service.after));
+    for name in asked.chain(declarations.orders.iter().flatten()) {
         if !known().any(|known| known == name.value) {
             let problem = Problem::Unknown { what: "service", name: name.value.clone() };
             diagnostics.push(problem.at(&name.span).help(did_you_mean(&name.value, known())));
@@ -134,6 +143,10 @@ fn services(declarations: &Declarations, diagnostics: &mut Vec<Diagnostic>) -> V
             on_failure: service.on_failure,
         })
         .collect();
+    for pair in declarations.orders.iter().flat_map(|order| order.windows(2)) {
+        let first = services.iter_mut().find(|service| service.name == pair[0].value);
+        first.into_iter().for_each(|service| service.before.push(pair[1].value.clone()));
+    }
     // Where there is no order the policy says so, and the ids do not matter.
     let order = solve(&services).unwrap_or_else(|_no_order| (0..services.len()).collect());
     (1..).map(ServiceId).zip(order).for_each(|(id, index)| services[index].id = id);
@@ -158,18 +171,13 @@ fn refused(error: PolicyError, declarations: &Declarations) -> Diagnostic {
                 .map_or_else(|| problem.clone().somewhere(), |service| problem.clone().at(&service.name.span))
         }
         PolicyError::Limit(limit) => Problem::Limit(limit).somewhere(),
-        PolicyError::Order(OrderError::UnknownName { name, .. }) => {
-            Problem::Unknown { what: "service", name }.somewhere()
-        }
-        PolicyError::Order(OrderError::DuplicateName { name }) => {
-            Problem::Duplicate { what: "service", name }.somewhere()
-        }
-        PolicyError::DuplicateService { .. }
+        PolicyError::Order(OrderError::UnknownName { .. } | OrderError::DuplicateName { .. })
+        | PolicyError::DuplicateService { .. }
         | PolicyError::DuplicateSublayer { .. }
         | PolicyError::DuplicateFilter { .. }
         | PolicyError::UnknownService { .. }
         | PolicyError::UnknownSublayer { .. }
-        | PolicyError::UnknownFilter { .. } => Problem::Syntax(error.to_string()).somewhere(),
+        | PolicyError::UnknownFilter { .. } => Problem::Policy(error).somewhere(),
     }
 }
 

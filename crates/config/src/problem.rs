@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use waylay_core::{LimitError, PrefixError};
+use waylay_core::{LimitError, PolicyError, PrefixError};
 
 use crate::source::Span;
 
@@ -165,6 +165,12 @@ pub enum Problem {
     /// More than there may be.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// What the policy as a whole does not hold together by, beside all this.
+    #[error(transparent)]
+    Policy(PolicyError),
+    /// Something that whoever says it may not say.
+    #[error("{0}")]
+    NotAllowed(String),
     /// A condition and its exception that cannot be told apart before the names in them are known.
     #[error("`if` and `unless` cannot both ask for {0:?}")]
     Entangled(&'static str),
@@ -254,17 +260,21 @@ impl Problem {
             | Self::Unknown { .. }
             | Self::OrderCycle { .. }
             | Self::Limit(_)
+            | Self::Policy(_)
+            | Self::NotAllowed(_)
             | Self::Entangled(_) => Severity::Error,
         }
     }
 
     /// At a place.
-    pub(crate) fn at(self, span: &Span) -> Diagnostic {
+    #[must_use]
+    pub fn at(self, span: &Span) -> Diagnostic {
         Diagnostic { problem: self, span: Some(*span), related: Vec::new(), help: None }
     }
 
     /// At no place in particular.
-    pub(crate) fn somewhere(self) -> Diagnostic {
+    #[must_use]
+    pub fn somewhere(self) -> Diagnostic {
         Diagnostic { problem: self, span: None, related: Vec::new(), help: None }
     }
 }
@@ -276,7 +286,9 @@ impl Diagnostic {
         self.problem.severity()
     }
 
-    pub(crate) fn help(self, help: impl Into<Option<String>>) -> Self {
+    /// With what to do.
+    #[must_use]
+    pub fn help(self, help: impl Into<Option<String>>) -> Self {
         Self { help: help.into(), ..self }
     }
 

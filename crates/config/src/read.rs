@@ -15,7 +15,7 @@ use crate::keys::{FILTER, SERVICE, SUBLAYER, TOP, TableKind};
 use crate::problem::{Diagnostic, Problem};
 use crate::source::{Located, Sources, Span};
 use crate::values::{self, LONGEST_NAME, LONGEST_SERVICE};
-use table::{Problems, Scalar, Table, boolean, number, word, wrong_type};
+use table::{Problems, Scalar, Table, boolean, number, string, word, wrong_type};
 
 const ANSWERS: &[&str] = &["block", "permit"];
 const FATES: &[&str] = &["leave", "reset"];
@@ -58,6 +58,8 @@ fn read_file(top: &Table<'_>, source: u32, into: &mut Declarations, problems: &m
     if let Some(answer) = switch(top, "other_namespaces", answer, into.other_namespaces.as_ref(), problems) {
         into.other_namespaces = Some(answer);
     }
+    let order = top.list("order", problems, |value| Ok(string(value)?.map(str::to_owned)));
+    into.orders.extend(order.map(|order| order.value));
     let answer =
         |value: Scalar<'_>| Ok(if boolean(value)? { Sandboxes::Overridden } else { Sandboxes::Stay });
     if let Some(answer) = switch(top, "override_sandbox", answer, into.override_sandbox.as_ref(), problems) {

@@ -22,6 +22,18 @@ impl Span {
         Self { source, start: short(bytes.start), end: short(bytes.end) }
     }
 
+    /// The number of its text among the [`Sources`], from 0 on.
+    #[must_use]
+    pub const fn source(&self) -> usize {
+        self.source as usize
+    }
+
+    /// Where it begins in its text, in bytes.
+    #[must_use]
+    pub const fn start(&self) -> usize {
+        self.start as usize
+    }
+
     pub(crate) fn bytes(&self) -> Range<usize> {
         self.start as usize..self.end as usize
     }

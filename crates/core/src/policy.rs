@@ -181,6 +181,34 @@ impl Policy {
         Self { unredirectable, ..self }
     }
 
+    /// The same policy with other ids; services keep their order, and filters of one weight are ordered by the new ones.
+    ///
+    /// # Errors
+    /// If two services or two filters would have one id.
+    pub fn renumbered(
+        mut self,
+        service: impl Fn(ServiceId) -> ServiceId,
+        filter: impl Fn(FilterId) -> FilterId,
+    ) -> Result<Self, PolicyError> {
+        for each in &mut self.services {
+            each.id = service(each.id);
+        }
+        for each in &mut self.filters {
+            each.id = filter(each.id);
+            if let Layer::Redirect { service: target } = &mut each.layer {
+                *target = service(*target);
+            }
+        }
+        refuse_duplicates(self.services.iter().map(|service| service.id), |service| {
+            PolicyError::DuplicateService { service }
+        })?;
+        refuse_duplicates(self.filters.iter().map(|filter| filter.id), |filter| {
+            PolicyError::DuplicateFilter { filter }
+        })?;
+        self.filters.sort_by_key(|filter| (Reverse(filter.weight), filter.id));
+        Ok(self)
+    }
+
     /// The same policy with another rule for connections that are older than it.
     #[must_use]
     pub fn with_existing(self, existing: Existing) -> Self {

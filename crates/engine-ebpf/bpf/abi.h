@@ -88,6 +88,8 @@ struct wl_flow {
 	__u32 taken;	/* the service has asked about it */
 	__u64 seen; /* the last sweep that found a socket of its, or began after it */
 	__u64 errand; /* of a flow that is led to a resident: its places (errands.h); else 0 */
+	__u64 first; /* the flow of the connection's first leg */
+	__u64 began; /* in nanoseconds of the monotonic clock */
 	struct wl_address destination;
 	struct wl_address source; /* the application's own, as getsockname shows it; port 0: not known yet */
 	struct wl_chain chain;

@@ -269,8 +269,10 @@ static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_c
 	flow->taken = 0;
 	flow->seen = sweep;
 	flow->errand = 0;
+	flow->began = bpf_ktime_get_ns();
 	flow->destination = c->q->leg.remote;
 	if (!c->carried) {
+		flow->first = id;
 		flow->application = c->q->leg.caller;
 		flow->gid = wl_gid_of_caller();
 		wl_lineage_of_caller(flow->lineage);

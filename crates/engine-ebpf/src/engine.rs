@@ -552,8 +552,6 @@ fn check_listeners(service: ServiceId, family: &[SocketAddr]) -> Result<(), Ebpf
 /// What the engine can do where its programs load; what is missing here no kernel would add.
 #[must_use]
 pub fn capabilities() -> Capabilities {
-    let missing =
-        |needs: &str| CapabilityState::Missing { needs: needs.into(), remedy: "not there yet".into() };
     [
         (Feature::RedirectTcp4, CapabilityState::Available),
         (Feature::RedirectTcp6, CapabilityState::Available),
@@ -566,7 +564,7 @@ pub fn capabilities() -> Capabilities {
         (Feature::RefuseSockets, CapabilityState::Available),
         (Feature::RefuseFamilies, families::capability()),
         (Feature::OutliveOwner, CapabilityState::Available),
-        (Feature::HostScope, missing("a daemon")),
+        (Feature::HostScope, CapabilityState::Available),
     ]
     .into_iter()
     .map(|(feature, state)| Capability { feature, state })

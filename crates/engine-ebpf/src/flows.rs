@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     os::{fd::AsFd, unix::ffi::OsStrExt},
     path::PathBuf,
+    time::Duration,
 };
 
 use waylay_abi::{self as abi, comm_to_string};
@@ -21,6 +22,10 @@ const LIVE: u32 = 1;
 pub struct LiveFlow {
     /// Unique in its instance.
     pub id: u64,
+    /// The flow of the connection's first leg: it is one with the other legs that have the same.
+    pub first: u64,
+    /// When it began, by the monotonic clock.
+    pub began: Duration,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// Whether the service's end exists; a flow without one is about to be accepted.
@@ -74,6 +79,8 @@ fn decode(flow: &abi::Flow, protocol: Protocol) -> LiveFlow {
     let hops = flow.chain.hops.iter().take(flow.chain.hop_count as usize);
     LiveFlow {
         id: flow.id,
+        first: flow.first,
+        began: Duration::from_nanos(flow.began),
         protocol,
         accepted: flow.state == LIVE,
         application: FlowApplication {

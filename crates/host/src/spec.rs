@@ -58,7 +58,7 @@ pub fn chain_policy(services: &[ServiceSpec], on_failure: FailurePolicy) -> Resu
 }
 
 /// One service of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceSpec {
     /// Its name, unique in the run.
     pub name: String,

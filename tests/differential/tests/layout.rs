@@ -80,6 +80,8 @@ fn answers() -> Vec<(&'static str, Layout)> {
                 taken,
                 seen,
                 errand,
+                first,
+                began,
                 destination,
                 source,
                 chain,

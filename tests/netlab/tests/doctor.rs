@@ -67,7 +67,7 @@ fn to_root_everything_that_a_run_needs_is_there() {
     assert_eq!(needs_in_state(&findings, "fine").len(), findings["needs"].as_array().unwrap().len());
     assert_eq!(entry(&findings["capabilities"], "redirect-tcp4")["available"], true);
     assert_eq!(entry(&findings["capabilities"], "redirect-udp4")["available"], true);
-    assert_eq!(entry(&findings["capabilities"], "host-scope")["available"], false);
+    assert_eq!(entry(&findings["capabilities"], "host-scope")["available"], true);
 }
 
 #[test]

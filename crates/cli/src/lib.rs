@@ -1,12 +1,15 @@
-//! The `waylay` command: what was typed, turned into a run; what happened,
-//! turned into words. Decisions are in `waylay-core`, work in `waylay-host`.
+//! The commands `waylay` and `waylayd`: what was typed, turned into a run, a daemon or a request to one; what happened, turned
+//! into words. Decisions are in `waylay-core`, work in `waylay-host` and `waylay-daemon`.
 
 mod args;
 mod chain;
 mod check;
+mod control;
+mod daemon;
 mod declared;
 mod doctor;
 mod filter;
+mod journey;
 mod meant;
 mod output;
 mod patterns;
@@ -17,6 +20,7 @@ mod spec;
 #[cfg(test)]
 mod strange;
 mod terminal;
+mod why;
 
 use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
@@ -33,14 +37,27 @@ use crate::{
     chain::SERVE_SUBCOMMAND,
     declared::Declared,
     meant::with_suggestion,
-    output::{Output, complain},
+    output::{FilterNames, Output, complain},
     terminal::When,
 };
 
 /// waylay itself could not do what was asked; COMMAND was not run.
 const COULD_NOT_START: u8 = 2;
 
-fn main() -> ExitCode {
+/// What `waylay` does.
+#[must_use]
+pub fn waylay() -> ExitCode {
+    act(command)
+}
+
+/// What `waylayd` does.
+#[must_use]
+pub fn waylayd() -> ExitCode {
+    act(daemon::daemon)
+}
+
+/// Services start from the binary that runs them, so both have the stages.
+fn act(command: impl FnOnce() -> Result<ExitCode, Box<dyn Error>>) -> ExitCode {
     let outcome = match stage() {
         Some(StageCommand::Launch(args)) => launch(&args),
         Some(StageCommand::Serve(args)) => serve::serve(args),
@@ -69,6 +86,12 @@ fn command() -> Result<ExitCode, Box<dyn Error>> {
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Check(args) => check::check(&args),
         Command::Filter(command) => filter::filter(&command),
+        Command::Service(command) => control::service(&command),
+        Command::Status(args) => control::status(&args),
+        Command::Flows(args) => control::flows(&args),
+        Command::Observe(args) => control::observe(&args),
+        Command::Reload(args) => control::reload(&args),
+        Command::Why(args) => why::why(&args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
     }
@@ -90,7 +113,8 @@ fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
         patience: Duration::from_secs(args.patience),
         start_patience: Duration::from_secs(args.start_patience),
     };
-    let output: Arc<dyn Observer> = Arc::new(Output::new(args.output, args.log.as_deref(), declared)?);
+    let names = declared.map(|declared| Box::new(move |filter| declared.describe(filter)) as FilterNames);
+    let output: Arc<dyn Observer> = Arc::new(Output::new(args.output, args.log.as_deref(), names)?);
     match waylay_host::run(&spec, &output) {
         Ok(ended) => Ok(ExitCode::from(ended.exit_code())),
         Err(error @ RunError::Interrupted { signal }) => {

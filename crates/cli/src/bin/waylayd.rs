@@ -1,0 +1,7 @@
+//! The daemon, which keeps a policy in force.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    waylay_cli::waylayd()
+}

@@ -1,0 +1,115 @@
+//! `waylayd`: a policy in force for as long as it runs.
+
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::{CommandFactory, Parser};
+use thiserror::Error;
+use waylay_daemon::{
+    daemon::{Chronicle, DaemonError, DaemonSpec, run},
+    history::History,
+    protocol::{Changed, Failure},
+};
+use waylay_host::{Ground, Observer, Station, StationSpec, cgroup::Cgroup, names::HostNames};
+
+use crate::{
+    args::DaemonArgs,
+    meant::with_suggestion,
+    output::{Output, notice},
+    patterns, terminal,
+};
+
+/// There is no such cgroup.
+#[derive(Debug, Error)]
+#[error("--scope {}: there is no such cgroup; it is a path below {}", scope.display(), root.display())]
+struct NoScope {
+    scope: PathBuf,
+    root: PathBuf,
+}
+
+pub(crate) fn daemon() -> Result<ExitCode, Box<dyn Error>> {
+    let args =
+        DaemonArgs::try_parse().unwrap_or_else(|error| with_suggestion(error, &DaemonArgs::command()).exit());
+    terminal::use_colours(args.color);
+    let scope = scope(args.scope.as_deref())?;
+    let spec = DaemonSpec {
+        policy: args.policy.clone(),
+        scope: below_root(&scope)?,
+        socket: args.socket.clone(),
+        state: args.state.clone(),
+        patterns: patterns::read(&args.pattern)?.encode(),
+    };
+    let history = History::default();
+    let names = history.clone();
+    let names = Box::new(move |filter| names.describe(filter));
+    let output: Arc<dyn Observer> = Arc::new(Output::new(args.output, args.log.as_deref(), Some(names))?);
+    let teller = Teller { scope: spec.scope.clone(), socket: spec.socket.clone() };
+    let open = |observer, interruption| {
+        let ground = Ground::Existing(scope);
+        let [patience, start_patience] = [args.patience, args.start_patience].map(Duration::from_secs);
+        Station::open(
+            StationSpec { ground, patience, start_patience, residents: true, interruption },
+            observer,
+        )
+    };
+    match run(&spec, (output, &teller), history, HostNames::new, open, Station::close) {
+        Err(DaemonError::Policy(failure)) => Err(with_lines(failure)),
+        ended => Ok(ended.map(|()| ExitCode::SUCCESS)?),
+    }
+}
+
+/// The lines of the texts that a failure is about are printed apart.
+pub(crate) fn with_lines(failure: Failure) -> Box<dyn Error> {
+    if !failure.rendered.is_empty() {
+        terminal::say(&failure.rendered);
+    }
+    failure.into()
+}
+
+fn scope(named: Option<&Path>) -> Result<Cgroup, Box<dyn Error>> {
+    let root = Cgroup::root()?;
+    let Some(named) = named else { return Ok(root) };
+    let found = root.at(named).filter(|cgroup| cgroup.path().is_dir());
+    let missing = || NoScope { scope: named.to_owned(), root: root.path().to_owned() };
+    Ok(found.ok_or_else(missing)?)
+}
+
+fn below_root(scope: &Cgroup) -> Result<PathBuf, Box<dyn Error>> {
+    let root = Cgroup::root()?;
+    let below = scope.path().strip_prefix(root.path()).unwrap_or(scope.path());
+    Ok(Path::new("/").join(below))
+}
+
+struct Teller {
+    scope: PathBuf,
+    socket: PathBuf,
+}
+
+impl Chronicle for Teller {
+    fn in_force(&self, changed: &Changed) {
+        for warning in &changed.warnings {
+            let place = warning.file.as_ref().zip(warning.line);
+            let place = place.map_or_else(String::new, |(file, line)| format!("{file}:{line}: "));
+            notice(&format!("{place}{}", warning.message));
+        }
+        notice("the policy is in force");
+    }
+
+    fn refused(&self, failure: &Failure) {
+        if !failure.rendered.is_empty() {
+            terminal::say(&failure.rendered);
+        }
+        notice(&format!("{failure}; what was in force still is"));
+    }
+
+    fn ready(&self) {
+        terminal::status(None);
+        let (scope, socket) = (self.scope.display(), self.socket.display());
+        notice(&format!("connections of {scope} go as the policy says; requests are answered on {socket}"));
+    }
+}

@@ -1,0 +1,35 @@
+//! What carries a policy out, as far as this crate is concerned.
+
+use waylay_host::{Assignment, LiveFlow, RunError, ServiceState, Station};
+
+/// A place where policies are in force.
+pub trait Force: Send {
+    /// Puts a policy into force in the place of the one before. All or nothing: on an error what was in force still is.
+    ///
+    /// # Errors
+    /// Why it is not in force.
+    fn apply(&mut self, assignment: &Assignment) -> Result<(), RunError>;
+
+    /// How its services get on.
+    fn services(&self) -> Vec<ServiceState>;
+
+    /// What is redirected now.
+    ///
+    /// # Errors
+    /// If nobody can say.
+    fn flows(&self) -> Result<Vec<LiveFlow>, RunError>;
+}
+
+impl Force for Station {
+    fn apply(&mut self, assignment: &Assignment) -> Result<(), RunError> {
+        Self::apply(self, assignment)
+    }
+
+    fn services(&self) -> Vec<ServiceState> {
+        Self::services(self)
+    }
+
+    fn flows(&self) -> Result<Vec<LiveFlow>, RunError> {
+        Self::flows(self)
+    }
+}

@@ -1,0 +1,79 @@
+//! What has been refused lately, for whoever asks why.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use waylay_core::Event;
+
+/// How many refusals are remembered, of all processes together.
+const REMEMBERED: usize = 1_024;
+
+/// Clones are one and the same.
+#[derive(Clone, Default)]
+pub(crate) struct Lately(Arc<Mutex<VecDeque<Refused>>>);
+
+struct Refused {
+    pid: u32,
+    at: Instant,
+    text: String,
+}
+
+impl Lately {
+    /// Remembers a refusal, in words.
+    pub(crate) fn add(&self, event: &Event, text: &str) {
+        let Some(pid) = pid(event) else { return };
+        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.push_back(Refused { pid, at: Instant::now(), text: text.to_owned() });
+        if refused.len() > REMEMBERED {
+            refused.pop_front();
+        }
+    }
+
+    /// What has been refused to a process, the latest last.
+    pub(crate) fn refused(&self, pid: u32) -> Vec<String> {
+        let refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = refused.iter().filter(|refused| refused.pid == pid);
+        own.map(|refused| format!("{} s ago: {}", refused.at.elapsed().as_secs(), refused.text)).collect()
+    }
+}
+
+/// Of whom it is.
+const fn pid(event: &Event) -> Option<u32> {
+    match event {
+        Event::Refused { leg, .. } | Event::LeftAlone { leg, .. } => Some(leg.pid),
+        Event::SocketRefused { socket, .. } => Some(socket.pid),
+        Event::Redirected { .. } | Event::Ended { .. } | Event::Dropped { .. } | Event::Lost { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waylay_core::{LegSummary, Protocol, Refusal, ServiceId};
+
+    use super::*;
+
+    #[test]
+    fn what_was_refused_to_a_process_is_remembered_and_the_oldest_forgotten() {
+        let lately = Lately::default();
+        let refused = |pid| Event::Refused {
+            refusal: Refusal::ServiceAbsent { service: ServiceId(1) },
+            leg: LegSummary {
+                protocol: Protocol::Tcp,
+                pid,
+                uid: 0,
+                comm: "x".into(),
+                destination: "192.0.2.1:1".parse().unwrap(),
+            },
+        };
+        lately.add(&refused(7), "first");
+        lately.add(&Event::Lost { count: 1 }, "lost");
+        lately.add(&refused(7), "second");
+        assert_eq!(lately.refused(7), ["0 s ago: first", "0 s ago: second"]);
+        (0..REMEMBERED - 1).for_each(|_| lately.add(&refused(8), "other"));
+        assert_eq!(lately.refused(7), ["0 s ago: second"]);
+        assert_eq!(lately.refused(9), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,307 @@
+//! `waylayd` over a cgroup of the test's own, and `waylay` that asks it.
+
+#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, TcpStream},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+use waylay_netlab::{Dialler, Home, Lines, Process, TcpServer, Waylay, kill, patiently};
+
+/// Of the user `nobody`.
+const NOBODY: &str = "65534";
+
+const POLICY: &str = r#"
+[service.log]
+run = "log"
+
+[sublayer.mine]
+weight = 10
+
+[[filter]]
+name = "all"
+action = "redirect"
+service = "log"
+if.protocol = "tcp"
+"#;
+
+/// A daemon, its scope with somebody in it who dials, and a server outside.
+struct Scene {
+    folder: TempDir,
+    home: Home,
+    client: Dialler,
+    server: TcpServer,
+    daemon: Process,
+    seen: Lines,
+}
+
+fn echo() -> TcpServer {
+    TcpServer::start(IpAddr::V4(Ipv4Addr::LOCALHOST), |mut stream: TcpStream| {
+        stream.write_all(b"hello")?;
+        let mut bytes = [0; 4096];
+        loop {
+            match stream.read(&mut bytes)? {
+                0 => return Ok(()),
+                read => stream.write_all(&bytes[..read])?,
+            }
+        }
+    })
+}
+
+impl Scene {
+    fn new(name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(folder.path().join("policy.toml"), POLICY).unwrap();
+        let home = Home::new(name);
+        let client = home.start_dialler();
+        let (daemon, seen) = start(folder.path(), &home.path());
+        Self { folder, home, client, server: echo(), daemon, seen }
+    }
+
+    fn dial(&mut self) -> String {
+        self.client.ask(&format!("dial {} {}", self.server.address().ip(), self.server.address().port()))
+    }
+
+    fn port(&self) -> u16 {
+        self.server.address().port()
+    }
+
+    /// What `waylay` says of the daemon, as root.
+    fn ask(&self, arguments: &[&str]) -> Output {
+        self.asker(Command::new(Waylay::binary()), arguments).output().unwrap()
+    }
+
+    /// The same, as somebody else.
+    fn ask_as_nobody(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]).arg(Waylay::binary());
+        self.asker(command, arguments).output().unwrap()
+    }
+
+    fn asker(&self, mut command: Command, arguments: &[&str]) -> Command {
+        command.args(arguments).arg("--socket").arg(socket(self.folder.path())).stdin(Stdio::null());
+        command
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.ask(&[arguments, &["-o", "json"]].concat());
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    }
+
+    /// A filter that refuses everything that goes to the server.
+    fn block(&self) -> [String; 5] {
+        let port = format!("if.port = {}", self.port());
+        ["name = \"no\"", "action = \"block\"", "sublayer = \"mine\"", "errno = \"EPERM\"", &port]
+            .map(str::to_owned)
+    }
+
+    fn filters(&self) -> usize {
+        self.json(&["filter", "ls"])["filters"].as_array().unwrap().len()
+    }
+
+    fn end(mut self) {
+        kill(self.daemon.child().id(), Signal::TERM);
+        assert!(self.daemon.child().wait().unwrap().success(), "{}", self.seen.text());
+        assert!(!socket(self.folder.path()).exists());
+        assert_eq!(self.dial(), "ok");
+        let left = fs::read_dir(self.home.directory()).unwrap().flatten();
+        assert_eq!(left.filter(|entry| entry.path().is_dir()).count(), 0);
+    }
+}
+
+fn socket(folder: &Path) -> PathBuf {
+    folder.join("control.sock")
+}
+
+fn start(folder: &Path, scope: &Path) -> (Process, Lines) {
+    let mut command = Command::new(Waylay::binary().with_file_name("waylayd"));
+    command.args(["--policy", "policy.toml", "--state", "state", "--socket"]).arg(socket(folder));
+    command.arg("--scope").arg(scope).current_dir(folder);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut daemon = Process::spawn(&mut command);
+    let seen = Lines::read(daemon.child().stderr.take().unwrap());
+    seen.wait_for("requests are answered");
+    (daemon, seen)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn strs(lines: &[String]) -> Vec<&str> {
+    lines.iter().map(String::as_str).collect()
+}
+
+#[test]
+fn filters_come_and_go_while_processes_that_were_there_dial() {
+    let mut scene = Scene::new("filters");
+    assert_eq!(scene.dial(), "ok");
+    scene.seen.wait_for("via log");
+    let block = scene.block();
+    let added = scene.ask(&[&["filter", "add"], &strs(&block)[..]].concat());
+    assert_eq!(text(&added.stdout), "added as number 1\n", "{added:?}");
+    assert_eq!(scene.dial(), "EPERM");
+    scene.seen.wait_for("filter \"no\" (added by root (1):1)");
+    assert_eq!(scene.filters(), 2);
+    assert_eq!(scene.ask(&["filter", "rm", "no"]).status.code(), Some(0));
+    assert_eq!(scene.dial(), "ok");
+    let missing = scene.ask(&["filter", "rm", "no"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing.stderr).contains("there is no filter \"no\""), "{missing:?}");
+    scene.end();
+}
+
+#[test]
+fn what_does_not_hold_together_changes_nothing() {
+    let mut scene = Scene::new("whole");
+    let wrong = scene.folder.path().join("wrong.toml");
+    let both = format!(
+        "[[filter]]\n{}\n[[filter]]\naction = \"redirect\"\nservice = \"lgo\"\n",
+        scene.block().join("\n")
+    );
+    fs::write(&wrong, both).unwrap();
+    let refused = scene.ask(&["filter", "add", "--file", wrong.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("did you mean \"log\"?"), "{refused:?}");
+    let mixed = scene.ask(&["filter", "rm", "all"]);
+    assert!(text(&mixed.stderr).contains("is declared in policy.toml; change that and reload"), "{mixed:?}");
+    assert_eq!((scene.filters(), scene.dial()), (1, "ok".to_owned()));
+    fs::write(scene.folder.path().join("policy.toml"), "no toml").unwrap();
+    assert_eq!(scene.ask(&["reload"]).status.code(), Some(1));
+    assert_eq!((scene.filters(), scene.dial()), (1, "ok".to_owned()));
+    let none = POLICY.split("[[filter]]").next().unwrap();
+    fs::write(scene.folder.path().join("policy.toml"), none).unwrap();
+    assert_eq!(scene.ask(&["reload"]).status.code(), Some(0));
+    assert_eq!((scene.filters(), scene.dial()), (0, "ok".to_owned()));
+    scene.end();
+}
+
+#[test]
+fn a_session_ends_with_its_connection_and_what_is_kept_for_good_comes_again() {
+    let mut scene = Scene::new("lifetimes");
+    let block = scene.block();
+    let mut command = scene.asker(
+        Command::new(Waylay::binary()),
+        &[&["filter", "add", "--lifetime", "session"], &strs(&block)[..]].concat(),
+    );
+    let mut session = Process::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    Lines::read(session.child().stderr.take().unwrap()).wait_for("as long as this command runs");
+    assert_eq!(scene.dial(), "EPERM");
+    session.child().kill().unwrap();
+    session.child().wait().unwrap();
+    patiently("the filter is gone", || (scene.dial() == "ok").then_some(()));
+    let kept = scene.ask(&[&["filter", "add", "--lifetime", "persistent"], &strs(&block)[..]].concat());
+    assert_eq!(kept.status.code(), Some(0), "{kept:?}");
+    assert_eq!(scene.dial(), "EPERM");
+    kill(scene.daemon.child().id(), Signal::TERM);
+    assert!(scene.daemon.child().wait().unwrap().success());
+    assert_eq!(scene.dial(), "ok");
+    (scene.daemon, scene.seen) = start(scene.folder.path(), &scene.home.path());
+    assert_eq!(scene.dial(), "EPERM");
+    assert_eq!(scene.ask(&["filter", "rm", "no"]).status.code(), Some(0));
+    scene.end();
+}
+
+#[test]
+fn somebody_who_is_not_root_changes_nothing_for_others() {
+    let mut scene = Scene::new("nobody");
+    let block = scene.block();
+    let lasting =
+        scene.ask_as_nobody(&[&["filter", "add", "--lifetime", "daemon"], &strs(&block)[..]].concat());
+    assert_eq!(lasting.status.code(), Some(1), "{lasting:?}");
+    assert!(text(&lasting.stderr).contains("only root may add what outlasts the connection"), "{lasting:?}");
+    let theirs = scene.ask_as_nobody(&[&["filter", "add"], &strs(&block)[..]].concat());
+    assert_eq!(theirs.status.code(), Some(1), "{theirs:?}");
+    for request in [&["reload"][..], &["filter", "rm", "all"], &["service", "rm", "log"]] {
+        assert_eq!(scene.ask_as_nobody(request).status.code(), Some(1), "{request:?}");
+    }
+    let seen = scene.ask_as_nobody(&["filter", "ls", "-o", "json"]);
+    assert_eq!(serde_json::from_slice::<Value>(&seen.stdout).unwrap()["filters"], serde_json::json!([]));
+    assert_eq!(scene.ask(&[&["filter", "add"], &strs(&block)[..]].concat()).status.code(), Some(0));
+    assert_eq!(scene.ask_as_nobody(&["filter", "rm", "no"]).status.code(), Some(1));
+    assert_eq!(scene.dial(), "EPERM");
+    let own = std::process::id().to_string();
+    let why = scene.ask_as_nobody(&["why", "--pid", &own, "--to", "192.0.2.1:1"]);
+    assert!(text(&why.stderr).contains("is somebody else's"), "{why:?}");
+    scene.end();
+}
+
+#[test]
+fn services_are_added_ordered_and_removed() {
+    let mut scene = Scene::new("services");
+    let second = "[service.second]\nrun = \"log\"\n[[filter]]\nname = \"too\"\naction = \"redirect\"\nservice = \"second\"\n";
+    let file = scene.folder.path().join("second.toml");
+    fs::write(&file, second).unwrap();
+    assert_eq!(scene.ask(&["service", "add", "--file", file.to_str().unwrap()]).status.code(), Some(0));
+    let order = |scene: &Scene| scene.json(&["status"])["order"].clone();
+    assert_eq!(order(&scene), serde_json::json!(["log", "second"]));
+    assert_eq!(scene.dial(), "ok");
+    scene.seen.wait_for("via log › second");
+    assert_eq!(scene.ask(&["service", "order", "second", "log"]).status.code(), Some(0));
+    assert_eq!(order(&scene), serde_json::json!(["second", "log"]));
+    assert_eq!(scene.dial(), "ok");
+    scene.seen.wait_for("via second › log");
+    let cycle = scene.ask(&["service", "order", "log", "second"]);
+    assert_eq!(cycle.status.code(), Some(1), "{cycle:?}");
+    assert_eq!(scene.ask(&["service", "rm", "1"]).status.code(), Some(1));
+    assert_eq!(scene.ask(&["filter", "rm", "2", "1"]).status.code(), Some(0));
+    assert_eq!(order(&scene), serde_json::json!(["log"]));
+    assert_eq!(scene.dial(), "ok");
+    scene.end();
+}
+
+#[test]
+fn why_tells_the_way_a_connection_has_taken_and_what_would_become_of_it_now() {
+    let mut scene = Scene::new("why");
+    let address = scene.server.address();
+    assert_eq!(scene.client.ask(&format!("open {} {}", address.ip(), address.port())), "ok");
+    let flows = scene.json(&["flows"]);
+    let [flow] = &flows["flows"].as_array().unwrap()[..] else { panic!("{flows}") };
+    assert_eq!(flow["to"], serde_json::json!(address.to_string()));
+    let block = scene.block();
+    assert_eq!(scene.ask(&[&["filter", "add"], &strs(&block)[..]].concat()).status.code(), Some(0));
+    assert_eq!(scene.dial(), "EPERM");
+    let from = flow["from"].as_str().unwrap();
+    let why = scene.ask(&["why", "--from", from]);
+    assert_eq!(why.status.code(), Some(1), "{why:?}");
+    let said = text(&why.stdout);
+    for part in [
+        "log by filter \"all\" (policy.toml:8), after 0.000 ms",
+        "service \"log\": chosen by filter \"all\" (policy.toml:8)",
+        "filter \"no\" (added by root (1):1): block (hard, EPERM)",
+        "what has been refused to it lately:",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let pid = flow["pid"].to_string();
+    let permitted = scene.ask(&["why", "--pid", &pid, "--to", "192.0.2.1:443", "-o", "json"]);
+    assert_eq!(permitted.status.code(), Some(0), "{permitted:?}");
+    let nobody = scene.ask(&["why", "--flow", "999999"]);
+    assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");
+    scene.end();
+}
+
+#[test]
+fn without_a_daemon_that_is_said_and_a_second_one_is_refused() {
+    let scene = Scene::new("second");
+    let mut second = Command::new(Waylay::binary().with_file_name("waylayd"));
+    second.args(["--policy", "policy.toml", "--socket"]).arg(socket(scene.folder.path()));
+    let second =
+        second.arg("--scope").arg(scene.home.path()).current_dir(scene.folder.path()).output().unwrap();
+    assert_eq!(second.status.code(), Some(2));
+    assert!(text(&second.stderr).contains("a daemon runs already"), "{second:?}");
+    let nobody =
+        Command::new(Waylay::binary()).args(["status", "--socket", "/nobody/here"]).output().unwrap();
+    assert_eq!(nobody.status.code(), Some(2));
+    assert!(text(&nobody.stderr).contains("no daemon listens on /nobody/here"), "{nobody:?}");
+    scene.end();
+}
