@@ -14,7 +14,7 @@ use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 use arena::{Arena, KINDS};
 
 /// Of some sixty steps each.
-const QUICK: u32 = 60;
+const QUICK: u32 = 100;
 /// In milliseconds: as small as a case gets by then it is shown.
 const SHRINK: u32 = 120_000;
 
