@@ -128,11 +128,14 @@ impl EbpfError {
         if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
             return Self::NoBtf;
         }
-        // The verifier's refusal is EACCES too.
-        if source.kind() == libbpf_rs::ErrorKind::PermissionDenied && !may_load() {
-            return Self::NotPermitted;
+        match source.kind() {
+            // The verifier's refusal is EACCES too; and a helper function that takes CAP_PERFMON does not exist (EINVAL) to
+            // a process without it.
+            libbpf_rs::ErrorKind::PermissionDenied | libbpf_rs::ErrorKind::InvalidInput if !may_load() => {
+                Self::NotPermitted
+            }
+            _another => Self::Load(source),
         }
-        Self::Load(source)
     }
 }
 
