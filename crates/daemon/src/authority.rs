@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use waylay_config::{
     Declarations, Diagnostic, Located, Problem, Span,
     declaration::{
-        Account, ActionDeclaration, AdoptedIdentity, FilterDeclaration, LayerDeclaration, ServiceDeclaration,
-        ServiceKind,
+        Account, ActionDeclaration, AdoptedIdentity, CgroupName, FilterDeclaration, LayerDeclaration,
+        ProcessDeclarations, ServiceDeclaration, ServiceKind,
     },
 };
 
@@ -21,6 +21,8 @@ pub const SERVICES_OF_A_USER: usize = 4;
 pub const FILTERS_OF_A_USER: usize = 256;
 /// Sublayers that one user other than root may have at a time.
 pub const SUBLAYERS_OF_A_USER: usize = 2;
+/// Units and containers that the filters of one user other than root may name: each is looked for among all cgroups.
+pub const SEARCHES_OF_A_USER: usize = 16;
 /// Users other than root who may have something at a time. So they leave room for most of what there can be.
 pub const USERS: usize = 4;
 
@@ -61,6 +63,11 @@ pub fn hold_to_account(declarations: &mut Declarations, ledger: &Ledger) -> Vec<
     office.filters(declarations);
     office.shares(declarations);
     office.problems
+}
+
+/// What a filter asks of processes.
+fn processes(filter: &FilterDeclaration) -> impl Iterator<Item = &ProcessDeclarations> {
+    [&filter.wanted, &filter.excluded].into_iter().flat_map(|asked| [&asked.application, &asked.via])
 }
 
 struct Office<'a> {
@@ -211,6 +218,7 @@ impl Office<'_> {
             }
             LayerDeclaration::Redirect { .. } | LayerDeclaration::Auth { .. } => {}
         }
+        self.patterns(filter);
         let span = filter.span;
         let own = || vec![Located { value: Account::Number(uid), span }];
         let users = filter.wanted.application.user.get_or_insert_with(|| Located { value: own(), span });
@@ -218,6 +226,16 @@ impl Office<'_> {
         if let Some(other) = other.map(|user| user.span) {
             let said = self.refuse(&other, "only root may steer what programs of other users do");
             said.help = Some(format!("leave it out, or say {uid}"));
+        }
+    }
+
+    /// A pattern may cover the whole file system, and would be looked for there by root and again and again.
+    fn patterns(&mut self, filter: &FilterDeclaration) {
+        let executables = processes(filter).filter_map(|process| process.exe.as_ref());
+        let patterns = executables.flat_map(|exe| &exe.value).filter(|exe| exe.value.has_wildcards());
+        for span in patterns.map(|exe| exe.span) {
+            let said = self.refuse(&span, "only root may name executables by a pattern");
+            said.help = Some("name each by its path".to_owned());
         }
     }
 
@@ -230,6 +248,13 @@ impl Office<'_> {
         self.share("services", services, SERVICES_OF_A_USER);
         self.share("sublayers", sublayers, SUBLAYERS_OF_A_USER);
         self.share("filters", filters, FILTERS_OF_A_USER);
+        let cgroups =
+            declarations.filters.iter().flat_map(processes).filter_map(|process| process.cgroup.as_ref());
+        let searches = cgroups.flat_map(|cgroups| &cgroups.value).filter(|name| match name.value {
+            CgroupName::Path(_) => false,
+            CgroupName::Unit(_) | CgroupName::Container(_) => true,
+        });
+        self.share("units and containers in conditions", searches.map(|name| name.span), SEARCHES_OF_A_USER);
         if users.len() > USERS {
             let what = format!("at most {USERS} users other than root can have something at a time");
             self.problems.push(Problem::NotAllowed(what).somewhere());

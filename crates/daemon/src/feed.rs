@@ -13,7 +13,12 @@ use std::{
 use waylay_core::{Event, FailurePolicy, FilterId, Refusal};
 use waylay_host::{Observer, Step, Swept};
 
-use crate::{authority::prefix, history::History, ledger::ROOT, protocol::Happening};
+use crate::{
+    authority::prefix,
+    history::History,
+    ledger::{ROOT, SessionId},
+    protocol::Happening,
+};
 
 /// What one observer may leave unread before lines are left out.
 const LONGEST_QUEUE: usize = 4_096;
@@ -27,6 +32,7 @@ pub struct Feed {
 }
 
 struct Listener {
+    session: SessionId,
     uid: u32,
     lines: SyncSender<Happening>,
 }
@@ -38,12 +44,22 @@ impl Feed {
         Self { inner, history, listeners: Arc::default() }
     }
 
-    /// Tells a user from here on: root of everything, others of their own services.
+    /// Tells a user from here on: root of everything, others of their own services. `None` if the connection is told already.
     #[must_use]
-    pub fn listen(&self, uid: u32) -> Receiver<Happening> {
+    pub fn listen(&self, session: SessionId, uid: u32) -> Option<Receiver<Happening>> {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        if listeners.iter().any(|listener| listener.session == session) {
+            return None;
+        }
         let (lines, receiver) = sync_channel(LONGEST_QUEUE);
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Listener { uid, lines });
-        receiver
+        listeners.push(Listener { session, uid, lines });
+        Some(receiver)
+    }
+
+    /// Tells a connection nothing more: it has ended. That would not be noticed by telling, where nothing is for this user.
+    pub fn forget(&self, session: SessionId) {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|listener| listener.session != session);
     }
 
     /// Tells that the policy has changed.
@@ -161,5 +177,55 @@ impl Observer for Feed {
 
     fn cleaned_up(&self, runs: usize) {
         self.inner.cleaned_up(runs);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
+
+    use waylay_host::Swept;
+
+    use super::*;
+
+    struct Nobody;
+
+    impl Observer for Nobody {
+        fn report(&self, _service: &str, _line: &str) {}
+        fn refused(&self, _event: &Event, _service: Option<&str>) {}
+        fn service_hung(&self, _service: &str, _waited: Duration) {}
+        fn service_died(&self, _service: &str, _status: ExitStatus, _on_failure: FailurePolicy) {}
+        fn adopted_ended(&self, _service: &str, _on_failure: FailurePolicy) {}
+        fn resident_listens(&self, _service: &str, _listens: bool, _on_failure: FailurePolicy) {}
+        fn family_missing(&self, _service: &str, _family: &str, _on_failure: FailurePolicy) {}
+        fn existing_ended(&self, _swept: &Swept) {}
+        fn waiting_for_background(&self) {}
+        fn step(&self, _step: Step<'_>) {}
+        fn cleaned_up(&self, _runs: usize) {}
+    }
+
+    #[test]
+    fn users_are_told_of_their_own_services_and_root_of_all() {
+        let feed = Feed::new(Arc::new(Nobody), History::default());
+        let [root, alice] = [(1, ROOT), (2, 1000)].map(|(id, uid)| feed.listen(SessionId(id), uid).unwrap());
+        feed.report("log", "{}");
+        feed.report("u10001.other", "{}");
+        feed.report("u1000.mine", "{}");
+        let told = |receiver: &Receiver<Happening>| {
+            receiver.try_iter().filter_map(|happening| happening.service).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&root), ["log", "u10001.other", "u1000.mine"]);
+        assert_eq!(told(&alice), ["u1000.mine"]);
+    }
+
+    #[test]
+    fn whoever_has_gone_is_forgotten_also_if_nothing_was_ever_told() {
+        let feed = Feed::new(Arc::new(Nobody), History::default());
+        let receiver = feed.listen(SessionId(1), 1000).unwrap();
+        assert!(feed.listen(SessionId(1), 1000).is_none(), "a connection is told once");
+        assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+        feed.forget(SessionId(1));
+        assert_eq!(receiver.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Disconnected));
+        assert!(feed.listen(SessionId(1), 1000).is_some());
     }
 }

@@ -17,6 +17,7 @@ pub(crate) struct Lately(Arc<Mutex<VecDeque<Refused>>>);
 
 struct Refused {
     pid: u32,
+    uid: u32,
     at: Instant,
     text: String,
 }
@@ -24,27 +25,28 @@ struct Refused {
 impl Lately {
     /// Remembers a refusal, in words.
     pub(crate) fn add(&self, event: &Event, text: &str) {
-        let Some(pid) = pid(event) else { return };
+        let Some((pid, uid)) = process(event) else { return };
         let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.push_back(Refused { pid, at: Instant::now(), text: text.to_owned() });
+        refused.push_back(Refused { pid, uid, at: Instant::now(), text: text.to_owned() });
         if refused.len() > REMEMBERED {
             refused.pop_front();
         }
     }
 
-    /// What has been refused to a process, the latest last.
-    pub(crate) fn refused(&self, pid: u32) -> Vec<String> {
+    /// What has been refused to a process of this user, the latest last. The number may have been another process's before; what
+    /// was refused to another user's is not told.
+    pub(crate) fn refused(&self, pid: u32, uid: u32) -> Vec<String> {
         let refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = refused.iter().filter(|refused| refused.pid == pid);
+        let own = refused.iter().filter(|refused| (refused.pid, refused.uid) == (pid, uid));
         own.map(|refused| format!("{} s ago: {}", refused.at.elapsed().as_secs(), refused.text)).collect()
     }
 }
 
-/// Of whom it is.
-const fn pid(event: &Event) -> Option<u32> {
+/// Of whom it is: process and user.
+const fn process(event: &Event) -> Option<(u32, u32)> {
     match event {
-        Event::Refused { leg, .. } | Event::LeftAlone { leg, .. } => Some(leg.pid),
-        Event::SocketRefused { socket, .. } => Some(socket.pid),
+        Event::Refused { leg, .. } | Event::LeftAlone { leg, .. } => Some((leg.pid, leg.uid)),
+        Event::SocketRefused { socket, .. } => Some((socket.pid, socket.uid)),
         Event::Redirected { .. } | Event::Ended { .. } | Event::Dropped { .. } | Event::Lost { .. } => None,
     }
 }
@@ -71,9 +73,9 @@ mod tests {
         lately.add(&refused(7), "first");
         lately.add(&Event::Lost { count: 1 }, "lost");
         lately.add(&refused(7), "second");
-        assert_eq!(lately.refused(7), ["0 s ago: first", "0 s ago: second"]);
+        assert_eq!(lately.refused(7, 0), ["0 s ago: first", "0 s ago: second"]);
         (0..REMEMBERED - 1).for_each(|_| lately.add(&refused(8), "other"));
-        assert_eq!(lately.refused(7), ["0 s ago: second"]);
-        assert_eq!(lately.refused(9), Vec::<String>::new());
+        assert_eq!(lately.refused(7, 0), ["0 s ago: second"]);
+        assert_eq!(lately.refused(7, 1000), Vec::<String>::new());
     }
 }

@@ -173,7 +173,8 @@ impl<F: Force + 'static, N: Names + Send + 'static> Server<F, N> {
 
     fn take(&self, stream: UnixStream) {
         let server = self.clone();
-        thread::spawn(move || {
+        // Without room for a thread the connection is closed: to take none any more would keep everybody out for ever.
+        let _closed = thread::Builder::new().spawn(move || {
             // Whoever does not listen to the answer has gone.
             let _gone = server.converse(&stream);
         });
@@ -190,6 +191,7 @@ impl<F: Force + 'static, N: Names + Send + 'static> Server<F, N> {
         let session = SessionId(self.sessions.fetch_add(1, Ordering::Relaxed));
         let peer = Peer { uid, name: name.unwrap_or_else(|| uid.to_string()), session };
         let ended = self.answer_all(stream, &writer, &peer);
+        self.feed.forget(session);
         // What cannot be carried out at once is tried again, and shown as overdue until then.
         let changed = self.with_keeper(|keeper| keeper.end_session(session));
         if let Some(Ok(true)) = changed {
@@ -234,7 +236,11 @@ impl<F: Force + 'static, N: Names + Send + 'static> Server<F, N> {
                 self.with_keeper(|keeper| keeper.why(&subject, peer)).ok_or_else(ending)?
             }
             Request::Observe => {
-                writer.tell_all(self.feed.listen(peer.uid));
+                let busy = |why| Failure::new(Code::Busy, why);
+                let happenings = self.feed.listen(peer.session, peer.uid);
+                let happenings = happenings.ok_or_else(|| busy("this connection is told already"))?;
+                let told = writer.tell_all(happenings);
+                told.map_err(|_full| busy("there is no room for another observer"))?;
                 Ok(Answer::Observing)
             }
             Request::Reload if peer.uid != ROOT => {
@@ -298,14 +304,15 @@ impl Writer {
     }
 
     /// Passes on what happens, on a thread of its own, until nobody listens.
-    fn tell_all(&self, happenings: Receiver<Happening>) {
+    fn tell_all(&self, happenings: Receiver<Happening>) -> io::Result<()> {
         let writer = self.clone();
-        thread::spawn(move || {
+        let tell = move || {
             for happening in happenings {
                 if writer.say(&Message::Event(happening)).is_err() {
                     break;
                 }
             }
-        });
+        };
+        thread::Builder::new().spawn(tell).map(|_thread| ())
     }
 }

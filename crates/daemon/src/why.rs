@@ -88,12 +88,9 @@ impl<F: Force, N: Names> Keeper<F, N> {
         let of_a_flow = flows.first().map(|flow| flow.application.uid);
         let caller = Caller::look(pid);
         let uid = of_a_flow.or(caller.as_ref().map(|caller| caller.process.uid));
-        match uid {
-            None => return Err(unknown(format!("there is no process {pid}"))),
-            Some(uid) if peer.uid != ROOT && peer.uid != uid => {
-                return Err(Failure::new(Code::NotAllowed, format!("the process {pid} is somebody else's")));
-            }
-            Some(_) => {}
+        let uid = uid.ok_or_else(|| unknown(format!("there is no process {pid}")))?;
+        if peer.uid != ROOT && peer.uid != uid {
+            return Err(Failure::new(Code::NotAllowed, format!("the process {pid} is somebody else's")));
         }
         let name = match (&caller, flows.first()) {
             (_, Some(flow)) => flow.application.comm.clone(),
@@ -102,7 +99,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
         };
         let application = format!("{name}[{pid}]");
         let now = caller.map(|caller| self.judge(&application, caller, to, protocol));
-        let refused = self.history().1.refused(pid);
+        let refused = self.history().1.refused(pid, uid);
         Ok(Answer::Why(Box::new(Why {
             to: to.to_string(),
             taken: self.taken(&flows),

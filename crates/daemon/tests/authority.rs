@@ -4,7 +4,10 @@
 use waylay_config::{Declarations, Style, lower, names::Nobody, read, render};
 use waylay_core::{OneOf, Policy};
 use waylay_daemon::{
-    authority::{FILTERS_OF_A_USER, SERVICES_OF_A_USER, USERS, hold_to_account, may_last, may_remove},
+    authority::{
+        FILTERS_OF_A_USER, SEARCHES_OF_A_USER, SERVICES_OF_A_USER, USERS, hold_to_account, may_last,
+        may_remove,
+    },
     ledger::{Ledger, Lifetime, ROOT, SessionId},
 };
 
@@ -166,6 +169,26 @@ fn users_have_a_share_and_leave_the_rest() {
     let added: Vec<(u32, &str)> = texts.iter().map(|(uid, text)| (*uid, text.as_str())).collect();
     assert!(refused(&added).contains("at most 4 users other than root"));
     judge(&ledger(&added[..USERS])).unwrap();
+}
+
+#[test]
+fn users_have_root_search_neither_the_file_system_nor_all_cgroups_for_them() {
+    let sublayer = "[sublayer.\"u1000.own\"]\n[[filter]]\naction = \"block\"\nsublayer = \"u1000.own\"\n";
+    for condition in ["if.exe = \"/**\"", "unless.exe = [\"/bin/a\", \"/*\"]", "if.via.exe = \"/bin/?\""] {
+        let said = refused(&[(ALICE, &format!("{sublayer}{condition}\n"))]);
+        assert!(said.contains("only root may name executables by a pattern"), "{condition}: {said}");
+    }
+    let units = |count| (0..count).map(|n| format!("\"app{n}.service\"")).collect::<Vec<_>>().join(", ");
+    let ask = |count| format!("{sublayer}if.unit = [{}]\n", units(count));
+    judge(&ledger(&[(ALICE, &ask(SEARCHES_OF_A_USER))])).unwrap();
+    let said = refused(&[(ALICE, &ask(SEARCHES_OF_A_USER + 1))]);
+    assert!(said.contains("at most 16 units and containers in conditions at a time"), "{said}");
+    let exe = format!("{sublayer}if.exe = \"/bin/a\"\nif.cgroup = \"/user.slice\"\n");
+    judge(&ledger(&[
+        (ALICE, &exe),
+        (ROOT, "[sublayer.s]\n[[filter]]\naction = \"block\"\nsublayer = \"s\"\nif.exe = \"/b*\"\n"),
+    ]))
+    .unwrap();
 }
 
 #[test]

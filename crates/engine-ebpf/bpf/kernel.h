@@ -36,6 +36,7 @@
 #define EACCES 13
 #define EINVAL 22
 #define EOPNOTSUPP 95
+#define EADDRINUSE 98
 #define ENOBUFS 105
 #define EISCONN 106
 #define ECONNREFUSED 111
@@ -118,6 +119,7 @@ struct sock_cgroup_data {
 
 struct sock_common {
 	volatile unsigned char skc_state;
+	unsigned char skc_ipv6only : 1;
 };
 
 struct sock {

@@ -6,7 +6,8 @@
  *                   effect.h)
  *   sendmsg4/6      the same for datagrams (datagrams.h); recvmsg4/6 shows whom the
  *                   application asked as the one who answers
- *   bind4/6         lets services answer in a token's name (answers.h)
+ *   bind4/6         lets services answer in a token's name (answers.h), and nobody
+ *                   bind to where their datagrams arrive (reserved.h)
  *   sockops.h       carries the flow from the client's socket to the accepted one
  *   getpeername4/6  shows the application the address it asked for
  *   getsockname4/6  and the one it would have started from
@@ -37,6 +38,7 @@
 #include "callers.h"
 #include "datagram_flows.h"
 #include "answers.h"
+#include "reserved.h"
 #include "datagrams.h"
 #include "sockopt.h"
 #include "sockets.h"

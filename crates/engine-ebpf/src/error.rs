@@ -128,8 +128,13 @@ impl EbpfError {
         if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
             return Self::NoBtf;
         }
-        // The verifier's refusal is EACCES too.
-        if source.kind() == libbpf_rs::ErrorKind::PermissionDenied && !may_load() {
+        // The verifier's refusal is EACCES too; and a helper function that takes CAP_PERFMON does not exist (EINVAL) to a
+        // process without it.
+        let may_be_for_want_of_privilege = matches!(
+            source.kind(),
+            libbpf_rs::ErrorKind::PermissionDenied | libbpf_rs::ErrorKind::InvalidInput
+        );
+        if may_be_for_want_of_privilege && !may_load() {
             return Self::NotPermitted;
         }
         Self::Load(source)

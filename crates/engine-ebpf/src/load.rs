@@ -16,8 +16,10 @@ pub const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/waylay.bpf.o
 
 /// Attached to the whole scope. Listed so that a program that is half way in
 /// never meets a redirected socket it cannot follow: connect comes last.
-pub(crate) const SCOPE_PROGRAMS: [&str; 15] = [
+pub(crate) const SCOPE_PROGRAMS: [&str; 17] = [
     "wl_sock_create",
+    "wl_reserve6",
+    "wl_reserve4",
     "wl_sock_release",
     "wl_sockops",
     "wl_getpeername4",

@@ -12,8 +12,9 @@ use tempfile::TempDir;
 use waylay_headers::{program, root};
 
 const PREFIX: &str = "/usr/local";
-const EXPECTED: [&str; 14] = [
+const EXPECTED: [&str; 15] = [
     "bin/waylay",
+    "bin/waylayd",
     "include/waylay/mstcpip.h",
     "include/waylay/mswsock.h",
     "include/waylay/waylay_context.h",
@@ -129,13 +130,15 @@ fn everything_is_where_it_belongs_and_readable_by_all() {
     let (pages, files): (Vec<_>, Vec<_>) =
         installed.files().into_iter().partition(|name| name.starts_with("share/man/man1/waylay"));
     assert_eq!(files, EXPECTED);
-    assert!(pages.iter().any(|page| page == "share/man/man1/waylay-run.1"), "{pages:?}");
+    for page in ["waylay-run.1", "waylayd.1"] {
+        assert!(pages.contains(&format!("share/man/man1/{page}")), "{pages:?}");
+    }
     let link = fs::read_link(installed.prefix().join("lib/libwaylay_ws2.so")).unwrap();
     assert_eq!(link, Path::new("libwaylay_ws2.so.0"));
     // A service runs as a user of its own and has to be able to load the library.
     for name in installed.files() {
         let mode = fs::metadata(installed.prefix().join(&name)).unwrap().permissions().mode() & 0o777;
-        let expected = if name == "bin/waylay" { 0o755 } else { 0o644 };
+        let expected = if name.starts_with("bin/") { 0o755 } else { 0o644 };
         assert_eq!(mode, expected, "{name}");
     }
 }

@@ -13,7 +13,7 @@ struct Budget {
     stack: u32,
 }
 
-const BUDGETS: [Budget; 37] = [
+const BUDGETS: [Budget; 39] = [
     budget("wl_connect4", 8_500, 240_000, 512),
     budget("wl_connect6", 8_500, 240_000, 512),
     budget("wl_sockops", 1_300, 2_400, 352),
@@ -28,6 +28,8 @@ const BUDGETS: [Budget; 37] = [
     budget("wl_setsockopt", 3_000, 12_000, 384),
     budget("wl_bind4", 500, 3_000, 256),
     budget("wl_bind6", 500, 3_000, 256),
+    budget("wl_reserve4", 500, 3_000, 320),
+    budget("wl_reserve6", 500, 3_000, 320),
     budget("wl_answer4", 60, 60, 64),
     budget("wl_connect_answer4", 500, 3_000, 320),
     budget("wl_connect_answer6", 500, 3_000, 320),

@@ -322,7 +322,7 @@ mod others {
         assert_eq!(need["found"], found.as_str());
         // And so it is.
         let run = run_in(&fence, "true");
-        assert!(run.refused_in_a_line().contains("cannot attach wl_udp_connect4"), "{run:?}");
+        assert!(run.refused_in_a_line().contains("cannot attach wl_connect_answer4"), "{run:?}");
     }
 
     #[test]

@@ -92,8 +92,8 @@ Examples:
   sudo waylay why --flow 17 -o json
       One from waylay flows; for scripts.
 
-Services are taken as they are: one that is gone is gone. Routes are not looked at. Without root you may ask about your own
-processes.
+Services are taken as they are: one that is gone is gone. Routes are not looked at. Without root
+you may ask about your own processes.
 
 Exit status: 0 if the connection would get to its destination now, 1 if it would be refused or there
 is no such connection, 2 if no daemon answers.";

@@ -18,8 +18,9 @@ Examples:
   sudo kill -HUP $(pidof waylayd)
       Have the policy's files read again, as waylay reload does.
 
-When it ends in order, connections go as without it. If it is killed, what it has put in force stays until the next one is
-started on the same scope: its services are gone, and their failure policies answer.
+When it ends in order, connections go as without it. If it is killed, what it has put in force
+stays until the next one is started on the same scope: its services are gone, and their failure
+policies answer.
 
 Exit status: 0 after SIGTERM or Ctrl-C; 2 if it could not start, or not end in order.";
 

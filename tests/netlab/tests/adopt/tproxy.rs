@@ -157,3 +157,35 @@ for where in bound:
     let finished = ground.waylay().args(through).watch(watched).well();
     assert_eq!(finished.stdout, "1\nECONNREFUSED\nECONNREFUSED\n", "the listener and one more: {finished:?}");
 }
+
+/// The listener lets others bind there that ask for `SO_REUSEADDR`, as it does itself.
+#[test]
+fn are_taken_by_nobody_who_binds_where_they_arrive() {
+    let (ground, one) = (Ground::loopback(), One::that("sends"));
+    let (_server, _lines, ports) = serve(&ground);
+    let ask = "
+import errno, socket, sys
+port = int(sys.argv[2])
+def bind(family, where, port, only=0):
+    one = socket.socket(family, socket.SOCK_DGRAM)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6: one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+    try: one.bind((where, port))
+    except OSError as error: print(where, errno.errorcode[error.errno])
+    else: print(where, 'bound')
+    return one
+one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+one.sendto(b'x', ('127.0.0.1', int(sys.argv[1])))
+v4, v6 = socket.AF_INET, socket.AF_INET6
+kept = [bind(v4, '0.0.0.0', port), bind(v6, '::', port), bind(v6, '::ffff:0.0.0.0', port),
+    bind(v4, '127.128.0.1', port), bind(v6, '::ffff:127.128.0.1', port),
+    bind(v6, '::', port, 1), bind(v4, '0.0.0.0', 0), bind(v4, '127.128.0.1', 0), bind(v4, '127.0.0.1', port)]
+print(one.recv(100).decode().split()[2])";
+    let through = ["--through", &one.started()];
+    let watched = [system_python(), "-c", ask, &ports[0], &one.port.to_string()];
+    let finished = ground.waylay().args(through).watch(watched).well();
+    let taken = ["0.0.0.0", "::", "::ffff:0.0.0.0", "127.128.0.1", "::ffff:127.128.0.1"];
+    let taken: String = taken.iter().map(|place| format!("{place} EADDRINUSE\n")).collect();
+    let others = ":: bound\n0.0.0.0 bound\n127.128.0.1 bound\n127.0.0.1 bound\n";
+    assert_eq!(finished.stdout, format!("{taken}{others}1\n"), "{finished:?}");
+}
