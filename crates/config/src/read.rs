@@ -23,9 +23,15 @@ const FATES: &[&str] = &["leave", "reset"];
 /// What the texts say. Where something is wrong the rest is read all the same, so that one run shows all there is.
 #[must_use]
 pub fn read(sources: &Sources) -> (Declarations, Vec<Diagnostic>) {
+    read_from(sources, 0)
+}
+
+/// What those texts say that come from a number on.
+#[must_use]
+pub fn read_from(sources: &Sources, first: usize) -> (Declarations, Vec<Diagnostic>) {
     let mut declarations = Declarations::default();
     let mut problems = Vec::new();
-    for (source, (_, text)) in (0..).zip(sources.iter()) {
+    for (source, (_, text)) in (0..).zip(sources.iter()).skip(first) {
         let (table, errors) = DeTable::parse_recoverable(text);
         problems.extend(errors.iter().map(|error| syntax(error, source)));
         // What a text means that is no TOML is a guess.

@@ -1,11 +1,11 @@
 //! Texts, and places in them.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 /// The texts of one policy, in the order in which they are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
-    files: Vec<(String, String)>,
+    files: Vec<(String, Arc<str>)>,
 }
 
 /// A place in one of the [`Sources`].
@@ -50,13 +50,13 @@ pub struct Located<T> {
 
 impl Sources {
     /// Adds a text. The name is for messages, as is usual for a file its path.
-    pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) {
+    pub fn add(&mut self, name: impl Into<String>, text: impl Into<Arc<str>>) {
         self.files.push((name.into(), text.into()));
     }
 
     /// Names and texts.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.files.iter().map(|(name, text)| (name.as_str(), text.as_str()))
+        self.files.iter().map(|(name, text)| (name.as_str(), &**text))
     }
 
     /// The name of the text in which a place is.

@@ -243,6 +243,18 @@ impl Policy {
         Ok(())
     }
 
+    /// Whether another policy says the same of everything but filters.
+    pub(crate) fn differs_in_filters_alone(&self, other: &Self) -> bool {
+        let Self { services, sublayers, filters: _, foreign_namespace, sandboxes, unredirectable, existing } =
+            self;
+        *services == other.services
+            && *sublayers == other.sublayers
+            && *foreign_namespace == other.foreign_namespace
+            && *sandboxes == other.sandboxes
+            && *unredirectable == other.unredirectable
+            && *existing == other.existing
+    }
+
     /// The services in their solved order.
     #[must_use]
     pub fn services(&self) -> &[Service] {

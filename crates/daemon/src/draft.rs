@@ -9,7 +9,7 @@ use waylay_config::{
 use crate::{authority::hold_to_account, ledger::Ledger};
 
 /// With more filters than this nobody looks for those that never decide: `waylay check` does.
-const LINTED: usize = 2_000;
+pub(crate) const LINTED: usize = 2_000;
 
 /// What a ledger comes to.
 pub struct Draft {
@@ -76,10 +76,15 @@ impl Draft {
         if self.declarations.filters.len() <= LINTED {
             found.extend(lint(&self.declarations, &self.lowered, &self.sources));
         }
-        let is_asked_for = |diagnostic: &Diagnostic| diagnostic.span.is_none_or(|span| of(span.source()));
-        found.retain(|diagnostic| diagnostic.severity() == Severity::Warning && is_asked_for(diagnostic));
-        found
+        warnings(found, of)
     }
+}
+
+/// Those of the texts that are asked for by their number.
+pub(crate) fn warnings(mut found: Vec<Diagnostic>, of: impl Fn(usize) -> bool) -> Vec<Diagnostic> {
+    let is_asked_for = |diagnostic: &Diagnostic| diagnostic.span.is_none_or(|span| of(span.source()));
+    found.retain(|diagnostic| diagnostic.severity() == Severity::Warning && is_asked_for(diagnostic));
+    found
 }
 
 impl Wrong {

@@ -1,5 +1,6 @@
 //! What carries a policy out, as far as this crate is concerned.
 
+use waylay_core::{Change, Policy};
 use waylay_host::{Assignment, LiveFlow, RunError, ServiceState, Station};
 
 /// A place where policies are in force.
@@ -9,6 +10,13 @@ pub trait Force: Send {
     /// # Errors
     /// Why it is not in force.
     fn apply(&mut self, assignment: &Assignment) -> Result<(), RunError>;
+
+    /// Puts a change of filters into force, of the policy in force, whose services stay; `policy` is what it leads to. All or
+    /// nothing.
+    ///
+    /// # Errors
+    /// Why it is not in force.
+    fn amend(&mut self, change: Change, policy: &Policy) -> Result<(), RunError>;
 
     /// How its services get on.
     fn services(&self) -> Vec<ServiceState>;
@@ -23,6 +31,10 @@ pub trait Force: Send {
 impl Force for Station {
     fn apply(&mut self, assignment: &Assignment) -> Result<(), RunError> {
         Self::apply(self, assignment)
+    }
+
+    fn amend(&mut self, change: Change, policy: &Policy) -> Result<(), RunError> {
+        Self::amend(self, change, policy)
     }
 
     fn services(&self) -> Vec<ServiceState> {

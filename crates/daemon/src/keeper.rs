@@ -7,12 +7,13 @@ use std::{
 };
 
 use waylay_config::{Names, declaration::ServiceDeclaration};
+use waylay_core::Change;
 use waylay_host::{RunError, ServiceSpec, user::Identity};
 
 use crate::{
     authority,
     declared::{DeclaredError, Itself, Making},
-    draft::{Draft, Finding, Wrong, findings},
+    draft::{self, Draft, Finding, Wrong, findings},
     files::{self, FileError, Store, Written},
     force::Force,
     history::History,
@@ -20,6 +21,7 @@ use crate::{
     names::Remembered,
     numbers::Numbers,
     protocol::{Changed, Code, Failure, Lasting, Target},
+    standing::{Amendment, Standing},
 };
 
 /// What stays the same while a daemon runs.
@@ -62,9 +64,9 @@ pub struct Keeper<F, N> {
 /// What is in force.
 pub(crate) struct State<N> {
     pub(crate) ledger: Ledger,
-    pub(crate) draft: Option<Draft>,
-    numbers: Numbers,
-    names: Option<Remembered<N>>,
+    pub(crate) standing: Option<Standing>,
+    pub(crate) numbers: Numbers,
+    pub(crate) names: Option<Remembered<N>>,
 }
 
 impl<F: Force, N: Names> Keeper<F, N> {
@@ -76,7 +78,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
         names: impl Fn() -> N + Send + 'static,
     ) -> Self {
         let state =
-            State { ledger: Ledger::default(), draft: None, numbers: Numbers::default(), names: None };
+            State { ledger: Ledger::default(), standing: None, numbers: Numbers::default(), names: None };
         Self {
             settings,
             names: Box::new(names),
@@ -96,7 +98,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
     /// [`Failure`]; what was in force still is.
     pub fn reload(&mut self) -> Result<Changed, Failure> {
         let mut ledger = self.state.ledger.clone();
-        if self.state.draft.is_none() {
+        if self.state.standing.is_none() {
             for (number, text) in self.settings.store.read()? {
                 ledger.add_again(number, text);
             }
@@ -140,7 +142,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
             let number = ledger.add(peer.uid, &peer.name, lifetime, text);
             added.push(number.0);
             if lifetime == Lifetime::Persistent {
-                let text = ledger.added(number).map_or("", |piece| piece.text.as_str());
+                let text = ledger.added(number).map_or("", |piece| &*piece.text);
                 written.push(self.settings.store.write(number, text)?);
             }
         }
@@ -177,7 +179,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
             return Ok(false);
         }
         let ledger = self.state.ledger.clone();
-        let outcome = self.put_in_force(ledger, |_| false);
+        let outcome = self.put_all_in_force(ledger, |_| false);
         if let Err(failure) = &outcome {
             self.overdue = Some(failure.to_string());
         }
@@ -227,41 +229,90 @@ impl<F: Force, N: Names> Keeper<F, N> {
         mut ledger: Ledger,
         asked_for: impl Fn(&Piece) -> bool,
     ) -> Result<Vec<Finding>, Failure> {
-        self.ended.iter().for_each(|session| {
-            ledger.end_session(*session);
-        });
-        let outcome = self.try_to_put_in_force(&ledger);
+        self.forget_ended(&mut ledger);
+        let names = Remembered::new((self.names)());
+        let Some(amendment) = Amendment::of(&self.state, &ledger, names) else {
+            return self.put_all_in_force(ledger, asked_for);
+        };
         self.state.ledger.skip_those_of(&ledger);
-        let (draft, numbers, names) = outcome?;
-        let is_asked_for = |index: usize| ledger.pieces().get(index).is_some_and(|piece| asked_for(piece));
-        let warnings = draft.warnings(&names, is_asked_for);
-        let warnings = findings(&warnings, &draft.sources);
-        self.state = State { ledger, draft: Some(draft), numbers, names: Some(names) };
-        self.changes += 1;
-        self.overdue = None;
-        self.ended.clear();
+        self.state.numbers.skip_those_of(amendment.numbers());
+        let warnings = draft::warnings(amendment.warnings(), is_of(&ledger, asked_for));
+        let warnings = findings(&warnings, amendment.sources());
+        self.amend(&amendment)?;
+        amendment.settle(&mut self.state, ledger);
+        self.count();
         Ok(warnings)
     }
 
-    fn try_to_put_in_force(&mut self, ledger: &Ledger) -> Result<(Draft, Numbers, Remembered<N>), Failure> {
+    /// The same, with all texts read and all names looked up.
+    fn put_all_in_force(
+        &mut self,
+        mut ledger: Ledger,
+        asked_for: impl Fn(&Piece) -> bool,
+    ) -> Result<Vec<Finding>, Failure> {
+        self.forget_ended(&mut ledger);
+        let outcome = self.try_to_put_in_force(&ledger, asked_for);
+        self.state.ledger.skip_those_of(&ledger);
+        let (state, warnings) = outcome?;
+        self.state = State { ledger, ..state };
+        self.count();
+        Ok(warnings)
+    }
+
+    fn forget_ended(&self, ledger: &mut Ledger) {
+        self.ended.iter().for_each(|session| {
+            ledger.end_session(*session);
+        });
+    }
+
+    fn count(&mut self) {
+        self.changes += 1;
+        self.overdue = None;
+        self.ended.clear();
+    }
+
+    fn try_to_put_in_force(
+        &mut self,
+        ledger: &Ledger,
+        asked_for: impl Fn(&Piece) -> bool,
+    ) -> Result<(State<N>, Vec<Finding>), Failure> {
         let names = Remembered::new((self.names)());
         let draft = Draft::of(ledger, &names)?;
         let specs = self.specs(&draft, ledger)?;
+        let warnings = findings(&draft.warnings(&names, is_of(ledger, asked_for)), &draft.sources);
+        let Draft { sources, declarations, lowered } = draft;
         let mut counts = vec![0; ledger.pieces().len()];
-        draft.declarations.filters.iter().for_each(|filter| counts[filter.span.source()] += 1);
+        declarations.filters.iter().for_each(|filter| counts[filter.span.source()] += 1);
         let mut numbers = self.state.numbers.clone();
-        let assigned = numbers.assign(draft.lowered.policy.clone(), specs, ledger, &counts);
+        let assigned = numbers.assign(lowered.policy, specs, ledger, &counts);
         self.state.numbers.skip_those_of(&numbers);
         let (assignment, numbered) = assigned.map_err(RunError::from)?;
+        let former = self.state.standing.as_ref().map(|standing| &standing.policy);
+        let change = former.and_then(|former| Change::between(former, &assignment.policy));
         // Before it is in force: what it refuses is to be named from the first moment.
-        self.history.add(numbered, &draft.declarations);
-        match self.force.apply(&assignment) {
-            Ok(()) => Ok((draft, numbers, names)),
-            Err(error) => {
-                self.history.take_back();
-                Err(error.into())
-            }
-        }
+        self.history.add(numbered, &declarations);
+        let carried_out = match change {
+            Some(change) => self.force.amend(change, &assignment.policy),
+            None => self.force.apply(&assignment),
+        };
+        carried_out.inspect_err(|_| self.history.take_back())?;
+        let standing = Some(Standing { sources, declarations, policy: assignment.policy });
+        let state = State { ledger: Ledger::default(), standing, numbers, names: Some(names) };
+        Ok((state, warnings))
+    }
+
+    fn amend(&mut self, amendment: &Amendment<N>) -> Result<(), Failure> {
+        let Some(standing) = &mut self.state.standing else { return Ok(()) };
+        standing.policy.change(amendment.change()).map_err(RunError::from)?;
+        let (numbered, declarations) = amendment.numbered();
+        self.history.add(numbered, declarations);
+        let Err(error) = self.force.amend(amendment.change().clone(), &standing.policy) else {
+            return Ok(());
+        };
+        self.history.take_back();
+        // It leads to what was there, of which nothing can be wrong.
+        let _undone = standing.policy.change(amendment.undo());
+        Err(error.into())
     }
 
     /// How each service is had.
@@ -311,6 +362,11 @@ impl<F: Force, N: Names> Keeper<F, N> {
     }
 }
 
+/// Whether the piece of a number is asked for.
+fn is_of(ledger: &Ledger, asked_for: impl Fn(&Piece) -> bool) -> impl Fn(usize) -> bool {
+    move |index| ledger.pieces().get(index).is_some_and(|piece| asked_for(piece))
+}
+
 /// Services of users run as these; those of root as users of their own.
 fn identity(owner: u32) -> Result<Option<Identity>, Failure> {
     match owner {
@@ -332,7 +388,7 @@ fn words(target: &Target) -> String {
 
 impl<N> State<N> {
     fn declaring(&self, target: &Target, name: &str) -> Option<&Arc<Piece>> {
-        let declarations = &self.draft.as_ref()?.declarations;
+        let declarations = &self.standing.as_ref()?.declarations;
         let mut services = declarations.services.iter().map(|service| &service.name);
         let mut sublayers = declarations.sublayers.iter().map(|sublayer| &sublayer.name);
         let mut filters = declarations.filters.iter().filter_map(|filter| filter.name.as_ref());
@@ -348,10 +404,10 @@ impl<N> State<N> {
 
     /// How much a text declares.
     fn declared_in(&self, piece: &Arc<Piece>) -> usize {
-        let Some(draft) = &self.draft else { return 0 };
-        let services = draft.declarations.services.iter().map(|service| &service.name.span);
-        let sublayers = draft.declarations.sublayers.iter().map(|sublayer| &sublayer.name.span);
-        let filters = draft.declarations.filters.iter().map(|filter| &filter.span);
+        let Some(standing) = &self.standing else { return 0 };
+        let services = standing.declarations.services.iter().map(|service| &service.name.span);
+        let sublayers = standing.declarations.sublayers.iter().map(|sublayer| &sublayer.name.span);
+        let filters = standing.declarations.filters.iter().map(|filter| &filter.span);
         let is_there =
             |span: &&waylay_config::Span| self.ledger.piece_at(span).is_some_and(|at| Arc::ptr_eq(at, piece));
         services.chain(sublayers).chain(filters).filter(is_there).count()

@@ -50,7 +50,7 @@ pub struct Piece {
     /// For people: a file's path, or who added it.
     pub name: String,
     /// What it says.
-    pub text: String,
+    pub text: Arc<str>,
     /// Where it comes from.
     pub origin: Origin,
 }
@@ -115,7 +115,7 @@ impl Ledger {
     #[must_use]
     pub fn sources(&self) -> Sources {
         let mut sources = Sources::default();
-        self.pieces.iter().for_each(|piece| sources.add(&piece.name, &piece.text));
+        self.pieces.iter().for_each(|piece| sources.add(&piece.name, Arc::clone(&piece.text)));
         sources
     }
 
@@ -136,12 +136,12 @@ impl Ledger {
         let (mut former, added): (Vec<_>, Vec<_>) =
             self.pieces.drain(..).partition(|piece| piece.origin == Origin::File);
         for (name, text) in files {
-            let same = former.iter().position(|piece| piece.name == name && piece.text == text);
+            let same = former.iter().position(|piece| piece.name == name && *piece.text == *text);
             let piece = match same {
                 Some(index) => former.swap_remove(index),
                 None => {
                     self.next_id += 1;
-                    Arc::new(Piece { id: self.next_id, name, text, origin: Origin::File })
+                    Arc::new(Piece { id: self.next_id, name, text: text.into(), origin: Origin::File })
                 }
             };
             self.pieces.push(piece);
@@ -166,7 +166,7 @@ impl Ledger {
         self.next_id += 1;
         let name = format!("added by {who} ({number})");
         let origin = Origin::Added { number, owner, lifetime };
-        self.pieces.push(Arc::new(Piece { id: self.next_id, name, text, origin }));
+        self.pieces.push(Arc::new(Piece { id: self.next_id, name, text: text.into(), origin }));
     }
 
     /// Removes what was added as this number; whether there was something.

@@ -33,4 +33,5 @@ pub mod names;
 pub mod numbers;
 pub mod protocol;
 pub mod server;
+mod standing;
 pub mod why;

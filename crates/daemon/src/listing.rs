@@ -19,8 +19,7 @@ use crate::{
 impl<F: Force, N: Names> Keeper<F, N> {
     /// Who is there; `scope` is whose connections are redirected.
     pub fn status(&self, scope: &std::path::Path) -> Answer {
-        let draft = self.state().draft.as_ref();
-        let policy = draft.map(|draft| &draft.lowered.policy);
+        let policy = self.state().standing.as_ref().map(|standing| &standing.policy);
         let services = policy.map(|policy| policy.services()).unwrap_or_default();
         Answer::Status(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -42,8 +41,8 @@ impl<F: Force, N: Names> Keeper<F, N> {
         let there = states.iter().filter(|state| state.condition != Condition::Leaving);
         let states: BTreeMap<&str, &ServiceState> = there.map(|state| (state.name.as_str(), state)).collect();
         let mut services = Vec::new();
-        for service in self.state().draft.iter().flat_map(|draft| draft.lowered.policy.services()) {
-            let declared = self.state().draft.iter().flat_map(|draft| &draft.declarations.services);
+        for service in self.state().standing.iter().flat_map(|standing| standing.policy.services()) {
+            let declared = self.state().standing.iter().flat_map(|standing| &standing.declarations.services);
             let Some(declared) = declared.into_iter().find(|declared| declared.name.value == service.name)
             else {
                 continue;
@@ -66,14 +65,14 @@ impl<F: Force, N: Names> Keeper<F, N> {
 
     /// The filters that somebody may see.
     pub fn filters(&self, peer: &Peer) -> Answer {
-        let declared = self.state().draft.iter().flat_map(|draft| &draft.declarations.filters);
+        let declared = self.state().standing.iter().flat_map(|standing| &standing.declarations.filters);
         let seen = declared.filter(|filter| self.may_see(peer, &filter.span));
         Answer::Filters { filters: seen.map(|filter| self.filter(filter)).collect() }
     }
 
     /// The sublayers that somebody may see.
     pub fn sublayers(&self, peer: &Peer) -> Answer {
-        let declared = self.state().draft.iter().flat_map(|draft| &draft.declarations.sublayers);
+        let declared = self.state().standing.iter().flat_map(|standing| &standing.declarations.sublayers);
         let seen = declared.filter(|sublayer| self.may_see(peer, &sublayer.name.span));
         let sublayer = |declared: &waylay_config::declaration::SublayerDeclaration| Sublayer {
             name: declared.name.value.clone(),
@@ -130,7 +129,12 @@ impl<F: Force, N: Names> Keeper<F, N> {
     fn source(&self, span: &Span) -> Source {
         let origin = self.origin(span);
         Source {
-            place: self.state().draft.as_ref().map(|draft| draft.sources.place(span)).unwrap_or_default(),
+            place: self
+                .state()
+                .standing
+                .as_ref()
+                .map(|standing| standing.sources.place(span))
+                .unwrap_or_default(),
             number: origin.number().map(|number| number.0),
             owner: origin.owner(),
             lifetime: match origin.lifetime() {

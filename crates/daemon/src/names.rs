@@ -12,6 +12,7 @@ use waylay_core::FileId;
 pub struct Remembered<N> {
     names: N,
     answers: RefCell<HashMap<Question, Answer>>,
+    taken_in: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,12 +35,35 @@ enum Answer {
 impl<N: Names> Remembered<N> {
     /// Nothing yet.
     pub fn new(names: N) -> Self {
-        Self { names, answers: RefCell::default() }
+        Self { names, answers: RefCell::default(), taken_in: 0 }
     }
 
     /// Whether something that was asked would be answered otherwise now.
     pub fn has_changed(&self) -> bool {
         self.answers.borrow().iter().any(|(question, answer)| self.answer(question) != *answer)
+    }
+
+    /// Whether what another one was asked and this one as well had the same answer.
+    pub(crate) fn agrees_with(&self, other: &Self) -> bool {
+        let own = self.answers.borrow();
+        other
+            .answers
+            .borrow()
+            .iter()
+            .all(|(question, answer)| own.get(question).is_none_or(|own| own == answer))
+    }
+
+    /// Remembers what another one does.
+    pub(crate) fn take_in(&mut self, other: Self) {
+        let own = self.answers.get_mut();
+        let before = own.len();
+        own.extend(other.answers.into_inner());
+        self.taken_in += own.len() - before;
+    }
+
+    /// How many answers have come from others.
+    pub(crate) const fn taken_in(&self) -> usize {
+        self.taken_in
     }
 
     fn ask(&self, question: Question) -> Answer {
@@ -159,5 +183,19 @@ mod tests {
         assert!(names.has_changed());
         assert_eq!(names.user("alice"), None, "who asks again has to begin anew");
         assert_eq!(Remembered::new(&host).user("alice"), Some(1000));
+    }
+
+    #[test]
+    fn what_others_were_told_is_taken_in_where_it_is_the_same() {
+        let host = Host::default();
+        let (mut names, other) = (Remembered::new(&host), Remembered::new(&host));
+        assert_eq!((names.user("alice"), other.group("staff")), (None, None));
+        assert!(names.agrees_with(&other));
+        names.take_in(other);
+        assert_eq!(names.taken_in(), 1);
+        host.alice.set(Some(1000));
+        let other = Remembered::new(&host);
+        assert_eq!(other.user("alice"), Some(1000));
+        assert!(!names.agrees_with(&other) && names.has_changed());
     }
 }

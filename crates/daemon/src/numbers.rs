@@ -68,6 +68,30 @@ impl Numbers {
         Ok((Assignment { policy, services }, numbered))
     }
 
+    /// Numbers the filters of the ledger's pieces from one on, of which `filters` says how many each has; nothing if those before
+    /// it would get other numbers than they have.
+    pub(crate) fn number_others(
+        &mut self,
+        ledger: &Ledger,
+        first: usize,
+        filters: &[u32],
+    ) -> Option<Vec<Numbered>> {
+        let before = ledger.pieces().get(..first)?;
+        let stay: Vec<Range<u32>> = before.iter().map(|piece| self.of(piece)).collect();
+        let mut counts = filters.to_vec();
+        for (count, ids) in counts.iter_mut().zip(&stay) {
+            *count = ids.len() as u32;
+        }
+        let numbered = self.number_filters(ledger, &counts);
+        let is_kept = numbered.iter().zip(&stay).all(|(numbered, ids)| numbered.filters == *ids);
+        is_kept.then_some(numbered)
+    }
+
+    /// The numbers of a piece's filters.
+    pub(crate) fn of(&self, piece: &Piece) -> Range<u32> {
+        self.pieces.get(&piece.id).cloned().unwrap_or_default()
+    }
+
     /// Goes on after all numbers that another one has given, in force or not.
     pub fn skip_those_of(&mut self, other: &Self) {
         self.next_service = self.next_service.max(other.next_service);
@@ -105,7 +129,7 @@ impl Numbers {
             let kept = self.pieces.get(&piece.id).filter(|ids| ids.start > last);
             let ids = kept.cloned().unwrap_or(self.next_filter..self.next_filter + count);
             self.next_filter = self.next_filter.max(ids.end);
-            last = last.max(ids.end - u32::from(!ids.is_empty()));
+            last = ids.clone().last().unwrap_or(last);
             numbered.push(Numbered { piece: Arc::clone(piece), filters: ids });
         }
         self.pieces = numbered.iter().map(|numbered| (numbered.piece.id, numbered.filters.clone())).collect();
@@ -169,6 +193,17 @@ mod tests {
         assert_eq!(before.services.keys().collect::<Vec<_>>(), after.services.keys().collect::<Vec<_>>());
         let asked: Vec<u32> = after.policy.filters().iter().map(|filter| filter.id.0).collect();
         assert_eq!(asked, [1, 2, 4]);
+    }
+
+    #[test]
+    fn what_comes_after_a_text_without_filters_keeps_its_numbers() {
+        let mut numbers = Numbers::default();
+        let mut ledger = ledger(&filters("log", 1));
+        ledger.add(ROOT, "root", Lifetime::Daemon, "[sublayer.own]\n".into());
+        ledger.add(ROOT, "root", Lifetime::Daemon, filters("log", 2));
+        let (_, before) = assign(&mut numbers, &ledger, "log");
+        let (_, after) = assign(&mut numbers, &ledger, "log");
+        assert_eq!((&after, &after[2]), (&before, &(2..4)));
     }
 
     #[test]

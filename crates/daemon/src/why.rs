@@ -3,12 +3,16 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use waylay_config::{FileNames, Names};
-use waylay_core::{Availability, Leg, Process, Protocol, Records, ServiceId, World, follow};
+use waylay_config::Names;
+use waylay_core::{
+    Availability, FilterId, Leg, Naming, Policy, Process, Protocol, Records, ServiceId, SublayerId, World,
+    follow,
+};
 use waylay_host::{Caller, Condition, LiveFlow};
 
 use crate::{
     force::Force,
+    history::History,
     journey::Journey,
     keeper::{Keeper, Peer},
     ledger::ROOT,
@@ -152,8 +156,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
         to: SocketAddr,
         protocol: Protocol,
     ) -> Option<Journey> {
-        let draft = self.state().draft.as_ref()?;
-        let policy = &draft.lowered.policy;
+        let policy = &self.state().standing.as_ref()?.policy;
         let states = self.force().services();
         let serves = |name: &str| {
             states.iter().any(|state| state.name == name && state.condition == Condition::Serving)
@@ -167,8 +170,28 @@ impl<F: Force, N: Names> Keeper<F, N> {
         let leg = Leg { protocol, local: None, remote: to, caller: caller.process };
         let dialler = |service| Process { service: Some(service), ..Process::default() };
         let stages = follow(policy, &leg, &Records::None, &world, dialler);
-        let names = FileNames { lowered: &draft.lowered, sources: &draft.sources };
+        let names = Known { policy, history: self.history() };
         Some(Journey::new(application, &stages, policy, &names))
+    }
+}
+
+/// What things are called that are in force.
+struct Known<'k> {
+    policy: &'k Policy,
+    history: &'k History,
+}
+
+impl Naming for Known<'_> {
+    fn service(&self, id: ServiceId) -> String {
+        Naming::service(self.policy, id)
+    }
+
+    fn sublayer(&self, id: SublayerId) -> String {
+        Naming::sublayer(self.policy, id)
+    }
+
+    fn filter(&self, id: FilterId) -> String {
+        self.history.describe(id)
     }
 }
 

@@ -16,7 +16,7 @@ use waylay_config::{
     Names,
     declaration::{ExePattern, UnitName},
 };
-use waylay_core::{FileId, FilterId, ServiceId};
+use waylay_core::{Change, FileId, FilterId, Policy, ServiceId};
 use waylay_daemon::{
     declared::Itself,
     files::Store,
@@ -61,6 +61,13 @@ impl Force for Recorder {
         }
         self.remember(assignment);
         Ok(())
+    }
+
+    fn amend(&mut self, change: Change, policy: &Policy) -> Result<(), RunError> {
+        let mut assignment = self.applied.lock().unwrap().last().unwrap().clone();
+        assignment.policy.change(&change).unwrap();
+        assert_eq!(assignment.policy, *policy);
+        self.apply(&assignment)
     }
 
     fn services(&self) -> Vec<ServiceState> {

@@ -15,7 +15,8 @@
 
 #include "words.h"
 
-#define WL_MAX_STEPS 2304 /* beginnings, nodes, and blocks twice; of amendments too */
+#define WL_MAX_STEPS 2048 /* beginnings, nodes, and blocks twice */
+#define WL_MAX_AMENDED 256 /* the same of amendments */
 #define WL_MAX_LEAF 16
 #define WL_BLOCK_WORDS 4
 #define WL_NO_RANK 0xffffff
@@ -117,7 +118,6 @@ struct wl_query {
 	struct wl_search amendments;
 	struct wl_who who; /* who is to be numbered */
 	struct wl_leg leg; /* what is asked about; searches know it by its numbers */
-	__u32 turned; /* whether the amendments are being searched */
 	/* The answer. */
 	__u32 filter;
 	__u32 group; /* slot of the service, or rank of the sublayer */
@@ -448,40 +448,43 @@ WL_INLINE bool wl_begin(struct wl_search *s)
 	return false;
 }
 
-/* From the whole to its amendments, for what comes before what is found; whether
- * there are any. */
-WL_INLINE bool wl_turn(struct wl_query *q)
-{
-	if (!q->amended || q->turned)
-		return false;
-	q->turned = 1;
-	q->amendments.found = q->whole.found;
-	q->amendments.skip = q->whole.skip;
-	q->amendments.from = q->whole.from;
-	q->amendments.layer = q->whole.layer;
-	q->amendments.removed = 0;
-	q->amendments.next = 0;
-	q->amendments.at = 0;
-	q->amendments.block = 0;
-	return true;
-}
-
 /* One step of a search, whether there are more. */
-WL_GLOBAL int wl_advance(struct wl_query *q)
+WL_GLOBAL int wl_advance(struct wl_search *s)
 {
-	struct wl_search *s;
-
-	if (!q)
+	if (!s)
 		return 0;
-	s = q->turned ? &q->amendments : &q->whole;
 	if (s->block) {
 		wl_look_through(s);
 	} else if (s->at && (s->at >> 32 & WL_NO_RANK) < s->found) {
 		wl_step(s);
 	} else {
-		return wl_begin(s) || wl_turn(q);
+		return wl_begin(s);
 	}
 	return 1;
+}
+
+/* For what comes before `found`. */
+WL_INLINE void wl_go_through(struct wl_search *s, __u64 found, int most)
+{
+	s->found = found;
+	s->next = 0;
+	s->at = 0;
+	s->block = 0;
+	WL_KEEP_LOOP
+	for (int i = 0; i < most; i++) {
+		if (!wl_advance(s))
+			break;
+	}
+}
+
+/* Through the amendments, after the whole. */
+WL_INLINE void wl_go_on(struct wl_query *q)
+{
+	q->amendments.skip = q->whole.skip;
+	q->amendments.from = q->whole.from;
+	q->amendments.layer = q->whole.layer;
+	q->amendments.removed = 0;
+	wl_go_through(&q->amendments, q->whole.found, WL_MAX_AMENDED);
 }
 
 /* The first filter of a layer; whether there is one, and then what it says. */
@@ -492,24 +495,18 @@ WL_GLOBAL int wl_first(struct wl_query *q, __u32 layer)
 
 	if (!q)
 		return 0;
-	q->whole.found = WL_NO_RANK;
 	q->whole.layer = layer;
-	q->whole.next = 0;
-	q->whole.at = 0;
-	q->whole.block = 0;
 	q->whole.removed = 0;
-	q->turned = 0;
 	if (q->amended) {
 		q->whole.removed_in = q->amendments.tables;
 		q->whole.removed = wl_word(q->amendments.tables, WL_AT_REMOVED + (layer & 3));
 	}
-	for (int i = 0; i < WL_MAX_STEPS; i++) {
-		if (!wl_advance(q))
-			break;
-	}
+	wl_go_through(&q->whole, WL_NO_RANK, WL_MAX_STEPS);
+	if (q->amended)
+		wl_go_on(q);
 	tables = q->whole.tables;
 	rule = q->whole.rule;
-	if (q->turned && q->amendments.found < q->whole.found) {
+	if (q->amended && q->amendments.found < q->whole.found) {
 		tables = q->amendments.tables;
 		rule = q->amendments.rule;
 	} else if (q->whole.found == WL_NO_RANK) {

@@ -40,6 +40,9 @@ pub enum RunError {
     /// More than the engine holds.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// The thread that compiles filters anew cannot be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
     /// The host's routes cannot be watched.
     #[error("cannot watch the host's routes")]
     Routes(#[source] io::Error),

@@ -2,6 +2,7 @@
 //! what changes meanwhile.
 
 mod change;
+mod in_force;
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use waylay_core::{Limit, LimitError, Policy, ServiceId, Tables};
-use waylay_engine::{Endpoint, Engine, Installation};
+use waylay_engine::{Endpoint, Engine};
 use waylay_engine_ebpf::{EbpfEngine, EbpfError, LiveFlow, bpf_file_system, in_initial_user_namespace};
 
 use crate::{
@@ -28,6 +29,7 @@ use crate::{
     user::UIDS_OF_A_RUN,
 };
 use change::Change;
+use in_force::InForce;
 
 /// A scope with a policy in force, and the services of that policy.
 ///
@@ -42,7 +44,7 @@ pub struct Station {
     spawner: Spawner,
     crew: Crew,
     leaving: Vec<Leaving>,
-    in_force: Installation,
+    in_force: InForce,
     /// The services in the order of the policy in force.
     order: Vec<ServiceId>,
     is_attached: bool,
@@ -91,10 +93,16 @@ impl Station {
         observer.step(Step::LoadingPrograms);
         let loaded = EbpfEngine::load(place.scope.clone()).map_err(RunError::from).and_then(|engine| {
             let engine = SharedEngine::new(engine);
-            let background = Background::start(&engine, &spec, parent.with_those_above(), &roll, &observer)?;
-            Ok((engine, background))
+            let in_force = InForce::start(&engine).map_err(RunError::Thread)?;
+            match Background::start(&engine, &spec, parent.with_those_above(), &roll, &observer) {
+                Ok(background) => Ok((engine, in_force, background)),
+                Err(error) => {
+                    in_force.stop();
+                    Err(error)
+                }
+            }
         });
-        let (engine, background) = match loaded {
+        let (engine, in_force, background) = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
                 place.leave();
@@ -111,7 +119,7 @@ impl Station {
             spawner: Spawner::start(),
             crew: Crew::default(),
             leaving: Vec::new(),
-            in_force: Installation::default(),
+            in_force,
             order: Vec::new(),
             is_attached: false,
         })
@@ -146,6 +154,24 @@ impl Station {
                 Err(error)
             }
         }
+    }
+
+    /// Puts a change of filters in force, of a policy whose services stay: `policy` is what it leads to. However many filters
+    /// there are it takes some milliseconds; behind it the whole is compiled anew, and nobody is kept waiting for that.
+    ///
+    /// # Errors
+    /// [`RunError`]; what was in force still is.
+    pub fn amend(&mut self, change: waylay_core::Change, policy: &Policy) -> Result<(), RunError> {
+        self.see_who_has_left();
+        self.in_force.change(change)?;
+        self.end_existing(policy);
+        Ok(())
+    }
+
+    /// Whether filters have changed since the whole was compiled, which then is going to be compiled anew.
+    #[must_use]
+    pub fn is_amended(&self) -> bool {
+        self.in_force.is_amended()
     }
 
     /// What is older than the policy goes on or ends, as that says; the observer is told.
@@ -197,7 +223,8 @@ impl Station {
     /// # Errors
     /// [`RunError`] if something stays; the next station removes it.
     pub fn close(self) -> Result<(), RunError> {
-        let Self { observer, place, engine, background, crew, leaving, order, spawner, .. } = self;
+        let Self { observer, place, engine, background, crew, leaving, order, spawner, in_force, .. } = self;
+        in_force.stop();
         background.stop_around(|| {
             observer.step(Step::StoppingServices);
             leaving.iter().for_each(Leaving::hurry);

@@ -30,7 +30,8 @@ pub(super) struct Change<'s> {
     assignment: &'s Assignment,
     tables: Tables,
     newcomers: BTreeMap<ServiceId, Newcomer<'s>>,
-    has_installed: bool,
+    /// What was in force, if something else is already.
+    former: Option<Installation>,
 }
 
 /// A service that is to come, and where it is if it runs already.
@@ -67,7 +68,7 @@ impl Newcomer<'_> {
 
 impl<'s> Change<'s> {
     pub(super) fn new(station: &'s mut Station, assignment: &'s Assignment, tables: Tables) -> Self {
-        Self { station, assignment, tables, newcomers: BTreeMap::new(), has_installed: false }
+        Self { station, assignment, tables, newcomers: BTreeMap::new(), former: None }
     }
 
     pub(super) fn carry_out(&mut self) -> Result<(), RunError> {
@@ -103,7 +104,7 @@ impl<'s> Change<'s> {
 
     /// Takes note of it: from here on nothing of it is undone.
     pub(super) fn settle(self) {
-        let Self { station, assignment, tables, newcomers, .. } = self;
+        let Self { station, assignment, newcomers, .. } = self;
         let services = assignment.policy.services();
         for service in services {
             station.roll.enter(service);
@@ -128,19 +129,18 @@ impl<'s> Change<'s> {
         }
         station.order = services.iter().map(|service| service.id).collect();
         let endpoints = station.crew.profiles().map(|profile| profile.endpoint.clone()).collect();
-        station.in_force = Installation { tables, endpoints };
+        station.in_force.keep(endpoints);
         station.is_attached = true;
     }
 
     /// Puts everything back. The error that led here says what is wrong; another one on the way back would not help.
     pub(super) fn undo(self) {
-        let Self { station, newcomers, has_installed, .. } = self;
-        if has_installed {
-            let mut engine = station.engine.lock();
+        let Self { station, newcomers, former, .. } = self;
+        if let Some(former) = former {
             if !station.is_attached {
-                let _stays = engine.detach();
+                let _stays = station.engine.lock().detach();
             }
-            let _stays = engine.install(&station.in_force);
+            let _stays = station.in_force.replace(former, &BTreeSet::new());
         }
         for (id, Newcomer { profile, stage, .. }) in newcomers {
             match stage {
@@ -239,8 +239,9 @@ impl<'s> Change<'s> {
         let listen = self.newcomers.iter().filter(|(_, newcomer)| newcomer.listens());
         let living: BTreeSet<ServiceId> = listen.map(|(id, _)| *id).collect();
         let installation = Installation { tables: self.tables.clone(), endpoints };
-        self.station.engine.lock().install_living(&installation, &living)?;
-        self.has_installed = true;
+        let former = self.station.in_force.installation();
+        self.station.in_force.replace(installation, &living)?;
+        self.former.get_or_insert(former);
         Ok(())
     }
 
