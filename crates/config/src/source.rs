@@ -1,11 +1,22 @@
 //! Texts, and places in them.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 /// The texts of one policy, in the order in which they are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
-    files: Vec<(String, Arc<str>)>,
+    files: Vec<File>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct File {
+    name: String,
+    text: Arc<str>,
+    /// Where its lines end, once somebody has asked: there may be very many places in it.
+    ends: OnceLock<Vec<u32>>,
 }
 
 /// A place in one of the [`Sources`].
@@ -51,25 +62,29 @@ pub struct Located<T> {
 impl Sources {
     /// Adds a text. The name is for messages, as is usual for a file its path.
     pub fn add(&mut self, name: impl Into<String>, text: impl Into<Arc<str>>) {
-        self.files.push((name.into(), text.into()));
+        self.files.push(File { name: name.into(), text: text.into(), ends: OnceLock::new() });
     }
 
     /// Names and texts.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.files.iter().map(|(name, text)| (name.as_str(), &**text))
+        self.files.iter().map(|file| (file.name.as_str(), &*file.text))
     }
 
     /// The name of the text in which a place is.
     #[must_use]
     pub fn name(&self, span: &Span) -> &str {
-        self.files.get(span.source as usize).map_or("", |(name, _)| name)
+        self.files.get(span.source as usize).map_or("", |file| &file.name)
     }
 
     /// The line of a place, from 1 on.
     #[must_use]
     pub fn line(&self, span: &Span) -> usize {
-        let before = self.text(span).as_bytes().iter().take(span.bytes().start);
-        1 + before.filter(|byte| **byte == b'\n').count()
+        let Some(file) = self.files.get(span.source as usize) else { return 1 };
+        let ends = file.ends.get_or_init(|| {
+            let bytes = (0_u32..).zip(file.text.bytes());
+            bytes.filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect()
+        });
+        1 + ends.partition_point(|end| *end < span.start)
     }
 
     /// The column of a place, in characters from 1 on.
@@ -86,7 +101,7 @@ impl Sources {
     }
 
     pub(crate) fn text(&self, span: &Span) -> &str {
-        self.files.get(span.source as usize).map_or("", |(_, text)| text)
+        self.files.get(span.source as usize).map_or("", |file| &file.text)
     }
 }
 

@@ -18,6 +18,11 @@ pub trait Force: Send {
     /// Why it is not in force.
     fn amend(&mut self, change: Change, policy: &Policy) -> Result<(), RunError>;
 
+    /// Whether filters have changed since all of them were compiled.
+    fn is_amended(&self) -> bool {
+        false
+    }
+
     /// How its services get on.
     fn services(&self) -> Vec<ServiceState>;
 
@@ -35,6 +40,10 @@ impl Force for Station {
 
     fn amend(&mut self, change: Change, policy: &Policy) -> Result<(), RunError> {
         Self::amend(self, change, policy)
+    }
+
+    fn is_amended(&self) -> bool {
+        Self::is_amended(self)
     }
 
     fn services(&self) -> Vec<ServiceState> {

@@ -30,6 +30,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
             filters: policy.map_or(0, |policy| policy.filters().len()),
             sublayers: policy.map_or(0, |policy| policy.sublayers().len()),
             changes: self.changes(),
+            amended: self.force().is_amended(),
             overdue: self.overdue().map(str::to_owned),
         })
     }

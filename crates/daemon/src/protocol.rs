@@ -146,6 +146,9 @@ pub struct Status {
     pub sublayers: usize,
     /// How many policies have been in force, this one included.
     pub changes: u64,
+    /// Whether filters have changed since all of them were compiled, which is done behind them.
+    #[serde(default)]
+    pub amended: bool,
     /// Why the last change did not come into force that nobody had asked for, if it did not.
     pub overdue: Option<String>,
 }

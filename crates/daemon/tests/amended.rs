@@ -6,7 +6,7 @@ use std::{
     fs,
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -50,7 +50,7 @@ impl Force for Recorder {
         if refuses.load(Ordering::Relaxed) {
             return Err(RunError::NotRoot);
         }
-        let mut recorded = recorded.lock().unwrap();
+        let mut recorded = locked(recorded);
         recorded.policy = assignment.policy.clone();
         recorded.applied += 1;
         Ok(())
@@ -61,8 +61,8 @@ impl Force for Recorder {
         if refuses.load(Ordering::Relaxed) {
             return Err(RunError::NotRoot);
         }
-        let mut recorded = recorded.lock().unwrap();
-        recorded.policy.change(&change).unwrap();
+        let mut recorded = locked(recorded);
+        assert!(recorded.policy.change(&change).is_ok());
         assert!(recorded.policy == *policy, "a change leads to something else");
         recorded.changes.push(change);
         Ok(())
@@ -151,7 +151,7 @@ impl Office {
 
     /// How often all of it has been put into force, and how many filters the last change has removed and added.
     fn last(&self) -> (usize, Option<(usize, usize)>) {
-        let recorded = self.recorder.0.lock().unwrap();
+        let recorded = locked(&self.recorder.0);
         let last = recorded.changes.last().map(|change| (change.removed.len(), change.added.len()));
         (recorded.applied, last)
     }
@@ -164,7 +164,7 @@ impl Office {
 
     /// What filters are called, those that are asked last first.
     fn called(&self) -> Vec<String> {
-        let recorded = self.recorder.0.lock().unwrap();
+        let recorded = locked(&self.recorder.0);
         let ids = recorded.policy.filters().iter().rev().map(|filter| filter.id);
         ids.take(20).map(|id| self.history.describe(id)).collect()
     }
@@ -173,11 +173,15 @@ impl Office {
     fn is_what_all_texts_say(&mut self) {
         let before = (self.listed(), self.called());
         self.keeper.reload().unwrap();
-        let recorded = self.recorder.0.lock().unwrap();
+        let recorded = locked(&self.recorder.0);
         assert!(recorded.changes.last() == Some(&Change::default()), "something is not what it was");
         drop(recorded);
         assert_eq!((self.listed(), self.called()), before);
     }
+}
+
+fn locked(recorded: &Mutex<Recorded>) -> MutexGuard<'_, Recorded> {
+    recorded.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn peer(uid: u32) -> Peer {

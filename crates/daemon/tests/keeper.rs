@@ -64,8 +64,9 @@ impl Force for Recorder {
     }
 
     fn amend(&mut self, change: Change, policy: &Policy) -> Result<(), RunError> {
-        let mut assignment = self.applied.lock().unwrap().last().unwrap().clone();
-        assignment.policy.change(&change).unwrap();
+        let last = self.applied.lock().ok().and_then(|applied| applied.last().cloned());
+        let Some(mut assignment) = last else { panic!("nothing is in force that could be amended") };
+        assert!(assignment.policy.change(&change).is_ok());
         assert_eq!(assignment.policy, *policy);
         self.apply(&assignment)
     }

@@ -199,3 +199,28 @@ fn each_sublayer_is_heard_from_its_first_filter_on() {
         }
     }
 }
+
+#[test]
+fn what_lies_between_two_policies_leads_from_one_to_the_other() {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    let cases = (policies(), vec(wishes(), 0..4), policies());
+    let outcome = TestRunner::new(config).run(&cases, |(policy, wishes, other)| {
+        let mut next = policy.clone();
+        for wish in wishes {
+            let change = change(&next, wish);
+            next.change(&change).expect("what goes is there");
+        }
+        let between = Change::between(&policy, &next).expect("the services are the same");
+        prop_assert!(between.removed.iter().all(|id| policy.filters().iter().any(|filter| filter.id == *id)));
+        let mut led = policy.clone();
+        led.change(&between).expect("what goes is there");
+        prop_assert_eq!(&led, &next);
+        prop_assert_eq!(Change::between(&next, &next), Some(Change::default()));
+        let is_alike = policy.services() == other.services() && policy.sublayers() == other.sublayers();
+        prop_assert_eq!(Change::between(&policy, &other).is_some(), is_alike);
+        let reset = next.with_existing(waylay_core::Existing::Reset);
+        prop_assert_eq!(Change::between(&policy, &reset), None);
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+}
