@@ -55,6 +55,8 @@ fn case(name: &str) -> Box<dyn FnMut()> {
                 remote: normal_form(remote.ip()),
                 remote_port: remote.port(),
                 local: None,
+                hosts: vec![],
+                namespace: waylay_core::Namespace::Own,
                 application: process.clone(),
                 via: process,
             };

@@ -181,6 +181,8 @@ mod tests {
                 remote: normal_form((*target.ip()).into()),
                 remote_port: target.port(),
                 local: None,
+                hosts: vec![],
+                namespace: waylay_core::Namespace::Own,
                 application: process.clone(),
                 via: process,
             };

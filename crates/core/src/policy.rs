@@ -3,11 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::SocketAddr;
 
 use crate::chain::ServiceSet;
 use crate::change::Change;
 use crate::ids::{FilterId, ServiceId, SublayerId};
-use crate::model::{AuthRule, Filter, Layer, Service, Sublayer};
+use crate::model::{Action, AuthRule, Filter, Layer, Service, Sublayer};
 use crate::order::{OrderError, solve};
 use crate::world::{Existing, ForeignNamespace, Sandboxes, Unredirectable};
 
@@ -24,6 +25,7 @@ pub struct Policy {
     sandboxes: Sandboxes,
     unredirectable: Unredirectable,
     existing: Existing,
+    resolvers: BTreeSet<SocketAddr>,
 }
 
 /// Why declarations do not make a policy.
@@ -75,6 +77,12 @@ pub enum PolicyError {
         /// The id nobody has.
         sublayer: SublayerId,
     },
+    /// A filter would let something pass, or past a service, because of a host's name.
+    #[error("{filter} would let a connection pass by a name, which can be forged")]
+    PassesByName {
+        /// The filter.
+        filter: FilterId,
+    },
 }
 
 /// A limit and by how much it is exceeded.
@@ -113,6 +121,8 @@ pub enum Limit {
     Slots,
     /// Listeners of one service in one family.
     Listeners,
+    /// Resolvers whose answers are listened to.
+    Resolvers,
 }
 
 impl fmt::Display for Limit {
@@ -125,6 +135,7 @@ impl fmt::Display for Limit {
             Self::LookupSteps => "steps of a lookup",
             Self::Slots => "mask slots",
             Self::Listeners => "listeners of a service in one family",
+            Self::Resolvers => "resolvers",
         })
     }
 }
@@ -150,6 +161,7 @@ impl Policy {
         })?;
         for filter in &filters {
             refuse_unknown_owner(filter, &services, &sublayers)?;
+            refuse_passing_by_name(filter)?;
         }
         let order = solve(&services)?;
         Ok(Self {
@@ -160,6 +172,7 @@ impl Policy {
             sandboxes: Sandboxes::default(),
             unredirectable: Unredirectable::default(),
             existing: Existing::default(),
+            resolvers: BTreeSet::new(),
         })
     }
 
@@ -215,6 +228,12 @@ impl Policy {
         Self { existing, ..self }
     }
 
+    /// The same policy with other resolvers.
+    #[must_use]
+    pub fn with_resolvers(self, resolvers: impl IntoIterator<Item = SocketAddr>) -> Self {
+        Self { resolvers: resolvers.into_iter().collect(), ..self }
+    }
+
     /// Filters go, and filters come.
     ///
     /// # Errors
@@ -236,6 +255,7 @@ impl Policy {
         })?;
         for filter in &change.added {
             refuse_unknown_owner(filter, &self.services, &self.sublayers)?;
+            refuse_passing_by_name(filter)?;
         }
         self.filters.retain(|filter| !removed.contains(&filter.id));
         self.filters.extend(change.added.iter().cloned());
@@ -245,14 +265,23 @@ impl Policy {
 
     /// Whether another policy says the same of everything but filters.
     pub(crate) fn differs_in_filters_alone(&self, other: &Self) -> bool {
-        let Self { services, sublayers, filters: _, foreign_namespace, sandboxes, unredirectable, existing } =
-            self;
+        let Self {
+            services,
+            sublayers,
+            filters: _,
+            foreign_namespace,
+            sandboxes,
+            unredirectable,
+            existing,
+            resolvers,
+        } = self;
         *services == other.services
             && *sublayers == other.sublayers
             && *foreign_namespace == other.foreign_namespace
             && *sandboxes == other.sandboxes
             && *unredirectable == other.unredirectable
             && *existing == other.existing
+            && *resolvers == other.resolvers
     }
 
     /// The services in their solved order.
@@ -295,6 +324,12 @@ impl Policy {
     #[must_use]
     pub const fn existing(&self) -> Existing {
         self.existing
+    }
+
+    /// Whose answers names of hosts are learned from.
+    #[must_use]
+    pub const fn resolvers(&self) -> &BTreeSet<SocketAddr> {
+        &self.resolvers
     }
 
     /// The service of this id.
@@ -351,6 +386,21 @@ fn refuse_unknown_owner(
         }
         Layer::Redirect { .. } | Layer::Auth(_) => Ok(()),
     }
+}
+
+/// Whoever can forge an answer, or has his address at a host of many names, decides what is known of a connection: so that may add a
+/// block or a redirect, or take a permission away, and never the other way round.
+pub(crate) fn refuse_passing_by_name(filter: &Filter) -> Result<(), PolicyError> {
+    let Some(host) = &filter.conditions.host else { return Ok(()) };
+    let passes = match filter.layer {
+        Layer::Redirect { .. } => host.is_negated(),
+        Layer::Auth(rule) => match rule.action {
+            Action::Permit(_) => !host.is_negated(),
+            Action::Block { .. } => host.is_negated(),
+            Action::Continue => false,
+        },
+    };
+    if passes { Err(PolicyError::PassesByName { filter: filter.id }) } else { Ok(()) }
 }
 
 fn heaviest_first<T, K: Ord>(mut items: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {

@@ -172,7 +172,7 @@ fn judge(
         }
         (SocketReach::Unredirectable, SocketOwner::Process) => {}
     }
-    if socket.namespace == Namespace::Foreign && socket.kind.is_of_a_namespace() {
+    if matches!(socket.namespace, Namespace::Foreign(_)) && socket.kind.is_of_a_namespace() {
         return match answer_foreign(foreign) {
             Verdict::Refuse(refusal) => SocketVerdict::Refuse(refusal),
             Verdict::Direct | Verdict::Redirect { .. } => SocketVerdict::Permit,

@@ -79,9 +79,16 @@ impl<N: Names> Amendment<N> {
         let (before, after) = (state.ledger.pieces(), ledger.pieces());
         let same = before.iter().zip(after).take_while(|(one, other)| Arc::ptr_eq(one, other)).count();
         let kept = standing.filters_of_the_first(same);
-        let gone = standing.declarations.filters.len() - kept;
+        let gone = &standing.declarations.filters[kept..];
         let is_the_same = same == before.len() && same == after.len();
-        if is_the_same || kept <= LINTED || gone > MOST || standing.says_more_than_filters(same) {
+        // After the last filter that asks for hosts nobody is asked for their names any more.
+        let has_asked = gone.iter().any(asks_for_hosts);
+        if is_the_same
+            || kept <= LINTED
+            || gone.len() > MOST
+            || has_asked
+            || standing.says_more_than_filters(same)
+        {
             return None;
         }
         let sources = ledger.sources();
@@ -96,10 +103,13 @@ impl<N: Names> Amendment<N> {
             services: standing.declarations.services.clone(),
             sublayers: standing.declarations.sublayers.clone(),
             orders: standing.declarations.orders.clone(),
+            resolvers: standing.declarations.resolvers.clone(),
             ..Declarations::default()
         };
         let lowered = lower(&declarations, &names, &mut diagnostics)?;
-        if !known.agrees_with(&names) {
+        let asks = lowered.policy.filters().iter().any(|filter| filter.conditions.host.is_some());
+        let others_answer = asks && lowered.policy.resolvers() != standing.policy.resolvers();
+        if others_answer || !known.agrees_with(&names) {
             return None;
         }
         let mut counts = vec![0; after.len()];
@@ -163,6 +173,7 @@ fn says_more_than_filters(declarations: &Declarations, first: usize) -> bool {
         other_namespaces,
         existing,
         override_sandbox,
+        resolvers,
     } = declarations;
     let names = services.iter().map(|service| service.name.span);
     let names = names.chain(sublayers.iter().map(|sublayer| sublayer.name.span));
@@ -172,8 +183,13 @@ fn says_more_than_filters(declarations: &Declarations, first: usize) -> bool {
         other_namespaces.as_ref().map(|switch| switch.span),
         existing.as_ref().map(|switch| switch.span),
         override_sandbox.as_ref().map(|switch| switch.span),
+        resolvers.as_ref().map(|switch| switch.span),
     ];
     names.chain(orders).chain(switches.into_iter().flatten()).any(|span| span.source() >= first)
+}
+
+fn asks_for_hosts(filter: &FilterDeclaration) -> bool {
+    filter.wanted.host.is_some() || filter.excluded.host.is_some()
 }
 
 /// Whether a name is one of the others'.

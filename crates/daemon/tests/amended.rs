@@ -4,6 +4,7 @@
 use std::{
     fmt::Write,
     fs,
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -16,7 +17,7 @@ use waylay_config::{
     Names,
     declaration::{ExePattern, UnitName},
 };
-use waylay_core::{Change, FileId, FilterId, Policy};
+use waylay_core::{Change, FileId, FilterId, Namespace, Policy};
 use waylay_daemon::{
     declared::Itself,
     files::Store,
@@ -103,6 +104,14 @@ impl Names for Host {
 
     fn container(&self, _id: &str) -> Vec<u64> {
         Vec::new()
+    }
+
+    fn namespace(&self, _path: &str) -> Option<Namespace> {
+        None
+    }
+
+    fn resolvers(&self) -> Vec<SocketAddr> {
+        vec![SocketAddr::from(([127, 0, 0, 53], 53))]
     }
 }
 
@@ -289,4 +298,20 @@ fn a_name_that_has_come_to_somebody_else_is_looked_up_for_all() {
     office.unit.store(8, Ordering::Relaxed);
     assert!(office.keeper.look_again().unwrap());
     assert_eq!(office.last(), (1, Some((3, 3))));
+}
+
+#[test]
+fn who_is_asked_for_names_of_hosts_is_a_change_of_the_whole() {
+    let mut office = Office::open();
+    let root = peer(ROOT);
+    let host = "[[filter]]\naction = \"block\"\nsublayer = \"own\"\nif.host = \"example.org\"\n";
+    let first = office.add(&root, host).unwrap();
+    assert_eq!(office.last(), (2, None));
+    office.add(&root, host).unwrap();
+    assert_eq!(office.last(), (2, Some((0, 1))));
+    office.is_what_all_texts_say();
+    office.remove(&root, Target::Number(first)).unwrap();
+    office.is_what_all_texts_say();
+    office.remove(&root, Target::Number(first + 1)).unwrap();
+    assert_eq!(office.last().0, 3);
 }

@@ -312,7 +312,8 @@ struct wl_tables {
 	__u8 residents;		/* 1: a service runs by itself */
 	__u8 override_sandboxes;
 	__u8 amendments;	/* at which place the words are that amend them: 2 or 3; 0: none do */
-	__u8 reserved[2];
+	__u8 asks_for_hosts;	/* 1: some filter asks for names of hosts */
+	__u8 reserved;
 	struct wl_service services[WL_MAX_SERVICES]; /* by slot */
 };
 
@@ -336,6 +337,13 @@ struct wl_holder {
 	__u64 instance;
 	__u32 pid;
 	__u32 held; /* 0: the cgroup is its scope; 1: a service of its is in it; 2: one from outside of its scope */
+};
+
+/* Whose answers names are learned from. */
+struct wl_resolver {
+	__u8 ip[16];
+	__u16 port;
+	__u16 reserved;
 };
 
 struct wl_tuple {

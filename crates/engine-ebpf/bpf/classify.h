@@ -16,6 +16,8 @@ WL_GLOBAL int wl_know_leg_in(struct wl_search *s, const struct wl_leg *leg)
 	s->fields[WL_FIELD_PORT] = leg->remote.port;
 	s->fields[WL_FIELD_PROTOCOL] = leg->protocol;
 	s->fields[WL_FIELD_FLAGS] = 0;
+	/* The own one, for whoever asks. */
+	s->fields[WL_FIELD_NAMESPACE] = 1;
 	return 0;
 }
 
@@ -24,6 +26,37 @@ WL_INLINE void wl_know_leg(struct wl_query *q, const struct wl_leg *leg)
 	wl_know_leg_in(&q->whole, leg);
 	if (q->amended)
 		wl_know_leg_in(&q->amendments, leg);
+}
+
+/* Of another network namespace. */
+WL_GLOBAL int wl_know_namespace(struct wl_query *q, __u64 cookie)
+{
+	if (!q)
+		return 0;
+	q->foreign = 1;
+	q->whole.fields[WL_FIELD_NAMESPACE] = wl_number_of_id(q->whole.tables, WL_AT_NAMESPACES, cookie);
+	if (q->amended)
+		q->amendments.fields[WL_FIELD_NAMESPACE] =
+			wl_number_of_id(q->amendments.tables, WL_AT_NAMESPACES, cookie);
+	return 0;
+}
+
+/* Numbers what covers the names of the destination. */
+WL_GLOBAL int wl_know_hosts_in(struct wl_search *s, const struct wl_query *q)
+{
+	if (!s || !q)
+		return 0;
+	for (int i = 0; i < WL_LINEAGE; i++)
+		s->lineages[WL_OF_HOSTS * WL_STRIDE + i] =
+			q->hosts[i] ? wl_number_of_id(s->tables, WL_AT_HOSTS, q->hosts[i]) : 0;
+	return 0;
+}
+
+WL_INLINE void wl_know_hosts(struct wl_query *q)
+{
+	wl_know_hosts_in(&q->whole, q);
+	if (q->amended)
+		wl_know_hosts_in(&q->amendments, q);
 }
 
 WL_INLINE bool wl_asks_for_sources_in(const struct wl_search *s)
@@ -87,4 +120,10 @@ WL_INLINE bool wl_classify_auth(struct wl_query *q, __u32 redirected, __u32 prox
 			break;
 	}
 	return q->error_of_block;
+}
+
+/* Whether any auth filter has spoken, once wl_classify_auth() has been asked. */
+WL_INLINE bool wl_has_spoken(const struct wl_query *q)
+{
+	return q->blocked_by;
 }

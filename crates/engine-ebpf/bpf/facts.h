@@ -54,6 +54,7 @@ static __always_inline void wl_open(struct wl_query *q, const struct wl_tables *
 	q->whole.tables = t->filters;
 	q->amendments.tables = t->amendments;
 	q->amended = t->amendments;
+	q->foreign = 0;
 }
 
 static __always_inline void wl_give_back(struct wl_query *q)
@@ -146,6 +147,34 @@ WL_GLOBAL int wl_know_application(struct wl_query *q, const struct wl_flow *flow
 	__builtin_memcpy(q->who.command, flow->application.comm, sizeof(q->who.command));
 	__builtin_memcpy(q->who.lineage, flow->lineage, sizeof(q->who.lineage));
 	return wl_know_who(q, WL_OF_APPLICATION);
+}
+
+/* Since boot. */
+static __always_inline __u32 wl_seconds(void)
+{
+	return bpf_ktime_get_boot_ns() / 1000000000;
+}
+
+/* Numbers what covers the names by which the application has asked for the leg's
+ * destination (learning.h): of the flow, or else who dials. */
+WL_GLOBAL int wl_know_names(struct wl_query *q, const struct wl_flow *flow)
+{
+	const struct wl_names *names;
+	struct wl_known known = {};
+	__u32 now = wl_seconds();
+
+	if (!q)
+		return 0;
+	known.by.exe_device = flow ? flow->application.exe_device : q->leg.caller.exe_device;
+	known.by.exe_inode = flow ? flow->application.exe_inode : q->leg.caller.exe_inode;
+	known.by.cgroup = flow ? flow->application.cgroup : q->leg.caller.cgroup;
+	known.by.uid = flow ? flow->application.uid : q->leg.caller.uid;
+	__builtin_memcpy(known.ip, q->leg.remote.ip, sizeof(known.ip));
+	names = bpf_map_lookup_elem(&known_names, &known);
+	for (int i = 0; i < WL_LINEAGE; i++)
+		q->hosts[i] = names && names->until[i] > now ? names->keys[i] : 0;
+	wl_know_hosts(q);
+	return 0;
 }
 
 /* The rest, for what is remembered or reported. */

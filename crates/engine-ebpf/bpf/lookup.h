@@ -21,6 +21,7 @@
 #define WL_BLOCK_WORDS 4
 #define WL_NO_RANK 0xffffff
 #define WL_STRIDE 16 /* places of a lineage */
+#define WL_MAX_QUESTIONS 17 /* of one filter: one for each field and lineage */
 
 enum wl_field {
 	WL_FIELD_REMOTE = 0,
@@ -30,14 +31,17 @@ enum wl_field {
 	WL_FIELD_LOCAL = 4,
 	WL_FIELD_APPLICATION = 5, /* and three more: executable, user, group, command */
 	WL_FIELD_VIA = 9,	    /* the same */
-	WL_FIELDS = 13,
+	WL_FIELD_NAMESPACE = 13,
+	WL_FIELDS = 14,
 };
 
-/* Whose cgroups. */
+/* Of what a leg may have several: somebody's cgroups, and what covers the names of
+ * its destination. */
 enum wl_lineage {
 	WL_OF_APPLICATION = 0,
 	WL_OF_VIA = 1,
-	WL_LINEAGES = 2,
+	WL_OF_HOSTS = 2,
+	WL_LINEAGES = 3,
 };
 
 enum wl_directory {
@@ -46,8 +50,10 @@ enum wl_directory {
 	WL_AT_FILES = 6,
 	WL_AT_COMMANDS = 9,
 	WL_AT_CGROUPS = 12,
-	WL_AT_LAYERS = 14, /* three words each */
-	WL_AT_REMOVED = 23, /* of amendments: the ranks that the other words have in vain, for each layer */
+	WL_AT_NAMESPACES = 14,
+	WL_AT_HOSTS = 16,
+	WL_AT_LAYERS = 18, /* a word for everybody, and one for each lineage */
+	WL_AT_REMOVED = 30, /* of amendments: the ranks that the other words have in vain, for each layer */
 };
 
 enum wl_layer {
@@ -66,8 +72,8 @@ enum wl_node {
 enum wl_question {
 	WL_IN_RANGE = 0,
 	WL_IN_LIST = 1,
-	WL_IN_CGROUP = 2,
-	WL_IN_NO_CGROUP = 3,
+	WL_IN_LINEAGE = 2,
+	WL_IN_NO_LINEAGE = 3,
 };
 
 /* A process, as filters ask about it. */
@@ -95,7 +101,7 @@ struct wl_search {
 	__u32 tables;	  /* which set */
 	__u32 removed_in; /* which set has `removed` */
 	__u32 fields[16];
-	__u32 cgroups[2 * WL_STRIDE]; /* of either lineage; 0: not named by any condition */
+	__u32 lineages[4 * WL_STRIDE]; /* numbers of each; 0: not named by any condition */
 	__u32 rows[16];
 	__u64 at;
 	__u64 candidate;
@@ -106,7 +112,7 @@ struct wl_search {
 	__u64 block; /* a node that is to be looked through; 0: none */
 	__u64 left;  /* of a block: filters whose turn is still to come */
 	__u64 removed; /* a list of ranks that do not count; 0: none */
-	__u32 next;  /* the next beginning: 0 that for everybody, then one for each place of a cgroup */
+	__u32 next;  /* the next beginning: 0 that for everybody, then one for each place of a lineage */
 	__u32 layer;
 };
 
@@ -118,6 +124,8 @@ struct wl_query {
 	struct wl_search amendments;
 	struct wl_who who; /* who is to be numbered */
 	struct wl_leg leg; /* what is asked about; searches know it by its numbers */
+	__u32 foreign; /* of another network namespace: only words that ask for such count */
+	__u64 hosts[WL_LINEAGE]; /* keys of the patterns that cover its names; 0: none */
 	/* The answer. */
 	__u32 filter;
 	__u32 group; /* slot of the service, or rank of the sublayer */
@@ -181,11 +189,12 @@ WL_GLOBAL __u32 wl_number_of_name(__u32 tables, __u32 at, __u64 a, __u64 b)
 	return wl_word(tables, names) == a && wl_word(tables, names + 1) == b ? number : 0;
 }
 
-WL_GLOBAL __u32 wl_number_of_cgroup(__u32 tables, __u64 id)
+/* Of a cgroup, a network namespace, or a pattern of hosts. */
+WL_GLOBAL __u32 wl_number_of_id(__u32 tables, __u32 at, __u64 id)
 {
-	__u64 number = wl_search(tables, wl_word(tables, WL_AT_CGROUPS), id);
+	__u64 number = wl_search(tables, wl_word(tables, at), id);
 
-	if (!number || wl_word(tables, wl_word(tables, WL_AT_CGROUPS + 1) + number - 1) != id)
+	if (!number || wl_word(tables, wl_word(tables, at + 1) + number - 1) != id)
 		return 0;
 	return number;
 }
@@ -207,7 +216,8 @@ WL_GLOBAL int wl_know(struct wl_search *s, const struct wl_who *who, __u32 linea
 	if (!wl_word(tables, WL_AT_CGROUPS))
 		return 0;
 	for (int i = 0; i < WL_LINEAGE; i++)
-		s->cgroups[lineage * WL_STRIDE + i] = who->lineage[i] ? wl_number_of_cgroup(tables, who->lineage[i]) : 0;
+		s->lineages[lineage * WL_STRIDE + i] =
+			who->lineage[i] ? wl_number_of_id(tables, WL_AT_CGROUPS, who->lineage[i]) : 0;
 	return 0;
 }
 
@@ -230,7 +240,7 @@ WL_INLINE void wl_know_same_in(struct wl_search *s)
 	for (int i = 0; i < 4; i++)
 		s->fields[WL_FIELD_APPLICATION + i] = s->fields[WL_FIELD_VIA + i];
 	for (int i = 0; i < WL_LINEAGE; i++)
-		s->cgroups[i] = s->cgroups[WL_STRIDE + i];
+		s->lineages[i] = s->lineages[WL_STRIDE + i];
 }
 
 WL_GLOBAL int wl_know_same(struct wl_query *q)
@@ -245,12 +255,12 @@ WL_GLOBAL int wl_know_same(struct wl_query *q)
 
 /* Filters. */
 
-/* Whether one of the cgroups is on a list. */
+/* Whether something of a lineage is on a list. */
 WL_INLINE bool wl_is_in(const struct wl_search *s, __u32 lineage, __u64 list)
 {
 	WL_KEEP_LOOP
 	for (int i = 0; i < WL_LINEAGE; i++) {
-		__u32 number = s->cgroups[(lineage & 1) * WL_STRIDE + i];
+		__u32 number = s->lineages[(lineage & 3) * WL_STRIDE + i];
 
 		if (number && wl_search(s->tables, list, number) & 1)
 			return true;
@@ -267,9 +277,9 @@ WL_INLINE bool wl_holds(const struct wl_search *s, __u64 question, __u64 against
 		return number >= (__u32)against && number <= against >> 32;
 	case WL_IN_LIST:
 		return wl_search(s->tables, against, number) & 1;
-	case WL_IN_CGROUP:
+	case WL_IN_LINEAGE:
 		return wl_is_in(s, about, against);
-	case WL_IN_NO_CGROUP:
+	case WL_IN_NO_LINEAGE:
 		return !wl_is_in(s, about, against);
 	}
 	return false;
@@ -290,7 +300,7 @@ WL_GLOBAL int wl_weigh(struct wl_search *s, __u64 candidate)
 		return 0;
 	s->candidate = candidate;
 	WL_KEEP_LOOP
-	for (__u32 i = 0; i < 16; i++) {
+	for (__u32 i = 0; i < WL_MAX_QUESTIONS; i++) {
 		__u32 at = (__u32)s->candidate;
 
 		if (i >= (__u8)chunk[at % WL_CHUNK])
@@ -425,20 +435,20 @@ WL_INLINE void wl_step(struct wl_search *s)
 /* Where to begin next; whether there is anywhere. */
 WL_INLINE bool wl_begin(struct wl_search *s)
 {
-	__u64 at = WL_AT_LAYERS + 3 * (s->layer & 3), trees;
+	__u64 at = WL_AT_LAYERS + (1 + WL_LINEAGES) * (s->layer & 3), trees;
 
 	if (!s->next) {
 		s->next = 1;
 		s->at = wl_word(s->tables, at);
 		return true;
 	}
-	for (int i = 0; i < 2 * WL_STRIDE; i++) {
+	for (int i = 0; i < WL_LINEAGES * WL_STRIDE; i++) {
 		__u32 place = s->next - 1, number;
 
-		if (place >= 2 * WL_STRIDE)
+		if (place >= WL_LINEAGES * WL_STRIDE)
 			break;
 		s->next = place + 2;
-		number = s->cgroups[place & (2 * WL_STRIDE - 1)];
+		number = s->lineages[place & (4 * WL_STRIDE - 1)];
 		trees = wl_word(s->tables, at + 1 + place / WL_STRIDE);
 		if (!trees || !number)
 			continue;
@@ -446,6 +456,12 @@ WL_INLINE bool wl_begin(struct wl_search *s)
 		return true;
 	}
 	return false;
+}
+
+/* Legs of other network namespaces are the affair of those who ask for such. */
+WL_INLINE __u32 wl_first_beginning(const struct wl_query *q, const struct wl_search *s)
+{
+	return q->foreign && !wl_word(s->tables, WL_AT_NAMESPACES) ? WL_LINEAGES * WL_STRIDE + 1 : 0;
 }
 
 /* One step of a search, whether there are more. */
@@ -464,10 +480,10 @@ WL_GLOBAL int wl_advance(struct wl_search *s)
 }
 
 /* For what comes before `found`. */
-WL_INLINE void wl_go_through(struct wl_search *s, __u64 found, int most)
+WL_INLINE void wl_go_through(struct wl_query *q, struct wl_search *s, __u64 found, int most)
 {
 	s->found = found;
-	s->next = 0;
+	s->next = wl_first_beginning(q, s);
 	s->at = 0;
 	s->block = 0;
 	WL_KEEP_LOOP
@@ -484,7 +500,7 @@ WL_INLINE void wl_go_on(struct wl_query *q)
 	q->amendments.from = q->whole.from;
 	q->amendments.layer = q->whole.layer;
 	q->amendments.removed = 0;
-	wl_go_through(&q->amendments, q->whole.found, WL_MAX_AMENDED);
+	wl_go_through(q, &q->amendments, q->whole.found, WL_MAX_AMENDED);
 }
 
 /* The first filter of a layer; whether there is one, and then what it says. */
@@ -501,7 +517,7 @@ WL_GLOBAL int wl_first(struct wl_query *q, __u32 layer)
 		q->whole.removed_in = q->amendments.tables;
 		q->whole.removed = wl_word(q->amendments.tables, WL_AT_REMOVED + (layer & 3));
 	}
-	wl_go_through(&q->whole, WL_NO_RANK, WL_MAX_STEPS);
+	wl_go_through(q, &q->whole, WL_NO_RANK, WL_MAX_STEPS);
 	if (q->amended)
 		wl_go_on(q);
 	tables = q->whole.tables;

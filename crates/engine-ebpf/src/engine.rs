@@ -26,7 +26,10 @@ use crate::{
     flows::{self, LiveFlow},
     in_force::InForce,
     liveness::{ALIVE, DEAD, LivenessMarks},
-    load::{Loaded, RESIDENT_PROGRAMS, RESIDENT_PROGRAMS_IN_SCOPE, SCOPE_PROGRAMS, SERVICE_PROGRAMS},
+    load::{
+        LEARNING_PROGRAMS, Loaded, RESIDENT_PROGRAMS, RESIDENT_PROGRAMS_IN_SCOPE, SCOPE_PROGRAMS,
+        SERVICE_PROGRAMS,
+    },
     loopback::{self, LoopbackMark},
     progress::{self, ProgressReader},
     registry::{Registered, Registry},
@@ -43,17 +46,19 @@ use crate::{
 /// Dropping it leaves its pinned programs in force; [`EbpfEngine::remove`] ends them.
 #[derive(Debug)]
 pub struct EbpfEngine {
-    loaded: Loaded,
-    links: Vec<Link>,
+    pub(crate) loaded: Loaded,
+    pub(crate) links: Vec<Link>,
     registry: Registry,
     claims: Claims,
-    scope: Scope,
-    tables: Tables,
+    pub(crate) scope: Scope,
+    pub(crate) tables: Tables,
     in_force: InForce,
     slots: SharedSlots,
     endpoints: BTreeMap<ServiceId, Endpoint>,
     events: Option<EventSource>,
     guards_families: bool,
+    /// Whether names of hosts are learned.
+    pub(crate) learns: bool,
     residences: BTreeMap<ServiceId, Residence>,
     /// The cgroups that were claimed for services.
     served: BTreeMap<ServiceId, u64>,
@@ -86,6 +91,7 @@ impl EbpfEngine {
             endpoints: BTreeMap::new(),
             events: None,
             guards_families: false,
+            learns: false,
             residences: BTreeMap::new(),
             served: BTreeMap::new(),
         })
@@ -162,6 +168,7 @@ impl EbpfEngine {
         for program in SCOPE_PROGRAMS {
             self.attach_program(program, &cgroup, program)?;
         }
+        self.learn_names(self.tables.ask_for_hosts())?;
         self.guards_families = families::asks_about_every_family()
             && self.attach_program(families::PROGRAM, &cgroup, families::PROGRAM).is_ok();
         Ok(())
@@ -173,7 +180,8 @@ impl EbpfEngine {
     /// [`EbpfError::Pin`] if a pin stays.
     pub fn detach(&mut self) -> Result<(), EbpfError> {
         self.guards_families = false;
-        let programs = SCOPE_PROGRAMS.into_iter().rev().chain([families::PROGRAM]);
+        self.learns = false;
+        let programs = SCOPE_PROGRAMS.into_iter().rev().chain(LEARNING_PROGRAMS).chain([families::PROGRAM]);
         let pins: Vec<PathBuf> = programs.map(|program| self.scope.pins.join(program)).collect();
         self.end_links(&pins)
     }
@@ -344,9 +352,14 @@ impl EbpfEngine {
                 encode_residence(residence, shared, service.slot, &mut tables);
             }
         }
+        self.follow_resolvers(compiled.resolvers())?;
+        if compiled.ask_for_hosts() && self.is_attached() {
+            self.learn_names(true)?;
+        }
         self.in_force.replace(&self.tables, compiled, tables)?;
         self.slots.change(|shared| *shared = slots);
         self.tables = compiled.clone();
+        self.learn_names(self.learns && self.tables.ask_for_hosts())?;
         for endpoint in endpoints {
             if let Some(former) = self.endpoints.insert(endpoint.service, endpoint.clone()) {
                 self.dismiss(&former, Some(endpoint))?;
@@ -429,7 +442,7 @@ impl EbpfEngine {
     }
 
     /// The latest first.
-    fn end_links(&mut self, pins: &[PathBuf]) -> Result<(), EbpfError> {
+    pub(crate) fn end_links(&mut self, pins: &[PathBuf]) -> Result<(), EbpfError> {
         let (ended, stay): (Vec<Link>, Vec<Link>) =
             self.links.drain(..).partition(|link| link.pin_path().is_some_and(|path| pins.contains(&path)));
         self.links = stay;
@@ -456,7 +469,12 @@ impl EbpfEngine {
             .map_err(|source| EbpfError::Map { map, source })
     }
 
-    fn attach_program(&mut self, program: &'static str, cgroup: &Path, pin: &str) -> Result<(), EbpfError> {
+    pub(crate) fn attach_program(
+        &mut self,
+        program: &'static str,
+        cgroup: &Path,
+        pin: &str,
+    ) -> Result<(), EbpfError> {
         let failed = |source| EbpfError::Attach { program, cgroup: cgroup.into(), source };
         let directory = fs::File::open(cgroup).map_err(|source| failed(source.into()))?;
         let loaded = self.loaded.program(program);

@@ -35,6 +35,8 @@ pub(crate) const SCOPE_PROGRAMS: [&str; 17] = [
     "wl_connect6",
     "wl_connect4",
 ];
+/// Attached to the scope while a policy asks for names of hosts.
+pub(crate) const LEARNING_PROGRAMS: [&str; 2] = ["wl_note_asker", "wl_hear_names"];
 /// Attached to each service's cgroup.
 pub(crate) const SERVICE_PROGRAMS: [&str; 7] = [
     "wl_getsockopt",

@@ -31,6 +31,10 @@ pub struct People {
     pub via: Who,
     /// What the caller has bound.
     pub source: abi::Address,
+    /// Keys of the patterns that cover the names of the destination.
+    pub hosts: [u64; abi::LINEAGE],
+    /// Cookie of its network namespace; 0 if that is the own one.
+    pub namespace: u64,
 }
 
 /// `struct wl_leg` of `classify.h`.
@@ -76,6 +80,28 @@ impl<'w> Words<'w> {
     }
 }
 
+/// Records of an answer that are looked at: `WL_MAX_RECORDS` of `names.h`.
+pub const MAX_RECORDS: usize = 64;
+
+/// `struct waylay_test_answer` of `headers.c`.
+#[repr(C)]
+struct RawAnswer {
+    key_count: u32,
+    address_count: u32,
+    keys: [u64; abi::LINEAGE],
+    ttls: [u32; MAX_RECORDS],
+    addresses: [[u8; 16]; MAX_RECORDS],
+}
+
+/// What a resolver's answer says of a name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Keys of the patterns that cover it, of those that are asked for.
+    pub keys: Vec<u64>,
+    /// Its addresses, in normal form, and for how many seconds.
+    pub addresses: Vec<([u8; 16], u32)>,
+}
+
 mod c {
     use super::{Leg, People, Who, Words, abi};
 
@@ -104,6 +130,12 @@ mod c {
             slot: u32,
             surroundings: i32,
         ) -> u32;
+        pub(super) fn waylay_test_read_answer(
+            words: *const Words<'_>,
+            bytes: *const u8,
+            length: usize,
+            answer: *mut super::RawAnswer,
+        );
         pub(super) fn waylay_test_is_group(ip: *const u8) -> i32;
         pub(super) fn waylay_test_recognises(
             s: *const abi::Service,
@@ -138,12 +170,13 @@ pub fn classify_redirect(words: &Words<'_>, leg: &Leg, people: &People, skip: u6
     (id != 0).then_some(id)
 }
 
-/// The id of the auth filter that blocks, and the errno.
+/// The id of the auth filter that speaks, and the errno if it blocks; filters of id 0 are not told from none.
 #[must_use]
-pub fn classify_auth(words: &Words<'_>, leg: &Leg, people: &People) -> Option<(u32, u16)> {
+pub fn classify_auth(words: &Words<'_>, leg: &Leg, people: &People) -> Option<(u32, Option<u16>)> {
     // SAFETY: all are read only, and laid out as the C side has them.
     let both = unsafe { c::waylay_test_classify_auth(words, leg, people) };
-    (both != 0).then_some((both as u32, (both >> 32) as u16))
+    let errno = (both >> 32) as u16;
+    (both != 0).then_some((both as u32, (errno != 0).then_some(errno)))
 }
 
 /// Why a socket (family, type, protocol) is refused to who makes it, and has this slot: `enum wl_refusal`, 0 if it is not. It may be of another
@@ -169,6 +202,25 @@ pub fn judge_socket(
             slot,
             i32::from(foreign) | i32::from(sandboxed) << 1,
         )
+    }
+}
+
+/// What a message says of names that are asked for; nothing if it is no answer.
+#[must_use]
+pub fn read_answer(words: &Words<'_>, message: &[u8]) -> Answer {
+    let mut raw = RawAnswer {
+        key_count: 0,
+        address_count: 0,
+        keys: [0; abi::LINEAGE],
+        ttls: [0; MAX_RECORDS],
+        addresses: [[0; 16]; MAX_RECORDS],
+    };
+    // SAFETY: the words and `length` bytes are read, and `answer` is written, which is laid out as the C side has it.
+    unsafe { c::waylay_test_read_answer(words, message.as_ptr(), message.len(), &raw mut raw) };
+    let addresses = raw.addresses.into_iter().zip(raw.ttls);
+    Answer {
+        keys: raw.keys[..raw.key_count as usize].to_vec(),
+        addresses: addresses.take(raw.address_count as usize).collect(),
     }
 }
 

@@ -4,10 +4,12 @@
 #[path = "../../../crates/core/tests/meaning/mix.rs"]
 mod mix;
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use proptest::{collection::vec, prelude::*};
-use waylay_core::{AuthOutcome, Facts, Filter, Flags, Policy, ProcessFacts, Protocol, Tables};
+use waylay_core::{
+    AuthOutcome, Facts, Filter, Flags, Namespace, Policy, ProcessFacts, Protocol, Tables, host::keys_of,
+};
 use waylay_differential::{Leg, People, Who, Words, classify_auth, classify_redirect};
 
 fn leg(facts: &Facts, flags: Flags) -> Leg {
@@ -35,7 +37,15 @@ fn who(process: &ProcessFacts) -> Who {
 
 fn people(facts: &Facts) -> People {
     let source = facts.local.map_or_else(Default::default, |ip| SocketAddr::from((ip, 0)).into());
-    People { application: who(&facts.application), via: who(&facts.via), source }
+    let mut people =
+        People { application: who(&facts.application), via: who(&facts.via), source, ..People::default() };
+    let keys: BTreeSet<u64> = facts.hosts.iter().flat_map(keys_of).collect();
+    people.hosts.iter_mut().zip(keys).for_each(|(to, from)| *to = from);
+    people.namespace = match facts.namespace {
+        Namespace::Own => 0,
+        Namespace::Foreign(cookie) => cookie,
+    };
+    people
 }
 
 fn words(tables: &Tables) -> Words<'_> {
@@ -74,7 +84,7 @@ proptest! {
     }
 
     #[test]
-    fn the_headers_block_what_the_tables_block(
+    fn the_headers_hear_whom_the_tables_hear(
         policy in mix::policies(),
         changes in vec(mix::wishes(), 0..6),
         legs in vec((mix::facts(), any::<bool>(), any::<bool>()), 40),
@@ -83,8 +93,8 @@ proptest! {
             for &(ref facts, redirected, proxied) in &legs {
                 let flags = Flags { redirected, proxied };
                 let ours = match tables.classify_auth(facts, flags) {
-                    AuthOutcome::Block { filter, errno } => Some((filter.0, errno.number())),
-                    AuthOutcome::Permit(_) => None,
+                    AuthOutcome::Block { filter, errno } => Some((filter.0, Some(errno.number()))),
+                    AuthOutcome::Permit(filter) => filter.map(|filter| (filter.0, None)),
                 };
                 let theirs = classify_auth(&words(&tables), &leg(facts, flags), &people(facts));
                 prop_assert_eq!(theirs, ours, "{:?}", facts);

@@ -156,7 +156,7 @@ proptest! {
     ) {
         let tables = Tables::compile(&policy).unwrap();
         let tables = tables.change(&change(&policy, &others, &stay)).unwrap();
-        let namespace = if foreign { Namespace::Foreign } else { Namespace::Own };
+        let namespace = if foreign { Namespace::Foreign(7) } else { Namespace::Own };
         let confinement = if sandboxed { Confinement::Sandboxed } else { Confinement::Free };
         let socket = NewSocket { kind, maker, owner: SocketOwner::Process, namespace, confinement };
         let cgroups = cgroups();

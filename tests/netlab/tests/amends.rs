@@ -42,9 +42,9 @@ impl Scene {
         let mut policy = "[sublayer.mine]\nweight = 10\n".to_owned();
         for number in 0..MANY {
             let host = Ipv4Addr::from_bits(0xc612_0000 + number);
-            write!(policy, "{}if.remote = \"{host}\"\n", block("")).unwrap();
+            writeln!(policy, "{}if.remote = \"{host}\"", block("")).unwrap();
         }
-        write!(policy, "{}if.port = {}\n", block("weight = 2\n"), servers[1].address().port()).unwrap();
+        writeln!(policy, "{}if.port = {}", block("weight = 2\n"), servers[1].address().port()).unwrap();
         fs::write(folder.path().join("policy.toml"), policy).unwrap();
         let mut command = Command::new(Waylay::binary().with_file_name("waylayd"));
         command.args(["--policy", "policy.toml", "--state", "state", "--socket", "control.sock", "--scope"]);

@@ -17,7 +17,7 @@ use crate::change::Change;
 use crate::conditions::Conditions;
 use crate::ids::{FilterId, SublayerId};
 use crate::model::{Filter, Layer as Stands};
-use crate::policy::{Limit, LimitError, PolicyError};
+use crate::policy::{Limit, LimitError, PolicyError, refuse_passing_by_name};
 
 /// Filters that an index of amendments may have. It is made in a few milliseconds.
 const MOST: usize = 256;
@@ -93,6 +93,7 @@ impl Amendments {
                 return Err(PolicyError::DuplicateFilter { filter: filter.id });
             }
             next.add(filter, tables)?;
+            refuse_passing_by_name(filter)?;
         }
         next.redirect.sort_by_key(|added| order.of_redirect(&added.filter));
         next.auth.sort_by_key(|added| order.of_auth(&added.filter));

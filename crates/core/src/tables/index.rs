@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::asked::{Asked, DIRECTORY, Numbering, Numbers, numbers_of, numbers_of_process};
+use super::asked::{
+    AT_HOSTS, AT_NAMESPACES, Asked, DIRECTORY, LINEAGES, Numbering, Numbers, numbers_of, numbers_of_process,
+};
 use super::hiding::Hiding;
 use super::lookup::{Entry, Found, Lookup, question};
 use super::sets::Set;
@@ -27,8 +29,10 @@ pub const MAX_STEPS: u32 = 1024;
 const AT_NUMBERING: u64 = 0;
 const AT_LAYERS: usize = DIRECTORY;
 /// Of amendments: the ranks of each layer that the others' words have in vain.
-const AT_REMOVED: usize = AT_LAYERS + 9;
-const HEADER: usize = 32;
+const AT_REMOVED: usize = AT_LAYERS + LAYERS * STRIDE;
+const HEADER: usize = 40;
+/// Where a layer begins: for everybody, and for those of each lineage.
+const STRIDE: usize = 1 + LINEAGES;
 
 /// The filters of a policy, to be looked up.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -48,7 +52,7 @@ pub struct Report {
     pub copies: usize,
     /// Candidates in blocks: those whose conditions overlap too much for a tree.
     pub in_blocks: usize,
-    /// Nodes that the longest lookup comes to, for a process of whose cgroups one is named.
+    /// Nodes that the longest lookup comes to, for a leg of which one cgroup of each process is named, and one name.
     pub most_steps: u32,
     /// Filters that it compares, at most, where no block's rows let more than one through.
     pub most_checks: u32,
@@ -159,12 +163,12 @@ impl Index {
         let redirect: Vec<Draft> = sources.redirect.iter().filter_map(redirect_draft(&numbering)).collect();
         let auth: Vec<Draft> =
             sources.auth.iter().filter_map(|placed| auth_draft(&numbering, placed)).collect();
-        let cgroups = numbering.cgroups.len();
+        let most = std::array::from_fn(|lineage| numbering.most_of_lineage(lineage));
         build.report.filters = redirect.len() + auth.len();
         let hiding = [
-            build.layer(Layer::Redirect, redirect, cgroups),
-            build.layer(Layer::Auth, auth, cgroups),
-            build.layer(Layer::Covers, asked, cgroups),
+            build.layer(Layer::Redirect, redirect, most),
+            build.layer(Layer::Auth, auth, most),
+            build.layer(Layer::Covers, asked, most),
         ];
         for (at, removed) in (AT_REMOVED..).zip(&sources.removed) {
             let Array(list) = build.list(removed.edges());
@@ -193,11 +197,22 @@ impl Index {
         numbers_of_process(Reader(&self.words), AT_NUMBERING, process)
     }
 
+    /// Whether it has filters for legs of other network namespaces.
+    pub(super) fn asks_for_namespaces(&self) -> bool {
+        Reader(&self.words).word(AT_NUMBERING + AT_NAMESPACES) != 0
+    }
+
+    /// Whether it has filters that ask for names of hosts.
+    pub(super) fn asks_for_hosts(&self) -> bool {
+        Reader(&self.words).word(AT_NUMBERING + AT_HOSTS) != 0
+    }
+
     /// The first filter within bounds that matches, or what was found before.
     pub(super) fn first(&self, layer: Layer, numbers: &Numbers, bounds: Bounds<'_>) -> Found {
         let words = Reader(&self.words);
-        let at = (AT_LAYERS + 3 * layer as usize) as u64;
-        let entry = Entry { all: words.word(at), lineages: [words.word(at + 1), words.word(at + 2)] };
+        let at = (AT_LAYERS + STRIDE * layer as usize) as u64;
+        let lineages = std::array::from_fn(|lineage| words.word(at + 1 + lineage as u64));
+        let entry = Entry { all: words.word(at), lineages };
         let removed = bounds.amended_by.map(|amendments| {
             let words = Reader(&amendments.words);
             (words, Array(words.word((AT_REMOVED + layer as usize) as u64)))
@@ -256,9 +271,10 @@ struct Build {
 }
 
 impl Build {
-    fn layer(&mut self, layer: Layer, drafts: Vec<Draft>, cgroups: usize) -> Hiding {
+    /// `most` says how many numbers each lineage has.
+    fn layer(&mut self, layer: Layer, drafts: Vec<Draft>, most: [usize; LINEAGES]) -> Hiding {
         let rules: Vec<Rule> = drafts.into_iter().map(|draft| self.rule(draft)).collect();
-        let (mut all, mut lineages) = (Vec::new(), [Vec::new(), Vec::new()]);
+        let (mut all, mut lineages) = (Vec::new(), [const { Vec::new() }; LINEAGES]);
         for (index, rule) in (0..).zip(&rules) {
             let candidate = Candidate { rule: index, open: rule.open() };
             match rule.asked.key() {
@@ -269,18 +285,16 @@ impl Build {
         let mut builder = Builder::new(&rules, &mut self.writer);
         let all = builder.tree(all);
         let mut longest = builder.way(all);
-        let mut tables = [0; 2];
-        for (table, keyed) in tables.iter_mut().zip(lineages) {
-            let (at, way) = keyed_trees(&mut builder, keyed, cgroups);
+        let mut tables = [0; LINEAGES];
+        for ((table, keyed), most) in tables.iter_mut().zip(lineages).zip(most) {
+            let (at, way) = keyed_trees(&mut builder, keyed, most);
             *table = at;
             longest = Way { steps: longest.steps + way.steps, checks: longest.checks + way.checks };
         }
         let (count, hiding) = (builder.count, builder.hiding);
-        let at = AT_LAYERS + 3 * layer as usize;
-        [all, tables[0], tables[1]]
-            .into_iter()
-            .enumerate()
-            .for_each(|(n, word)| self.writer.set(at + n, word));
+        let words = std::iter::once(all).chain(tables);
+        let at = AT_LAYERS + STRIDE * layer as usize;
+        (at..).zip(words).for_each(|(at, word)| self.writer.set(at, word));
         self.report.copies += (count.candidates + count.in_blocks) as usize;
         self.report.in_blocks += count.in_blocks as usize;
         self.report.most_steps = self.report.most_steps.max(longest.steps);
@@ -290,7 +304,7 @@ impl Build {
 
     fn rule(&mut self, draft: Draft) -> Rule {
         let Draft { asked, rank, group, says, filter, next_group } = draft;
-        let count = asked.fields.len() + asked.cgroups.len();
+        let count = asked.fields.len() + asked.lineages.len();
         let mut words = vec![
             count as u64 | u64::from(group) << 8 | says << 16,
             u64::from(filter) | u64::from(next_group) << 32,
@@ -303,9 +317,9 @@ impl Build {
                 _ => [question::LIST | (*field as u64) << 8, self.list(numbers.edges()).0],
             });
         }
-        for cgroups in &asked.cgroups {
-            let kind = if cgroups.negated { question::NO_CGROUP } else { question::CGROUP };
-            words.extend([kind | (cgroups.lineage as u64) << 8, self.list(cgroups.numbers.edges()).0]);
+        for lineage in &asked.lineages {
+            let kind = if lineage.negated { question::NO_LINEAGE } else { question::LINEAGE };
+            words.extend([kind | (lineage.lineage as u64) << 8, self.list(lineage.numbers.edges()).0]);
         }
         let offset = self.writer.place(&words);
         Rule { asked, rank, group, offset }
@@ -326,12 +340,12 @@ impl Build {
     }
 }
 
-/// A tree for each cgroup, of the filters that ask for it.
-fn keyed_trees(builder: &mut Builder<'_>, keyed: Vec<(Candidate, Vec<u32>)>, cgroups: usize) -> (u64, Way) {
+/// A tree for each number of a lineage, of the filters that ask for it.
+fn keyed_trees(builder: &mut Builder<'_>, keyed: Vec<(Candidate, Vec<u32>)>, most: usize) -> (u64, Way) {
     if keyed.is_empty() {
         return (0, Way::default());
     }
-    let mut lists = vec![Vec::new(); cgroups + 1];
+    let mut lists = vec![Vec::new(); most + 1];
     for (candidate, numbers) in keyed {
         numbers.iter().for_each(|number| lists[*number as usize].push(candidate));
     }
@@ -341,14 +355,14 @@ fn keyed_trees(builder: &mut Builder<'_>, keyed: Vec<(Candidate, Vec<u32>)>, cgr
 }
 
 impl Asked {
-    /// The lineage and the cgroups by which a filter is found; `None` if it is better found otherwise.
+    /// The lineage and the numbers by which a filter is found; `None` if it is better found otherwise.
     fn key(&self) -> Option<(usize, Vec<u32>)> {
         use super::asked::field::{APPLICATION, EXE, VIA};
         let asks_exe = self
             .fields
             .iter()
             .any(|(field, set)| [APPLICATION + EXE, VIA + EXE].contains(field) && set.intervals()[0].0 > 0);
-        let asked = self.cgroups.iter().find(|asked| !asked.negated).filter(|_| !asks_exe)?;
+        let asked = self.lineages.iter().find(|asked| !asked.negated).filter(|_| !asks_exe)?;
         let numbers = asked.numbers.intervals().iter().flat_map(|&(first, last)| first..=last);
         Some((asked.lineage, numbers.collect()))
     }

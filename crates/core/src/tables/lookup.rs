@@ -1,6 +1,6 @@
 //! The first filter that matches, found in the words. The kernel side's `lookup.h` is this again.
 
-use super::asked::{Numbers, field};
+use super::asked::{LINEAGES, Numbers, field};
 use super::tree::{NO_RANK, Pointer, kind, rank_of};
 use super::words::{Array, Reader};
 
@@ -8,15 +8,15 @@ use super::words::{Array, Reader};
 pub(super) mod question {
     pub(crate) const RANGE: u64 = 0;
     pub(crate) const LIST: u64 = 1;
-    pub(crate) const CGROUP: u64 = 2;
-    pub(crate) const NO_CGROUP: u64 = 3;
+    pub(crate) const LINEAGE: u64 = 2;
+    pub(crate) const NO_LINEAGE: u64 = 3;
 }
 
-/// Where a layer begins: for everybody, and for each cgroup of the application and of who dials.
+/// Where a layer begins: for everybody, and for each number of each lineage.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub(super) all: Pointer,
-    pub(super) lineages: [u64; 2],
+    pub(super) lineages: [u64; LINEAGES],
 }
 
 /// A search.
@@ -49,8 +49,8 @@ impl Lookup<'_> {
     pub(super) fn first(self, entry: Entry, mut found: Found) -> Found {
         self.follow(entry.all, &mut found);
         for (lineage, at) in entry.lineages.into_iter().enumerate().filter(|(_, at)| *at != 0) {
-            for cgroup in &self.numbers.lineages[lineage] {
-                self.follow(self.words.word(at + u64::from(*cgroup)), &mut found);
+            for number in &self.numbers.lineages[lineage] {
+                self.follow(self.words.word(at + u64::from(*number)), &mut found);
             }
         }
         found
@@ -140,12 +140,12 @@ impl Lookup<'_> {
 
     fn holds(self, kind: u64, about: u64, against: u64) -> bool {
         let listed = |number: u64| self.words.search(Array(against), number) & 1 == 1;
-        let lineage = || self.numbers.lineages[about as usize & 1].iter();
+        let lineage = || self.numbers.lineages.get(about as usize).into_iter().flatten();
         match kind {
             question::RANGE => (against & 0xffff_ffff..=against >> 32).contains(&self.field(about)),
             question::LIST => listed(self.field(about)),
-            question::CGROUP => lineage().any(|cgroup| listed((*cgroup).into())),
-            question::NO_CGROUP => !lineage().any(|cgroup| listed((*cgroup).into())),
+            question::LINEAGE => lineage().any(|number| listed((*number).into())),
+            question::NO_LINEAGE => !lineage().any(|number| listed((*number).into())),
             _ => false,
         }
     }

@@ -23,6 +23,7 @@ pub use index::{Index, MAX_STEPS, MAX_WORDS, Report, Warning};
 pub use words::CHUNK;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use amendments::Amendments;
@@ -35,7 +36,7 @@ use whole::Whole;
 use crate::chain::{Chain, Hop, Records, ServiceSet};
 use crate::change::Change;
 use crate::conditions::{Conditions, FlagConditions};
-use crate::decide::{settle_outside_policy, stays_in_sandbox};
+use crate::decide::{answer_foreign, settle_outside_policy, stays_in_sandbox};
 use crate::ids::{FilterId, ServiceId, SublayerId};
 use crate::leg::{Facts, Flags, Leg, ProcessFacts};
 use crate::model::{Action, AuthRule, Errno, FailurePolicy, Filter, Right};
@@ -43,7 +44,9 @@ use crate::policy::{Limit, LimitError, Policy, PolicyError};
 use crate::slots::Slots;
 use crate::trace::Trace;
 use crate::verdict::{Refusal, Verdict};
-use crate::world::{Availability, ForeignNamespace, Room, Route, Sandboxes, Unredirectable, World};
+use crate::world::{
+    Availability, ForeignNamespace, Namespace, Room, Route, Sandboxes, Unredirectable, World,
+};
 
 /// Filters that tables hold, both layers together.
 pub const MAX_FILTERS: usize = 131_072;
@@ -59,6 +62,7 @@ pub struct Tables {
     foreign_namespace: ForeignNamespace,
     sandboxes: Sandboxes,
     unredirectable: Unredirectable,
+    resolvers: BTreeSet<SocketAddr>,
     slots: Slots,
     whole: Arc<Whole>,
     amendments: Amendments,
@@ -132,6 +136,8 @@ impl TableAuthFilter {
 struct Numbered {
     whole: Numbers,
     amendments: Numbers,
+    /// Of another network namespace: only filters that ask for such count.
+    foreign: bool,
 }
 
 /// What the auth layer says.
@@ -165,6 +171,7 @@ impl Tables {
             foreign_namespace: policy.foreign_namespace(),
             sandboxes: policy.sandboxes(),
             unredirectable: policy.unredirectable(),
+            resolvers: policy.resolvers().clone(),
             services,
             slots,
             ..Self::default()
@@ -183,6 +190,7 @@ impl Tables {
             foreign_namespace: self.foreign_namespace,
             unredirectable: self.unredirectable,
             sandboxes: self.sandboxes,
+            resolvers: self.resolvers.clone(),
             slots: self.slots.clone(),
             whole,
             amendments: Amendments::default(),
@@ -265,6 +273,12 @@ impl Tables {
         self.unredirectable
     }
 
+    /// Whose answers names of hosts are learned from.
+    #[must_use]
+    pub const fn resolvers(&self) -> &BTreeSet<SocketAddr> {
+        &self.resolvers
+    }
+
     /// The slots in use, those of gone services included. The next tables are compiled keeping them.
     #[must_use]
     pub const fn slots(&self) -> &Slots {
@@ -307,17 +321,37 @@ impl Tables {
         Arc::ptr_eq(&self.whole, &other.whole)
     }
 
+    /// Whether some filter asks for names of hosts.
+    #[must_use]
+    pub fn ask_for_hosts(&self) -> bool {
+        self.whole.index.asks_for_hosts() || self.amendments().is_some_and(Index::asks_for_hosts)
+    }
+
+    /// Whether some filter is about legs of other network namespaces.
+    #[must_use]
+    pub fn ask_for_namespaces(&self) -> bool {
+        self.whole.index.asks_for_namespaces() || self.amendments().is_some_and(Index::asks_for_namespaces)
+    }
+
     fn numbers(&self, facts: &Facts, flags: Flags) -> Numbered {
         let amendments = self.amendments().map(|index| index.numbers(facts, flags));
-        Numbered { whole: self.whole.index.numbers(facts, flags), amendments: amendments.unwrap_or_default() }
+        Numbered {
+            whole: self.whole.index.numbers(facts, flags),
+            amendments: amendments.unwrap_or_default(),
+            foreign: facts.namespace != Namespace::Own,
+        }
     }
 
     /// In the whole, and then in what amends it for what comes before.
     fn first(&self, layer: Layer, numbers: &Numbered, skip: u64, from: u64) -> Option<Found> {
         let amended_by = self.amendments();
+        let counts = |index: &Index| !numbers.foreign || index.asks_for_namespaces();
         let bounds = Bounds { skip, from, amended_by, found: Found::NOTHING };
-        let mut found = self.whole.index.first(layer, &numbers.whole, bounds);
-        if let Some(amendments) = amended_by {
+        let mut found = Found::NOTHING;
+        if counts(&self.whole.index) {
+            found = self.whole.index.first(layer, &numbers.whole, bounds);
+        }
+        if let Some(amendments) = amended_by.filter(|index| counts(index)) {
             let bounds = Bounds { amended_by: None, found, ..bounds };
             found = amendments.first(layer, &numbers.amendments, bounds);
         }
@@ -330,6 +364,7 @@ impl Tables {
         let numbers = Numbered {
             whole: self.whole.index.numbers_of_process(process),
             amendments: amendments.unwrap_or_default(),
+            foreign: false,
         };
         self.first(Layer::Covers, &numbers, 0, 0).is_some()
     }
@@ -371,12 +406,15 @@ impl Tables {
     /// The verdict, from the tables alone.
     #[must_use]
     pub fn decide(&self, leg: &Leg, records: &Records, world: &World) -> Verdict {
-        if let Some(verdict) = settle_outside_policy(self.foreign_namespace, world, &mut Trace::default()) {
+        if let Some(verdict) = settle_outside_policy(world, &mut Trace::default()) {
             return verdict;
+        }
+        if let Namespace::Foreign(_) = world.namespace {
+            return self.judge_visitor(leg, world);
         }
         let caller = leg.caller.service.and_then(|service| self.service(service));
         let chain = self.effective_chain(leg, records, caller);
-        let facts = Facts::new(leg, &chain, &world.cgroups);
+        let facts = Facts::new(leg, &chain, world);
         let skip = self.mask_of(chain.excluded()) | caller.map_or(0, |service| bit(service.slot));
         let is_to_a_group = leg.is_to_a_group();
         let wanted = match is_to_a_group {
@@ -405,6 +443,15 @@ impl Tables {
                 Verdict::Refuse(Refusal::Shortage(resource))
             }
             (AuthOutcome::Permit(_), Ok(Some(hop)), Room::Granted) => Verdict::redirect(hop, chain, leg),
+        }
+    }
+
+    fn judge_visitor(&self, leg: &Leg, world: &World) -> Verdict {
+        let facts = Facts::new(leg, &Chain::default(), world);
+        match self.classify_auth(&facts, Flags::default()) {
+            AuthOutcome::Block { filter, errno } => Verdict::Refuse(Refusal::Blocked { filter, errno }),
+            AuthOutcome::Permit(Some(_)) => Verdict::Direct,
+            AuthOutcome::Permit(None) => answer_foreign(self.foreign_namespace),
         }
     }
 

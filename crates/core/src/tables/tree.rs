@@ -50,7 +50,7 @@ const fn first_rank(pointer: Pointer) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Candidate {
     pub(super) rule: u32,
-    pub(super) open: u16,
+    pub(super) open: u32,
 }
 
 /// What is known of a filter.
@@ -65,9 +65,9 @@ pub(super) struct Rule {
 
 impl Rule {
     /// All that it asks, as bits of [`Candidate::open`].
-    pub(super) fn open(&self) -> u16 {
+    pub(super) fn open(&self) -> u32 {
         let fields = self.asked.fields.iter().fold(0, |bits, (field, _)| bits | 1 << field);
-        self.asked.cgroups.iter().fold(fields, |bits, asked| bits | 1 << (field::COUNT + asked.lineage))
+        self.asked.lineages.iter().fold(fields, |bits, asked| bits | 1 << (field::COUNT + asked.lineage))
     }
 
     fn numbers(&self, field: usize) -> &Set<u32> {

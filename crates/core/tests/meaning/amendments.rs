@@ -72,6 +72,8 @@ fn to(bits: u32) -> Facts {
         remote: normal_form(Ipv4Addr::from_bits(bits).into()),
         remote_port: 443,
         local: None,
+        hosts: vec![],
+        namespace: Namespace::Own,
         application: ProcessFacts::default(),
         via: ProcessFacts::default(),
     }

@@ -6,8 +6,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use waylay_core::{
-    Action, AuthOutcome, Conditions, Facts, Filter, FilterId, Flags, Layer, OneOf, PortRange, Prefix,
-    ProcessFacts, Protocol, Right, ServiceId, TableFilter, Tables, Warning, normal_form,
+    Action, AuthOutcome, Conditions, Facts, Filter, FilterId, Flags, Layer, Namespace, OneOf, PortRange,
+    Prefix, ProcessFacts, Protocol, Right, ServiceId, TableFilter, Tables, Warning, normal_form,
 };
 
 use crate::fixtures::*;
@@ -102,6 +102,8 @@ fn a_set_that_overlaps_everywhere_is_looked_up_in_blocks_and_warned_of() {
             remote: normal_form(Ipv4Addr::from_bits(scattered).into()),
             remote_port: (scattered >> 7) as u16,
             local: None,
+            hosts: vec![],
+            namespace: Namespace::Own,
             application: ProcessFacts::default(),
             via: ProcessFacts::default(),
         };
@@ -123,6 +125,8 @@ fn what_a_long_list_excludes_costs_no_filter_of_its_own() {
         remote: normal_form(address),
         remote_port: 1,
         local: None,
+        hosts: vec![],
+        namespace: Namespace::Own,
         application: ProcessFacts::default(),
         via: ProcessFacts::default(),
     };

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use waylay_core::{
     Action, AuthRule, Change, CommandName, Conditions, Errno, Facts, FailurePolicy, Family, FileId, Filter,
-    FilterId, FlagConditions, Layer, OneOf, Policy, PortRange, Prefix, ProcessConditions, ProcessFacts,
-    Protocol, Right, Service, ServiceId, Sublayer, SublayerId,
+    FilterId, FlagConditions, HostName, HostPattern, Layer, Namespace, OneOf, Policy, PortRange, Prefix,
+    ProcessConditions, ProcessFacts, Protocol, Right, Service, ServiceId, Sublayer, SublayerId,
 };
 
 const SERVICES: u32 = 4;
@@ -18,6 +18,14 @@ const SUBLAYERS: u32 = 3;
 const WEIGHTS: u32 = 5;
 /// More than policies here have filters, so that changes have ids to choose among.
 pub(crate) const MOST_IDS: u32 = 320;
+
+/// What a filter may ask of names depends on what it does.
+fn lawful(mut conditions: Conditions, layer: Layer) -> Conditions {
+    let host = conditions.host.take().map(|host| host.values().to_vec());
+    let permits = matches!(layer, Layer::Auth(AuthRule { action: Action::Permit(_), .. }));
+    conditions.host = host.map(|host| if permits { OneOf::none_of(host) } else { OneOf::these(host) });
+    conditions
+}
 
 /// Many filters of few kinds, so that trees split, or few filters of all kinds.
 pub(crate) fn policies() -> impl Strategy<Value = Policy> {
@@ -28,7 +36,7 @@ pub(crate) fn policies() -> impl Strategy<Value = Policy> {
         let filters = (1..).zip(filters).map(|(id, (conditions, layer))| Filter {
             id: FilterId(id),
             weight: u64::from(id * 7 % WEIGHTS),
-            conditions,
+            conditions: lawful(conditions, layer),
             layer,
         });
         let service = |id| Service {
@@ -50,7 +58,7 @@ pub(crate) fn filters() -> impl Strategy<Value = Filter> {
     (1..MOST_IDS, 0..WEIGHTS, conditions, layers()).prop_map(|(id, weight, conditions, layer)| Filter {
         id: FilterId(id),
         weight: weight.into(),
-        conditions,
+        conditions: lawful(conditions, layer),
         layer,
     })
 }
@@ -104,10 +112,12 @@ prop_compose! {
         remote in option::weighted(often, list(prefixes())),
         remote_ports in option::weighted(often, list(ports())),
         local in option::weighted(often, list(prefixes())),
+        host in option::weighted(often / 2.0, list(host_patterns())),
+        namespace in option::weighted(often / 4.0, list(namespaces())),
         application in processes(often),
         via in processes(often),
     ) -> Conditions {
-        Conditions { protocol, family, remote, remote_ports, local, application, via }
+        Conditions { protocol, family, remote, remote_ports, local, host, namespace, application, via }
     }
 }
 
@@ -132,14 +142,18 @@ fn narrow() -> impl Strategy<Value = Conditions> {
     })
 }
 
-/// As firewalls for applications have it: mostly an executable or a cgroup, and something of the destination.
+/// As firewalls for applications have it: mostly an executable, a cgroup or a name, and something of the destination.
 fn mixed() -> impl Strategy<Value = Conditions> {
     let exe = option::weighted(0.6, list(files()));
     let cgroup = option::weighted(0.2, list(1..10_u64));
     let remote = option::weighted(0.7, list(prefixes()));
-    (exe, cgroup, option::of(0..8_u32), remote, option::of(ports())).prop_map(
-        |(exe, cgroup, uid, remote, ports)| Conditions {
+    let host = option::weighted(0.2, list(host_patterns()));
+    let namespace = option::weighted(0.05, list(namespaces()));
+    (exe, cgroup, option::of(0..8_u32), remote, option::of(ports()), host, namespace).prop_map(
+        |(exe, cgroup, uid, remote, ports, host, namespace)| Conditions {
             remote,
+            host,
+            namespace,
             remote_ports: ports.map(Into::into),
             application: ProcessConditions {
                 exe,
@@ -167,6 +181,20 @@ fn files() -> impl Strategy<Value = FileId> {
 
 fn commands() -> impl Strategy<Value = CommandName> {
     select(vec!["a", "b", "curl", "a-long-command", ""]).prop_map(CommandName::new)
+}
+
+fn hosts() -> impl Strategy<Value = HostName> {
+    select(vec!["a", "a.b", "c.b", "x.a.b", "b", "x.c.b", "d.e.f"])
+        .prop_map(|name| HostName::new(name).expect("a name"))
+}
+
+fn host_patterns() -> impl Strategy<Value = HostPattern> {
+    (hosts(), any::<bool>())
+        .prop_map(|(name, one)| if one { HostPattern::Name(name) } else { HostPattern::Below(name) })
+}
+
+fn namespaces() -> impl Strategy<Value = Namespace> {
+    prop_oneof![Just(Namespace::Own), (1..5_u64).prop_map(Namespace::Foreign)]
 }
 
 fn addresses() -> impl Strategy<Value = Ipv6Addr> {
@@ -198,9 +226,11 @@ prop_compose! {
         remote in addresses(),
         remote_port in prop_oneof![4 => 0..62_u16, 1 => Just(u16::MAX)],
         local in option::of(addresses()),
+        hosts in vec(hosts(), 0..3),
+        namespace in prop_oneof![4 => Just(Namespace::Own), 1 => namespaces()],
         application in who(),
         via in who(),
     ) -> Facts {
-        Facts { protocol, remote, remote_port, local, application, via }
+        Facts { protocol, remote, remote_port, local, hosts, namespace, application, via }
     }
 }

@@ -260,6 +260,9 @@ impl DeclaredFilter {
             remote: one_of(&self.remote, |net| net.prefix()),
             remote_ports: one_of(&self.ports, range),
             local: one_of(&self.local, |net| net.prefix()),
+            // Of these there are tests of their own: a resolver has to answer, a namespace to be entered.
+            host: None,
+            namespace: None,
             application: self.application.conditions(names),
             via: self.via.conditions(names),
         };
