@@ -23,6 +23,7 @@ pub mod doctor;
 mod error;
 mod existing;
 mod families;
+mod handover;
 mod health;
 mod icmp;
 pub mod instance;
@@ -43,6 +44,7 @@ mod sockets;
 mod spawner;
 mod spec;
 mod station;
+mod supervised;
 #[cfg(any(test, fuzzing))]
 mod strange;
 mod sweep;
@@ -57,6 +59,7 @@ pub use resident::{Found, KnownBy, KnownByError, ResidentError};
 pub use run::run;
 pub use spec::{Adoption, Ended, Observer, RunSpec, ServiceSpec, Step, Transports, chain_policy};
 pub use station::Station;
+pub use supervised::run_supervised;
 #[cfg(fuzzing)]
 pub use strange::{files, routes as route_messages, sockets as socket_messages};
 pub use waylay_engine::LocalName;
