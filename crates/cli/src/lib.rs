@@ -135,7 +135,9 @@ fn engine_for_the_caller() -> EngineChoice {
     if rustix::process::geteuid().is_root() {
         return EngineChoice::Ebpf;
     }
-    output::notice("without root: TCP is redirected by a supervisor (seccomp), UDP goes directly; sudo waylay run … does more");
+    output::notice(
+        "without root: TCP is redirected by a supervisor (seccomp), UDP goes directly; sudo waylay run … does more",
+    );
     EngineChoice::Seccomp
 }
 

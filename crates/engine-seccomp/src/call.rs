@@ -147,9 +147,15 @@ mod tests {
 
     #[test]
     fn addresses_survive_the_round_trip() {
-        for text in ["127.0.0.1:80", "0.0.0.0:0", "[2001:db8::1]:443", "[fe80::1%3]:80", "[::ffff:10.0.0.1]:9"] {
+        for text in
+            ["127.0.0.1:80", "0.0.0.0:0", "[2001:db8::1]:443", "[fe80::1%3]:80", "[::ffff:10.0.0.1]:9"]
+        {
             let address: SocketAddr = text.parse().unwrap();
-            assert_eq!(parse_address(&write_address(address, address.is_ipv6())), Named::Ip(address), "{text}");
+            assert_eq!(
+                parse_address(&write_address(address, address.is_ipv6())),
+                Named::Ip(address),
+                "{text}"
+            );
         }
     }
 

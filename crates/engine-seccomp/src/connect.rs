@@ -25,6 +25,9 @@ use crate::{
 /// `TCP_CLOSE` (net/tcp_states.h).
 const CLOSED: u8 = 7;
 
+/// Bytes that one call sends with a connection; the rest is its caller's to send, as after any short write.
+const MOST_AT_FIRST: usize = 64 * 1024;
+
 /// What the connection is to be made with, once it is decided on.
 pub(crate) struct Plan {
     socket: OwnedFd,
@@ -41,16 +44,17 @@ pub(crate) enum Decided {
     Dial(Plan),
 }
 
-pub(crate) fn decide(shared: &Shared, dialler: Dialler, call: &Call) -> Decided {
-    prepare(shared, dialler, call).unwrap_or_else(|error| Decided::Answered(Answer::from(error)))
+/// `address` and its length are the arguments with these indices.
+pub(crate) fn decide(shared: &Shared, dialler: Dialler, call: &Call, address: (usize, usize)) -> Decided {
+    prepare(shared, dialler, call, address).unwrap_or_else(|error| Decided::Answered(Answer::from(error)))
 }
 
-fn prepare(shared: &Shared, dialler: Dialler, call: &Call) -> io::Result<Decided> {
-    let len = usize::try_from(call.number_at(2)).map_err(|_negative| errno(libc::EINVAL))?;
+fn prepare(shared: &Shared, dialler: Dialler, call: &Call, address: (usize, usize)) -> io::Result<Decided> {
+    let len = usize::try_from(call.number_at(address.1)).map_err(|_negative| errno(libc::EINVAL))?;
     if len > LONGEST_ADDRESS {
         return Err(errno(libc::EINVAL));
     }
-    let bytes = call.read(call.arguments[1], len)?;
+    let bytes = call.read(call.arguments[address.0], len)?;
     let socket = call.descriptor()?;
     let Some(kind) = Kind::of(socket.as_fd())? else { return Ok(Decided::Answered(Answer::Continue)) };
     let cookie = sockopt::socket_cookie(&socket)?;
@@ -65,7 +69,9 @@ fn prepare(shared: &Shared, dialler: Dialler, call: &Call) -> io::Result<Decided
             shared.lock().end_flow_of(cookie);
             plain(socket, bytes)
         }
-        (Kind::Stream { .. } | Kind::Datagram, Named::Ip(_) | Named::Nothing | Named::Other) => plain(socket, bytes),
+        (Kind::Stream { .. } | Kind::Datagram, Named::Ip(_) | Named::Nothing | Named::Other) => {
+            plain(socket, bytes)
+        }
     }
 }
 
@@ -107,7 +113,8 @@ impl Wanted<'_> {
         if !self.is_at_its_beginning() {
             // The kernel says how it gets on.
             let begun = shared.lock().flows.of_outgoing(self.cookie).map(|flow| (flow.number, flow.path.to));
-            let (flow, to) = begun.map_or((None, self.destination), |(flow, listener)| (Some(flow), listener));
+            let (flow, to) =
+                begun.map_or((None, self.destination), |(flow, listener)| (Some(flow), listener));
             let address = write_address(to, self.v6);
             return Ok(self.dial(address, flow));
         }
@@ -157,7 +164,10 @@ impl Wanted<'_> {
         let mut state = shared.lock();
         let filter = state.engine.chain(flow).and_then(|chain| chain.hops().last().map(|hop| hop.filter));
         let Some(filter) = filter else { return Err(errno(libc::ENOBUFS)) };
-        let first = state.flows.carried_by(self.cookie).filter(|carried| Some(carried.service) == self.dialler.service());
+        let first = state
+            .flows
+            .carried_by(self.cookie)
+            .filter(|carried| Some(carried.service) == self.dialler.service());
         let (application, exe_path, wishes) = match first {
             Some(carried) => (carried.application, carried.exe_path, carried.wishes),
             None => (caller.on_the_wire(), caller.exe_path, wishes),
@@ -186,33 +196,56 @@ impl Wanted<'_> {
     /// The source port, by which the service's end is known before there is one.
     fn fix_source(&self, listener: SocketAddr) -> io::Result<SocketAddr> {
         let socket = SockRef::from(&self.socket);
-        let bound = socket.local_addr()?.as_socket().ok_or_else(|| errno(libc::EINVAL))?;
-        let loopback: IpAddr = match listener {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        };
-        if bound.port() == 0 {
-            let own = SocketAddr::new(if self.v6 { mapped(loopback) } else { loopback }, 0);
-            socket.bind(&own.into())?;
-            let bound = socket.local_addr()?.as_socket().ok_or_else(|| errno(libc::EINVAL))?;
-            return Ok(bound);
+        let local = || socket.local_addr()?.as_socket().ok_or_else(|| errno(libc::EINVAL));
+        let bound = local()?;
+        let any = bound.ip().to_canonical().is_unspecified();
+        let ip = if any { self.loopback_towards(listener) } else { bound.ip() };
+        sys::choose_port_at_bind(self.socket.as_fd())?;
+        match socket.bind(&SocketAddr::new(ip, bound.port()).into()) {
+            Ok(()) => {}
+            // It has its port.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                return Ok(SocketAddr::new(ip, bound.port()));
+            }
+            // One that was disconnected still shows the port it had, and somebody else may have that by now.
+            Err(_) if bound.port() != 0 => socket.bind(&SocketAddr::new(ip, 0).into())?,
+            Err(error) => return Err(error),
         }
-        let ip = if bound.ip().is_unspecified() { loopback } else { bound.ip() };
-        Ok(SocketAddr::new(ip, bound.port()))
+        local()
+    }
+
+    fn loopback_towards(&self, listener: SocketAddr) -> IpAddr {
+        match (listener, self.v6) {
+            (SocketAddr::V4(_), false) => Ipv4Addr::LOCALHOST.into(),
+            (SocketAddr::V4(_), true) => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
+            (SocketAddr::V6(_), _) => Ipv6Addr::LOCALHOST.into(),
+        }
     }
 
     /// What the application gave its socket.
     fn wishes(&self) -> abi::SocketWishes {
         let socket = SockRef::from(&self.socket);
         let source = socket.local_addr().ok().and_then(|address| address.as_socket());
-        let source = source.map(|source| source.ip()).filter(|ip| !ip.is_unspecified() && !ip.to_canonical().is_loopback());
+        let source = source
+            .map(|source| source.ip())
+            .filter(|ip| !ip.is_unspecified() && !ip.to_canonical().is_loopback());
         abi::SocketWishes {
             source: source.map_or([0; 16], |ip| match mapped(ip) {
                 IpAddr::V6(ip) => ip.octets(),
                 IpAddr::V4(_) => [0; 16],
             }),
-            tos: socket.tos_v4().ok().filter(|_| !self.v6).and_then(|tos| u8::try_from(tos).ok()).unwrap_or(0),
-            tclass: socket.tclass_v6().ok().filter(|_| self.v6).and_then(|class| u8::try_from(class).ok()).unwrap_or(0),
+            tos: socket
+                .tos_v4()
+                .ok()
+                .filter(|_| !self.v6)
+                .and_then(|tos| u8::try_from(tos).ok())
+                .unwrap_or(0),
+            tclass: socket
+                .tclass_v6()
+                .ok()
+                .filter(|_| self.v6)
+                .and_then(|class| u8::try_from(class).ok())
+                .unwrap_or(0),
             ..abi::SocketWishes::default()
         }
     }
@@ -275,6 +308,14 @@ impl Plan {
                 Answer::from(error)
             }
         }
+    }
+
+    /// Sends the first bytes of a connection that has just been made, as far as they have room.
+    pub(crate) fn send(&self, call: &Call) -> io::Result<Answer> {
+        let len = usize::try_from(call.arguments[2]).map_or(MOST_AT_FIRST, |len| len.min(MOST_AT_FIRST));
+        let bytes = call.read(call.arguments[1], len)?;
+        let flags = call.number_at(3) & !libc::MSG_FASTOPEN | libc::MSG_NOSIGNAL;
+        sys::send(self.socket.as_fd(), &bytes, flags).map(Answer::Value)
     }
 
     /// Nobody waits for the answer any more; the call may be made again.

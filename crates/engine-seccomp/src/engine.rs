@@ -79,7 +79,11 @@ impl Engine for SeccompEngine {
         Ok(())
     }
 
-    fn set_liveness(&mut self, service: waylay_core::ServiceId, liveness: Liveness) -> Result<(), Self::Error> {
+    fn set_liveness(
+        &mut self,
+        service: waylay_core::ServiceId,
+        liveness: Liveness,
+    ) -> Result<(), Self::Error> {
         Ok(self.shared.lock().engine.set_liveness(service, liveness)?)
     }
 

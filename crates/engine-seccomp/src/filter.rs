@@ -91,8 +91,9 @@ fn native(calls: &Calls, part: Part) -> Vec<sock_filter> {
     for number in [libc::SYS_connect, libc::SYS_getpeername, libc::SYS_getsockname] {
         judge(number, &[answer(ASK)]);
     }
-    for (number, flags) in [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)] {
-        judge(number, &fast_open(flags));
+    judge(libc::SYS_sendto, &fast_open(3, ASK));
+    for (number, flags) in [(libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)] {
+        judge(number, &fast_open(flags, NOT_SO_FAST));
     }
     match part {
         Part::Command { any_socket: true } => {}
@@ -107,9 +108,9 @@ fn native(calls: &Calls, part: Part) -> Vec<sock_filter> {
 }
 
 /// Data that make a connection by themselves.
-fn fast_open(flags: u32) -> [sock_filter; 4] {
+fn fast_open(flags: u32, what: u32) -> [sock_filter; 4] {
     let flag = libc::MSG_FASTOPEN.cast_unsigned();
-    [load(argument(flags)), jump(libc::BPF_JSET, flag, 0, 1), answer(NOT_SO_FAST), answer(ALLOW)]
+    [load(argument(flags)), jump(libc::BPF_JSET, flag, 0, 1), answer(what), answer(ALLOW)]
 }
 
 fn questions() -> Vec<sock_filter> {
@@ -142,7 +143,8 @@ fn redirectable() -> Vec<sock_filter> {
         program.push(answer(REFUSE));
         program
     };
-    let mut of_ip = vec![load(argument(1)), statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, TYPE_MASK)];
+    let mut of_ip =
+        vec![load(argument(1)), statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, TYPE_MASK)];
     of_ip.extend(if_equal(
         libc::SOCK_STREAM.cast_unsigned(),
         &protocols(&[0, libc::IPPROTO_TCP, libc::IPPROTO_MPTCP]),
@@ -173,10 +175,9 @@ fn if_equal(value: u32, then: &[sock_filter]) -> Vec<sock_filter> {
     let over = u8::try_from(then.len()).unwrap_or(u8::MAX);
     let mut program = match over {
         // Further than a conditional jump reaches.
-        u8::MAX => vec![
-            jump(libc::BPF_JEQ, value, 1, 0),
-            statement(libc::BPF_JMP | libc::BPF_JA, then.len() as u32),
-        ],
+        u8::MAX => {
+            vec![jump(libc::BPF_JEQ, value, 1, 0), statement(libc::BPF_JMP | libc::BPF_JA, then.len() as u32)]
+        }
         over => vec![jump(libc::BPF_JEQ, value, 0, over)],
     };
     program.extend_from_slice(then);

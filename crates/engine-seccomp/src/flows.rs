@@ -72,7 +72,8 @@ pub(crate) struct Flows {
 
 impl Flows {
     pub(crate) fn begin(&mut self, new: NewFlow) {
-        let NewFlow { number, service, filter, destination, application, exe_path, wishes, path, socket } = new;
+        let NewFlow { number, service, filter, destination, application, exe_path, wishes, path, socket } =
+            new;
         if let Some(of_a_port_before) = self.by_path.insert(path, number) {
             self.by_number.remove(&of_a_port_before);
         }
@@ -136,7 +137,8 @@ impl Flows {
     /// Ends those of which no end is among what is open, twice in a row: one may be about to be connected. Gives the sockets that
     /// they began on.
     pub(crate) fn sweep(&mut self, open: &BTreeSet<Path>) -> Vec<u64> {
-        let is_open = |path: Path| open.contains(&path) || open.contains(&Path { from: path.to, to: path.from });
+        let is_open =
+            |path: Path| open.contains(&path) || open.contains(&Path { from: path.to, to: path.from });
         let mut over = Vec::new();
         for flow in self.by_number.values_mut() {
             let is_missed = !is_open(flow.path);

@@ -17,7 +17,7 @@ use waylay_engine::{
 
 use crate::{
     caller::{CgroupLines, home_of},
-     flows::Flows,
+    flows::Flows,
     handles::Handles,
     sys,
 };

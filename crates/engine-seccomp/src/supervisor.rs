@@ -76,7 +76,13 @@ pub struct Watch {
 
 impl Watch {
     pub(crate) fn start(shared: &Arc<Shared>, listener: OwnedFd, dialler: Dialler) -> io::Result<Self> {
-        let pool = Arc::new(Pool { shared: Arc::clone(shared), listener, dialler, threads: 0.into(), idle: 0.into() });
+        let pool = Arc::new(Pool {
+            shared: Arc::clone(shared),
+            listener,
+            dialler,
+            threads: 0.into(),
+            idle: 0.into(),
+        });
         pool.grow()?;
         Ok(Self { pool })
     }
@@ -130,7 +136,9 @@ impl Pool {
     fn serve(self: &Arc<Self>) {
         loop {
             let Some(call) = self.next() else { return };
-            if self.idle.fetch_sub(1, Ordering::AcqRel) == 1 && self.threads.load(Ordering::Acquire) < MOST_THREADS {
+            if self.idle.fetch_sub(1, Ordering::AcqRel) == 1
+                && self.threads.load(Ordering::Acquire) < MOST_THREADS
+            {
                 // Without another thread this one answers all, one after the other.
                 let _as_many_as_there_are = self.grow();
             }
@@ -163,7 +171,8 @@ impl Pool {
     fn answer(&self, call: &Call) {
         let shared = &*self.shared;
         let answer = match call.number {
-            libc::SYS_connect => return self.connect(call),
+            libc::SYS_connect => return self.connect(call, (1, 2)),
+            libc::SYS_sendto => return self.connect(call, (4, 5)),
             libc::SYS_getpeername => names::peer(shared, call),
             libc::SYS_getsockname => names::local(shared, call),
             libc::SYS_getsockopt => options::ask(shared, call),
@@ -177,8 +186,9 @@ impl Pool {
         let _gone = send(self.listener.as_fd(), call, answer.unwrap_or_else(Answer::from));
     }
 
-    fn connect(&self, call: &Call) {
-        match connect::decide(&self.shared, self.dialler, call) {
+    /// connect(2), and sendto(2) that begins a connection.
+    fn connect(&self, call: &Call, address: (usize, usize)) {
+        match connect::decide(&self.shared, self.dialler, call, address) {
             Decided::Answered(answer) => {
                 let _gone = send(self.listener.as_fd(), call, answer);
             }
@@ -191,8 +201,12 @@ impl Pool {
         if !sys::is_waiting(self.listener.as_fd(), call.id) {
             return;
         }
-        let answer = plan.carry_out(&self.shared);
-        if send(self.listener.as_fd(), call, answer).is_err() && answer == Answer::Value(0) {
+        let mut answer = plan.carry_out(&self.shared);
+        let is_made = answer == Answer::Value(0);
+        if is_made && call.number == libc::SYS_sendto {
+            answer = plan.send(call).unwrap_or_else(Answer::from);
+        }
+        if send(self.listener.as_fd(), call, answer).is_err() && is_made {
             plan.was_interrupted(&self.shared);
         }
     }

@@ -1,5 +1,8 @@
 //! seccomp(2)'s notifications, other processes' memory and descriptors, and sockets by raw addresses.
-#![expect(unsafe_code, reason = "no safe library has seccomp's notifications, or reads another process's memory")]
+#![expect(
+    unsafe_code,
+    reason = "no safe library has seccomp's notifications, or reads another process's memory"
+)]
 
 use std::{
     io,
@@ -46,7 +49,8 @@ pub(crate) fn receive(listener: BorrowedFd<'_>) -> io::Result<seccomp_notif> {
     // SAFETY: plain data, of which every byte may be zero, as the kernel wants it to be.
     let mut notice: seccomp_notif = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes one `seccomp_notif`, whose size it knows by the request's number.
-    let result = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut notice) };
+    let result =
+        unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut notice) };
     check(result.into())?;
     Ok(notice)
 }
@@ -54,14 +58,16 @@ pub(crate) fn receive(listener: BorrowedFd<'_>) -> io::Result<seccomp_notif> {
 /// Answers a notification. `ENOENT` if its caller no longer waits.
 pub(crate) fn answer(listener: BorrowedFd<'_>, mut answer: seccomp_notif_resp) -> io::Result<()> {
     // SAFETY: the kernel reads one `seccomp_notif_resp`.
-    let result = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) };
+    let result =
+        unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) };
     check(result.into()).map(drop)
 }
 
 /// Whether whoever made the call still waits for its answer: then its process id is still its own.
 pub(crate) fn is_waiting(listener: BorrowedFd<'_>, id: u64) -> bool {
     // SAFETY: the kernel reads one number.
-    let result = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const id) };
+    let result =
+        unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const id) };
     result == 0
 }
 
@@ -98,7 +104,8 @@ pub(crate) fn read_memory(tid: u32, address: u64, into: &mut [u8]) -> io::Result
     let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
     let remote = remote(address, into.len());
     // SAFETY: the kernel writes at most `into.len()` bytes to `into`; addresses of the other process are checked by it.
-    let read = unsafe { libc::process_vm_readv(tid.cast_signed(), &raw const local, 1, &raw const remote, 1, 0) };
+    let read =
+        unsafe { libc::process_vm_readv(tid.cast_signed(), &raw const local, 1, &raw const remote, 1, 0) };
     whole(read, into.len())
 }
 
@@ -152,8 +159,37 @@ pub(crate) fn tcp_state(socket: BorrowedFd<'_>) -> io::Result<u8> {
     let mut len = size_of::<u8>() as socklen_t;
     // SAFETY: the kernel writes at most `len` bytes to `state`, which outlives the call.
     let result = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut state).cast(), &raw mut len)
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut state).cast(),
+            &raw mut len,
+        )
     };
     check(result.into())?;
     Ok(state)
+}
+
+/// Takes `IP_BIND_ADDRESS_NO_PORT` off, so that bind() fixes the port at once; gives whether it was on.
+pub(crate) fn choose_port_at_bind(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let (mut was_on, off): (c_int, c_int) = (0, 0);
+    let mut len = size_of::<c_int>() as socklen_t;
+    let (fd, name) = (socket.as_raw_fd(), libc::IP_BIND_ADDRESS_NO_PORT);
+    // SAFETY: the kernel writes at most `len` bytes to `was_on`, which outlives the call.
+    let result = unsafe { libc::getsockopt(fd, libc::SOL_IP, name, (&raw mut was_on).cast(), &raw mut len) };
+    check(result.into())?;
+    if was_on != 0 {
+        // SAFETY: the kernel reads `len` bytes of `off`.
+        let result = unsafe { libc::setsockopt(fd, libc::SOL_IP, name, (&raw const off).cast(), len) };
+        check(result.into())?;
+    }
+    Ok(was_on != 0)
+}
+
+/// send(2).
+pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], flags: c_int) -> io::Result<i64> {
+    // SAFETY: the kernel reads `bytes`, which outlive the call.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+    check(sent as i64)
 }

@@ -44,9 +44,9 @@ mod sockets;
 mod spawner;
 mod spec;
 mod station;
-mod supervised;
 #[cfg(any(test, fuzzing))]
 mod strange;
+mod supervised;
 mod sweep;
 mod sys;
 pub mod user;
@@ -59,8 +59,8 @@ pub use resident::{Found, KnownBy, KnownByError, ResidentError};
 pub use run::run;
 pub use spec::{Adoption, Ended, Observer, RunSpec, ServiceSpec, Step, Transports, chain_policy};
 pub use station::Station;
-pub use supervised::run_supervised;
 #[cfg(fuzzing)]
 pub use strange::{files, routes as route_messages, sockets as socket_messages};
+pub use supervised::run_supervised;
 pub use waylay_engine::LocalName;
 pub use waylay_engine_ebpf::{FlowApplication, LiveFlow};

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use waylay_core::{FailurePolicy, Protocol, ServiceId, Tables, Unredirectable};
+use waylay_core::{Event, FailurePolicy, Protocol, ServiceId, Tables, Unredirectable};
 use waylay_engine::{Endpoint, Engine, Installation, Liveness, LocalName};
 use waylay_engine_seccomp::{Dialler, Path, SeccompEngine, Watch, home_of};
 
@@ -51,6 +51,9 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
     if !spec.keep_sockets {
         refuse_inherited_sockets()?;
     }
+    // Whoever of the command's processes goes into the background stays below this one, as looking at it takes (ptrace(2)).
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|errno| RunError::CommandStart(errno.into()))?;
     let interruption = Interruption::default();
     let signals = Signals::watch(interruption).map_err(RunError::CommandStart)?;
     let mut engine = SeccompEngine::new()?;
@@ -81,7 +84,10 @@ fn refuse_what_needs_root(spec: &RunSpec) -> Result<(), RunError> {
         return needs_root("another user for the command (--user)");
     }
     match spec.services.iter().find(|service| service.adoption.is_some() || service.identity.is_some()) {
-        Some(service) => needs_root(&format!("the service {:?}, which is adopted or runs as a user of its own,", service.name)),
+        Some(service) => needs_root(&format!(
+            "the service {:?}, which is adopted or runs as a user of its own,",
+            service.name
+        )),
         None => Ok(()),
     }
 }
@@ -271,9 +277,21 @@ impl Looking {
 
 fn tell(engine: &Shared, names: &BTreeMap<ServiceId, String>, observer: &Arc<dyn Observer>) {
     let events = engine.lock().events(Duration::ZERO).unwrap_or_default();
-    for event in &events {
+    for event in events.iter().filter(|event| is_news(event)) {
         let name = concerned(event).and_then(|service| names.get(&service));
         observer.refused(event, name.map(String::as_str));
+    }
+}
+
+/// What services report is told by them.
+fn is_news(event: &Event) -> bool {
+    match event {
+        Event::Redirected { .. } | Event::Ended { .. } => false,
+        Event::Refused { .. }
+        | Event::SocketRefused { .. }
+        | Event::LeftAlone { .. }
+        | Event::Dropped { .. }
+        | Event::Lost { .. } => true,
     }
 }
 
