@@ -45,17 +45,34 @@ pub(crate) enum Decided {
 }
 
 /// `address` and its length are the arguments with these indices.
-pub(crate) fn decide(shared: &Shared, dialler: Dialler, call: &Call, address: (usize, usize)) -> Decided {
-    prepare(shared, dialler, call, address).unwrap_or_else(|error| Decided::Answered(Answer::from(error)))
+pub(crate) fn decide(
+    shared: &Shared,
+    dialler: Dialler,
+    call: &Call,
+    address: (usize, usize),
+    is_waiting: impl Fn() -> bool,
+) -> Decided {
+    prepare(shared, dialler, call, address, is_waiting)
+        .unwrap_or_else(|error| Decided::Answered(Answer::from(error)))
 }
 
-fn prepare(shared: &Shared, dialler: Dialler, call: &Call, address: (usize, usize)) -> io::Result<Decided> {
+fn prepare(
+    shared: &Shared,
+    dialler: Dialler,
+    call: &Call,
+    address: (usize, usize),
+    is_waiting: impl Fn() -> bool,
+) -> io::Result<Decided> {
     let len = usize::try_from(call.number_at(address.1)).map_err(|_negative| errno(libc::EINVAL))?;
     if len > LONGEST_ADDRESS {
         return Err(errno(libc::EINVAL));
     }
     let bytes = call.read(call.arguments[address.0], len)?;
     let socket = call.descriptor()?;
+    // If not, its number may have been another's when memory and descriptor were looked at.
+    if !is_waiting() {
+        return Err(errno(libc::EINTR));
+    }
     let Some(kind) = Kind::of(socket.as_fd())? else { return Ok(Decided::Answered(Answer::Continue)) };
     let cookie = sockopt::socket_cookie(&socket)?;
     let plain = |socket, address| Ok(Decided::Dial(Plan { socket, cookie, address, flow: None }));
@@ -107,9 +124,6 @@ struct Wanted<'c> {
 
 impl Wanted<'_> {
     fn decide(self, shared: &Shared) -> io::Result<Decided> {
-        if self.was_interrupted(shared) {
-            return Ok(Decided::Answered(Answer::Value(0)));
-        }
         if !self.is_at_its_beginning() {
             // The kernel says how it gets on.
             let begun = shared.lock().flows.of_outgoing(self.cookie).map(|flow| (flow.number, flow.path.to));
@@ -250,13 +264,6 @@ impl Wanted<'_> {
         }
     }
 
-    /// A call that is made again after a signal finds what the first one has made.
-    fn was_interrupted(&self, shared: &Shared) -> bool {
-        let mut state = shared.lock();
-        let is_known = state.interrupted.remove(&self.cookie);
-        is_known && SockRef::from(&self.socket).peer_addr().is_ok()
-    }
-
     fn dial(self, address: Vec<u8>, flow: Option<u64>) -> Decided {
         Decided::Dial(Plan { socket: self.socket, cookie: self.cookie, address, flow })
     }
@@ -295,18 +302,24 @@ fn mapped(ip: IpAddr) -> IpAddr {
 }
 
 impl Plan {
-    /// Makes the connection; waits for it if the socket's owner would.
+    /// Makes the connection; waits for it if the socket's owner would. It goes on if the owner is interrupted meanwhile, as connect(2) has it.
     pub(crate) fn carry_out(&self, shared: &Shared) -> Answer {
-        match sys::connect(self.socket.as_fd(), &self.address) {
-            Ok(()) => Answer::Value(0),
-            Err(error) => {
-                let is_there = [libc::EINPROGRESS, libc::EALREADY, libc::EINTR, libc::EISCONN];
-                let is_over = error.raw_os_error().is_none_or(|number| !is_there.contains(&number));
-                if self.flow.is_some() && is_over {
-                    shared.lock().end_flow_of(self.cookie);
-                }
-                Answer::from(error)
-            }
+        let is_asked_again = !shared.lock().unanswered.insert(self.cookie);
+        let Err(error) = sys::connect(self.socket.as_fd(), &self.address) else { return Answer::Value(0) };
+        match error.raw_os_error() {
+            Some(libc::EISCONN) if is_asked_again => return Answer::Value(0),
+            Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR | libc::EISCONN) => {}
+            Some(_) | None if self.flow.is_some() => shared.lock().end_flow_of(self.cookie),
+            Some(_) | None => {}
+        }
+        Answer::from(error)
+    }
+
+    /// Tells its caller what has become of it. The next call on the socket comes to know whether that was told.
+    pub(crate) fn answer(&self, shared: &Shared, tell: impl FnOnce() -> io::Result<()>) {
+        let mut state = shared.lock();
+        if tell().is_ok() {
+            state.unanswered.remove(&self.cookie);
         }
     }
 
@@ -316,10 +329,5 @@ impl Plan {
         let bytes = call.read(call.arguments[1], len)?;
         let flags = call.number_at(3) & !libc::MSG_FASTOPEN | libc::MSG_NOSIGNAL;
         sys::send(self.socket.as_fd(), &bytes, flags).map(Answer::Value)
-    }
-
-    /// Nobody waits for the answer any more; the call may be made again.
-    pub(crate) fn was_interrupted(&self, shared: &Shared) {
-        shared.lock().interrupted.insert(self.cookie);
     }
 }

@@ -62,7 +62,7 @@ impl SeccompEngine {
         let mut state = self.shared.lock();
         for socket in state.flows.sweep(open) {
             state.engine.close(SocketId(socket));
-            state.interrupted.remove(&socket);
+            state.unanswered.remove(&socket);
         }
     }
 }

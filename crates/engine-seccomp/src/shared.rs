@@ -38,8 +38,9 @@ pub(crate) struct State {
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) names: BTreeMap<ServiceId, String>,
     pub(crate) lines: CgroupLines,
-    /// Sockets whose connect() was carried out when its caller no longer waited, as one who handles a signal does.
-    pub(crate) interrupted: BTreeSet<u64>,
+    /// Sockets that are being connected, or were when whoever had asked for it had to handle a signal: that call is made again, and
+    /// finds the connection that the first has made.
+    pub(crate) unanswered: BTreeSet<u64>,
     pub(crate) turns: usize,
 }
 

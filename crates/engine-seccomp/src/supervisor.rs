@@ -188,7 +188,8 @@ impl Pool {
 
     /// connect(2), and sendto(2) that begins a connection.
     fn connect(&self, call: &Call, address: (usize, usize)) {
-        match connect::decide(&self.shared, self.dialler, call, address) {
+        let is_waiting = || sys::is_waiting(self.listener.as_fd(), call.id);
+        match connect::decide(&self.shared, self.dialler, call, address, is_waiting) {
             Decided::Answered(answer) => {
                 let _gone = send(self.listener.as_fd(), call, answer);
             }
@@ -197,18 +198,11 @@ impl Pool {
     }
 
     fn dial(&self, call: &Call, plan: &Plan) {
-        // The thread's number may be another's if it no longer waits, and then so may the descriptor.
-        if !sys::is_waiting(self.listener.as_fd(), call.id) {
-            return;
-        }
         let mut answer = plan.carry_out(&self.shared);
-        let is_made = answer == Answer::Value(0);
-        if is_made && call.number == libc::SYS_sendto {
+        if answer == Answer::Value(0) && call.number == libc::SYS_sendto {
             answer = plan.send(call).unwrap_or_else(Answer::from);
         }
-        if send(self.listener.as_fd(), call, answer).is_err() && is_made {
-            plan.was_interrupted(&self.shared);
-        }
+        plan.answer(&self.shared, || send(self.listener.as_fd(), call, answer));
     }
 }
 
