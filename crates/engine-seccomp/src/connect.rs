@@ -17,7 +17,7 @@ use crate::{
     call::{Call, LONGEST_ADDRESS, Named, errno, parse_address, write_address},
     caller::Caller,
     flows::{NewFlow, Path},
-    shared::{Shared, source_towards},
+    shared::{Claim, Shared, source_towards},
     supervisor::{Answer, Dialler},
     sys,
 };
@@ -29,7 +29,8 @@ const CLOSED: u8 = 7;
 const MOST_AT_FIRST: usize = 64 * 1024;
 
 /// What the connection is to be made with, once it is decided on.
-pub(crate) struct Plan {
+pub(crate) struct Plan<'s> {
+    _claim: Claim<'s>,
     socket: OwnedFd,
     cookie: u64,
     address: Vec<u8>,
@@ -37,32 +38,32 @@ pub(crate) struct Plan {
 }
 
 /// What comes of a call before anything is dialled.
-pub(crate) enum Decided {
+pub(crate) enum Decided<'s> {
     /// This, at once.
     Answered(Answer),
     /// A connection is to be made, which may take long.
-    Dial(Plan),
+    Dial(Plan<'s>),
 }
 
 /// `address` and its length are the arguments with these indices.
-pub(crate) fn decide(
-    shared: &Shared,
+pub(crate) fn decide<'s>(
+    shared: &'s Shared,
     dialler: Dialler,
     call: &Call,
     address: (usize, usize),
     is_waiting: impl Fn() -> bool,
-) -> Decided {
+) -> Decided<'s> {
     prepare(shared, dialler, call, address, is_waiting)
         .unwrap_or_else(|error| Decided::Answered(Answer::from(error)))
 }
 
-fn prepare(
-    shared: &Shared,
+fn prepare<'s>(
+    shared: &'s Shared,
     dialler: Dialler,
     call: &Call,
     address: (usize, usize),
     is_waiting: impl Fn() -> bool,
-) -> io::Result<Decided> {
+) -> io::Result<Decided<'s>> {
     let len = usize::try_from(call.number_at(address.1)).map_err(|_negative| errno(libc::EINVAL))?;
     if len > LONGEST_ADDRESS {
         return Err(errno(libc::EINVAL));
@@ -75,19 +76,21 @@ fn prepare(
     }
     let Some(kind) = Kind::of(socket.as_fd())? else { return Ok(Decided::Answered(Answer::Continue)) };
     let cookie = sockopt::socket_cookie(&socket)?;
-    let plain = |socket, address| Ok(Decided::Dial(Plan { socket, cookie, address, flow: None }));
+    let claim = shared.claim(cookie);
+    let plain =
+        |_claim, socket, address| Ok(Decided::Dial(Plan { _claim, socket, cookie, address, flow: None }));
     match (kind, parse_address(&bytes)) {
         (Kind::Stream { v6 }, Named::Ip(destination)) if destination.is_ipv6() == v6 => {
-            let wanted = Wanted { dialler, call, socket, cookie, destination, v6 };
+            let wanted = Wanted { claim, dialler, call, socket, cookie, destination, v6 };
             wanted.decide(shared)
         }
         (Kind::Stream { .. }, Named::Nothing) => {
             // One that is disconnected is at its beginning.
             shared.lock().end_flow_of(cookie);
-            plain(socket, bytes)
+            plain(claim, socket, bytes)
         }
         (Kind::Stream { .. } | Kind::Datagram, Named::Ip(_) | Named::Nothing | Named::Other) => {
-            plain(socket, bytes)
+            plain(claim, socket, bytes)
         }
     }
 }
@@ -113,7 +116,8 @@ impl Kind {
 }
 
 /// A connection over TCP that is asked for.
-struct Wanted<'c> {
+struct Wanted<'c, 's> {
+    claim: Claim<'s>,
     dialler: Dialler,
     call: &'c Call,
     socket: OwnedFd,
@@ -122,8 +126,8 @@ struct Wanted<'c> {
     v6: bool,
 }
 
-impl Wanted<'_> {
-    fn decide(self, shared: &Shared) -> io::Result<Decided> {
+impl<'s> Wanted<'_, 's> {
+    fn decide(self, shared: &'s Shared) -> io::Result<Decided<'s>> {
         if !self.is_at_its_beginning() {
             // The kernel says how it gets on.
             let begun = shared.lock().flows.of_outgoing(self.cookie).map(|flow| (flow.number, flow.path.to));
@@ -163,11 +167,11 @@ impl Wanted<'_> {
 
     fn redirect(
         self,
-        shared: &Shared,
+        shared: &'s Shared,
         caller: &Caller,
         (service, flow): (ServiceId, FlowId),
         listener: Option<SocketAddr>,
-    ) -> io::Result<Decided> {
+    ) -> io::Result<Decided<'s>> {
         let abandon = |error| {
             shared.lock().end_flow_of(self.cookie);
             error
@@ -264,8 +268,8 @@ impl Wanted<'_> {
         }
     }
 
-    fn dial(self, address: Vec<u8>, flow: Option<u64>) -> Decided {
-        Decided::Dial(Plan { socket: self.socket, cookie: self.cookie, address, flow })
+    fn dial(self, address: Vec<u8>, flow: Option<u64>) -> Decided<'s> {
+        Decided::Dial(Plan { _claim: self.claim, socket: self.socket, cookie: self.cookie, address, flow })
     }
 }
 
@@ -301,7 +305,7 @@ fn mapped(ip: IpAddr) -> IpAddr {
     }
 }
 
-impl Plan {
+impl Plan<'_> {
     /// Makes the connection; waits for it if the socket's owner would. It goes on if the owner is interrupted meanwhile, as connect(2) has it.
     pub(crate) fn carry_out(&self, shared: &Shared) -> Answer {
         let is_asked_again = !shared.lock().unanswered.insert(self.cookie);

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use std::os::fd::AsFd;
@@ -25,6 +25,9 @@ use crate::{
 /// Behind one lock, held for no system call that waits.
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// Sockets that a thread is about to connect.
+    claimed: Mutex<BTreeSet<u64>>,
+    freed: Condvar,
     pub(crate) handles: Handles,
     /// The network namespace that services listen in.
     pub(crate) namespace: u64,
@@ -49,6 +52,8 @@ impl Shared {
         let own = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         Ok(Self {
             state: Mutex::default(),
+            claimed: Mutex::default(),
+            freed: Condvar::new(),
             handles: Handles::new()?,
             namespace: sys::namespace_of(own.as_fd())?,
         })
@@ -57,6 +62,28 @@ impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is whole before anything can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until no other thread connects this socket, and lets none until the claim is dropped.
+    pub(crate) fn claim(&self, socket: u64) -> Claim<'_> {
+        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        while !claimed.insert(socket) {
+            claimed = self.freed.wait(claimed).unwrap_or_else(PoisonError::into_inner);
+        }
+        Claim { shared: self, socket }
+    }
+}
+
+/// The right to connect a socket.
+pub(crate) struct Claim<'s> {
+    shared: &'s Shared,
+    socket: u64,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.shared.claimed.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.socket);
+        self.shared.freed.notify_all();
     }
 }
 
