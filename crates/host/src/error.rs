@@ -12,7 +12,7 @@ use crate::{cgroup::CgroupError, instance::InstanceError, resident::ResidentErro
 pub enum RunError {
     /// Not root.
     #[error(
-        "waylay run needs root to load eBPF programs and to give each service a user of its own; try: sudo waylay run …"
+        "waylay run needs root to load eBPF programs and to give each service a user of its own; try: sudo waylay run …, or --engine seccomp"
     )]
     NotRoot,
     /// The engine without privileges cannot do what was asked.

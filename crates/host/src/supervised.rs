@@ -34,6 +34,7 @@ use crate::{
     sockets,
     spawner::Spawner,
     spec::{Ended, Observer, RunSpec, ServiceSpec, Step},
+    user::Identity,
 };
 
 /// Between two looks at what is open and what has been refused.
@@ -59,7 +60,13 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
     let mut engine = SeccompEngine::new()?;
     let tables = Tables::compile(&spec.policy)?;
     let spawner = Spawner::start();
-    let mut starting = Starting { engine: &engine, spawner: &spawner, observer, waiting: BTreeMap::new() };
+    let mut starting = Starting {
+        engine: &engine,
+        spawner: &spawner,
+        observer,
+        identity: spec.identity.clone(),
+        waiting: BTreeMap::new(),
+    };
     let started = starting.start_all(spec);
     let waiting = std::mem::take(&mut starting.waiting);
     if let Err(error) = started {
@@ -80,7 +87,7 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
 
 fn refuse_what_needs_root(spec: &RunSpec) -> Result<(), RunError> {
     let needs_root = |what: &str| Err(RunError::NeedsRoot { what: what.to_owned() });
-    if spec.identity.is_some() {
+    if spec.identity.is_some() && !rustix::process::geteuid().is_root() {
         return needs_root("another user for the command (--user)");
     }
     match spec.services.iter().find(|service| service.adoption.is_some() || service.identity.is_some()) {
@@ -107,6 +114,7 @@ struct Starting<'s> {
     engine: &'s SeccompEngine,
     spawner: &'s Spawner,
     observer: &'s Arc<dyn Observer>,
+    identity: Option<Identity>,
     waiting: BTreeMap<ServiceId, Waiting>,
 }
 
@@ -125,7 +133,8 @@ impl Starting<'_> {
         let (own, passed) = passage().map_err(failed)?;
         let launch = Launch {
             cgroup: None,
-            identity: None,
+            // Root has no need of being one.
+            identity: self.identity.clone(),
             role: Role::Service,
             own_binary: spec.builtin,
             families: Families::Any,
@@ -225,7 +234,7 @@ fn start_command(spec: &RunSpec, engine: &Shared) -> Result<(Child, Option<Watch
     };
     let launch = Launch {
         cgroup: None,
-        identity: None,
+        identity: spec.identity.clone(),
         role: Role::Command,
         own_binary: false,
         families: Families::Any,
