@@ -138,8 +138,10 @@ impl<'s> Wanted<'_, 's> {
         }
         let remote = reachable(self.destination);
         let route = source_towards(remote).map_or_else(missing, |_source| Route::Exists);
-        let is_own = sys::namespace_of(self.socket.as_fd())? == shared.namespace;
-        let namespace = if is_own { Namespace::Own } else { Namespace::Foreign };
+        let namespace = match sys::namespace_of(self.socket.as_fd())? {
+            own if own == shared.namespace => Namespace::Own,
+            other => Namespace::Foreign(other),
+        };
         let mut state = shared.lock();
         let service = self.dialler.service();
         let caller = Caller::look(self.call.tid, service, &mut state.lines)?;

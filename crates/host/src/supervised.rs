@@ -59,6 +59,9 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
     let signals = Signals::watch(interruption).map_err(RunError::CommandStart)?;
     let mut engine = SeccompEngine::new()?;
     let tables = Tables::compile(&spec.policy)?;
+    if tables.ask_for_hosts() {
+        return Err(RunError::NeedsRoot { what: "a filter that asks for names of hosts".into() });
+    }
     let spawner = Spawner::start();
     let mut starting = Starting {
         engine: &engine,

@@ -201,14 +201,14 @@ fn a_program_without_any_library() {
 
 /// A client that is linked statically, and where it is.
 fn static_client() -> (TempDir, String) {
-    let directory = TempDir::new().unwrap();
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let directory = TempDir::new().expect("a directory");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is its owner's");
     let program = directory.path().join("static-client");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs/static-client.c");
     let mut compiler = Command::new("gcc");
     compiler.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-static", "-o"]).arg(&program).arg(source);
-    assert!(compiler.status().unwrap().success());
-    let program = program.to_str().unwrap().to_owned();
+    assert!(compiler.status().expect("gcc").success());
+    let program = program.to_str().expect("a name in UTF-8").to_owned();
     (directory, program)
 }
 
