@@ -184,9 +184,22 @@ pub(crate) struct RunArgs {
     /// Run COMMAND as this user [default: behind sudo, whoever called it]
     #[arg(long, value_name = "USER", value_hint = clap::ValueHint::Username)]
     pub(crate) user: Option<String>,
+    /// What redirects: `ebpf`, which takes root, or `seccomp`, which takes no privilege, redirects TCP alone and is no obstacle to
+    /// programs that want to get around it [default: ebpf for root, else seccomp]
+    #[arg(long, value_name = "ENGINE", value_enum)]
+    pub(crate) engine: Option<EngineChoice>,
     /// The command to run, and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND", value_hint = clap::ValueHint::CommandName)]
     pub(crate) command: Vec<OsString>,
+}
+
+/// What carries redirection out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineChoice {
+    /// Programs in the kernel.
+    Ebpf,
+    /// A supervisor of system calls.
+    Seccomp,
 }
 
 const DOCTOR_EXAMPLES: &str = "\

@@ -33,7 +33,7 @@ use waylay_host::{
 };
 
 use crate::{
-    args::{Cli, Command, LaunchArgs, RunArgs, Stage, StageCommand},
+    args::{Cli, Command, EngineChoice, LaunchArgs, RunArgs, Stage, StageCommand},
     chain::SERVE_SUBCOMMAND,
     declared::Declared,
     meant::with_suggestion,
@@ -99,6 +99,7 @@ fn command() -> Result<ExitCode, Box<dyn Error>> {
 
 fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
     let declared = args.policy.as_deref().map(Declared::read).transpose()?;
+    let engine = args.engine.unwrap_or_else(engine_for_the_caller);
     let (mut services, policy) = match &declared {
         Some(declared) => (declared.services(&args.pattern)?, declared.policy()),
         None => chain(&args)?,
@@ -115,7 +116,11 @@ fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
     };
     let names = declared.map(|declared| Box::new(move |filter| declared.describe(filter)) as FilterNames);
     let output: Arc<dyn Observer> = Arc::new(Output::new(args.output, args.log.as_deref(), names)?);
-    match waylay_host::run(&spec, &output) {
+    let outcome = match engine {
+        EngineChoice::Ebpf => waylay_host::run(&spec, &output),
+        EngineChoice::Seccomp => waylay_host::run_supervised(&spec, &output),
+    };
+    match outcome {
         Ok(ended) => Ok(ExitCode::from(ended.exit_code())),
         Err(error @ RunError::Interrupted { signal }) => {
             complain(&error);
@@ -123,6 +128,17 @@ fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The better one takes root; that another was taken is said.
+fn engine_for_the_caller() -> EngineChoice {
+    if rustix::process::geteuid().is_root() {
+        return EngineChoice::Ebpf;
+    }
+    output::notice(
+        "without root: TCP is redirected by a supervisor (seccomp), UDP goes directly; sudo waylay run … does more",
+    );
+    EngineChoice::Seccomp
 }
 
 /// What follows from the SPECs that were typed.

@@ -92,11 +92,12 @@ impl Adopted {
         let failed = |source| RunError::ServiceStart { service: spec.name.clone(), source };
         let uid = identity.uid;
         let launch = Launch {
-            cgroup: cgroup.path().into(),
+            cgroup: Some(cgroup.path().into()),
             identity: Some(identity),
             role: Role::Adopted,
             own_binary: false,
             families: Families::Any,
+            supervision: None,
         };
         let (mut child, mut stdin, stdout) = launcher(&launch, &spec.command)
             .and_then(|command| service::start(command, spawner))

@@ -50,7 +50,7 @@ pub fn run(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<Ended, RunErr
     closed.map(|()| ended)
 }
 
-fn refuse_inherited_sockets() -> Result<(), RunError> {
+pub(crate) fn refuse_inherited_sockets() -> Result<(), RunError> {
     let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut descriptors: Vec<i32> = numbers.filter(|&fd| sys::passes_network_socket_on(fd)).collect();
@@ -69,11 +69,12 @@ fn run_command(
     }
     let app = station.cgroup().child(APPLICATIONS);
     let launch = Launch {
-        cgroup: app.path().into(),
+        cgroup: Some(app.path().into()),
         identity: spec.identity.clone(),
         role: Role::Command,
         own_binary: false,
         families: families(spec, station),
+        supervision: None,
     };
     observer.step(Step::Command);
     let mut child = launcher(&launch, &spec.command)
