@@ -261,7 +261,7 @@ fn an_installation_that_fails_admits_nobody() {
 #[test]
 fn no_connect_sees_half_a_policy_while_it_is_replaced() {
     let mut lab = Lab::new("half", Limits::default());
-    let (listener, server) = (lab.as_service(1, listener4), listener4());
+    let (listener, server) = (lab.as_service(1, roomy_listener), listener4());
     let endpoints = vec![lab.endpoint(1, [&listener])];
     let elsewhere = |id| Filter {
         conditions: Conditions {
