@@ -1,6 +1,8 @@
 //! What carries a policy out, as far as this crate is concerned.
 
-use waylay_host::{Assignment, LiveFlow, RunError, ServiceState, Station};
+use std::net::SocketAddr;
+
+use waylay_host::{Assignment, Caller, LiveFlow, RunError, ServiceState, Station, Surroundings};
 
 /// A place where policies are in force.
 pub trait Force: Send {
@@ -18,6 +20,12 @@ pub trait Force: Send {
     /// # Errors
     /// If nobody can say.
     fn flows(&self) -> Result<Vec<LiveFlow>, RunError>;
+
+    /// What a connection of a process would meet on its way; nothing in particular where nobody can say.
+    fn surroundings(&self, caller: &Caller, to: SocketAddr) -> Surroundings {
+        let (_, _) = (caller, to);
+        Surroundings::default()
+    }
 }
 
 impl Force for Station {
@@ -31,5 +39,8 @@ impl Force for Station {
 
     fn flows(&self) -> Result<Vec<LiveFlow>, RunError> {
         Self::flows(self)
+    }
+    fn surroundings(&self, caller: &Caller, to: SocketAddr) -> Surroundings {
+        Self::surroundings(self, caller, to)
     }
 }
