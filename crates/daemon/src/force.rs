@@ -1,7 +1,9 @@
 //! What carries a policy out, as far as this crate is concerned.
 
+use std::net::SocketAddr;
+
 use waylay_core::{Change, Policy};
-use waylay_host::{Assignment, LiveFlow, RunError, ServiceState, Station};
+use waylay_host::{Assignment, Caller, LiveFlow, RunError, ServiceState, Station, Surroundings};
 
 /// A place where policies are in force.
 pub trait Force: Send {
@@ -31,6 +33,12 @@ pub trait Force: Send {
     /// # Errors
     /// If nobody can say.
     fn flows(&self) -> Result<Vec<LiveFlow>, RunError>;
+
+    /// What a connection of a process would meet on its way; nothing in particular where nobody can say.
+    fn surroundings(&self, caller: &Caller, to: SocketAddr) -> Surroundings {
+        let (_, _) = (caller, to);
+        Surroundings::default()
+    }
 }
 
 impl Force for Station {
@@ -52,5 +60,8 @@ impl Force for Station {
 
     fn flows(&self) -> Result<Vec<LiveFlow>, RunError> {
         Self::flows(self)
+    }
+    fn surroundings(&self, caller: &Caller, to: SocketAddr) -> Surroundings {
+        Self::surroundings(self, caller, to)
     }
 }
