@@ -1,6 +1,6 @@
 //! What carries a policy out, as far as this crate is concerned.
 
-use waylay_host::{Assignment, LiveFlow, RunError, ServiceState, Station};
+use waylay_host::{Assignment, Enclosure, LiveFlow, RunError, ServiceState, Station};
 
 /// A place where policies are in force.
 pub trait Force: Send {
@@ -18,6 +18,21 @@ pub trait Force: Send {
     /// # Errors
     /// If nobody can say.
     fn flows(&self) -> Result<Vec<LiveFlow>, RunError>;
+
+    /// Makes a cgroup for a command of a user, near a process of theirs.
+    ///
+    /// # Errors
+    /// Why there cannot be one.
+    fn enclose(&mut self, pid: u32, uid: u32) -> Result<Enclosure, RunError>;
+
+    /// Moves a process into one.
+    ///
+    /// # Errors
+    /// Why it may not be there.
+    fn admit(&self, enclosure: &Enclosure, pid: u32) -> Result<(), RunError>;
+
+    /// Ends all who are in one and removes it.
+    fn dissolve(&mut self, enclosure: &Enclosure);
 }
 
 impl Force for Station {
@@ -31,5 +46,17 @@ impl Force for Station {
 
     fn flows(&self) -> Result<Vec<LiveFlow>, RunError> {
         Self::flows(self)
+    }
+
+    fn enclose(&mut self, pid: u32, uid: u32) -> Result<Enclosure, RunError> {
+        Self::enclose(self, pid, uid)
+    }
+
+    fn admit(&self, enclosure: &Enclosure, pid: u32) -> Result<(), RunError> {
+        Self::admit(self, enclosure, pid)
+    }
+
+    fn dissolve(&mut self, enclosure: &Enclosure) {
+        Self::dissolve(self, enclosure);
     }
 }

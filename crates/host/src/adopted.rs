@@ -92,7 +92,7 @@ impl Adopted {
         let failed = |source| RunError::ServiceStart { service: spec.name.clone(), source };
         let uid = identity.uid;
         let launch = Launch {
-            cgroup: cgroup.path().into(),
+            cgroup: Some(cgroup.path().into()),
             identity: Some(identity),
             role: Role::Adopted,
             own_binary: false,

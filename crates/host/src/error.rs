@@ -4,7 +4,7 @@ use thiserror::Error;
 use waylay_core::{LimitError, PolicyError};
 use waylay_engine_ebpf::EbpfError;
 
-use crate::{cgroup::CgroupError, instance::InstanceError, resident::ResidentError};
+use crate::{cgroup::CgroupError, instance::InstanceError, resident::ResidentError, station::EnclosureError};
 
 /// Why a run could not start.
 #[derive(Debug, Error)]
@@ -28,6 +28,9 @@ pub enum RunError {
     /// The hierarchy of cgroups.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// There is no place for the command of a client.
+    #[error(transparent)]
+    Enclosure(#[from] EnclosureError),
     /// The engine.
     #[error(transparent)]
     Engine(#[from] EbpfError),

@@ -55,8 +55,8 @@ const OUT_OF_THE_WAY: i32 = 100;
 /// What the launched process is to become.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Launch {
-    /// The directory of its cgroup.
-    pub cgroup: PathBuf,
+    /// The directory of its cgroup; `None` if it is there already.
+    pub cgroup: Option<PathBuf>,
     /// Whom it runs as; `None` keeps what it has.
     pub identity: Option<Identity>,
     /// Its part in the run.
@@ -211,8 +211,10 @@ impl Launch {
     }
 
     fn prepare(&self, command: &[OsString]) -> Result<Command, LaunchError> {
-        fs::write(self.cgroup.join("cgroup.procs"), "0")
-            .map_err(|source| LaunchError::Cgroup { path: self.cgroup.clone(), source })?;
+        if let Some(cgroup) = &self.cgroup {
+            fs::write(cgroup.join("cgroup.procs"), "0")
+                .map_err(|source| LaunchError::Cgroup { path: cgroup.clone(), source })?;
+        }
         let mut command = self.command(command)?;
         match self.role {
             Role::Command => {

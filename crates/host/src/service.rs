@@ -58,7 +58,7 @@ impl Waiting {
     ) -> Result<Self, RunError> {
         let failed = |source| RunError::ServiceStart { service: spec.name.clone(), source };
         let launch = Launch {
-            cgroup: cgroup.path().into(),
+            cgroup: Some(cgroup.path().into()),
             identity: Some(identity),
             role: Role::Service,
             own_binary: spec.builtin,

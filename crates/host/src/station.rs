@@ -2,6 +2,7 @@
 //! what changes meanwhile.
 
 mod change;
+mod enclosure;
 
 use std::{
     collections::BTreeSet,
@@ -28,6 +29,7 @@ use crate::{
     user::UIDS_OF_A_RUN,
 };
 use change::Change;
+pub use enclosure::{Enclosure, EnclosureError};
 
 /// A scope with a policy in force, and the services of that policy.
 ///
@@ -197,7 +199,9 @@ impl Station {
     /// # Errors
     /// [`RunError`] if something stays; the next station removes it.
     pub fn close(self) -> Result<(), RunError> {
-        let Self { observer, place, engine, background, crew, leaving, order, spawner, .. } = self;
+        let Self { observer, mut place, engine, background, crew, leaving, order, spawner, .. } = self;
+        // A command does not go on without the services it was started with.
+        place.dissolve_all();
         background.stop_around(|| {
             observer.step(Step::StoppingServices);
             leaving.iter().for_each(Leaving::hurry);
