@@ -162,7 +162,10 @@ fn see_what_is_asked(args: &RunArgs) -> Result<(Vec<Text>, Terms), Box<dyn Error
         }
         None => {
             let services = chain::services(&args.through, &args.forget, &args.pattern)?;
-            vec![Text { name: "the command line".to_owned(), text: as_policy(&services, args.on_failure.into())? }]
+            vec![Text {
+                name: "the command line".to_owned(),
+                text: as_policy(&services, args.on_failure.into())?,
+            }]
         }
     };
     let terms = Terms {
@@ -229,13 +232,8 @@ fn quoted(text: &str) -> Result<String, serde_json::Error> {
 
 /// What becomes the command: it asks the daemon to be moved into the cgroup first.
 fn launcher(args: &RunArgs, run: &Run, identity: Option<Identity>) -> Result<Command, Box<dyn Error>> {
-    let launch = Launch {
-        cgroup: None,
-        identity,
-        role: Role::Command,
-        own_binary: false,
-        families: Families::Any,
-    };
+    let launch =
+        Launch { cgroup: None, identity, role: Role::Command, own_binary: false, families: Families::Any };
     let mut launcher = Command::new("/proc/self/exe");
     launcher.arg(ENTER_SUBCOMMAND).arg("--socket").arg(absolute(&args.socket)?);
     launcher.arg("--run").arg(run.run.to_string()).arg(serde_json::to_string(&launch)?);
@@ -252,10 +250,7 @@ pub(crate) fn enter(args: &EnterArgs) -> Result<(), ExitCode> {
     let entered = Client::connect(&args.socket)
         .and_then(|mut client| client.ask(&Request::Enter { run: args.run }))
         .map_err(Box::<dyn Error>::from)
-        .and_then(|answer| match answer {
-            Answer::Entered => Ok(()),
-            _ => Err(OtherAnswer.into()),
-        });
+        .and_then(|answer| if answer == Answer::Entered { Ok(()) } else { Err(OtherAnswer.into()) });
     entered.map_err(|error| {
         complain(error.as_ref());
         ExitCode::from(NOT_PREPARED)

@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::chain::Hop;
-use crate::leg::Protocol;
 use crate::ids::FilterId;
+use crate::leg::Protocol;
 use crate::sockets::SocketKind;
 use crate::verdict::Refusal;
 

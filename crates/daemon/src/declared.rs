@@ -77,7 +77,16 @@ impl Making {
         };
         let transports = transports(&declared.transports);
         let identity = self.identity.clone();
-        Ok(ServiceSpec { name, transports, builtin, command, input, identity, leave_within: self.leave_within, adoption })
+        Ok(ServiceSpec {
+            name,
+            transports,
+            builtin,
+            command,
+            input,
+            identity,
+            leave_within: self.leave_within,
+            adoption,
+        })
     }
 }
 

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use waylay_config::{
-    Declarations, Diagnostic, Lowered, Names, Severity, Sources, Style, duplicates, lint, lower, read_texts, render,
-    strangers,
+    Declarations, Diagnostic, Lowered, Names, Severity, Sources, Style, duplicates, lint, lower, read_texts,
+    render, strangers,
 };
 
 use crate::{authority::hold_to_account, enclosed::enclose, ledger::Ledger};

@@ -73,7 +73,8 @@ fn enclose_service(service: &mut ServiceDeclaration, run: &RunOf, problems: &mut
         } => Some(path.span),
     };
     if let Some(span) = running {
-        problems.push(refused("what runs already is adopted by the daemon's own policy, not by a run", &span));
+        problems
+            .push(refused("what runs already is adopted by the daemon's own policy, not by a run", &span));
     }
 }
 

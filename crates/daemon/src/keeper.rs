@@ -404,10 +404,10 @@ impl From<Wrong> for Failure {
 
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
-        match error {
-            RunError::Enclosure(error) => error.into(),
-            error => Self::new(Code::Failed, with_causes(&error)),
+        if let RunError::Enclosure(error) = error {
+            return error.into();
         }
+        Self::new(Code::Failed, with_causes(&error))
     }
 }
 

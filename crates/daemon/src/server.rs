@@ -302,9 +302,8 @@ impl<F: Force + 'static, N: Names + Send + 'static> Server<F, N> {
 
     /// The same; `finished` comes when the services have.
     fn finish(&self, peer: &Peer) -> Option<Result<Answer, Failure>> {
-        let prefix = match self.with_keeper(|keeper| keeper.prefix_of_run(peer.session))? {
-            Some(prefix) => prefix,
-            None => return Some(Err(Failure::new(Code::Unknown, "this connection has no run"))),
+        let Some(prefix) = self.with_keeper(|keeper| keeper.prefix_of_run(peer.session))? else {
+            return Some(Err(Failure::new(Code::Unknown, "this connection has no run")));
         };
         if let Err(failure) = self.with_keeper(|keeper| keeper.end_session(peer.session))? {
             return Some(Err(failure));

@@ -95,7 +95,7 @@ impl Place {
         self.enclosed += 1;
         let own = self.cgroup.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let enclosure = parent.child(&format!("{own}-run-{}", self.enclosed));
-        let recorded = [self.enclosures.as_slice(), &[enclosure.clone()]].concat();
+        let recorded = [self.enclosures.as_slice(), std::slice::from_ref(&enclosure)].concat();
         self.instance.record_enclosures(&recorded)?;
         enclosure.create()?;
         self.enclosures = recorded;
