@@ -55,6 +55,8 @@ fn case(name: &str) -> Box<dyn FnMut()> {
                 remote: normal_form(remote.ip()),
                 remote_port: remote.port(),
                 local: None,
+                hosts: vec![],
+                namespace: waylay_core::Namespace::Own,
                 application: process.clone(),
                 via: process,
             };
@@ -67,8 +69,8 @@ fn case(name: &str) -> Box<dyn FnMut()> {
             let leg = kernel::Leg { remote: remote.into(), protocol: 6, ..kernel::Leg::default() };
             let people = kernel::People::default();
             Box::new(move || {
-                let words = black_box(tables.index().words());
-                black_box(kernel::classify_redirect(words, &leg, &people, 0));
+                let words = kernel::Words::new(black_box(tables.index().words()), &[]);
+                black_box(kernel::classify_redirect(&words, &leg, &people, 0));
             })
         }
         HANDLE => Box::new(|| {

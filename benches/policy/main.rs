@@ -4,6 +4,7 @@
 //! `cargo bench -p waylay-benches --bench policy`, as root. It makes cgroups and network namespaces of its own.
 #![expect(clippy::unwrap_used, reason = "a bench: a failed step must show")]
 
+mod changes;
 #[path = "../connect/nftables.rs"]
 #[expect(dead_code, reason = "the other bench redirects to HAProxy as well")]
 mod nftables;
@@ -34,6 +35,9 @@ const NANOSECONDS: Column = Column { unit: "connect(2), ns", digits: 0 };
 const SIZES: [(u32, f64); 4] = [(10, 1.0), (1_000, 1.05), (10_000, 1.10), (100_000, 1.15)];
 
 fn main() {
+    if std::env::args().any(|argument| argument == "--changes") {
+        return changes();
+    }
     let titles = [
         (Mix::Prefixes, "M1, prefixes: a connect that the last filter redirects", &SIZES[..]),
         (Mix::Applications, "M2, applications: a connect that the last filter redirects", &SIZES[..]),
@@ -45,6 +49,13 @@ fn main() {
     }
     beside_nftables(rounds(21));
     put_in_force(rounds(5));
+    changes();
+}
+
+/// These alone with `--changes` on the command line.
+fn changes() {
+    changes::put_one_in_force(rounds(21));
+    changes::connect_with_amendments(rounds(21));
 }
 
 /// Beyond a thousand there is no goal but that it ends.

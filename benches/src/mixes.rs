@@ -181,12 +181,15 @@ mod tests {
                 remote: normal_form((*target.ip()).into()),
                 remote_port: target.port(),
                 local: None,
+                hosts: vec![],
+                namespace: waylay_core::Namespace::Own,
                 application: process.clone(),
                 via: process,
             };
             let filters = tables.redirect_filters();
             assert_eq!(filters.iter().position(|filter| filter.conditions.match_facts(&facts)), Some(499));
-            assert_eq!(tables.classify_redirect(&facts, 0), Some(499), "{mix:?}");
+            let found = tables.classify_redirect(&facts, 0).map(|filter| filter.id);
+            assert_eq!(found, Some(filters[499].id), "{mix:?}");
         }
     }
 }

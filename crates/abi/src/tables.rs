@@ -135,7 +135,7 @@ pub struct Route {
 pub struct Tables {
     /// How many of `services` count.
     pub service_count: u32,
-    /// Which of the two sets of words is the policy's.
+    /// At which place their words are: 0 or 1.
     pub filters: u32,
     /// Whether legs of other namespaces are permitted (0) or blocked (1).
     pub foreign_namespace: u8,
@@ -147,10 +147,28 @@ pub struct Tables {
     pub residents: u8,
     /// 1 if legs from sandboxes are redirected.
     pub override_sandboxes: u8,
+    /// At which place the words are that amend them: 2 or 3; 0 if none do.
+    pub amendments: u8,
+    /// 1 if some filter asks for names of hosts.
+    pub asks_for_hosts: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
     /// By slot.
     pub services: [Service; MAX_SERVICES],
+}
+
+/// A resolver, whose answers names of hosts are learned from.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Resolver {
+    /// As in [`Address::ip`].
+    pub ip: [u8; 16],
+    /// Host order.
+    pub port: u16,
+    /// Zero.
+    pub reserved: u16,
 }
 
 /// Key of the registry of listeners all instances of a host share.

@@ -254,7 +254,7 @@ pub(crate) struct CheckArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum FilterCommand {
     /// Say what becomes of a connection that nobody has made yet, and why
-    Test(FilterTestArgs),
+    Test(Box<FilterTestArgs>),
     /// List the filters of a daemon
     Ls(FilterLsArgs),
     /// Add filters to a daemon
@@ -273,6 +273,10 @@ Examples:
       What happens while a service is gone.
   waylay filter test --cgroup /system.slice/cron.service --to 192.0.2.1:25 && echo open
       For scripts.
+  waylay filter test --to 192.0.2.1:443 --host www.example.com
+      What happens if the application has asked a resolver for that name.
+  waylay filter test --to 192.0.2.1:443 --network-namespace /run/netns/guests
+      What happens to who connects from there.
 
 Nothing is connected, and no privilege is needed: names in the policy are compared with those
 given here. Users and groups are looked up on this host.
@@ -310,6 +314,12 @@ pub(crate) struct FilterTestArgs {
     /// Its cgroup, as a path below the root of the hierarchy
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup: Option<String>,
+    /// The network namespace it is in, as a policy names it: `own`, `host`, or a path
+    #[arg(long, value_name = "NAMESPACE", default_value = "own")]
+    pub(crate) network_namespace: String,
+    /// Names by which it has asked for the destination
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub(crate) host: Vec<String>,
     /// Services that have had the connection already, in order
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub(crate) chain: Vec<String>,

@@ -13,8 +13,8 @@ use waylay_config::{
     read,
 };
 use waylay_core::{
-    Availability, Chain, ChainError, Confinement, Hop, Leg, Policy, Process, Protocol, Records, ServiceId,
-    Stage, World, follow,
+    Availability, Chain, ChainError, Confinement, Hop, HostName, HostNameError, Leg, Namespace, Policy,
+    Process, Protocol, Records, ServiceId, Stage, World, follow,
 };
 use waylay_daemon::journey::Journey;
 use waylay_host::names::HostNames;
@@ -49,6 +49,14 @@ enum TestError {
         /// What may have been meant.
         meant: Option<String>,
     },
+    /// Not a name of a host.
+    #[error("{name:?} is no name of a host: {error}")]
+    HostName {
+        /// The text.
+        name: String,
+        /// What is wrong with it.
+        error: HostNameError,
+    },
     /// More hops than a chain holds.
     #[error(transparent)]
     Chain(#[from] ChainError),
@@ -73,13 +81,15 @@ fn test(args: &FilterTestArgs) -> Result<ExitCode, Box<dyn Error>> {
     let party = party(args, &host)?;
     let mut paper = Paper::new(&host);
     let caller = paper.process(&party);
+    let namespace = paper.add_namespace(&args.network_namespace);
     let (declarations, mut diagnostics) = read(&sources);
     let Some(lowered) = lower(&declarations, &paper, &mut diagnostics) else {
         terminal::say(policy::words(&diagnostics, &sources, terminal::stderr()).trim_end());
         let errors = Count(policy::count(&diagnostics, Severity::Error));
         return Err(PolicyFileError::Wrong { path: args.policy.clone(), errors }.into());
     };
-    let stages = stages(args, &lowered.policy, caller, &paper)?;
+    let world = world(args, &lowered.policy, namespace, &paper)?;
+    let stages = stages(args, &lowered.policy, caller, &world)?;
     let names = FileNames { lowered: &lowered, sources: &sources };
     let journey = Journey::new(&application(args), &stages, &lowered.policy, &names);
     let text = match args.output {
@@ -113,18 +123,23 @@ fn application(args: &FilterTestArgs) -> String {
     args.exe.clone().or_else(|| args.command.clone()).unwrap_or_else(|| "the application".to_owned())
 }
 
-fn stages(
+fn world(
     args: &FilterTestArgs,
     policy: &Policy,
-    caller: Process,
+    namespace: Namespace,
     paper: &Paper<'_>,
-) -> Result<Vec<Stage>, TestError> {
+) -> Result<World, TestError> {
     let absent = services(&args.absent, policy)?;
     let availability = |id| match absent.contains(&id) {
         true => Availability::Absent,
         false => Availability::Available,
     };
-    let world = World {
+    let name = |name: &String| {
+        HostName::new(name).map_err(|error| TestError::HostName { name: name.clone(), error })
+    };
+    Ok(World {
+        namespace,
+        hosts: args.host.iter().map(name).collect::<Result<_, _>>()?,
         availability: policy
             .services()
             .iter()
@@ -133,7 +148,15 @@ fn stages(
         cgroups: paper.hierarchy(),
         confinement: if args.sandboxed { Confinement::Sandboxed } else { Confinement::Free },
         ..World::default()
-    };
+    })
+}
+
+fn stages(
+    args: &FilterTestArgs,
+    policy: &Policy,
+    caller: Process,
+    world: &World,
+) -> Result<Vec<Stage>, TestError> {
     let protocol = match args.protocol {
         Transport::Tcp => Protocol::Tcp,
         Transport::Udp => Protocol::Udp,
@@ -142,7 +165,7 @@ fn stages(
     let caller_now = had.last().map_or(caller, |last| dialler(*last));
     let local = args.from.map(|ip| (ip, 0).into());
     let leg = Leg { protocol, local, remote: args.to, caller: caller_now };
-    Ok(follow(policy, &leg, &records(&had, policy, caller)?, &world, dialler))
+    Ok(follow(policy, &leg, &records(&had, policy, caller)?, world, dialler))
 }
 
 /// A process of a service, of which nothing more is known.

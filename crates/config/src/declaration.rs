@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use waylay_core::{
-    CommandName, Errno, Existing, FailurePolicy, Family, ForeignNamespace, PortRange, Prefix, Protocol,
-    Right, Sandboxes, Unredirectable,
+    CommandName, Errno, Existing, FailurePolicy, Family, ForeignNamespace, HostPattern, PortRange, Prefix,
+    Protocol, Right, Sandboxes, Unredirectable,
 };
 
 use crate::source::{Located, Span};
@@ -23,7 +23,9 @@ pub struct Declarations {
     pub orders: Vec<Vec<Located<String>>>,
     /// What becomes of what cannot be redirected.
     pub unredirectable: Option<Located<Unredirectable>>,
-    /// What becomes of legs of other network namespaces.
+    /// Whose answers names of hosts are learned from.
+    pub resolvers: Option<Located<Vec<SocketAddr>>>,
+    /// What becomes of legs of other network namespaces of which no filter says anything.
     pub other_namespaces: Option<Located<ForeignNamespace>>,
     /// What becomes of connections that are older than the policy.
     pub existing: Option<Located<Existing>>,
@@ -177,6 +179,10 @@ pub struct ConditionDeclarations {
     pub port: Option<Located<Vec<PortRange>>>,
     /// Prefixes of the source that was bound.
     pub local: Option<Located<Vec<Prefix>>>,
+    /// Names of the original destination.
+    pub host: Option<Located<Vec<HostPattern>>>,
+    /// Network namespaces.
+    pub namespace: Option<Located<Vec<Located<NamespaceName>>>>,
     /// The original application.
     pub application: ProcessDeclarations,
     /// The process that dials.
@@ -196,6 +202,20 @@ pub struct ProcessDeclarations {
     pub command: Option<Located<Vec<CommandName>>>,
     /// Cgroups, by path, unit or container.
     pub cgroup: Option<Located<Vec<Located<CgroupName>>>>,
+}
+
+/// How a network namespace is named.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum NamespaceName {
+    /// The one that waylay is in.
+    Own,
+    /// By the path of a file that stands for it.
+    Path(String),
+}
+
+impl NamespaceName {
+    /// That of process 1.
+    pub const HOST: &'static str = "/proc/1/ns/net";
 }
 
 /// A user or a group.

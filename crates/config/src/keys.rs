@@ -39,7 +39,12 @@ pub const TOP: TableKind = TableKind {
         key(
             "other_namespaces",
             "`\"permit\"`, `\"block\"`",
-            "What becomes of connections from other network namespaces, which cannot reach the services. Default: `\"permit\"`.",
+            "What becomes of connections from other network namespaces, which cannot reach the services, where no filter with `network_namespace` says anything of them. Default: `\"permit\"`.",
+        ),
+        key(
+            "resolvers",
+            "address, or array of them",
+            "Whose answers names for `host` are learned from, with port 53 if none is given: `\"192.0.2.53\"`, `\"127.0.0.1:5353\"`. Default: those in `/etc/resolv.conf`, and systemd-resolved's `127.0.0.53` and `127.0.0.54`.",
         ),
         key(
             "order",
@@ -167,6 +172,16 @@ pub const CONDITIONS: TableKind = TableKind {
             "local",
             "address or prefix",
             "The source, where the caller has bound one; what is not bound is not asked.",
+        ),
+        key(
+            "host",
+            "name, or `\"*.\"` and a name",
+            "A name by which the original application has asked for the destination: `\"example.com\"`; `\"*.example.com\"` is all names below. Not what a connection may pass by: in `unless` of `permit` and in `if` of others.",
+        ),
+        key(
+            "network_namespace",
+            "`\"own\"`, `\"host\"`, or path",
+            "Of filters in sublayers: the network namespace that the connection is made in: waylay's own, that of process 1, or another one by a path such as `\"/run/netns/blue\"`. Without it a filter is about waylay's own.",
         ),
         key(
             "exe",

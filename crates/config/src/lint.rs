@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 
 use waylay_core::{
-    Action, Conditions, Filter, Layer, OneOf, Policy, ProcessConditions, Tables, tables::Warning,
+    Action, Conditions, Filter, HostPattern, Layer, Namespace, OneOf, Policy, ProcessConditions, Tables,
+    tables::Warning,
 };
 
-use crate::declaration::{Account, CgroupName, Declarations, ProcessDeclarations};
+use crate::declaration::{
+    Account, CgroupName, ConditionDeclarations, Declarations, NamespaceName, ProcessDeclarations,
+};
 use crate::lower::{Lowered, Origins};
 use crate::names::Names;
 use crate::problem::{Diagnostic, Problem};
@@ -22,8 +25,22 @@ const COMPARED: usize = 2_000;
 pub fn strangers(declarations: &Declarations, names: &dyn Names) -> Vec<Diagnostic> {
     let filters = declarations.filters.iter();
     let conditions = filters.flat_map(|filter| [&filter.wanted, &filter.excluded]);
-    let processes = conditions.flat_map(|conditions| [&conditions.application, &conditions.via]);
-    processes.flat_map(|process| strangers_of(process, names)).collect()
+    conditions.flat_map(|conditions| strangers_of_a_table(conditions, names)).collect()
+}
+
+fn strangers_of_a_table(conditions: &ConditionDeclarations, names: &dyn Names) -> Vec<Diagnostic> {
+    let mut found = strangers_of(&conditions.application, names);
+    found.extend(strangers_of(&conditions.via, names));
+    for namespace in conditions.namespace.iter().flat_map(|namespaces| &namespaces.value) {
+        if let NamespaceName::Path(path) = &namespace.value
+            && names.namespace(path).is_none()
+        {
+            found.push(
+                Problem::NobodyYet { what: "network namespace", name: path.clone() }.at(&namespace.span),
+            );
+        }
+    }
+    found
 }
 
 fn strangers_of(process: &ProcessDeclarations, names: &dyn Names) -> Vec<Diagnostic> {
@@ -153,6 +170,8 @@ fn covers_conditions(one: &Conditions, other: &Conditions) -> bool {
         && covers(&one.remote, &other.remote)
         && covers(&one.remote_ports, &other.remote_ports)
         && covers(&one.local, &other.local)
+        && covers_hosts(&one.host, &other.host)
+        && covers_namespaces(&one.namespace, &other.namespace)
         && covers_process(&one.application, &other.application)
         && covers_process(&one.via, &other.via)
 }
@@ -163,6 +182,28 @@ fn covers_process(one: &ProcessConditions, other: &ProcessConditions) -> bool {
         && covers(&one.gid, &other.gid)
         && covers(&one.command, &other.command)
         && covers(&one.cgroup, &other.cgroup)
+}
+
+/// A leg may have several names, so what one list wants says nothing of what another excludes.
+fn covers_hosts(one: &Option<OneOf<HostPattern>>, other: &Option<OneOf<HostPattern>>) -> bool {
+    let within = |values: &OneOf<HostPattern>, all: &OneOf<HostPattern>| {
+        values.values().iter().all(|value| all.values().iter().any(|one| one.covers_all_of(value)))
+    };
+    match (one, other) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(one), Some(other)) => match (one.is_negated(), other.is_negated()) {
+            (false, false) => within(other, one),
+            (true, true) => within(one, other),
+            (true, false) | (false, true) => false,
+        },
+    }
+}
+
+/// What asks for no namespace asks for the own one.
+fn covers_namespaces(one: &Option<OneOf<Namespace>>, other: &Option<OneOf<Namespace>>) -> bool {
+    let or_own = |list: &Option<OneOf<Namespace>>| list.clone().or(Some(OneOf::only(Namespace::Own)));
+    covers(&or_own(one), &or_own(other))
 }
 
 fn covers<T: Difference>(one: &Option<OneOf<T>>, other: &Option<OneOf<T>>) -> bool {

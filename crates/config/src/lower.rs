@@ -1,15 +1,17 @@
 //! From [`Declarations`] to a [`Policy`], once it is known who is who.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use waylay_core::{
-    Action, AuthRule, Conditions, Filter, FilterId, FlagConditions, Layer, Naming, OneOf, OrderError, Policy,
-    PolicyError, ProcessConditions, Protocol, Service, ServiceId, Sublayer, SublayerId, solve,
+    Action, AuthRule, Conditions, Filter, FilterId, FlagConditions, Layer, Namespace, Naming, OneOf,
+    OrderError, Policy, PolicyError, ProcessConditions, Protocol, Service, ServiceId, Sublayer, SublayerId,
+    solve,
 };
 
 use crate::declaration::{
-    Account, ActionDeclaration, CgroupName, Declarations, FilterDeclaration, LayerDeclaration,
-    ProcessDeclarations,
+    Account, ActionDeclaration, CgroupName, ConditionDeclarations, Declarations, FilterDeclaration,
+    LayerDeclaration, NamespaceName, ProcessDeclarations,
 };
 use crate::meant::did_you_mean;
 use crate::names::Names;
@@ -102,7 +104,7 @@ pub fn lower(
     let origin = |filter: &FilterDeclaration| (filter.name.clone().map(|name| name.value), filter.span);
     let origins = Origins { filters: places.map(|(id, filter)| (id, origin(filter))).collect() };
     match Policy::new(services, sublayers, filters) {
-        Ok(policy) => Some(Lowered { policy: with_switches(policy, declarations), origins }),
+        Ok(policy) => Some(Lowered { policy: with_switches(policy, declarations, names), origins }),
         Err(error) => {
             diagnostics.push(refused(error, declarations));
             None
@@ -110,7 +112,7 @@ pub fn lower(
     }
 }
 
-fn with_switches(policy: Policy, declarations: &Declarations) -> Policy {
+fn with_switches(policy: Policy, declarations: &Declarations, names: &dyn Names) -> Policy {
     let namespaces = declarations.other_namespaces.as_ref().map_or_else(Default::default, |it| it.value);
     let unredirectable = declarations.unredirectable.as_ref().map_or_else(Default::default, |it| it.value);
     let sandboxes = declarations.override_sandbox.as_ref().map_or_else(Default::default, |it| it.value);
@@ -120,6 +122,17 @@ fn with_switches(policy: Policy, declarations: &Declarations) -> Policy {
         .with_unredirectable(unredirectable)
         .with_sandboxes(sandboxes)
         .with_existing(existing)
+        .with_resolvers(resolvers(declarations, names))
+}
+
+/// Nobody is looked up for a policy that asks for no names.
+fn resolvers(declarations: &Declarations, names: &dyn Names) -> Vec<SocketAddr> {
+    let mut asked = declarations.filters.iter().flat_map(|filter| [&filter.wanted, &filter.excluded]);
+    match &declarations.resolvers {
+        _ if asked.all(|lists| lists.host.is_none()) => Vec::new(),
+        Some(resolvers) => resolvers.value.clone(),
+        None => names.resolvers(),
+    }
 }
 
 fn services(declarations: &Declarations, diagnostics: &mut Vec<Diagnostic>) -> Vec<Service> {
@@ -176,7 +189,9 @@ fn refused(error: PolicyError, declarations: &Declarations) -> Diagnostic {
         | PolicyError::DuplicateSublayer { .. }
         | PolicyError::DuplicateFilter { .. }
         | PolicyError::UnknownService { .. }
-        | PolicyError::UnknownSublayer { .. } => Problem::Policy(error).somewhere(),
+        | PolicyError::UnknownSublayer { .. }
+        | PolicyError::UnknownFilter { .. }
+        | PolicyError::PassesByName { .. } => Problem::Policy(error).somewhere(),
     }
 }
 
@@ -248,6 +263,9 @@ impl Lowering<'_> {
 
     fn conditions(&self, filter: &FilterDeclaration, diagnostics: &mut Vec<Diagnostic>) -> Conditions {
         let (wanted, excluded) = (&filter.wanted, &filter.excluded);
+        let namespaces = |list: &ConditionDeclarations| {
+            resolve(list.namespace.as_ref(), |name| self.namespace(name).into_iter().collect())
+        };
         let mut merge = Merge { diagnostics };
         Conditions {
             protocol: merge.values("protocol", wanted.protocol.clone(), excluded.protocol.clone()),
@@ -255,6 +273,8 @@ impl Lowering<'_> {
             remote: merge.values("remote", wanted.remote.clone(), excluded.remote.clone()),
             remote_ports: merge.values("port", wanted.port.clone(), excluded.port.clone()),
             local: merge.values("local", wanted.local.clone(), excluded.local.clone()),
+            host: merge.either("host", wanted.host.clone(), excluded.host.clone()),
+            namespace: merge.values("network_namespace", namespaces(wanted), namespaces(excluded)),
             application: self.process(&wanted.application, &excluded.application, &mut merge),
             via: self.process(&wanted.via, &excluded.via, &mut merge),
         }
@@ -290,6 +310,13 @@ impl Lowering<'_> {
             (Account::Number(number), _) => Some(*number),
             (Account::Named(name), "group") => self.names.group(name),
             (Account::Named(name), _) => self.names.user(name),
+        }
+    }
+
+    fn namespace(&self, name: &NamespaceName) -> Option<Namespace> {
+        match name {
+            NamespaceName::Own => Some(Namespace::Own),
+            NamespaceName::Path(path) => self.names.namespace(path),
         }
     }
 

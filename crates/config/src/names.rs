@@ -1,6 +1,8 @@
 //! Who is who on a host: what the names in policy files come to.
 
-use waylay_core::FileId;
+use std::net::SocketAddr;
+
+use waylay_core::{FileId, Namespace};
 
 use crate::declaration::{ExePattern, UnitName};
 
@@ -25,6 +27,12 @@ pub trait Names {
 
     /// The cgroups of a container, wherever in the hierarchy they are: those with its id in their name.
     fn container(&self, id: &str) -> Vec<u64>;
+
+    /// The network namespace for which the file at a path stands.
+    fn namespace(&self, path: &str) -> Option<Namespace>;
+
+    /// Whom applications ask for names, where a policy does not say it.
+    fn resolvers(&self) -> Vec<SocketAddr>;
 }
 
 /// A host without anybody.
@@ -53,6 +61,14 @@ impl Names for Nobody {
     }
 
     fn container(&self, _id: &str) -> Vec<u64> {
+        Vec::new()
+    }
+
+    fn namespace(&self, _path: &str) -> Option<Namespace> {
+        None
+    }
+
+    fn resolvers(&self) -> Vec<SocketAddr> {
         Vec::new()
     }
 }

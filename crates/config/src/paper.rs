@@ -3,9 +3,11 @@
 //! It answers what a policy makes of "`/usr/bin/curl`, in `/user.slice`, as alice" without looking whether there is any such thing, and
 //! without any privilege. Users and groups are those of a host, for there names say nothing without one.
 
-use waylay_core::{Cgroups, CommandName, FileId, Process};
+use std::net::SocketAddr;
 
-use crate::declaration::{ExePattern, UnitName};
+use waylay_core::{Cgroups, CommandName, FileId, Namespace, Process};
+
+use crate::declaration::{ExePattern, NamespaceName, UnitName};
 use crate::names::Names;
 
 /// Who takes part in a hypothetical connection.
@@ -28,6 +30,7 @@ pub struct Paper<'a> {
     accounts: &'a dyn Names,
     executables: Vec<String>,
     cgroups: Vec<String>,
+    namespaces: Vec<String>,
 }
 
 /// Of files on paper: no device of Linux has it.
@@ -37,7 +40,7 @@ impl<'a> Paper<'a> {
     /// A host with the users and groups of another.
     #[must_use]
     pub fn new(accounts: &'a dyn Names) -> Self {
-        Self { accounts, executables: Vec::new(), cgroups: vec!["/".to_owned()] }
+        Self { accounts, executables: Vec::new(), cgroups: vec!["/".to_owned()], namespaces: Vec::new() }
     }
 
     /// Lets somebody be there.
@@ -51,6 +54,14 @@ impl<'a> Paper<'a> {
             exe: party.exe.as_deref().map(|exe| file(intern(&mut self.executables, exe))).unwrap_or_default(),
             cgroup: party.cgroup.as_deref().map_or(0, |cgroup| self.add_cgroup(cgroup)),
             ..Process::default()
+        }
+    }
+
+    /// Lets a network namespace be there. On paper waylay is in the host's.
+    pub fn add_namespace(&mut self, name: &str) -> Namespace {
+        match name {
+            "own" | "host" | NamespaceName::HOST => Namespace::Own,
+            path => Namespace::Foreign(intern(&mut self.namespaces, path) + 1),
         }
     }
 
@@ -108,6 +119,18 @@ impl Names for Paper<'_> {
 
     fn container(&self, id: &str) -> Vec<u64> {
         self.cgroups_called(|name| name.contains(id))
+    }
+
+    fn namespace(&self, path: &str) -> Option<Namespace> {
+        if path == NamespaceName::HOST {
+            return Some(Namespace::Own);
+        }
+        let found = self.namespaces.iter().position(|known| known == path);
+        found.map(|id| Namespace::Foreign(id as u64 + 1))
+    }
+
+    fn resolvers(&self) -> Vec<SocketAddr> {
+        Vec::new()
     }
 }
 

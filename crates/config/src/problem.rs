@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use waylay_core::{LimitError, PolicyError, PrefixError};
+use waylay_core::{HostNameError, LimitError, PolicyError, PrefixError};
 
 use crate::source::Span;
 
@@ -112,6 +112,30 @@ pub enum Problem {
     /// Not an address with a port.
     #[error("{0:?} is no address with a port")]
     Listener(String),
+    /// Not an address of a resolver.
+    #[error("{0:?} is no address, nor one with a port")]
+    Resolver(String),
+    /// Not a name of a host.
+    #[error("{name:?} is no name of a host, nor \"*.\" before one: {error}")]
+    HostName {
+        /// The text.
+        name: String,
+        /// What is wrong with it.
+        error: HostNameError,
+    },
+    /// No network namespace.
+    #[error("{0:?} is no network namespace: \"own\", \"host\", or a path such as \"/run/netns/{0}\"")]
+    NetworkNamespace(String),
+    /// A connection would pass, or pass by a service, because of a name.
+    #[error(
+        "nothing passes by a name: answers can be forged, and an address can have many names, so `host` cannot stand in `{place}` of {action:?}"
+    )]
+    PassesByName {
+        /// `if` or `unless`.
+        place: &'static str,
+        /// What the filter does.
+        action: &'static str,
+    },
     /// A path that does not begin at the root.
     #[error("{0:?} is no absolute path")]
     RelativePath(String),
@@ -250,6 +274,10 @@ impl Problem {
             | Self::Ports(_)
             | Self::ReversedPorts(_)
             | Self::Listener(_)
+            | Self::Resolver(_)
+            | Self::HostName { .. }
+            | Self::NetworkNamespace(_)
+            | Self::PassesByName { .. }
             | Self::RelativePath(_)
             | Self::Pattern { .. }
             | Self::Unit(_)

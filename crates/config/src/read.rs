@@ -65,6 +65,15 @@ fn read_file(top: &Table<'_>, source: u32, into: &mut Declarations, problems: &m
     if let Some(answer) = switch(top, "other_namespaces", answer, into.other_namespaces.as_ref(), problems) {
         into.other_namespaces = Some(answer);
     }
+    let resolvers = |value: Scalar<'_>| {
+        let text = string(value)?;
+        values::resolver(text.value).map_err(|problem| problem.at(&text.span))
+    };
+    if let Some(resolvers) = top.list("resolvers", problems, resolvers) {
+        let former =
+            into.resolvers.get_or_insert_with(|| Located { value: Vec::new(), span: resolvers.span });
+        former.value.extend(resolvers.value);
+    }
     let order = top.list("order", problems, |value| Ok(string(value)?.map(str::to_owned)));
     into.orders.extend(order.map(|order| order.value));
     let answer =

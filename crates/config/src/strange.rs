@@ -36,7 +36,7 @@ fn judge(caller: Process, policy: &waylay_core::Policy) {
     let world = World::default();
     let decision = decide(policy, &leg, &Records::None, &world);
     let chain = waylay_core::Chain::default();
-    let facts = Facts::new(&leg, &chain, &world.cgroups);
+    let facts = Facts::new(&leg, &chain, &world);
     let matches = policy.filters().iter().any(|filter| filter.conditions.match_facts(&facts));
     assert!(
         matches || decision.verdict == waylay_core::Verdict::Direct,

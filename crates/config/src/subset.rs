@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use waylay_core::{CommandName, Family, FileId, PortRange, Prefix, Protocol};
+use waylay_core::{CommandName, Family, FileId, Namespace, PortRange, Prefix, Protocol};
 
 /// Values as sets.
 pub(crate) trait Difference: Clone + PartialEq {
@@ -34,7 +34,7 @@ macro_rules! discrete {
     )*};
 }
 
-discrete!(Protocol, Family, u32, u64, FileId, CommandName);
+discrete!(Protocol, Family, u32, u64, FileId, CommandName, Namespace);
 
 impl Difference for PortRange {
     fn minus(self, other: &Self) -> Vec<Self> {

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use waylay_core::{CommandName, Errno, PortRange, Prefix, PrefixError};
+use waylay_core::{CommandName, Errno, HostName, HostPattern, PortRange, Prefix, PrefixError};
 
-use crate::declaration::{ExePattern, UnitName};
+use crate::declaration::{ExePattern, NamespaceName, UnitName};
 use crate::problem::Problem;
 
 /// What the kernel keeps of a service's name.
@@ -57,6 +57,34 @@ pub(crate) fn ports(text: &str) -> Result<PortRange, Problem> {
 /// Where a proxy listens.
 pub(crate) fn listener(text: &str) -> Result<SocketAddr, Problem> {
     text.parse().ok().ok_or_else(|| Problem::Listener(text.to_owned()))
+}
+
+/// Where names are asked for.
+const DNS_PORT: u16 = 53;
+
+/// A resolver: an address, with a port or without.
+pub(crate) fn resolver(text: &str) -> Result<SocketAddr, Problem> {
+    let alone = text.parse::<IpAddr>().map(|address| SocketAddr::new(address, DNS_PORT));
+    alone.or_else(|_| text.parse()).ok().ok_or_else(|| Problem::Resolver(text.to_owned()))
+}
+
+/// `example.com`, `*.example.com`.
+pub(crate) fn host(text: &str) -> Result<HostPattern, Problem> {
+    let read = match text.strip_prefix("*.") {
+        Some(above) => HostName::new(above).map(HostPattern::Below),
+        None => HostName::new(text).map(HostPattern::Name),
+    };
+    read.map_err(|error| Problem::HostName { name: text.to_owned(), error })
+}
+
+/// `own`, `host`, or the path of a file.
+pub(crate) fn namespace(text: &str) -> Result<NamespaceName, Problem> {
+    match text {
+        "own" => Ok(NamespaceName::Own),
+        "host" => Ok(NamespaceName::Path(NamespaceName::HOST.to_owned())),
+        path if path.starts_with('/') => Ok(NamespaceName::Path(path.to_owned())),
+        _ => Err(Problem::NetworkNamespace(text.to_owned())),
+    }
 }
 
 /// An absolute path, perhaps with wildcards.
@@ -129,6 +157,32 @@ mod tests {
         for text in ["", "http", "65536", "1-2-3", "-1"] {
             assert!(matches!(ports(text), Err(Problem::Ports(_))), "{text}");
         }
+    }
+
+    #[test]
+    fn resolvers_are_addresses_and_may_have_a_port() {
+        assert_eq!(resolver("192.0.2.1").unwrap().to_string(), "192.0.2.1:53");
+        assert_eq!(resolver("::1").unwrap().to_string(), "[::1]:53");
+        assert_eq!(resolver("127.0.0.1:5353").unwrap().port(), 5353);
+        assert_eq!(resolver("dns.example"), Err(Problem::Resolver("dns.example".into())));
+    }
+
+    #[test]
+    fn a_star_is_all_names_below() {
+        let name = HostName::new("example.com").unwrap();
+        assert_eq!(host("Example.com"), Ok(HostPattern::Name(name.clone())));
+        assert_eq!(host("*.example.com"), Ok(HostPattern::Below(name)));
+        for text in ["", "*", "*.", "a.*.b", "*.*.b", "192.0.2.1/24", "a b"] {
+            assert!(matches!(host(text), Err(Problem::HostName { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn namespaces_are_words_or_paths() {
+        assert_eq!(namespace("own"), Ok(NamespaceName::Own));
+        assert_eq!(namespace("host"), Ok(NamespaceName::Path("/proc/1/ns/net".into())));
+        assert_eq!(namespace("/run/netns/a"), Ok(NamespaceName::Path("/run/netns/a".into())));
+        assert!(matches!(namespace("a"), Err(Problem::NetworkNamespace(_))));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! What a filter asks of a leg: a conjunction of optional conditions, each a list of values or the exclusion of one.
 
 use crate::address::{Family, PortRange, Prefix};
+use crate::host::HostPattern;
 use crate::leg::{Facts, Flags, ProcessFacts, Protocol};
 use crate::process::{CommandName, FileId};
+use crate::world::Namespace;
 
-/// What must hold for a filter to match. An absent condition always holds.
+/// What must hold for a filter to match. An absent condition always holds, but for that on network namespaces.
 ///
 /// Those about the `application` follow the chain through the services: they are asked of the *original application*, whoever
 /// dials. Those about `via` are asked of the process that dials this very leg.
@@ -20,6 +22,12 @@ pub struct Conditions {
     pub remote_ports: Option<OneOf<PortRange>>,
     /// Prefixes the source lies in that the caller has bound. Where it bound none, this one does not hold, and excluding any does.
     pub local: Option<OneOf<Prefix>>,
+    /// A name of the destination by which the original application has asked for it. Where it has not asked for any of these, this one
+    /// does not hold, and excluding them does.
+    pub host: Option<OneOf<HostPattern>>,
+    /// The network namespace that the leg is in. Where nothing is said, the own one: legs of others are judged by filters that ask for
+    /// them, and by nothing else.
+    pub namespace: Option<OneOf<Namespace>>,
     /// The original application.
     pub application: ProcessConditions,
     /// The process that dials this leg.
@@ -108,8 +116,17 @@ impl Conditions {
             && holds(&self.remote, |prefix| prefix.covers(facts.remote))
             && holds(&self.remote_ports, |ports| ports.covers(facts.remote_port))
             && holds(&self.local, |prefix| facts.local.is_some_and(|local| prefix.covers(local)))
+            && holds(&self.host, |pattern| facts.hosts.iter().any(|name| pattern.covers(name)))
+            && self.match_namespace(facts.namespace)
             && self.application.match_process(&facts.application)
             && self.via.match_process(&facts.via)
+    }
+
+    fn match_namespace(&self, namespace: Namespace) -> bool {
+        match &self.namespace {
+            Some(list) => list.holds(|asked| *asked == namespace),
+            None => namespace == Namespace::Own,
+        }
     }
 
     /// Whether those about the application hold of a process that acts for itself, whatever the others ask.
@@ -157,6 +174,7 @@ fn holds<T>(condition: &Option<OneOf<T>>, fits: impl FnMut(&T) -> bool) -> bool 
 mod tests {
     use super::*;
     use crate::address::normal_form;
+    use crate::host::HostName;
 
     fn prefix(address: &str, length: u8) -> Prefix {
         Prefix::new(address.parse().unwrap(), length).unwrap()
@@ -168,6 +186,8 @@ mod tests {
             remote: normal_form("192.0.2.1".parse().unwrap()),
             remote_port: 443,
             local: Some(normal_form("10.0.0.7".parse().unwrap())),
+            hosts: vec![HostName::new("www.example.com").unwrap()],
+            namespace: Namespace::Own,
             application: process(2, 1000),
             via: process(3, 2000),
         }
@@ -203,6 +223,10 @@ mod tests {
             Conditions { remote: Some(prefix("192.0.2.0", 24).into()), ..none() },
             Conditions { remote_ports: Some(PortRange::single(443).into()), ..none() },
             Conditions { local: Some(prefix("10.0.0.0", 8).into()), ..none() },
+            Conditions {
+                host: Some(HostPattern::Below(HostName::new("example.com").unwrap()).into()),
+                ..none()
+            },
         ];
         let application = of_process(&facts().application).into_iter();
         each.extend(application.map(|application| Conditions { application, ..none() }));
@@ -217,6 +241,8 @@ mod tests {
             remote: "2001:db8::1".parse().unwrap(),
             remote_port: 80,
             local: None,
+            hosts: vec![HostName::new("example.com").unwrap()],
+            namespace: Namespace::Own,
             application: ProcessFacts::default(),
             via: ProcessFacts::default(),
         }
@@ -242,6 +268,20 @@ mod tests {
         let conditions = Conditions { local: Some(local), ..Conditions::default() };
         assert!(!conditions.match_facts(&facts()));
         assert!(conditions.match_facts(&other()), "a source nobody bound is none of these");
+    }
+
+    #[test]
+    fn legs_of_other_namespaces_are_matched_by_who_asks_for_them() {
+        let at = |namespace| Facts { namespace, ..facts() };
+        let [own, seven, eight] = [Namespace::Own, Namespace::Foreign(7), Namespace::Foreign(8)].map(at);
+        let asks = |list| Conditions { namespace: Some(list), ..Conditions::default() };
+        let matched =
+            |conditions: &Conditions| [&own, &seven, &eight].map(|facts| conditions.match_facts(facts));
+        assert_eq!(matched(&Conditions::default()), [true, false, false]);
+        assert_eq!(matched(&asks(OneOf::only(Namespace::Foreign(7)))), [false, true, false]);
+        assert_eq!(matched(&asks(OneOf::none_of([Namespace::Foreign(7)]))), [true, false, true]);
+        assert_eq!(matched(&asks(OneOf::none_of([Namespace::Own]))), [false, true, true]);
+        assert_eq!(matched(&asks(OneOf::none_of([]))), [true, true, true]);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! A leg is judged in this order, and every engine keeps it:
 //!
-//! 1. The kernel's own sockets pass untouched, and so does what is dialled outside of the policy's sphere; legs of a foreign network namespace get the policy's one answer for them.
+//! 1. The kernel's own sockets pass untouched, and so does what is dialled outside of the policy's sphere. Legs of a foreign network namespace
+//!    are never redirected: the auth filters that ask for that namespace are heard, and where none of them speaks the policy has one answer for all.
 //! 2. A registered listener is reached through the engine only: dialling one of ours is refused. Else an application could make a
 //!    service dial for it, past all earlier services. A leg within another instance's scope that goes to one of its listeners is
 //!    left to that instance, which has led it there.
@@ -76,33 +77,30 @@ pub fn decide(policy: &Policy, leg: &Leg, records: &Records, world: &World) -> D
 }
 
 fn judge(policy: &Policy, leg: &Leg, records: &Records, world: &World, trace: &mut Trace) -> Verdict {
-    if let Some(verdict) = settle_outside_policy(policy.foreign_namespace(), world, trace) {
+    if let Some(verdict) = settle_outside_policy(world, trace) {
         return verdict;
+    }
+    if let Namespace::Foreign(_) = world.namespace {
+        return judge_visitor(policy, leg, world, trace);
     }
     let dialled_by = leg.caller.service.and_then(|service| policy.up_to(service));
     let from_service = dialled_by.is_some();
     let chain = effective_chain(leg, records, dialled_by, trace);
-    let facts = Facts::new(leg, &chain, &world.cgroups);
+    let facts = Facts::new(leg, &chain, world);
     let choice = Chooser { policy, leg, chain: &chain, facts: &facts, world }.choose(trace);
     let flags = Flags { redirected: choice.redirects(), proxied: from_service || !chain.hops().is_empty() };
-    if let Some(refusal) = authorise(policy, &facts, flags, trace) {
+    if let Some(refusal) = authorise(policy, &facts, flags, trace).and_then(|standing| standing.refusal) {
         return Verdict::Refuse(refusal);
     }
     conclude(choice, chain, leg, world, trace)
 }
 
 /// Steps 1 and 2: what is settled before any filter is asked.
-pub(crate) fn settle_outside_policy(
-    foreign: ForeignNamespace,
-    world: &World,
-    trace: &mut Trace,
-) -> Option<Verdict> {
+pub(crate) fn settle_outside_policy(world: &World, trace: &mut Trace) -> Option<Verdict> {
     let (step, verdict) = match (world.socket_owner, world.sphere, world.namespace, world.listener) {
         (SocketOwner::Kernel, _, _, _) => (TraceStep::KernelSocket, Verdict::Direct),
         (SocketOwner::Process, Sphere::Outside, _, _) => (TraceStep::OutsideOfTheSphere, Verdict::Direct),
-        (SocketOwner::Process, Sphere::Inside, Namespace::Foreign, _) => {
-            (TraceStep::ForeignNamespace(foreign), answer_foreign(foreign))
-        }
+        (SocketOwner::Process, Sphere::Inside, Namespace::Foreign(_), _) => return None,
         (SocketOwner::Process, Sphere::Inside, Namespace::Own, Some(ListenerOwner::OwnInstance(service))) => {
             (TraceStep::ListenerDialled { service }, Verdict::Refuse(Refusal::ListenerDialled { service }))
         }
@@ -113,6 +111,20 @@ pub(crate) fn settle_outside_policy(
     };
     trace.push(step);
     Some(verdict)
+}
+
+/// A leg of another network namespace, where neither services nor listeners are: whoever dials there is an application.
+fn judge_visitor(policy: &Policy, leg: &Leg, world: &World, trace: &mut Trace) -> Verdict {
+    let facts = Facts::new(leg, &Chain::default(), world);
+    match authorise(policy, &facts, Flags::default(), trace) {
+        Some(Standing { refusal: Some(refusal), .. }) => Verdict::Refuse(refusal),
+        Some(Standing { refusal: None, .. }) => Verdict::Direct,
+        None => {
+            let answer = policy.foreign_namespace();
+            trace.push(TraceStep::ForeignNamespace(answer));
+            answer_foreign(answer)
+        }
+    }
 }
 
 pub(crate) const fn stays_in_sandbox(confinement: Confinement, sandboxes: Sandboxes) -> bool {
@@ -263,20 +275,21 @@ struct Standing {
     refusal: Option<Refusal>,
 }
 
-/// Step 5; the rule of arbitration is told at [`Action`].
-fn authorise(policy: &Policy, facts: &Facts, flags: Flags, trace: &mut Trace) -> Option<Refusal> {
-    let mut standing = Standing { right: Right::Soft, refusal: None };
+/// Step 5; nothing if nobody speaks. The rule of arbitration is told at [`Action`].
+fn authorise(policy: &Policy, facts: &Facts, flags: Flags, trace: &mut Trace) -> Option<Standing> {
+    let mut standing: Option<Standing> = None;
     for sublayer in policy.sublayers() {
-        let said = hear_sublayer(policy, sublayer.id, facts, flags, standing.right, trace);
-        match (standing.right, said) {
-            (Right::Soft, Some(said)) => standing = said,
+        let above = standing.map_or(Right::Soft, |standing| standing.right);
+        let said = hear_sublayer(policy, sublayer.id, facts, flags, above, trace);
+        match (above, said) {
+            (Right::Soft, Some(said)) => standing = Some(said),
             (Right::Soft, None) | (Right::Hard, _) => {}
         }
-        if standing.right == Right::Hard && standing.refusal.is_some() {
+        if matches!(standing, Some(Standing { right: Right::Hard, refusal: Some(_) })) {
             break;
         }
     }
-    standing.refusal
+    standing
 }
 
 /// The sublayer's decision; `above` says whether it can still count, and is only for the trace.

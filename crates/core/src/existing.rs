@@ -19,7 +19,7 @@ pub enum ExistingVerdict {
 /// What becomes of a connection that is older than the policy: where the policy resets such, those end that it would not have
 /// let go straight to their destination. Services are taken to be there: a connection must not outlive their absence.
 ///
-/// Of the world only the namespace, the sandbox and the cgroups count: the rest has been settled when the connection was made.
+/// Of the world only the namespace, the sandbox, the cgroups and the destination's names count: the rest has been settled when the connection was made.
 ///
 /// ```
 /// use waylay_core::*;
@@ -51,6 +51,7 @@ pub fn decide_existing(policy: &Policy, leg: &Leg, world: &World) -> ExistingVer
                 namespace: world.namespace,
                 confinement: world.confinement,
                 cgroups: world.cgroups.clone(),
+                hosts: world.hosts.clone(),
                 availability: services.map(|service| (service.id, Availability::Available)).collect(),
                 ..World::default()
             };

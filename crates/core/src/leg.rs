@@ -5,7 +5,9 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use crate::address::normal_form;
 use crate::chain::Chain;
+use crate::host::HostName;
 use crate::process::{Cgroups, CommandName, FileId, Process};
+use crate::world::{Namespace, World};
 
 /// The transport protocol of a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +42,10 @@ pub struct Facts {
     pub remote_port: u16,
     /// The source address the caller bound, in normal form; a port alone is none.
     pub local: Option<Ipv6Addr>,
+    /// The names by which the original application has asked for the destination.
+    pub hosts: Vec<HostName>,
+    /// The network namespace that the leg is in.
+    pub namespace: Namespace,
     /// The original application.
     pub application: ProcessFacts,
     /// The process that dials this leg.
@@ -64,14 +70,16 @@ pub struct ProcessFacts {
 impl Facts {
     /// The facts of a leg; the chain knows the original application, and without one the caller is it.
     #[must_use]
-    pub fn new(leg: &Leg, chain: &Chain, cgroups: &Cgroups) -> Self {
+    pub fn new(leg: &Leg, chain: &Chain, world: &World) -> Self {
         Self {
             protocol: leg.protocol,
             remote: normal_form(leg.remote.ip()),
             remote_port: leg.remote.port(),
             local: leg.local.map(|local| local.ip()).filter(|ip| !ip.is_unspecified()).map(normal_form),
-            application: ProcessFacts::new(chain.origin().unwrap_or(&leg.caller), cgroups),
-            via: ProcessFacts::new(&leg.caller, cgroups),
+            hosts: world.hosts.clone(),
+            namespace: world.namespace,
+            application: ProcessFacts::new(chain.origin().unwrap_or(&leg.caller), &world.cgroups),
+            via: ProcessFacts::new(&leg.caller, &world.cgroups),
         }
     }
 }

@@ -3,10 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::SocketAddr;
 
 use crate::chain::ServiceSet;
+use crate::change::Change;
 use crate::ids::{FilterId, ServiceId, SublayerId};
-use crate::model::{AuthRule, Filter, Layer, Service, Sublayer};
+use crate::model::{Action, AuthRule, Filter, Layer, Service, Sublayer};
 use crate::order::{OrderError, solve};
 use crate::world::{Existing, ForeignNamespace, Sandboxes, Unredirectable};
 
@@ -23,6 +25,7 @@ pub struct Policy {
     sandboxes: Sandboxes,
     unredirectable: Unredirectable,
     existing: Existing,
+    resolvers: BTreeSet<SocketAddr>,
 }
 
 /// Why declarations do not make a policy.
@@ -52,6 +55,12 @@ pub enum PolicyError {
         /// The id.
         filter: FilterId,
     },
+    /// A filter is to go that is not there.
+    #[error("{filter} is not there")]
+    UnknownFilter {
+        /// The id.
+        filter: FilterId,
+    },
     /// A filter redirects to a service that does not exist.
     #[error("{filter} redirects to {service}, which does not exist")]
     UnknownService {
@@ -67,6 +76,12 @@ pub enum PolicyError {
         filter: FilterId,
         /// The id nobody has.
         sublayer: SublayerId,
+    },
+    /// A filter would let something pass, or past a service, because of a host's name.
+    #[error("{filter} would let a connection pass by a name, which can be forged")]
+    PassesByName {
+        /// The filter.
+        filter: FilterId,
     },
 }
 
@@ -106,6 +121,8 @@ pub enum Limit {
     Slots,
     /// Listeners of one service in one family.
     Listeners,
+    /// Resolvers whose answers are listened to.
+    Resolvers,
 }
 
 impl fmt::Display for Limit {
@@ -118,6 +135,7 @@ impl fmt::Display for Limit {
             Self::LookupSteps => "steps of a lookup",
             Self::Slots => "mask slots",
             Self::Listeners => "listeners of a service in one family",
+            Self::Resolvers => "resolvers",
         })
     }
 }
@@ -143,6 +161,7 @@ impl Policy {
         })?;
         for filter in &filters {
             refuse_unknown_owner(filter, &services, &sublayers)?;
+            refuse_passing_by_name(filter)?;
         }
         let order = solve(&services)?;
         Ok(Self {
@@ -153,6 +172,7 @@ impl Policy {
             sandboxes: Sandboxes::default(),
             unredirectable: Unredirectable::default(),
             existing: Existing::default(),
+            resolvers: BTreeSet::new(),
         })
     }
 
@@ -208,6 +228,41 @@ impl Policy {
         Self { existing, ..self }
     }
 
+    /// The same policy with other resolvers.
+    #[must_use]
+    pub fn with_resolvers(self, resolvers: impl IntoIterator<Item = SocketAddr>) -> Self {
+        Self { resolvers: resolvers.into_iter().collect(), ..self }
+    }
+
+    /// Filters go, and filters come.
+    ///
+    /// # Errors
+    /// [`PolicyError`] if one that is to go is not there, or one that comes has the id of another or no service or sublayer: then
+    /// nothing is changed.
+    pub fn change(&mut self, change: &Change) -> Result<(), PolicyError> {
+        let removed: BTreeSet<FilterId> = change.removed.iter().copied().collect();
+        let coming: BTreeSet<FilterId> = change.added.iter().map(|filter| filter.id).collect();
+        let known = self.filters.iter().map(|filter| filter.id);
+        let known: BTreeSet<FilterId> =
+            known.filter(|id| removed.contains(id) || coming.contains(id)).collect();
+        refuse_duplicates(change.removed.iter().copied(), |filter| PolicyError::UnknownFilter { filter })?;
+        if let Some(filter) = removed.iter().copied().find(|id| !known.contains(id)) {
+            return Err(PolicyError::UnknownFilter { filter });
+        }
+        let stay = known.difference(&removed).copied();
+        refuse_duplicates(stay.chain(change.added.iter().map(|filter| filter.id)), |filter| {
+            PolicyError::DuplicateFilter { filter }
+        })?;
+        for filter in &change.added {
+            refuse_unknown_owner(filter, &self.services, &self.sublayers)?;
+            refuse_passing_by_name(filter)?;
+        }
+        self.filters.retain(|filter| !removed.contains(&filter.id));
+        self.filters.extend(change.added.iter().cloned());
+        self.filters.sort_by_key(|filter| (Reverse(filter.weight), filter.id));
+        Ok(())
+    }
+
     /// The services in their solved order.
     #[must_use]
     pub fn services(&self) -> &[Service] {
@@ -248,6 +303,12 @@ impl Policy {
     #[must_use]
     pub const fn existing(&self) -> Existing {
         self.existing
+    }
+
+    /// Whose answers names of hosts are learned from.
+    #[must_use]
+    pub const fn resolvers(&self) -> &BTreeSet<SocketAddr> {
+        &self.resolvers
     }
 
     /// The service of this id.
@@ -304,6 +365,21 @@ fn refuse_unknown_owner(
         }
         Layer::Redirect { .. } | Layer::Auth(_) => Ok(()),
     }
+}
+
+/// Whoever can forge an answer, or has his address at a host of many names, decides what is known of a connection: so that may add a
+/// block or a redirect, or take a permission away, and never the other way round.
+pub(crate) fn refuse_passing_by_name(filter: &Filter) -> Result<(), PolicyError> {
+    let Some(host) = &filter.conditions.host else { return Ok(()) };
+    let passes = match filter.layer {
+        Layer::Redirect { .. } => host.is_negated(),
+        Layer::Auth(rule) => match rule.action {
+            Action::Permit(_) => !host.is_negated(),
+            Action::Block { .. } => host.is_negated(),
+            Action::Continue => false,
+        },
+    };
+    if passes { Err(PolicyError::PassesByName { filter: filter.id }) } else { Ok(()) }
 }
 
 fn heaviest_first<T, K: Ord>(mut items: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {

@@ -172,7 +172,7 @@ fn judge(
         }
         (SocketReach::Unredirectable, SocketOwner::Process) => {}
     }
-    if socket.namespace == Namespace::Foreign && socket.kind.is_of_a_namespace() {
+    if matches!(socket.namespace, Namespace::Foreign(_)) && socket.kind.is_of_a_namespace() {
         return match answer_foreign(foreign) {
             Verdict::Refuse(refusal) => SocketVerdict::Refuse(refusal),
             Verdict::Direct | Verdict::Redirect { .. } => SocketVerdict::Permit,
@@ -209,7 +209,7 @@ impl Tables {
     fn refuses_unredirectable(&self, maker: &Process, cgroups: &Cgroups) -> bool {
         let facts = ProcessFacts::new(maker, cgroups);
         let is_service = maker.service.is_some_and(|service| self.service(service).is_some());
-        self.unredirectable() == Unredirectable::Block && !is_service && self.index().covers(&facts)
+        self.unredirectable() == Unredirectable::Block && !is_service && self.cover(&facts)
     }
 }
 

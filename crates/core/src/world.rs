@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::host::HostName;
 use crate::ids::ServiceId;
 use crate::model::Errno;
 use crate::process::Cgroups;
@@ -30,6 +31,8 @@ pub struct World {
     pub room: Room,
     /// Which cgroup is below which.
     pub cgroups: Cgroups,
+    /// The names by which the original application has asked for the destination.
+    pub hosts: Vec<HostName>,
 }
 
 impl World {
@@ -77,11 +80,11 @@ pub enum Namespace {
     /// The one the services listen in.
     #[default]
     Own,
-    /// Another one: the services cannot be reached from it.
-    Foreign,
+    /// Another one, by its cookie (`SO_NETNS_COOKIE`, socket(7)): the services cannot be reached from it.
+    Foreign(u64),
 }
 
-/// What a policy does with legs of another network namespace.
+/// What a policy does with legs of another network namespace of which no filter says anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ForeignNamespace {
     /// They pass untouched.

@@ -97,6 +97,7 @@ impl Office<'_> {
             declarations.other_namespaces.as_ref().map(|switch| switch.span),
             declarations.existing.as_ref().map(|switch| switch.span),
             declarations.override_sandbox.as_ref().map(|switch| switch.span),
+            declarations.resolvers.as_ref().map(|resolvers| resolvers.span),
         ];
         let orders = declarations.orders.iter().filter_map(|order| Some(order.first()?.span));
         // Those of a run name nothing but its own services.

@@ -1,12 +1,12 @@
 //! What names came to, so that it is noticed when they come to something else.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr};
 
 use waylay_config::{
     Names,
     declaration::{ExePattern, UnitName},
 };
-use waylay_core::FileId;
+use waylay_core::{FileId, Namespace};
 
 /// Asks each name once, and remembers.
 pub struct Remembered<N> {
@@ -22,6 +22,8 @@ enum Question {
     Cgroup(String),
     Unit(UnitName),
     Container(String),
+    Namespace(String),
+    Resolvers,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ enum Answer {
     Account(Option<u32>),
     Files(Vec<FileId>),
     Cgroups(Vec<u64>),
+    Namespace(Option<Namespace>),
+    Resolvers(Vec<SocketAddr>),
 }
 
 impl<N: Names> Remembered<N> {
@@ -59,6 +63,8 @@ impl<N: Names> Remembered<N> {
             Question::Cgroup(path) => Answer::Cgroups(self.names.cgroup(path).into_iter().collect()),
             Question::Unit(unit) => Answer::Cgroups(self.names.unit(unit)),
             Question::Container(id) => Answer::Cgroups(self.names.container(id)),
+            Question::Namespace(path) => Answer::Namespace(self.names.namespace(path)),
+            Question::Resolvers => Answer::Resolvers(self.names.resolvers()),
         }
     }
 }
@@ -67,14 +73,14 @@ impl Answer {
     fn account(self) -> Option<u32> {
         match self {
             Self::Account(account) => account,
-            Self::Files(_) | Self::Cgroups(_) => None,
+            Self::Files(_) | Self::Cgroups(_) | Self::Namespace(_) | Self::Resolvers(_) => None,
         }
     }
 
     fn cgroups(self) -> Vec<u64> {
         match self {
             Self::Cgroups(cgroups) => cgroups,
-            Self::Account(_) | Self::Files(_) => Vec::new(),
+            Self::Account(_) | Self::Files(_) | Self::Namespace(_) | Self::Resolvers(_) => Vec::new(),
         }
     }
 }
@@ -91,7 +97,9 @@ impl<N: Names> Names for Remembered<N> {
     fn executables(&self, pattern: &ExePattern) -> Vec<FileId> {
         match self.ask(Question::Executables(pattern.clone())) {
             Answer::Files(files) => files,
-            Answer::Account(_) | Answer::Cgroups(_) => Vec::new(),
+            Answer::Account(_) | Answer::Cgroups(_) | Answer::Namespace(_) | Answer::Resolvers(_) => {
+                Vec::new()
+            }
         }
     }
 
@@ -105,6 +113,20 @@ impl<N: Names> Names for Remembered<N> {
 
     fn container(&self, id: &str) -> Vec<u64> {
         self.ask(Question::Container(id.to_owned())).cgroups()
+    }
+
+    fn namespace(&self, path: &str) -> Option<Namespace> {
+        match self.ask(Question::Namespace(path.to_owned())) {
+            Answer::Namespace(namespace) => namespace,
+            Answer::Account(_) | Answer::Files(_) | Answer::Cgroups(_) | Answer::Resolvers(_) => None,
+        }
+    }
+
+    fn resolvers(&self) -> Vec<SocketAddr> {
+        match self.ask(Question::Resolvers) {
+            Answer::Resolvers(resolvers) => resolvers,
+            Answer::Account(_) | Answer::Files(_) | Answer::Cgroups(_) | Answer::Namespace(_) => Vec::new(),
+        }
     }
 }
 
@@ -144,6 +166,14 @@ mod tests {
         }
 
         fn container(&self, _id: &str) -> Vec<u64> {
+            Vec::new()
+        }
+
+        fn namespace(&self, _path: &str) -> Option<Namespace> {
+            None
+        }
+
+        fn resolvers(&self) -> Vec<SocketAddr> {
             Vec::new()
         }
     }

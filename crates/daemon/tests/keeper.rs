@@ -4,6 +4,7 @@
 use std::{
     cell::Cell,
     fs,
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -16,7 +17,7 @@ use waylay_config::{
     Names,
     declaration::{ExePattern, UnitName},
 };
-use waylay_core::{FileId, FilterId, ServiceId};
+use waylay_core::{FileId, FilterId, Namespace, ServiceId};
 use waylay_daemon::{
     declared::Itself,
     files::Store,
@@ -108,6 +109,14 @@ impl Names for Host {
     }
 
     fn container(&self, _id: &str) -> Vec<u64> {
+        Vec::new()
+    }
+
+    fn namespace(&self, _path: &str) -> Option<Namespace> {
+        None
+    }
+
+    fn resolvers(&self) -> Vec<SocketAddr> {
         Vec::new()
     }
 }

@@ -23,6 +23,7 @@
 
 #define WL_MAX_SERVICES 64
 #define WL_MAX_SUBLAYERS 16
+#define WL_WORDS 4 /* places for filters' words */
 #define WL_LINEAGE 12 /* cgroups that are known of a process, from the root down */
 #define WL_MAX_HOPS 16
 #define WL_MAX_LISTENERS 16 /* of one service in one family */
@@ -304,13 +305,15 @@ enum wl_action {
 /* One policy, but for its filters, which are words of their own (lookup.h). */
 struct wl_tables {
 	__u32 service_count;
-	__u32 filters; /* which of the two sets of words */
+	__u32 filters; /* at which place their words are: 0 or 1 */
 	__u8 foreign_namespace; /* enum wl_foreign_namespace */
 	__u8 unredirectable;	/* enum wl_unredirectable */
 	__u8 any_address;	/* 1: a service listens on every address of the host */
 	__u8 residents;		/* 1: a service runs by itself */
 	__u8 override_sandboxes;
-	__u8 reserved[3];
+	__u8 amendments;	/* at which place the words are that amend them: 2 or 3; 0: none do */
+	__u8 asks_for_hosts;	/* 1: some filter asks for names of hosts */
+	__u8 reserved;
 	struct wl_service services[WL_MAX_SERVICES]; /* by slot */
 };
 
@@ -334,6 +337,13 @@ struct wl_holder {
 	__u64 instance;
 	__u32 pid;
 	__u32 held; /* 0: the cgroup is its scope; 1: a service of its is in it; 2: one from outside of its scope */
+};
+
+/* Whose answers names are learned from. */
+struct wl_resolver {
+	__u8 ip[16];
+	__u16 port;
+	__u16 reserved;
 };
 
 struct wl_tuple {

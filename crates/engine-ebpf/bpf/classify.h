@@ -8,33 +8,85 @@
 
 /* What filters ask of the leg itself; of its source there is nothing, unless
  * the caller has bound one. */
-WL_GLOBAL int wl_know_leg(struct wl_query *q, const struct wl_leg *leg)
+WL_GLOBAL int wl_know_leg_in(struct wl_search *s, const struct wl_leg *leg)
 {
-	if (!q || !leg)
+	if (!s || !leg)
 		return 0;
-	q->fields[WL_FIELD_REMOTE] = wl_number_of_address(q->tables, WL_AT_REMOTE, &leg->remote);
-	q->fields[WL_FIELD_PORT] = leg->remote.port;
-	q->fields[WL_FIELD_PROTOCOL] = leg->protocol;
-	q->fields[WL_FIELD_FLAGS] = 0;
+	s->fields[WL_FIELD_REMOTE] = wl_number_of_address(s->tables, WL_AT_REMOTE, &leg->remote);
+	s->fields[WL_FIELD_PORT] = leg->remote.port;
+	s->fields[WL_FIELD_PROTOCOL] = leg->protocol;
+	s->fields[WL_FIELD_FLAGS] = 0;
+	/* The own one, for whoever asks. */
+	s->fields[WL_FIELD_NAMESPACE] = 1;
 	return 0;
+}
+
+WL_INLINE void wl_know_leg(struct wl_query *q, const struct wl_leg *leg)
+{
+	wl_know_leg_in(&q->whole, leg);
+	if (q->amended)
+		wl_know_leg_in(&q->amendments, leg);
+}
+
+/* Of another network namespace. */
+WL_GLOBAL int wl_know_namespace(struct wl_query *q, __u64 cookie)
+{
+	if (!q)
+		return 0;
+	q->foreign = 1;
+	q->whole.fields[WL_FIELD_NAMESPACE] = wl_number_of_id(q->whole.tables, WL_AT_NAMESPACES, cookie);
+	if (q->amended)
+		q->amendments.fields[WL_FIELD_NAMESPACE] =
+			wl_number_of_id(q->amendments.tables, WL_AT_NAMESPACES, cookie);
+	return 0;
+}
+
+/* Numbers what covers the names of the destination. */
+WL_GLOBAL int wl_know_hosts_in(struct wl_search *s, const struct wl_query *q)
+{
+	if (!s || !q)
+		return 0;
+	for (int i = 0; i < WL_LINEAGE; i++)
+		s->lineages[WL_OF_HOSTS * WL_STRIDE + i] =
+			q->hosts[i] ? wl_number_of_id(s->tables, WL_AT_HOSTS, q->hosts[i]) : 0;
+	return 0;
+}
+
+WL_INLINE void wl_know_hosts(struct wl_query *q)
+{
+	wl_know_hosts_in(&q->whole, q);
+	if (q->amended)
+		wl_know_hosts_in(&q->amendments, q);
+}
+
+WL_INLINE bool wl_asks_for_sources_in(const struct wl_search *s)
+{
+	return wl_word(s->tables, WL_AT_LOCAL) | wl_word(s->tables, WL_AT_LOCAL + 1);
 }
 
 WL_INLINE bool wl_asks_for_sources(const struct wl_query *q)
 {
-	return wl_word(q->tables, WL_AT_LOCAL) | wl_word(q->tables, WL_AT_LOCAL + 1);
+	return wl_asks_for_sources_in(&q->whole) || (q->amended && wl_asks_for_sources_in(&q->amendments));
+}
+
+WL_INLINE void wl_know_source_in(struct wl_search *s, const struct wl_address *source)
+{
+	s->fields[WL_FIELD_LOCAL] = wl_number_of_address(s->tables, WL_AT_LOCAL, source);
 }
 
 WL_INLINE void wl_know_source(struct wl_query *q, const struct wl_address *source)
 {
-	q->fields[WL_FIELD_LOCAL] = wl_number_of_address(q->tables, WL_AT_LOCAL, source);
+	wl_know_source_in(&q->whole, source);
+	if (q->amended)
+		wl_know_source_in(&q->amendments, source);
 }
 
 /* Whether a redirect filter matches whose service is not in `skip`; the query
  * says which. Asked again with a larger `skip` when a service is away. */
 WL_INLINE int wl_classify_redirect(struct wl_query *q, __u64 skip)
 {
-	q->skip = skip;
-	q->from = 0;
+	q->whole.skip = skip;
+	q->whole.from = 0;
 	return wl_first(q, WL_LAYER_REDIRECT);
 }
 
@@ -45,7 +97,7 @@ WL_GLOBAL int wl_hear(struct wl_query *q)
 		return 0;
 	q->error_of_block = q->action == WL_BLOCK ? q->error : 0;
 	q->blocked_by = q->filter;
-	q->from = q->next_group;
+	q->whole.from = q->next_group;
 	return !q->hard;
 }
 
@@ -57,9 +109,10 @@ WL_INLINE bool wl_classify_auth(struct wl_query *q, __u32 redirected, __u32 prox
 {
 	q->blocked_by = 0;
 	q->error_of_block = 0;
-	q->fields[WL_FIELD_FLAGS] = (redirected ? 1 : 0) | (proxied ? 2 : 0);
-	q->skip = 0;
-	q->from = 0;
+	q->whole.fields[WL_FIELD_FLAGS] = (redirected ? 1 : 0) | (proxied ? 2 : 0);
+	q->amendments.fields[WL_FIELD_FLAGS] = q->whole.fields[WL_FIELD_FLAGS];
+	q->whole.skip = 0;
+	q->whole.from = 0;
 	for (int i = 0; i < WL_MAX_SUBLAYERS; i++) {
 		if (!wl_first(q, WL_LAYER_AUTH))
 			break;
@@ -67,4 +120,10 @@ WL_INLINE bool wl_classify_auth(struct wl_query *q, __u32 redirected, __u32 prox
 			break;
 	}
 	return q->error_of_block;
+}
+
+/* Whether any auth filter has spoken, once wl_classify_auth() has been asked. */
+WL_INLINE bool wl_has_spoken(const struct wl_query *q)
+{
+	return q->blocked_by;
 }

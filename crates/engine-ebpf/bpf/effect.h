@@ -127,7 +127,7 @@ static __always_inline bool wl_takes_ip4(const struct wl_leg *leg)
 
 /* Of a service: which listener takes the connection, or why none does. */
 enum wl_availability {
-	WL_BACKLOG_FULL = -1,
+	WL_BACKLOG_FULL = -1, /* every bit: together with WL_ABSENT it is this */
 	WL_ABSENT = 0,
 	WL_AVAILABLE = 1, /* and up: the listener's number and one */
 };
@@ -211,7 +211,7 @@ static __always_inline bool wl_is_alive(__u32 slot)
 /* From any listener on, so that they fill alike. */
 WL_GLOBAL int wl_availability(struct bpf_sock_addr *ctx, const struct wl_service *service, __u32 slot, __u32 ip4)
 {
-	__u32 count, number;
+	__u32 count, first;
 	int answer = WL_ABSENT;
 
 	if (!wl_is_alive(slot) || !service)
@@ -221,18 +221,18 @@ WL_GLOBAL int wl_availability(struct bpf_sock_addr *ctx, const struct wl_service
 	count = ip4 ? service->count4 : service->count6;
 	if (!count || count > WL_MAX_LISTENERS)
 		return WL_ABSENT;
-	number = bpf_get_prandom_u32() % count;
-	for (int i = 0; i < WL_MAX_LISTENERS; i++) {
+	first = bpf_get_prandom_u32() % count;
+	for (__u32 i = 0; i < WL_MAX_LISTENERS; i++) {
+		__u32 number = (first + i) % count;
 		int room;
 
 		if (i >= count)
 			break;
 		room = wl_listener_room(ctx, service, number, ip4);
-		if (room == WL_AVAILABLE)
+		if (room > WL_ABSENT)
 			return WL_AVAILABLE + (number & (WL_MAX_LISTENERS - 1));
-		if (room == WL_BACKLOG_FULL)
-			answer = WL_BACKLOG_FULL;
-		number = number + 1 < count ? number + 1 : 0;
+		/* Without a branch, which older kernels' verifiers would follow both ways at each turn. */
+		answer |= room;
 	}
 	return answer;
 }

@@ -23,7 +23,7 @@ static __always_inline const struct wl_tables *wl_tables(void)
 
 static __always_inline const __u64 *wl_chunk(__u32 tables, __u32 number)
 {
-	__u32 slot = tables & 1;
+	__u32 slot = tables & (WL_WORDS - 1);
 	void *inner = bpf_map_lookup_elem(&filters, &slot);
 
 	return inner ? bpf_map_lookup_elem(inner, &number) : NULL;
@@ -46,6 +46,15 @@ static __always_inline struct wl_query *wl_claim(void)
 		}
 	}
 	return NULL;
+}
+
+/* Says which words are to be searched. */
+static __always_inline void wl_open(struct wl_query *q, const struct wl_tables *t)
+{
+	q->whole.tables = t->filters;
+	q->amendments.tables = t->amendments;
+	q->amended = t->amendments;
+	q->foreign = 0;
 }
 
 static __always_inline void wl_give_back(struct wl_query *q)
@@ -119,11 +128,11 @@ WL_GLOBAL int wl_know_caller(struct wl_query *q, const struct wl_process *p)
 	q->who.exe_inode = p->exe_inode;
 	q->who.uid = p->uid;
 	q->who.gid = wl_gid_of_caller();
-	if (wl_word(q->tables, WL_AT_COMMANDS))
+	if (wl_is_asked_for(q, WL_AT_COMMANDS))
 		bpf_get_current_comm(q->who.command, sizeof(q->who.command));
-	if (wl_word(q->tables, WL_AT_CGROUPS))
+	if (wl_is_asked_for(q, WL_AT_CGROUPS))
 		wl_lineage_of_caller(q->who.lineage);
-	return wl_know(q, WL_OF_VIA);
+	return wl_know_who(q, WL_OF_VIA);
 }
 
 /* Numbers the application of a flow. */
@@ -137,7 +146,35 @@ WL_GLOBAL int wl_know_application(struct wl_query *q, const struct wl_flow *flow
 	q->who.gid = flow->gid;
 	__builtin_memcpy(q->who.command, flow->application.comm, sizeof(q->who.command));
 	__builtin_memcpy(q->who.lineage, flow->lineage, sizeof(q->who.lineage));
-	return wl_know(q, WL_OF_APPLICATION);
+	return wl_know_who(q, WL_OF_APPLICATION);
+}
+
+/* Since boot. */
+static __always_inline __u32 wl_seconds(void)
+{
+	return bpf_ktime_get_boot_ns() / 1000000000;
+}
+
+/* Numbers what covers the names by which the application has asked for the leg's
+ * destination (learning.h): of the flow, or else who dials. */
+WL_GLOBAL int wl_know_names(struct wl_query *q, const struct wl_flow *flow)
+{
+	const struct wl_names *names;
+	struct wl_known known = {};
+	__u32 now = wl_seconds();
+
+	if (!q)
+		return 0;
+	known.by.exe_device = flow ? flow->application.exe_device : q->leg.caller.exe_device;
+	known.by.exe_inode = flow ? flow->application.exe_inode : q->leg.caller.exe_inode;
+	known.by.cgroup = flow ? flow->application.cgroup : q->leg.caller.cgroup;
+	known.by.uid = flow ? flow->application.uid : q->leg.caller.uid;
+	__builtin_memcpy(known.ip, q->leg.remote.ip, sizeof(known.ip));
+	names = bpf_map_lookup_elem(&known_names, &known);
+	for (int i = 0; i < WL_LINEAGE; i++)
+		q->hosts[i] = names && names->until[i] > now ? names->keys[i] : 0;
+	wl_know_hosts(q);
+	return 0;
 }
 
 /* The rest, for what is remembered or reported. */

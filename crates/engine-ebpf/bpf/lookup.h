@@ -6,18 +6,21 @@
  *
  * A search is long and its steps are many, so its state is in a `wl_query` that
  * is not on the stack, and each step is a function that is verified once.
+ *
+ * Where filters have changed since the whole was compiled, there are a few words
+ * more, which have what was added and say what was taken away. Then these are
+ * searched after the others, for what comes before what has been found.
  */
 #pragma once
 
-#define WL_CHUNK 512 /* words that are looked up at once */
+#include "words.h"
 
-/* The chunk of that number. */
-static inline __attribute__((always_inline)) const __u64 *wl_chunk(__u32 tables, __u32 number);
-#define WL_MAX_STEPS 2048 /* beginnings, nodes, and blocks twice */
+#define WL_MAX_STEPS 2304 /* beginnings, nodes, and blocks twice; of amendments too */
 #define WL_MAX_LEAF 16
 #define WL_BLOCK_WORDS 4
 #define WL_NO_RANK 0xffffff
 #define WL_STRIDE 16 /* places of a lineage */
+#define WL_MAX_QUESTIONS 17 /* of one filter: one for each field and lineage */
 
 enum wl_field {
 	WL_FIELD_REMOTE = 0,
@@ -27,14 +30,17 @@ enum wl_field {
 	WL_FIELD_LOCAL = 4,
 	WL_FIELD_APPLICATION = 5, /* and three more: executable, user, group, command */
 	WL_FIELD_VIA = 9,	    /* the same */
-	WL_FIELDS = 13,
+	WL_FIELD_NAMESPACE = 13,
+	WL_FIELDS = 14,
 };
 
-/* Whose cgroups. */
+/* Of what a leg may have several: somebody's cgroups, and what covers the names of
+ * its destination. */
 enum wl_lineage {
 	WL_OF_APPLICATION = 0,
 	WL_OF_VIA = 1,
-	WL_LINEAGES = 2,
+	WL_OF_HOSTS = 2,
+	WL_LINEAGES = 3,
 };
 
 enum wl_directory {
@@ -43,7 +49,10 @@ enum wl_directory {
 	WL_AT_FILES = 6,
 	WL_AT_COMMANDS = 9,
 	WL_AT_CGROUPS = 12,
-	WL_AT_LAYERS = 14, /* three words each */
+	WL_AT_NAMESPACES = 14,
+	WL_AT_HOSTS = 16,
+	WL_AT_LAYERS = 18, /* a word for everybody, and one for each lineage */
+	WL_AT_REMOVED = 30, /* of amendments: the ranks that the other words have in vain, for each layer */
 };
 
 enum wl_layer {
@@ -62,8 +71,8 @@ enum wl_node {
 enum wl_question {
 	WL_IN_RANGE = 0,
 	WL_IN_LIST = 1,
-	WL_IN_CGROUP = 2,
-	WL_IN_NO_CGROUP = 3,
+	WL_IN_LINEAGE = 2,
+	WL_IN_NO_LINEAGE = 3,
 };
 
 /* A process, as filters ask about it. */
@@ -86,15 +95,13 @@ struct wl_leg {
 	__u32 proxied;
 };
 
-/* A search on its way. */
-struct wl_query {
-	__u32 busy;
-	__u32 tables; /* which of the two sets of words */
+/* A search of one set of words, on its way. */
+struct wl_search {
+	__u32 tables;	  /* which set */
+	__u32 removed_in; /* which set has `removed` */
 	__u32 fields[16];
-	__u32 cgroups[2 * WL_STRIDE]; /* of either lineage; 0: not named by any condition */
+	__u32 lineages[4 * WL_STRIDE]; /* numbers of each; 0: not named by any condition */
 	__u32 rows[16];
-	struct wl_who who; /* who is to be numbered */
-	struct wl_leg leg; /* what is asked about; the search knows it by its numbers */
 	__u64 at;
 	__u64 candidate;
 	__u64 found; /* a rank */
@@ -103,8 +110,23 @@ struct wl_query {
 	__u64 from; /* the first rank that counts */
 	__u64 block; /* a node that is to be looked through; 0: none */
 	__u64 left;  /* of a block: filters whose turn is still to come */
-	__u32 next;  /* the next beginning: 0 that for everybody, then one for each place of a cgroup */
+	__u64 removed; /* a list of ranks that do not count; 0: none */
+	__u32 next;  /* the next beginning: 0 that for everybody, then one for each place of a lineage */
 	__u32 layer;
+};
+
+/* What is asked, and the answer. */
+struct wl_query {
+	__u32 busy;
+	__u32 amended; /* whether there are amendments */
+	struct wl_search whole;
+	struct wl_search amendments;
+	struct wl_who who; /* who is to be numbered */
+	struct wl_leg leg; /* what is asked about; searches know it by its numbers */
+	__u32 turned; /* whether the amendments are being searched */
+	__u32 foreign; /* of another network namespace: only words that ask for such count */
+	__u32 reserved;
+	__u64 hosts[WL_LINEAGE]; /* keys of the patterns that cover its names; 0: none */
 	/* The answer. */
 	__u32 filter;
 	__u32 group; /* slot of the service, or rank of the sublayer */
@@ -116,92 +138,6 @@ struct wl_query {
 	__u32 blocked_by;
 	__u32 error_of_block; /* 0: nobody blocks */
 };
-
-#ifndef WL_GLOBAL
-/* A global function is verified once, not once per call. */
-#define WL_GLOBAL __attribute__((noinline))
-#endif
-
-/* Unrolled, these loops would take more of the stack than there is. */
-#ifdef __clang__
-#define WL_KEEP_LOOP _Pragma("clang loop unroll(disable)")
-#else
-#define WL_KEEP_LOOP
-#endif
-
-#define WL_INLINE static inline __attribute__((always_inline))
-
-/* Without a branch, which the verifier would follow both ways: 1 or 0. */
-WL_INLINE __u64 wl_less(__u64 a, __u64 b)
-{
-	__u64 less = ((~a & b) | ((~a | b) & (a - b))) >> 63;
-
-	asm volatile("" : "+r"(less));
-	return less;
-}
-
-WL_INLINE __u64 wl_word(__u32 tables, __u64 at)
-{
-	const __u64 *chunk = wl_chunk(tables, at / WL_CHUNK);
-
-	return chunk ? chunk[at % WL_CHUNK] : 0;
-}
-
-#define WL_COUNT_STEP(step)                                                                                  \
-	do {                                                                                                 \
-		__u64 up_to = at + (step);                                                                   \
-		__u64 word = chunk[(offset + up_to - 1) & (WL_CHUNK - 1)];                                   \
-		__u64 take = (wl_less(count, up_to) | wl_less(number, word)) ^ 1;                            \
-                                                                                                             \
-		at += take * (step);                                                                         \
-	} while (0)
-
-/* How many of so many sorted words, all in one chunk, are not greater. */
-WL_INLINE __u64 wl_count_up_to(__u32 tables, __u64 offset, __u64 count, __u64 number)
-{
-	const __u64 *chunk = wl_chunk(tables, offset / WL_CHUNK);
-	__u64 at = 0;
-
-	if (!chunk)
-		return 0;
-	if (count >= 16) {
-		WL_COUNT_STEP(512);
-		WL_COUNT_STEP(256);
-		WL_COUNT_STEP(128);
-		WL_COUNT_STEP(64);
-		WL_COUNT_STEP(32);
-		WL_COUNT_STEP(16);
-	}
-	WL_COUNT_STEP(8);
-	WL_COUNT_STEP(4);
-	WL_COUNT_STEP(2);
-	WL_COUNT_STEP(1);
-	return at;
-}
-
-/* How many of a sorted array's words are not greater. */
-WL_GLOBAL __u32 wl_search(__u32 tables, __u64 array, __u64 number)
-{
-	__u64 offset = (__u32)array, chunk = 0;
-
-	/* From the level that has the first words of the next one's chunks. */
-	WL_KEEP_LOOP
-	for (int shift = 18; shift >= 0; shift -= 9) {
-		__u64 size = ((array >> 32) + (1ULL << shift) - 1) >> shift;
-		__u64 rest = size - chunk * WL_CHUNK, here;
-
-		if (shift && size <= 1)
-			continue;
-		if (rest > WL_CHUNK)
-			rest = WL_CHUNK;
-		here = wl_count_up_to(tables, offset + chunk * WL_CHUNK, rest, number);
-		chunk = chunk * WL_CHUNK + here;
-		if (shift && here)
-			chunk--;
-		offset += (size + WL_CHUNK - 1) / WL_CHUNK * WL_CHUNK;
-	}
-	return chunk;
-}
 
 /* Numbers of facts. */
 
@@ -254,103 +190,130 @@ WL_GLOBAL __u32 wl_number_of_name(__u32 tables, __u32 at, __u64 a, __u64 b)
 	return wl_word(tables, names) == a && wl_word(tables, names + 1) == b ? number : 0;
 }
 
-WL_GLOBAL __u32 wl_number_of_cgroup(__u32 tables, __u64 id)
+/* Of a cgroup, a network namespace, or a pattern of hosts. */
+WL_GLOBAL __u32 wl_number_of_id(__u32 tables, __u32 at, __u64 id)
 {
-	__u64 number = wl_search(tables, wl_word(tables, WL_AT_CGROUPS), id);
+	__u64 number = wl_search(tables, wl_word(tables, at), id);
 
-	if (!number || wl_word(tables, wl_word(tables, WL_AT_CGROUPS + 1) + number - 1) != id)
+	if (!number || wl_word(tables, wl_word(tables, at + 1) + number - 1) != id)
 		return 0;
 	return number;
 }
 
-/* Numbers `who`, as the application or as who dials. */
-WL_GLOBAL int wl_know(struct wl_query *q, __u32 lineage)
+/* Numbers somebody, as the application or as who dials. */
+WL_GLOBAL int wl_know(struct wl_search *s, const struct wl_who *who, __u32 lineage)
 {
 	__u32 base, tables;
 
-	if (!q)
+	if (!s || !who)
 		return 0;
-	tables = q->tables;
+	tables = s->tables;
 	lineage &= 1;
 	base = lineage ? WL_FIELD_VIA : WL_FIELD_APPLICATION;
-	q->fields[base] = wl_number_of_name(tables, WL_AT_FILES, q->who.exe_device, q->who.exe_inode);
-	q->fields[base + 1] = q->who.uid;
-	q->fields[base + 2] = q->who.gid;
-	q->fields[base + 3] = wl_number_of_name(tables, WL_AT_COMMANDS, q->who.command[0], q->who.command[1]);
+	s->fields[base] = wl_number_of_name(tables, WL_AT_FILES, who->exe_device, who->exe_inode);
+	s->fields[base + 1] = who->uid;
+	s->fields[base + 2] = who->gid;
+	s->fields[base + 3] = wl_number_of_name(tables, WL_AT_COMMANDS, who->command[0], who->command[1]);
 	if (!wl_word(tables, WL_AT_CGROUPS))
 		return 0;
 	for (int i = 0; i < WL_LINEAGE; i++)
-		q->cgroups[lineage * WL_STRIDE + i] = q->who.lineage[i] ? wl_number_of_cgroup(tables, q->who.lineage[i]) : 0;
+		s->lineages[lineage * WL_STRIDE + i] =
+			who->lineage[i] ? wl_number_of_id(tables, WL_AT_CGROUPS, who->lineage[i]) : 0;
 	return 0;
 }
 
+/* Numbers `who`. */
+WL_INLINE int wl_know_who(struct wl_query *q, __u32 lineage)
+{
+	wl_know(&q->whole, &q->who, lineage);
+	return q->amended ? wl_know(&q->amendments, &q->who, lineage) : 0;
+}
+
+/* Whether there are conditions of a kind, by its place in the directory. */
+WL_INLINE bool wl_is_asked_for(const struct wl_query *q, __u32 at)
+{
+	return wl_word(q->whole.tables, at) || (q->amended && wl_word(q->amendments.tables, at));
+}
+
 /* The application is who dials. */
-WL_INLINE void wl_know_same(struct wl_query *q)
+WL_INLINE void wl_know_same_in(struct wl_search *s)
 {
 	for (int i = 0; i < 4; i++)
-		q->fields[WL_FIELD_APPLICATION + i] = q->fields[WL_FIELD_VIA + i];
+		s->fields[WL_FIELD_APPLICATION + i] = s->fields[WL_FIELD_VIA + i];
 	for (int i = 0; i < WL_LINEAGE; i++)
-		q->cgroups[i] = q->cgroups[WL_STRIDE + i];
+		s->lineages[i] = s->lineages[WL_STRIDE + i];
+}
+
+WL_GLOBAL int wl_know_same(struct wl_query *q)
+{
+	if (!q)
+		return 0;
+	wl_know_same_in(&q->whole);
+	if (q->amended)
+		wl_know_same_in(&q->amendments);
+	return 0;
 }
 
 /* Filters. */
 
-/* Whether one of the cgroups is on a list. */
-WL_INLINE bool wl_is_in(const struct wl_query *q, __u32 lineage, __u64 list)
+/* Whether something of a lineage is on a list. */
+WL_INLINE bool wl_is_in(const struct wl_search *s, __u32 lineage, __u64 list)
 {
 	WL_KEEP_LOOP
 	for (int i = 0; i < WL_LINEAGE; i++) {
-		__u32 number = q->cgroups[(lineage & 1) * WL_STRIDE + i];
+		__u32 number = s->lineages[(lineage & 3) * WL_STRIDE + i];
 
-		if (number && wl_search(q->tables, list, number) & 1)
+		if (number && wl_search(s->tables, list, number) & 1)
 			return true;
 	}
 	return false;
 }
 
-WL_INLINE bool wl_holds(const struct wl_query *q, __u64 question, __u64 against)
+WL_INLINE bool wl_holds(const struct wl_search *s, __u64 question, __u64 against)
 {
-	__u32 about = question >> 8, number = q->fields[about & 15];
+	__u32 about = question >> 8, number = s->fields[about & 15];
 
 	switch (question & 0xff) {
 	case WL_IN_RANGE:
 		return number >= (__u32)against && number <= against >> 32;
 	case WL_IN_LIST:
-		return wl_search(q->tables, against, number) & 1;
-	case WL_IN_CGROUP:
-		return wl_is_in(q, about, against);
-	case WL_IN_NO_CGROUP:
-		return !wl_is_in(q, about, against);
+		return wl_search(s->tables, against, number) & 1;
+	case WL_IN_LINEAGE:
+		return wl_is_in(s, about, against);
+	case WL_IN_NO_LINEAGE:
+		return !wl_is_in(s, about, against);
 	}
 	return false;
 }
 
 /* Whether nothing that comes after a candidate counts any more. It is asked all
  * that its filter asks, whatever way has led there. */
-WL_GLOBAL int wl_weigh(struct wl_query *q, __u64 candidate)
+WL_GLOBAL int wl_weigh(struct wl_search *s, __u64 candidate)
 {
 	const __u64 *chunk;
 
-	if (!q || (candidate >> 32 & WL_NO_RANK) >= q->found)
+	if (!s || (candidate >> 32 & WL_NO_RANK) >= s->found)
 		return 1;
-	if ((candidate >> 32 & WL_NO_RANK) < q->from || q->skip >> (candidate >> 56 & 63) & 1)
+	if ((candidate >> 32 & WL_NO_RANK) < s->from || s->skip >> (candidate >> 56 & 63) & 1)
 		return 0;
-	chunk = wl_chunk(q->tables, (__u32)candidate / WL_CHUNK);
+	chunk = wl_chunk(s->tables, (__u32)candidate / WL_CHUNK);
 	if (!chunk)
 		return 0;
-	q->candidate = candidate;
+	s->candidate = candidate;
 	WL_KEEP_LOOP
-	for (__u32 i = 0; i < 16; i++) {
-		__u32 at = (__u32)q->candidate;
+	for (__u32 i = 0; i < WL_MAX_QUESTIONS; i++) {
+		__u32 at = (__u32)s->candidate;
 
 		if (i >= (__u8)chunk[at % WL_CHUNK])
 			break;
 		at += 2 + 2 * i;
-		if (!wl_holds(q, chunk[at % WL_CHUNK], chunk[(at + 1) % WL_CHUNK]))
+		if (!wl_holds(s, chunk[at % WL_CHUNK], chunk[(at + 1) % WL_CHUNK]))
 			return 0;
 	}
-	q->found = q->candidate >> 32 & WL_NO_RANK;
-	q->rule = (__u32)q->candidate;
+	if (s->removed && wl_search(s->removed_in, s->removed, s->candidate >> 32 & WL_NO_RANK) & 1)
+		return 0;
+	s->found = s->candidate >> 32 & WL_NO_RANK;
+	s->rule = (__u32)s->candidate;
 	return 1;
 }
 
@@ -365,29 +328,29 @@ WL_INLINE __u64 wl_lowest(__u64 bits)
 }
 
 /* Of a block: which rows are the leg's. */
-WL_GLOBAL int wl_choose_rows(struct wl_query *q)
+WL_GLOBAL int wl_choose_rows(struct wl_search *s)
 {
 	for (__u32 i = 0; i < WL_FIELDS; i++) {
 		__u64 rows, piece;
 
-		if (!q || i >= (__u8)(wl_word(q->tables, q->block) >> 8))
+		if (!s || i >= (__u8)(wl_word(s->tables, s->block) >> 8))
 			break;
-		rows = wl_word(q->tables, q->block + 5 + 2 * i);
-		piece = wl_search(q->tables, wl_word(q->tables, q->block + 4 + 2 * i), q->fields[rows >> 32 & 15]);
-		q->rows[i] = wl_word(q->tables, (__u32)rows + piece);
+		rows = wl_word(s->tables, s->block + 5 + 2 * i);
+		piece = wl_search(s->tables, wl_word(s->tables, s->block + 4 + 2 * i), s->fields[rows >> 32 & 15]);
+		s->rows[i] = wl_word(s->tables, (__u32)rows + piece);
 	}
 	return 0;
 }
 
 /* Of a block: the filters of one word of its rows that match by them. */
-WL_GLOBAL int wl_meet_rows(struct wl_query *q, __u64 word)
+WL_GLOBAL int wl_meet_rows(struct wl_search *s, __u64 word)
 {
 	__u64 head, count, left = ~0ULL;
 	__u8 fields;
 
-	if (!q)
+	if (!s)
 		return 0;
-	head = wl_word(q->tables, q->block);
+	head = wl_word(s->tables, s->block);
 	fields = head >> 8;
 	count = head >> 32;
 	if (count < 64 * word + 64)
@@ -395,118 +358,145 @@ WL_GLOBAL int wl_meet_rows(struct wl_query *q, __u64 word)
 	for (__u32 i = 0; i < WL_FIELDS; i++) {
 		if (i >= fields)
 			break;
-		left &= wl_word(q->tables, q->rows[i] + word);
+		left &= wl_word(s->tables, s->rows[i] + word);
 	}
-	q->left = left;
+	s->left = left;
 	return 0;
 }
 
 /* Of a block: those, one after the other. */
-WL_GLOBAL int wl_weigh_left(struct wl_query *q, __u64 listed)
+WL_GLOBAL int wl_weigh_left(struct wl_search *s, __u64 listed)
 {
 	for (int i = 0; i < 64; i++) {
 		__u64 left;
 
-		if (!q)
+		if (!s)
 			return 1;
-		left = q->left;
+		left = s->left;
 		if (!left)
 			return 0;
-		q->left = left & (left - 1);
-		if (wl_weigh(q, wl_word(q->tables, listed + wl_lowest(left))))
+		s->left = left & (left - 1);
+		if (wl_weigh(s, wl_word(s->tables, listed + wl_lowest(left))))
 			return 1;
 	}
 	return 0;
 }
 
-WL_GLOBAL int wl_look_through(struct wl_query *q)
+WL_GLOBAL int wl_look_through(struct wl_search *s)
 {
-	if (!q)
+	if (!s)
 		return 0;
-	wl_choose_rows(q);
+	wl_choose_rows(s);
 	for (__u64 word = 0; word < WL_BLOCK_WORDS; word++) {
-		wl_meet_rows(q, word);
-		if (wl_weigh_left(q, wl_word(q->tables, q->block + 2) + 64 * word))
+		wl_meet_rows(s, word);
+		if (wl_weigh_left(s, wl_word(s->tables, s->block + 2) + 64 * word))
 			break;
 	}
-	q->block = 0;
+	s->block = 0;
 	return 0;
 }
 
 /* Looks at one node, and goes on to the next. */
-WL_INLINE void wl_step(struct wl_query *q)
+WL_INLINE void wl_step(struct wl_search *s)
 {
 	const __u64 *chunk;
-	__u64 at = (__u32)q->at, head, number;
+	__u64 at = (__u32)s->at, head, number;
 
-	chunk = wl_chunk(q->tables, at / WL_CHUNK);
+	chunk = wl_chunk(s->tables, at / WL_CHUNK);
 	if (!chunk) {
-		q->at = 0;
+		s->at = 0;
 		return;
 	}
 	head = chunk[at % WL_CHUNK];
-	number = q->fields[head >> 8 & 15];
+	number = s->fields[head >> 8 & 15];
 	switch (head & 0xff) {
 	case WL_NODE_SPLIT:
-		number = wl_search(q->tables, chunk[(at + 1) % WL_CHUNK], number);
-		q->at = wl_word(q->tables, chunk[(at + 2) % WL_CHUNK] + number);
+		number = wl_search(s->tables, chunk[(at + 1) % WL_CHUNK], number);
+		s->at = wl_word(s->tables, chunk[(at + 2) % WL_CHUNK] + number);
 		return;
 	case WL_NODE_DIRECT:
 		if (number < chunk[(at + 1) % WL_CHUNK])
-			q->at = wl_word(q->tables, chunk[(at + 2) % WL_CHUNK] + number);
+			s->at = wl_word(s->tables, chunk[(at + 2) % WL_CHUNK] + number);
 		else
-			q->at = chunk[(at + 3) % WL_CHUNK];
+			s->at = chunk[(at + 3) % WL_CHUNK];
 		return;
 	case WL_NODE_LEAF:
 		for (__u32 i = 0; i < WL_MAX_LEAF; i++) {
-			if (i >= head >> 8 || wl_weigh(q, chunk[(at + 2 + i) % WL_CHUNK]))
+			if (i >= head >> 8 || wl_weigh(s, chunk[(at + 2 + i) % WL_CHUNK]))
 				break;
 		}
 		break;
 	case WL_NODE_BLOCK:
-		q->block = at;
+		s->block = at;
 		break;
 	}
-	q->at = chunk[(at + 1) % WL_CHUNK];
+	s->at = chunk[(at + 1) % WL_CHUNK];
 }
 
 /* Where to begin next; whether there is anywhere. */
-WL_INLINE bool wl_begin(struct wl_query *q)
+WL_INLINE bool wl_begin(struct wl_search *s)
 {
-	__u64 at = WL_AT_LAYERS + 3 * (q->layer & 3), trees;
+	__u64 at = WL_AT_LAYERS + (1 + WL_LINEAGES) * (s->layer & 3), trees;
 
-	if (!q->next) {
-		q->next = 1;
-		q->at = wl_word(q->tables, at);
+	if (!s->next) {
+		s->next = 1;
+		s->at = wl_word(s->tables, at);
 		return true;
 	}
-	for (int i = 0; i < 2 * WL_STRIDE; i++) {
-		__u32 place = q->next - 1, number;
+	for (int i = 0; i < WL_LINEAGES * WL_STRIDE; i++) {
+		__u32 place = s->next - 1, number;
 
-		if (place >= 2 * WL_STRIDE)
+		if (place >= WL_LINEAGES * WL_STRIDE)
 			break;
-		q->next = place + 2;
-		number = q->cgroups[place & (2 * WL_STRIDE - 1)];
-		trees = wl_word(q->tables, at + 1 + place / WL_STRIDE);
+		s->next = place + 2;
+		number = s->lineages[place & (4 * WL_STRIDE - 1)];
+		trees = wl_word(s->tables, at + 1 + place / WL_STRIDE);
 		if (!trees || !number)
 			continue;
-		q->at = wl_word(q->tables, trees + number);
+		s->at = wl_word(s->tables, trees + number);
 		return true;
 	}
 	return false;
 }
 
+/* Legs of other network namespaces are the affair of those who ask for such. */
+WL_INLINE __u32 wl_first_beginning(const struct wl_query *q, const struct wl_search *s)
+{
+	return q->foreign && !wl_word(s->tables, WL_AT_NAMESPACES) ? WL_LINEAGES * WL_STRIDE + 1 : 0;
+}
+
+/* From the whole to its amendments, for what comes before what is found; whether
+ * there are any. */
+WL_INLINE bool wl_turn(struct wl_query *q)
+{
+	if (!q->amended || q->turned)
+		return false;
+	q->turned = 1;
+	q->amendments.found = q->whole.found;
+	q->amendments.skip = q->whole.skip;
+	q->amendments.from = q->whole.from;
+	q->amendments.layer = q->whole.layer;
+	q->amendments.removed = 0;
+	q->amendments.next = wl_first_beginning(q, &q->amendments);
+	q->amendments.at = 0;
+	q->amendments.block = 0;
+	return true;
+}
+
 /* One step of a search, whether there are more. */
 WL_GLOBAL int wl_advance(struct wl_query *q)
 {
+	struct wl_search *s;
+
 	if (!q)
 		return 0;
-	if (q->block) {
-		wl_look_through(q);
-	} else if (q->at && (q->at >> 32 & WL_NO_RANK) < q->found) {
-		wl_step(q);
+	s = q->turned ? &q->amendments : &q->whole;
+	if (s->block) {
+		wl_look_through(s);
+	} else if (s->at && (s->at >> 32 & WL_NO_RANK) < s->found) {
+		wl_step(s);
 	} else {
-		return wl_begin(q);
+		return wl_begin(s) || wl_turn(q);
 	}
 	return 1;
 }
@@ -514,23 +504,36 @@ WL_GLOBAL int wl_advance(struct wl_query *q)
 /* The first filter of a layer; whether there is one, and then what it says. */
 WL_GLOBAL int wl_first(struct wl_query *q, __u32 layer)
 {
-	__u64 says, names;
+	__u64 says, names, rule;
+	__u32 tables;
 
 	if (!q)
 		return 0;
-	q->found = WL_NO_RANK;
-	q->layer = layer;
-	q->next = 0;
-	q->at = 0;
-	q->block = 0;
+	q->whole.found = WL_NO_RANK;
+	q->whole.layer = layer;
+	q->whole.next = wl_first_beginning(q, &q->whole);
+	q->whole.at = 0;
+	q->whole.block = 0;
+	q->whole.removed = 0;
+	q->turned = 0;
+	if (q->amended) {
+		q->whole.removed_in = q->amendments.tables;
+		q->whole.removed = wl_word(q->amendments.tables, WL_AT_REMOVED + (layer & 3));
+	}
 	for (int i = 0; i < WL_MAX_STEPS; i++) {
 		if (!wl_advance(q))
 			break;
 	}
-	if (q->found == WL_NO_RANK)
+	tables = q->whole.tables;
+	rule = q->whole.rule;
+	if (q->turned && q->amendments.found < q->whole.found) {
+		tables = q->amendments.tables;
+		rule = q->amendments.rule;
+	} else if (q->whole.found == WL_NO_RANK) {
 		return 0;
-	says = wl_word(q->tables, q->rule);
-	names = wl_word(q->tables, q->rule + 1);
+	}
+	says = wl_word(tables, rule);
+	names = wl_word(tables, rule + 1);
 	q->group = says >> 8 & 0xff;
 	q->action = says >> 16 & 0xff;
 	q->hard = says >> 24 & 0xff;

@@ -13,6 +13,9 @@
 #define WL_MAX_VISITORS 4096
 #define WL_MAX_QUERIES 1024
 #define WL_ERRANDS 65536
+#define WL_MAX_RESOLVERS 256
+#define WL_MAX_NAMES 16384
+#define WL_MAX_MESSAGES 64
 
 /* User space writes these. */
 
@@ -57,12 +60,13 @@ struct wl_filters_slot {
 	__uint(value_size, WL_CHUNK * sizeof(__u64));
 };
 
-/* Two, of which the tables name one: new words are written where nobody looks,
- * and then the tables are replaced. Each replacement waits for the programs that
- * are running, so no program sees the words of another policy. */
+/* Two places, of which the tables name one: new words are written where nobody
+ * looks, and then the tables are replaced. Each replacement waits for the programs
+ * that are running, so no program sees the words of another policy. And two more
+ * for words that amend those: what these name is written anew in place. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 2);
+	__uint(max_entries, WL_WORDS);
 	__type(key, __u32);
 	__array(values, struct wl_filters_slot);
 } filters SEC(".maps");
@@ -122,7 +126,59 @@ struct {
 	__type(value, __u32);
 } plain_loopback SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, WL_MAX_RESOLVERS);
+	__type(key, struct wl_resolver);
+	__type(value, __u8);
+} resolvers SEC(".maps");
+
 /* The programs write these. */
+
+/* Who asks for names. */
+struct wl_asker {
+	__u64 exe_device;
+	__u64 exe_inode;
+	__u64 cgroup;
+	__u32 uid;
+	__u32 reserved;
+};
+
+/* On UDP sockets that were made while names are asked for. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct wl_asker);
+} askers SEC(".maps");
+
+struct wl_known {
+	struct wl_asker by;
+	__u8 ip[16];
+};
+
+/* What covers the names by which an address is known, and until when, in seconds
+ * since boot. */
+struct wl_names {
+	__u64 keys[WL_LINEAGE];
+	__u32 until[WL_LINEAGE];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, WL_MAX_NAMES);
+	__type(key, struct wl_known);
+	__type(value, struct wl_names);
+} known_names SEC(".maps");
+
+/* Answers that are being read: claimed, as searches are. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WL_MAX_MESSAGES);
+	__type(key, __u32);
+	__type(value, struct wl_message);
+} messages SEC(".maps");
 
 /* How many flows to destinations of this place are under way to residents, and
  * until when it matters that there have been some. */

@@ -29,7 +29,13 @@ struct task_struct___cgroups {
 	struct css_set *cgroups;
 };
 
-struct bpf_prog;
+struct bpf_prog_aux {
+	char name[16];
+};
+
+struct bpf_prog {
+	struct bpf_prog_aux *aux;
+};
 
 struct bpf_prog_array_item {
 	struct bpf_prog *prog;
@@ -61,6 +67,20 @@ static __always_inline const struct cgroup *wl_ancestor(const struct cgroup *cgr
 					  (__u64)level * sizeof(void *));
 }
 
+/* 1 if it is wl_hear_names(), this instance's or another's, which lets packets pass.
+ * Without a branch, as what follows: older verifiers would follow them all. */
+static __always_inline __u64 wl_is_ours(__u64 program)
+{
+	union {
+		char name[16];
+		__u64 words[2];
+	} is = {}, ours = { .name = "wl_hear_names" };
+	struct bpf_prog_aux *aux = BPF_CORE_READ((struct bpf_prog *)program, aux);
+
+	bpf_core_read(is.name, sizeof(is.name), &aux->name);
+	return wl_less((is.words[0] ^ ours.words[0]) | (is.words[1] ^ ours.words[1]), 1);
+}
+
 /* Whether other programs are asked about the one cgroup's packets than about the other's. */
 WL_GLOBAL int wl_packets_differ(__u64 cgroup, __u64 other, __u32 hook)
 {
@@ -72,13 +92,16 @@ WL_GLOBAL int wl_packets_differ(__u64 cgroup, __u64 other, __u32 hook)
 	one += bpf_core_field_offset(struct bpf_prog_array, items);
 	two += bpf_core_field_offset(struct bpf_prog_array, items);
 	for (int i = 0; i < WL_MAX_PACKET_PROGRAMS; i++) {
-		__u64 at = (__u64)i * bpf_core_type_size(struct bpf_prog_array_item);
-		__u64 program = wl_read_word(one + at);
+		__u64 program = wl_read_word(one), counterpart = wl_read_word(two);
+		__u64 first = wl_is_ours(program), second = wl_is_ours(counterpart) & ~first;
+		__u64 neither = (first | second) ^ 1;
 
-		if (program != wl_read_word(two + at))
+		if ((program ^ counterpart) & -neither)
 			return 1;
-		if (!program)
+		if (!(program | first | second))
 			return 0;
+		one += (first | neither) * bpf_core_type_size(struct bpf_prog_array_item);
+		two += (second | neither) * bpf_core_type_size(struct bpf_prog_array_item);
 	}
 	return 0;
 }

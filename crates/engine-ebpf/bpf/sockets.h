@@ -51,7 +51,7 @@ static __always_inline int wl_on_socket(const struct wl_socket *s, __u64 netns)
 	if (cfg && t && wl_chunk(t->filters, 0))
 		q = wl_claim();
 	if (q) {
-		q->tables = t->filters;
+		wl_open(q, t);
 		wl_know_caller(q, &leg.caller);
 		wl_know_same(q);
 		refusal = wl_judge_socket(t, s, wl_service_slot(&leg.caller), q, netns != cfg->netns,

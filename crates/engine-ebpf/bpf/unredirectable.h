@@ -55,8 +55,8 @@ static inline __attribute__((always_inline)) bool wl_is_service(const struct wl_
  * the query knows nothing but who it is. */
 WL_INLINE int wl_covers(struct wl_query *q)
 {
-	q->skip = 0;
-	q->from = 0;
+	q->whole.skip = 0;
+	q->whole.from = 0;
 	return wl_first(q, WL_LAYER_COVERS);
 }
 

@@ -13,6 +13,8 @@
  *   getsockname4/6  and the one it would have started from
  *   sockets.h       refuses sockets that cannot be redirected
  *   sockopt.h       answers the services' questions, takes records from them
+ *   learning.h      learns from resolvers' answers by which names applications know
+ *                   addresses (names.h)
  *   sandboxes.h     leaves legs alone that somebody's sandbox watches
  *   residents.h     lets services be that run already, in the programs called wl_resident_*
  *   sock_release    ends flows, together with sockops and walks.h
@@ -26,6 +28,7 @@
 #include "handle.h"
 #include "lookup.h"
 #include "classify.h"
+#include "names.h"
 #include "unredirectable.h"
 #include "marks.h"
 #include "maps.h"
@@ -33,6 +36,7 @@
 #include "errands.h"
 #include "flows.h"
 #include "effect.h"
+#include "visitors.h"
 #include "sandboxes.h"
 #include "residents.h"
 #include "callers.h"
@@ -40,6 +44,7 @@
 #include "answers.h"
 #include "reserved.h"
 #include "datagrams.h"
+#include "learning.h"
 #include "sockopt.h"
 #include "sockets.h"
 #include "sockops.h"
@@ -231,9 +236,11 @@ static __always_inline int wl_meet(struct bpf_sock_addr *ctx, struct wl_connect 
 		return wl_refuse(&c->q->leg, WL_REFUSED_NO_TABLES, ENOBUFS, 0, 0);
 	if (bpf_get_netns_cookie(ctx) == c->config->netns)
 		return WL_GO_ON;
-	if (c->tables->foreign_namespace == WL_FOREIGN_PERMIT)
-		return wl_leave_alone(ctx, &c->q->leg);
-	return wl_refuse(&c->q->leg, WL_REFUSED_FOREIGN_NAMESPACE, EACCES, 0, 0);
+	wl_open(c->q, c->tables);
+	if (!wl_judge_visitor(ctx, c->q, c->tables->foreign_namespace == WL_FOREIGN_BLOCK,
+			      c->tables->asks_for_hosts))
+		return WL_REJECT;
+	return wl_leave_alone(ctx, &c->q->leg);
 }
 
 /* The verdict, or WL_GO_ON with what has been chosen. */
@@ -242,11 +249,13 @@ static __always_inline int wl_ask_policy(struct bpf_sock_addr *ctx, int family, 
 {
 	int verdict = WL_GO_ON;
 
-	c->q->tables = c->tables->filters;
+	wl_open(c->q, c->tables);
 	wl_know_leg(c->q, &c->q->leg);
 	if (wl_asks_for_sources(c->q))
 		wl_know_bound(ctx, c->q, family);
 	wl_find_chain(ctx, c);
+	if (c->tables->asks_for_hosts)
+		wl_know_names(c->q, c->carried);
 	wl_choose(ctx, c, choice);
 	wl_leave_in_sandbox(ctx, place, c, choice);
 	wl_judge_route(ctx, c, choice);

@@ -9,8 +9,8 @@ use crate::{
     error::EbpfError,
     families,
     load::{
-        OBJECT, RESIDENT_PROGRAMS, RESIDENTS_ALONE, SCOPE_PROGRAMS, SERVICE_PROGRAMS, WALK_PROGRAMS,
-        leave_out_what_the_kernel_lacks, quiet_libbpf,
+        LEARNING_PROGRAMS, OBJECT, RESIDENT_PROGRAMS, RESIDENTS_ALONE, SCOPE_PROGRAMS, SERVICE_PROGRAMS,
+        WALK_PROGRAMS, leave_out_what_the_kernel_lacks, quiet_libbpf,
     },
     sys::{self, ProgramInfo},
 };
@@ -73,7 +73,7 @@ pub fn measure_programs() -> Result<Vec<Cost>, EbpfError> {
 fn every_program() -> impl Iterator<Item = &'static str> {
     let others = RESIDENT_PROGRAMS.into_iter().filter(|program| program.starts_with(RESIDENTS_ALONE));
     let scope = SCOPE_PROGRAMS.into_iter().chain([families::PROGRAM]);
-    scope.chain(SERVICE_PROGRAMS).chain(others).chain(WALK_PROGRAMS)
+    scope.chain(LEARNING_PROGRAMS).chain(SERVICE_PROGRAMS).chain(others).chain(WALK_PROGRAMS)
 }
 
 /// From the verifier's `stack depth 144+16+0`, or in other kernels `… max 160`.

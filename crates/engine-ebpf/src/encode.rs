@@ -27,6 +27,7 @@ pub fn encode(tables: &Tables, endpoints: &[Endpoint]) -> Box<abi::Tables> {
         Sandboxes::Stay => 0,
         Sandboxes::Overridden => 1,
     };
+    out.asks_for_hosts = tables.ask_for_hosts().into();
     for service in tables.services() {
         let endpoint = endpoints.iter().find(|endpoint| endpoint.service == service.id);
         out.services[usize::from(service.slot)] = encode_service(service, endpoint);

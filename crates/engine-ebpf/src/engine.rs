@@ -2,16 +2,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::{AsFd, AsRawFd},
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
+use libbpf_rs::{Link, MapCore, MapFlags};
 use waylay_abi as abi;
-use waylay_core::{
-    Event, Index, Limit, LimitError, Protocol, Routes, ServiceId, Slots, TableService, Tables,
-};
+use waylay_core::{Event, Limit, LimitError, Protocol, Routes, ServiceId, Slots, TableService, Tables};
 use waylay_engine::{
     Capabilities, Capability, CapabilityState, Endpoint, Engine, Feature, Installation, Liveness, MAX_BANK,
     MAX_LISTENERS,
@@ -26,10 +24,11 @@ use crate::{
     event::EventSource,
     families,
     flows::{self, LiveFlow},
+    in_force::InForce,
     liveness::{ALIVE, DEAD, LivenessMarks},
     load::{
-        Loaded, RESIDENT_PROGRAMS, RESIDENT_PROGRAMS_IN_SCOPE, SCOPE_PROGRAMS, SERVICE_PROGRAMS, filters_map,
-        tables_map,
+        LEARNING_PROGRAMS, Loaded, RESIDENT_PROGRAMS, RESIDENT_PROGRAMS_IN_SCOPE, SCOPE_PROGRAMS,
+        SERVICE_PROGRAMS,
     },
     loopback::{self, LoopbackMark},
     progress::{self, ProgressReader},
@@ -47,19 +46,19 @@ use crate::{
 /// Dropping it leaves its pinned programs in force; [`EbpfEngine::remove`] ends them.
 #[derive(Debug)]
 pub struct EbpfEngine {
-    loaded: Loaded,
-    links: Vec<Link>,
+    pub(crate) loaded: Loaded,
+    pub(crate) links: Vec<Link>,
     registry: Registry,
     claims: Claims,
-    scope: Scope,
-    tables: Tables,
-    installed: Option<MapHandle>,
-    /// Which of the two places for filters' words those in force have.
-    words_at: u32,
+    pub(crate) scope: Scope,
+    pub(crate) tables: Tables,
+    in_force: InForce,
     slots: SharedSlots,
     endpoints: BTreeMap<ServiceId, Endpoint>,
     events: Option<EventSource>,
     guards_families: bool,
+    /// Whether names of hosts are learned.
+    pub(crate) learns: bool,
     residences: BTreeMap<ServiceId, Residence>,
     /// The cgroups that were claimed for services.
     served: BTreeMap<ServiceId, u64>,
@@ -72,6 +71,7 @@ impl EbpfEngine {
     /// [`EbpfError`] says what this kernel or process lacks; [`EbpfError::Overlap`] if another engine is in the way.
     pub fn load(scope: Scope) -> Result<Self, EbpfError> {
         let loaded = Loaded::new(&scope)?;
+        let in_force = InForce::new(&loaded)?;
         let registry = Registry::new(loaded.map("listeners")?, loaded.netns, &scope)?;
         let claims = Claims::new(loaded.map("holders")?, &scope);
         claims.claim_scope()?;
@@ -86,12 +86,12 @@ impl EbpfEngine {
             claims,
             scope,
             tables: Tables::default(),
-            installed: None,
-            words_at: 0,
+            in_force,
             slots: SharedSlots::default(),
             endpoints: BTreeMap::new(),
             events: None,
             guards_families: false,
+            learns: false,
             residences: BTreeMap::new(),
             served: BTreeMap::new(),
         })
@@ -168,6 +168,7 @@ impl EbpfEngine {
         for program in SCOPE_PROGRAMS {
             self.attach_program(program, &cgroup, program)?;
         }
+        self.learn_names(self.tables.ask_for_hosts())?;
         self.guards_families = families::asks_about_every_family()
             && self.attach_program(families::PROGRAM, &cgroup, families::PROGRAM).is_ok();
         Ok(())
@@ -179,7 +180,8 @@ impl EbpfEngine {
     /// [`EbpfError::Pin`] if a pin stays.
     pub fn detach(&mut self) -> Result<(), EbpfError> {
         self.guards_families = false;
-        let programs = SCOPE_PROGRAMS.into_iter().rev().chain([families::PROGRAM]);
+        self.learns = false;
+        let programs = SCOPE_PROGRAMS.into_iter().rev().chain(LEARNING_PROGRAMS).chain([families::PROGRAM]);
         let pins: Vec<PathBuf> = programs.map(|program| self.scope.pins.join(program)).collect();
         self.end_links(&pins)
     }
@@ -350,9 +352,14 @@ impl EbpfEngine {
                 encode_residence(residence, shared, service.slot, &mut tables);
             }
         }
-        self.put_in_force(tables, compiled.index())?;
+        self.follow_resolvers(compiled.resolvers())?;
+        if compiled.ask_for_hosts() && self.is_attached() {
+            self.learn_names(true)?;
+        }
+        self.in_force.replace(&self.tables, compiled, tables)?;
         self.slots.change(|shared| *shared = slots);
         self.tables = compiled.clone();
+        self.learn_names(self.learns && self.tables.ask_for_hosts())?;
         for endpoint in endpoints {
             if let Some(former) = self.endpoints.insert(endpoint.service, endpoint.clone()) {
                 self.dismiss(&former, Some(endpoint))?;
@@ -375,28 +382,11 @@ impl EbpfEngine {
         }
     }
 
-    /// Filters' words are written where no program looks, and then the tables are replaced, which name the place. The kernel waits
-    /// with each replacement for the programs that are running: none of them sees the words of two policies.
-    fn put_in_force(&mut self, mut tables: Box<abi::Tables>, index: &Index) -> Result<(), EbpfError> {
-        let failed = |map| move |source| EbpfError::Map { map, source };
-        let (former, place) = (self.words_at, 1 - self.words_at);
-        let words = filters_map(index.words()).map_err(failed("filters"))?;
-        self.write("filters", place.as_bytes(), &words.as_fd().as_raw_fd().to_ne_bytes())?;
-        tables.filters = place;
-        let inner = tables_map(&tables).map_err(failed("tables"))?;
-        self.write("tables", &0_u32.to_ne_bytes(), &inner.as_fd().as_raw_fd().to_ne_bytes())?;
-        self.installed = Some(inner);
-        self.words_at = place;
-        // They only take room until the next ones take their place.
-        let _stay = self.delete("filters", former.as_bytes());
-        Ok(())
-    }
-
     /// Frees the slots of services that were removed and that nothing carries any more.
     fn free_slots(&mut self) -> Result<(), EbpfError> {
         let leaving: Vec<(ServiceId, u8)> =
             self.slots.get().iter().filter(|&(service, _)| self.tables.service(service).is_none()).collect();
-        let Some(tables) = self.installed.as_ref().filter(|_| !leaving.is_empty()) else { return Ok(()) };
+        let Some(tables) = self.in_force.tables().filter(|_| !leaving.is_empty()) else { return Ok(()) };
         let carried = carried_slots(&mut self.loaded, tables)?;
         for (service, slot) in leaving.into_iter().filter(|(_, slot)| carried >> slot & 1 == 0) {
             if let Some(endpoint) = self.endpoints.get(&service) {
@@ -452,7 +442,7 @@ impl EbpfEngine {
     }
 
     /// The latest first.
-    fn end_links(&mut self, pins: &[PathBuf]) -> Result<(), EbpfError> {
+    pub(crate) fn end_links(&mut self, pins: &[PathBuf]) -> Result<(), EbpfError> {
         let (ended, stay): (Vec<Link>, Vec<Link>) =
             self.links.drain(..).partition(|link| link.pin_path().is_some_and(|path| pins.contains(&path)));
         self.links = stay;
@@ -479,7 +469,12 @@ impl EbpfEngine {
             .map_err(|source| EbpfError::Map { map, source })
     }
 
-    fn attach_program(&mut self, program: &'static str, cgroup: &Path, pin: &str) -> Result<(), EbpfError> {
+    pub(crate) fn attach_program(
+        &mut self,
+        program: &'static str,
+        cgroup: &Path,
+        pin: &str,
+    ) -> Result<(), EbpfError> {
         let failed = |source| EbpfError::Attach { program, cgroup: cgroup.into(), source };
         let directory = fs::File::open(cgroup).map_err(|source| failed(source.into()))?;
         let loaded = self.loaded.program(program);

@@ -87,7 +87,7 @@ impl Hook {
     ];
 
     /// Where this engine attaches its own programs.
-    pub const OURS: [Self; 17] = [
+    pub const OURS: [Self; 18] = [
         Self::InetSockCreate,
         Self::InetSockRelease,
         Self::SockOps,
@@ -105,6 +105,7 @@ impl Hook {
         Self::Inet6Getpeername,
         Self::Inet4Getsockname,
         Self::Inet6Getsockname,
+        Self::InetIngress,
     ];
 
     fn attach_type(self) -> kernel::bpf_attach_type {

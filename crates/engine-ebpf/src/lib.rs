@@ -23,6 +23,8 @@ mod families;
 mod flows;
 mod holder;
 mod hooks;
+mod in_force;
+mod learning;
 mod liveness;
 mod load;
 mod loopback;
@@ -61,4 +63,5 @@ pub use scope::{Limits, Scope};
 #[cfg(fuzzing)]
 pub use strange::frames;
 pub use sweep::FlowSweeper;
+pub use sys::netns_cookie;
 pub use unreachable::{Unreachable, UnreachableSource};

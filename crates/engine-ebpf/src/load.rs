@@ -35,6 +35,8 @@ pub(crate) const SCOPE_PROGRAMS: [&str; 17] = [
     "wl_connect6",
     "wl_connect4",
 ];
+/// Attached to the scope while a policy asks for names of hosts.
+pub(crate) const LEARNING_PROGRAMS: [&str; 2] = ["wl_note_asker", "wl_hear_names"];
 /// Attached to each service's cgroup.
 pub(crate) const SERVICE_PROGRAMS: [&str; 7] = [
     "wl_getsockopt",
@@ -231,19 +233,25 @@ pub(crate) fn tables_map(tables: &abi::Tables) -> libbpf_rs::Result<MapHandle> {
     Ok(map)
 }
 
-/// The inner map of one set of filters' words, filled.
-pub(crate) fn filters_map(words: &[u64]) -> libbpf_rs::Result<MapHandle> {
+/// The inner map of one set of filters' words, filled, with room for at least so many chunks.
+pub(crate) fn filters_map(words: &[u64], room: usize) -> libbpf_rs::Result<MapHandle> {
     const INNER_MAP: u32 = 1 << 12; // BPF_F_INNER_MAP: one may replace another of a different length
     let mut options = libbpf_rs::libbpf_sys::bpf_map_create_opts::default();
     options.sz = size_of_val(&options) as _;
     options.map_flags = INNER_MAP;
-    let (chunk, count) = (abi::CHUNK * size_of::<u64>(), words.len().div_ceil(abi::CHUNK).max(1));
+    let (chunk, count) = (abi::CHUNK * size_of::<u64>(), words.len().div_ceil(abi::CHUNK).max(room));
     let kind = libbpf_rs::MapType::Array;
     let map = MapHandle::create(kind, Some("filters_slot"), 4, chunk as u32, count as u32, &options)?;
+    write_chunks(&map, words)?;
+    Ok(map)
+}
+
+/// Filters' words into a map that has room for them.
+pub(crate) fn write_chunks(map: &MapHandle, words: &[u64]) -> libbpf_rs::Result<()> {
     for (number, words) in (0_u32..).zip(words.chunks_exact(abi::CHUNK)) {
         map.update(&number.to_ne_bytes(), words.as_bytes(), MapFlags::ANY)?;
     }
-    Ok(map)
+    Ok(())
 }
 
 /// The first half of the kernel's boot id.

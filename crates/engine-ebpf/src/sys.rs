@@ -7,12 +7,12 @@
 use std::{
     ffi::CStr,
     io,
-    net::UdpSocket,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr,
 };
 
 use libbpf_rs::{AsRawLibbpf, Object, OpenObject, libbpf_sys};
+use rustix::net::{AddressFamily, SocketType};
 use zerocopy::IntoBytes;
 
 /// Programs that the kernel lets anybody attach to one cgroup at one hook: `BPF_CGROUP_MAX_PROGS`.
@@ -208,9 +208,12 @@ pub(crate) fn load_with_logs(mut open: OpenObject) -> libbpf_rs::Result<(Object,
     Ok((object, logs.into_iter().map(|(name, log)| (name, text(&log))).collect()))
 }
 
-/// The cookie of the network namespace of this thread (socket(7)).
-pub(crate) fn netns_cookie() -> io::Result<u64> {
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
+/// The cookie of the network namespace of this thread (`SO_NETNS_COOKIE`, socket(7)), by which policies name namespaces.
+///
+/// # Errors
+/// If there is no socket to be had, or the kernel has no cookies (before Linux 5.14).
+pub fn netns_cookie() -> io::Result<u64> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     let mut cookie = 0_u64;
     let mut len = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes to `cookie`, which outlives the call.

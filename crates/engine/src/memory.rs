@@ -283,7 +283,7 @@ impl MemoryEngine {
 
     fn tell_of_what_is_left_alone(&mut self, leg: &Leg, records: &Records, world: World) {
         let reason = match (world.namespace, world.confinement) {
-            (Namespace::Foreign, _) => Reason::ForeignNamespace,
+            (Namespace::Foreign(_), _) => Reason::ForeignNamespace,
             (Namespace::Own, Confinement::Free) => return,
             (Namespace::Own, Confinement::Sandboxed) => Reason::Sandbox,
         };

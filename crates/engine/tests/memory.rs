@@ -386,7 +386,7 @@ fn legs_from_a_sandbox_are_told_once_a_cgroup() {
 #[test]
 fn legs_of_another_namespace_are_told_once_a_process() {
     let mut host = Host::with(&[A]);
-    host.engine.world.namespace = Namespace::Foreign;
+    host.engine.world.namespace = Namespace::Foreign(7);
     for _ in 0..3 {
         assert_eq!(host.dial(app()), Outcome::Direct);
     }

@@ -1,22 +1,41 @@
-//! Who is who on this host: users and groups, executables as the kernel knows them, cgroups by path, unit and container.
+//! Who is who on this host: users and groups, executables as the kernel knows them, cgroups by path, unit and container, network
+//! namespaces, resolvers.
 
 use std::{
-    fs,
+    fs::{self, File},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::fd::{AsFd, AsRawFd},
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
+    thread,
 };
 
 use nix::unistd::{Group, User};
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 use waylay_config::{
     Names,
     declaration::{ExePattern, UnitName},
 };
-use waylay_core::FileId;
+use waylay_core::{FileId, Namespace};
+use waylay_engine_ebpf::netns_cookie;
 
 use crate::{cgroup::Cgroup, processes::file_id};
 
 /// Cgroups below each other; deeper ones are not looked at.
 const DEEPEST: usize = 32;
+/// resolv.conf(5).
+const RESOLVERS: &str = "/etc/resolv.conf";
+/// Where systemd-resolved listens (systemd-resolved.service(8)), whatever that file says.
+const STUBS: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 53), Ipv4Addr::new(127, 0, 0, 54)];
+const DNS_PORT: u16 = 53;
+/// `NSFS_MAGIC` of linux/magic.h.
+const NSFS: i64 = 0x6e73_6673;
+/// No namespace has this cookie: it is for those that are there and cannot be entered by this process.
+const UNKNOWN: Namespace = Namespace::Foreign(u64::MAX);
 
 /// What this host knows of names, at the moment it is asked.
 #[derive(Clone, Debug)]
@@ -78,6 +97,43 @@ impl Names for HostNames {
         let id = id.as_bytes();
         self.cgroups_called(&|name| name.windows(id.len()).any(|part| part == id))
     }
+
+    fn namespace(&self, path: &str) -> Option<Namespace> {
+        let file = namespace_at(path)?;
+        let own = netns_cookie().ok()?;
+        // A thread that has entered another namespace is of no use for anything else.
+        let entered = thread::spawn(move || {
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+            netns_cookie()
+        });
+        match entered.join().ok()? {
+            Ok(cookie) if cookie == own => Some(Namespace::Own),
+            Ok(cookie) => Some(Namespace::Foreign(cookie)),
+            Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => Some(UNKNOWN),
+            Err(_) => None,
+        }
+    }
+
+    fn resolvers(&self) -> Vec<SocketAddr> {
+        let named = fs::read_to_string(RESOLVERS).unwrap_or_default();
+        let named: Vec<IpAddr> = resolvers_in(&named).chain(STUBS.map(IpAddr::V4)).collect();
+        named.into_iter().map(|address| SocketAddr::new(address, DNS_PORT)).collect()
+    }
+}
+
+/// Those that resolv.conf(5) names; the interface of a link-local address is left out, for answers are not known by it.
+fn resolvers_in(text: &str) -> impl Iterator<Item = IpAddr> {
+    let named = text.lines().filter_map(|line| line.trim_start().strip_prefix("nameserver"));
+    let named =
+        named.filter(|rest| rest.starts_with([' ', '\t'])).filter_map(|rest| rest.split_whitespace().next());
+    named.filter_map(|address| address.split('%').next()?.parse().ok())
+}
+
+/// Opened only once it is known to be one: to open a pipe waits, and to open a device can mean something to it.
+fn namespace_at(path: &str) -> Option<File> {
+    let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let is_namespace = rustix::fs::fstatfs(&found).ok()?.f_type == NSFS;
+    is_namespace.then(|| File::open(format!("/proc/self/fd/{}", found.as_raw_fd())).ok())?
 }
 
 /// That of a file which can be executed, so of no folder.
@@ -117,6 +173,27 @@ mod tests {
         assert_eq!(executable(&one), executable(&link));
         assert_ne!(executable(&one), executable(&copy));
         assert_eq!(executable(folder.path()), None);
+    }
+
+    #[test]
+    fn resolvers_are_those_of_the_file() {
+        let text = "# nameserver 192.0.2.9\nnameserver 192.0.2.1 \n  nameserver\tfe80::1%eth0\nnameservers 192.0.2.8\n\
+                    search a.example\nnameserver nobody\n";
+        let found: Vec<String> = resolvers_in(text).map(|address| address.to_string()).collect();
+        assert_eq!(found, ["192.0.2.1", "fe80::1"]);
+        assert!(HostNames::new().resolvers().contains(&"127.0.0.53:53".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_network_namespace_is_what_a_file_stands_for() {
+        let names = HostNames::new();
+        assert_eq!(names.namespace("/proc/self/ns/net"), Some(Namespace::Own));
+        assert_eq!(names.namespace("/proc/self/ns/mnt"), None);
+        assert_eq!(names.namespace("/no/such/namespace"), None);
+        let pipe = tempfile::tempdir().unwrap();
+        let pipe = pipe.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert_eq!(names.namespace(pipe.to_str().unwrap()), None);
     }
 
     #[test]

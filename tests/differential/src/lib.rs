@@ -4,6 +4,6 @@
 mod sys;
 
 pub use sys::{
-    Leg, People, Who, classify_auth, classify_redirect, is_group, judge_handle, judge_socket, leg_size,
-    recognises, siphash128,
+    Answer, Leg, MAX_RECORDS, People, Who, Words, classify_auth, classify_redirect, is_group, judge_handle,
+    judge_socket, leg_size, read_answer, recognises, siphash128,
 };

@@ -4,11 +4,13 @@
 #[path = "../../../crates/core/tests/meaning/mix.rs"]
 mod mix;
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use proptest::{collection::vec, prelude::*};
-use waylay_core::{AuthOutcome, Facts, Flags, ProcessFacts, Protocol, Tables};
-use waylay_differential::{Leg, People, Who, classify_auth, classify_redirect};
+use waylay_core::{
+    AuthOutcome, Facts, Filter, Flags, Namespace, Policy, ProcessFacts, Protocol, Tables, host::keys_of,
+};
+use waylay_differential::{Leg, People, Who, Words, classify_auth, classify_redirect};
 
 fn leg(facts: &Facts, flags: Flags) -> Leg {
     let remote = SocketAddr::from((facts.remote, facts.remote_port));
@@ -35,41 +37,68 @@ fn who(process: &ProcessFacts) -> Who {
 
 fn people(facts: &Facts) -> People {
     let source = facts.local.map_or_else(Default::default, |ip| SocketAddr::from((ip, 0)).into());
-    People { application: who(&facts.application), via: who(&facts.via), source }
+    let mut people =
+        People { application: who(&facts.application), via: who(&facts.via), source, ..People::default() };
+    let keys: BTreeSet<u64> = facts.hosts.iter().flat_map(keys_of).collect();
+    people.hosts.iter_mut().zip(keys).for_each(|(to, from)| *to = from);
+    people.namespace = match facts.namespace {
+        Namespace::Own => 0,
+        Namespace::Foreign(cookie) => cookie,
+    };
+    people
+}
+
+fn words(tables: &Tables) -> Words<'_> {
+    Words::new(tables.index().words(), tables.amendments().map(|index| index.words()).unwrap_or_default())
+}
+
+/// Tables of a policy, and those that some changes lead to one after the other.
+fn tables_after(mut policy: Policy, changes: Vec<(Vec<usize>, Vec<Filter>)>) -> Vec<Tables> {
+    let mut tables = vec![Tables::compile(&policy).expect("few filters")];
+    for wishes in changes {
+        let change = mix::change(&policy, wishes);
+        policy.change(&change).expect("what goes is there");
+        tables.push(tables[tables.len() - 1].change(&change).expect("what goes is there"));
+    }
+    tables
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn the_headers_choose_what_the_tables_choose(
         policy in mix::policies(),
+        changes in vec(mix::wishes(), 0..6),
         legs in vec((mix::facts(), any::<u64>()), 40),
     ) {
-        let tables = Tables::compile(&policy).unwrap();
-        for (facts, skip) in legs {
-            let skip = skip & 3;
-            let ours = tables.classify_redirect(&facts, skip).map(|at| tables.redirect_filters()[at].id.0);
-            let theirs =
-                classify_redirect(tables.index().words(), &leg(&facts, Flags::default()), &people(&facts), skip);
-            prop_assert_eq!(theirs, ours, "{:?}", facts);
+        for tables in tables_after(policy, changes) {
+            for (facts, skip) in &legs {
+                let skip = skip & 3;
+                let ours = tables.classify_redirect(facts, skip).map(|filter| filter.id.0);
+                let leg = leg(facts, Flags::default());
+                let theirs = classify_redirect(&words(&tables), &leg, &people(facts), skip);
+                prop_assert_eq!(theirs, ours, "{:?}", facts);
+            }
         }
     }
 
     #[test]
-    fn the_headers_block_what_the_tables_block(
+    fn the_headers_hear_whom_the_tables_hear(
         policy in mix::policies(),
+        changes in vec(mix::wishes(), 0..6),
         legs in vec((mix::facts(), any::<bool>(), any::<bool>()), 40),
     ) {
-        let tables = Tables::compile(&policy).unwrap();
-        for (facts, redirected, proxied) in legs {
-            let flags = Flags { redirected, proxied };
-            let ours = match tables.classify_auth(&facts, flags) {
-                AuthOutcome::Block { filter, errno } => Some((filter.0, errno.number())),
-                AuthOutcome::Permit(_) => None,
-            };
-            let theirs = classify_auth(tables.index().words(), &leg(&facts, flags), &people(&facts));
-            prop_assert_eq!(theirs, ours, "{:?}", facts);
+        for tables in tables_after(policy, changes) {
+            for &(ref facts, redirected, proxied) in &legs {
+                let flags = Flags { redirected, proxied };
+                let ours = match tables.classify_auth(facts, flags) {
+                    AuthOutcome::Block { filter, errno } => Some((filter.0, Some(errno.number()))),
+                    AuthOutcome::Permit(filter) => filter.map(|filter| (filter.0, None)),
+                };
+                let theirs = classify_auth(&words(&tables), &leg(facts, flags), &people(facts));
+                prop_assert_eq!(theirs, ours, "{:?}", facts);
+            }
         }
     }
 }

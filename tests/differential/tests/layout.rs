@@ -180,6 +180,8 @@ fn tables() -> Vec<(&'static str, Layout)> {
                 any_address,
                 residents,
                 override_sandboxes,
+                amendments,
+                asks_for_hosts,
                 reserved,
                 services,
             }),
@@ -194,6 +196,7 @@ fn state() -> Vec<(&'static str, Layout)> {
         ("wl_route_key", layout!(abi::RouteKey { length, ip })),
         ("wl_route", layout!(abi::Route { source, error, here })),
         ("wl_listener", layout!(abi::Listener { netns, ip, port, protocol, reserved })),
+        ("wl_resolver", layout!(abi::Resolver { ip, port, reserved })),
         ("wl_holder", layout!(abi::Holder { instance, pid, held })),
         ("wl_listener_owner", layout!(abi::ListenerOwner { instance, scope, scope_level, service })),
         (

@@ -5,11 +5,12 @@
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use waylay_abi as abi;
 use waylay_core::{
-    Cgroups, CommandName, Conditions, Confinement, FailurePolicy, FileId, Filter, FilterId, ForeignNamespace,
-    Layer, Leg, Namespace, NewSocket, OneOf, Policy, PortRange, Process, ProcessConditions, Protocol,
-    Refusal, Sandboxes, Service, ServiceId, SocketKind, SocketOwner, SocketVerdict, Tables, Unredirectable,
+    Cgroups, Change, CommandName, Conditions, Confinement, FailurePolicy, FileId, Filter, FilterId,
+    ForeignNamespace, Layer, Leg, Namespace, NewSocket, OneOf, Policy, PortRange, Process, ProcessConditions,
+    Protocol, Refusal, Sandboxes, Service, ServiceId, SocketKind, SocketOwner, SocketVerdict, Tables,
+    Unredirectable,
 };
-use waylay_differential::{Who, is_group, judge_socket};
+use waylay_differential::{Who, Words, is_group, judge_socket};
 use waylay_engine_ebpf::encode;
 
 const SERVICES: u32 = 3;
@@ -54,7 +55,7 @@ fn file() -> impl Strategy<Value = FileId> {
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
-    let filters = vec((conditions(), 1..=SERVICES), 0..6);
+    let filters = vec((conditions(), 1..=SERVICES), 0..7);
     (filters, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
         |(filters, block, foreign, overridden)| {
             let service = |id| Service {
@@ -80,6 +81,13 @@ fn policy() -> impl Strategy<Value = Policy> {
                 .with_sandboxes(if overridden { Sandboxes::Overridden } else { Sandboxes::Stay })
         },
     )
+}
+
+/// Some filters stay, and another policy's take the places of the others.
+fn change(policy: &Policy, others: &Policy, stay: &[bool]) -> Change {
+    let goes = |filter: &&Filter| !stay[filter.id.0 as usize - 1];
+    let removed = policy.filters().iter().filter(goes).map(|filter| filter.id).collect();
+    Change { removed, added: others.filters().iter().filter(goes).cloned().collect() }
 }
 
 prop_compose! {
@@ -137,9 +145,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(5_000))]
 
     #[test]
-    fn sockets_are_to_the_headers_what_they_are_to_the_tables(policy in policy(), kind in kind(), maker in process(), foreign: bool, sandboxed: bool) {
+    fn sockets_are_to_the_headers_what_they_are_to_the_tables(
+        policy in policy(),
+        others in policy(),
+        stay in vec(any::<bool>(), 6),
+        kind in kind(),
+        maker in process(),
+        foreign: bool,
+        sandboxed: bool,
+    ) {
         let tables = Tables::compile(&policy).unwrap();
-        let namespace = if foreign { Namespace::Foreign } else { Namespace::Own };
+        let tables = tables.change(&change(&policy, &others, &stay)).unwrap();
+        let namespace = if foreign { Namespace::Foreign(7) } else { Namespace::Own };
         let confinement = if sandboxed { Confinement::Sandboxed } else { Confinement::Free };
         let socket = NewSocket { kind, maker, owner: SocketOwner::Process, namespace, confinement };
         let cgroups = cgroups();
@@ -150,9 +167,10 @@ proptest! {
             SocketVerdict::Refuse(other) => panic!("{other}"),
         };
         let arguments = [kind.family, kind.socket_type, kind.protocol];
-        let (tables, words) = (&tables, tables.index().words());
-        let maker = (&who(&maker, &cgroups), slot(tables, &maker));
-        prop_assert_eq!(judge_socket(&encode(tables, &[]), words, arguments, maker, [foreign, sandboxed]), expected);
+        let amendments = tables.amendments().map(|index| index.words()).unwrap_or_default();
+        let words = Words::new(tables.index().words(), amendments);
+        let maker = (&who(&maker, &cgroups), slot(&tables, &maker));
+        prop_assert_eq!(judge_socket(&encode(&tables, &[]), &words, arguments, maker, [foreign, sandboxed]), expected);
     }
 
     #[test]

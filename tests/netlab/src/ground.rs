@@ -116,10 +116,15 @@ impl Namespace {
         namespace
     }
 
+    /// What stands for it.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
+    }
+
     /// A command that will run inside. `ip netns exec` would mount `/sys`
     /// anew, without the cgroups.
     pub fn command(&self, program: &str) -> Command {
-        let path = PathBuf::from("/run/netns").join(&self.name);
+        let path = self.path();
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", path.display())).arg(program);
         command
@@ -136,7 +141,7 @@ impl Namespace {
 
     /// From here on the calling thread, and what it starts, is inside.
     pub fn enter(&self) {
-        let file = std::fs::File::open(PathBuf::from("/run/netns").join(&self.name)).unwrap();
+        let file = std::fs::File::open(self.path()).unwrap();
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
     }
 

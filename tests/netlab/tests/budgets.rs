@@ -13,12 +13,12 @@ struct Budget {
     stack: u32,
 }
 
-const BUDGETS: [Budget; 39] = [
+const BUDGETS: [Budget; 41] = [
     budget("wl_connect4", 8_500, 240_000, 512),
     budget("wl_connect6", 8_500, 240_000, 512),
     budget("wl_sockops", 1_300, 2_400, 352),
-    budget("wl_sock_create", 4_000, 110_000, 512),
-    budget("wl_socket_create", 4_000, 110_000, 512),
+    budget("wl_sock_create", 4_000, 150_000, 512),
+    budget("wl_socket_create", 4_000, 150_000, 512),
     budget("wl_sock_release", 300, 600, 160),
     budget("wl_getpeername4", 60, 60, 32),
     budget("wl_getpeername6", 70, 70, 32),
@@ -48,6 +48,8 @@ const BUDGETS: [Budget; 39] = [
     budget("wl_resident_udp_connect6", 10_000, 240_000, 512),
     budget("wl_resident_connect4", 10_000, 240_000, 512),
     budget("wl_resident_connect6", 10_000, 240_000, 512),
+    budget("wl_note_asker", 100, 100, 160),
+    budget("wl_hear_names", 3_000, 150_000, 512),
     budget("wl_carriers", 60, 100, 64),
     budget("wl_see_flow", 100, 200, 64),
     budget("wl_judge_flow", 250, 400, 160),

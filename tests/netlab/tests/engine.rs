@@ -8,8 +8,8 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 use waylay_core::{
-    Action, AuthRule, Conditions, Errno, FailurePolicy, Filter, FilterId, FlagConditions, Layer, Policy,
-    PortRange, Prefix, Refusal, Right, Service, ServiceId, Sublayer, SublayerId, Tables,
+    Action, AuthRule, Change, Conditions, Errno, FailurePolicy, Filter, FilterId, FlagConditions, Layer,
+    Policy, PortRange, Prefix, Refusal, Right, Service, ServiceId, Sublayer, SublayerId, Tables,
 };
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
 use waylay_engine_ebpf::{EbpfError, Limits};
@@ -279,6 +279,60 @@ fn no_connect_sees_half_a_policy_while_it_is_replaced() {
     lab.install(&redirects, endpoints.clone());
     std::thread::spawn(move || listener.incoming().for_each(drop));
 
+    let reload = |lab: &mut Lab| {
+        lab.reload(&blocks, endpoints.clone()).unwrap();
+        lab.reload(&redirects, endpoints.clone()).unwrap();
+    };
+    dial_meanwhile(&mut lab, &server, reload);
+}
+
+/// The same where only what differs is written, and the whole stays.
+#[test]
+fn no_connect_sees_half_a_change_of_filters() {
+    let mut lab = Lab::new("half-a-change", Limits::default());
+    let (listener, server) = (lab.as_service(1, roomy_listener), listener4());
+    let endpoints = vec![lab.endpoint(1, [&listener])];
+    let conditions = |id| Conditions {
+        remote: Some(Prefix::host(Ipv4Addr::from_bits(0x0a00_0000 + id).into()).into()),
+        ..Conditions::default()
+    };
+    let elsewhere = |id| Filter { conditions: conditions(id), ..redirect(id, 1) };
+    let many = (1..3000).map(elsewhere).chain([redirect(3000, 1)]).collect();
+    let sublayer = Sublayer { id: SublayerId(1), name: "auth".into(), weight: 1 };
+    let policy = Policy::new(vec![service(1, FailurePolicy::Closed)], vec![sublayer], many).unwrap();
+    lab.install(&policy, endpoints.clone());
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+
+    let unreachable = Action::Block { right: Right::Hard, errno: Errno::ENETUNREACH };
+    let block = auth(1, Conditions::default(), FlagConditions::default(), unreachable);
+    let block = Filter { id: FilterId(4000), ..block };
+    let slots = lab.engine.slots().unwrap();
+    let redirects = Tables::compile_keeping(&policy, slots).unwrap();
+    let blocks = Change { removed: vec![FilterId(3000)], added: vec![block] };
+    let blocks = redirects.change(&blocks).unwrap();
+    let again = Change { removed: vec![FilterId(4000)], added: vec![redirect(3000, 1)] };
+    let again = blocks.change(&again).unwrap();
+    assert!(blocks.share_whole_with(&redirects) && again.share_whole_with(&redirects));
+    assert!(blocks.is_amended() && again.is_amended());
+    let change = |lab: &mut Lab| {
+        for tables in [&redirects, &blocks, &again, &blocks] {
+            let installation = Installation { tables: tables.clone(), endpoints: endpoints.clone() };
+            lab.engine.install(&installation).unwrap();
+        }
+    };
+    dial_meanwhile(&mut lab, &server, change);
+}
+
+/// With room for all that is dialled at a time, however slowly it is accepted.
+fn roomy_listener() -> TcpListener {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    socket.listen(4096).unwrap();
+    socket.into()
+}
+
+/// While rules that redirect and rules that block take turns, nobody gets to the server.
+fn dial_meanwhile(lab: &mut Lab, server: &TcpListener, mut replace: impl FnMut(&mut Lab)) {
     let (procs, destination) = (lab.procs("app"), server.local_addr().unwrap().to_string());
     let dial = || {
         let mut dialling = Command::new("sh");
@@ -290,14 +344,13 @@ fn no_connect_sees_half_a_policy_while_it_is_replaced() {
     while redirected + blocked < 3000 || redirected == 0 || blocked == 0 {
         let dialling = dial();
         while !dialling.is_finished() {
-            lab.reload(&blocks, endpoints.clone()).unwrap();
-            lab.reload(&redirects, endpoints.clone()).unwrap();
+            replace(lab);
         }
         for line in dialling.join().unwrap().lines() {
             match line.split(' ').nth(1) {
                 Some("connected") => redirected += 1,
                 _ if line.ends_with(" errno 101") => blocked += 1,
-                _ => panic!("{line}"),
+                _ => panic!("{line}: {:?}", lab.engine.events(std::time::Duration::ZERO)),
             }
         }
     }

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
+use std::fs;
+
 use tempfile::TempDir;
 use waylay_netlab::{Family, Finished, Ground, Place, WebServer, system_python};
 
@@ -26,8 +28,17 @@ for _ in range(processes):
 /// A command that is in the server's namespace, while the run is in the client's.
 fn from_the_servers_namespace(arguments: &[&str], processes: u32, times: u32) -> (Finished, usize) {
     let ground = Ground::new(Family::V4, Place::Veth);
+    dial_from_the_servers_namespace(&ground, arguments, processes, times)
+}
+
+fn dial_from_the_servers_namespace(
+    ground: &Ground,
+    arguments: &[&str],
+    processes: u32,
+    times: u32,
+) -> (Finished, usize) {
     let directory = TempDir::new().unwrap();
-    let web = WebServer::start(&ground, directory.path());
+    let web = WebServer::start(ground, directory.path());
     let (host, port) = (ground.server().to_string(), web.address().port().to_string());
     let numbers = [processes, times].map(|number| number.to_string());
     let dial = [&["-c", CONNECT, &host, &port][..], &[&numbers[0], &numbers[1]]].concat();
@@ -94,4 +105,50 @@ fn of_others_loopbacks_are_not_taken_for_the_runs_own() {
     let finished = Ground::loopback().waylay().through_logs(2).reporting().watch(command).well();
     assert_eq!(finished.stdout, "ECONNREFUSED\n", "{finished:?}");
     assert_eq!(finished.reports(), []);
+}
+
+/// What comes of connections that are made in the server's namespace, by a policy in which `{}` is where that is found.
+fn by_policy(policy: &str) -> (Finished, usize) {
+    let ground = Ground::new(Family::V4, Place::Veth);
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("policy.toml");
+    let namespace = ground.server_namespace().unwrap().path();
+    fs::write(&file, policy.replace("{}", namespace.to_str().unwrap())).unwrap();
+    dial_from_the_servers_namespace(&ground, &["--policy", file.to_str().unwrap()], 2, 2)
+}
+
+const BLOCK_OTHERS: &str = "other_namespaces = \"block\"\n[sublayer.base]\n";
+
+#[test]
+fn a_filter_blocks_what_is_made_in_the_namespace_that_it_names() {
+    let block = "[sublayer.base]\n[[filter]]\naction = \"block\"\nerrno = \"EPERM\"\nsublayer = \"base\"\n";
+    let (finished, requests) = by_policy(&format!("{block}if.network_namespace = \"{{}}\"\n"));
+    assert_eq!((finished.stdout.as_str(), requests), ("EPERM\nEPERM\nEPERM\nEPERM\n", 0), "{finished:?}");
+    assert!(finished.stderr.contains("refused with EPERM: blocked"), "{finished:?}");
+    let (finished, requests) = by_policy(&format!("{block}unless.network_namespace = \"own\"\n"));
+    assert_eq!((finished.stdout.as_str(), requests), ("EPERM\nEPERM\nEPERM\nEPERM\n", 0), "{finished:?}");
+}
+
+#[test]
+fn a_filter_that_names_none_or_another_one_leaves_that_be() {
+    let block = "[sublayer.base]\n[[filter]]\naction = \"block\"\nsublayer = \"base\"\n";
+    for other in ["", "if.network_namespace = \"own\"\n", "unless.network_namespace = \"{}\"\n"] {
+        let (finished, requests) = by_policy(&format!("{block}{other}"));
+        assert_eq!(
+            (finished.stdout.as_str(), requests),
+            ("HTTP/\nHTTP/\nHTTP/\nHTTP/\n", 4),
+            "{other} {finished:?}"
+        );
+    }
+}
+
+#[test]
+fn a_filter_permits_what_the_policys_one_answer_would_refuse() {
+    let permit = "[[filter]]\naction = \"permit\"\nsublayer = \"base\"\n";
+    let (finished, requests) =
+        by_policy(&format!("{BLOCK_OTHERS}{permit}if.network_namespace = [\"/run/netns/none\", \"{{}}\"]\n"));
+    assert_eq!((finished.stdout.as_str(), requests), ("HTTP/\nHTTP/\nHTTP/\nHTTP/\n", 4), "{finished:?}");
+    let (finished, requests) =
+        by_policy(&format!("{BLOCK_OTHERS}{permit}if.network_namespace = \"/run/netns/none\"\n"));
+    assert_eq!((finished.stdout.as_str(), requests), ("EACCES\nEACCES\nEACCES\nEACCES\n", 0), "{finished:?}");
 }

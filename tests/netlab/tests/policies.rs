@@ -117,6 +117,39 @@ fn a_policy_that_is_not_there_is_named() {
 }
 
 #[test]
+fn names_and_network_namespaces_are_taken_from_the_command_line() {
+    let policy = "[sublayer.base]\n[[filter]]\naction = \"block\"\nsublayer = \"base\"\nif.host = \"*.ads.example\"\n\
+                  [[filter]]\naction = \"block\"\nerrno = \"EPERM\"\nsublayer = \"base\"\n\
+                  if.network_namespace = \"/run/netns/guests\"\n";
+    let folder = folder(policy);
+    let test = |arguments: &[&str]| {
+        let whole =
+            [&["filter", "test", "--policy", "policy.toml", "--to", "192.0.2.1:443"], arguments].concat();
+        waylay(folder.path(), &whole)
+    };
+    for (arguments, code) in [
+        (&[][..], 0),
+        (&["--host", "www.ads.example"], 1),
+        (&["--host", "a.example,ads.example"], 0),
+        (&["--network-namespace", "/run/netns/guests"], 1),
+        (&["--network-namespace", "/run/netns/others"], 0),
+        (&["--network-namespace", "host"], 0),
+    ] {
+        let finished = test(arguments);
+        assert_eq!(finished.code(), code, "{arguments:?} {finished:?}");
+    }
+    let wrong = test(&["--host", "a b"]);
+    assert_eq!(wrong.code(), 2, "{wrong:?}");
+    let checked = waylay(folder.path(), &["check", "policy.toml"]);
+    assert_eq!(checked.code(), 0, "{checked:?}");
+    assert!(
+        checked.stderr.contains("network namespace \"/run/netns/guests\"")
+            || checked.stdout.contains("network namespace \"/run/netns/guests\""),
+        "{checked:?}"
+    );
+}
+
+#[test]
 fn a_connection_is_followed_through_every_service() {
     let finished = test(&[
         "--exe",

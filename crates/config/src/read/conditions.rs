@@ -1,11 +1,11 @@
 //! Conditions.
 
 use toml::de::DeValue;
-use waylay_core::{Family, PortRange, Prefix, Protocol};
+use waylay_core::{Family, HostPattern, PortRange, Prefix, Protocol};
 
 use super::table::{Problems, Scalar, Table, boolean, string, within, word, wrong_type};
 use crate::declaration::{
-    Account, CgroupName, ConditionDeclarations, ExePattern, ProcessDeclarations, UnitName,
+    Account, CgroupName, ConditionDeclarations, ExePattern, NamespaceName, ProcessDeclarations, UnitName,
 };
 use crate::keys::{CONDITIONS, VIA};
 use crate::problem::{Diagnostic, Problem};
@@ -37,6 +37,8 @@ pub(super) fn read(filter: &Table<'_>, key: &'static str, problems: &mut Problem
         remote: table.list("remote", problems, prefix),
         port: table.list("port", problems, ports),
         local: table.list("local", problems, prefix),
+        host: table.list("host", problems, host),
+        namespace: table.list("network_namespace", problems, namespace),
         application: process(&table, problems),
         via: table.table("via", VIA, problems).map(|via| process(&via, problems)).unwrap_or_default(),
     };
@@ -94,6 +96,17 @@ fn family(value: Scalar<'_>) -> Result<Family, Diagnostic> {
 fn prefix(value: Scalar<'_>) -> Result<Prefix, Diagnostic> {
     let text = string(value)?;
     values::prefix(text.value).map_err(|(problem, help)| problem.at(&text.span).help(help))
+}
+
+fn host(value: Scalar<'_>) -> Result<HostPattern, Diagnostic> {
+    let text = string(value)?;
+    values::host(text.value).map_err(|problem| problem.at(&text.span))
+}
+
+fn namespace(value: Scalar<'_>) -> Result<Located<NamespaceName>, Diagnostic> {
+    let text = string(value)?;
+    let namespace = values::namespace(text.value).map_err(|problem| problem.at(&text.span))?;
+    Ok(Located { value: namespace, span: text.span })
 }
 
 fn ports(value: Scalar<'_>) -> Result<PortRange, Diagnostic> {

@@ -4,7 +4,7 @@ use waylay_core::{Errno, Right};
 
 use super::conditions;
 use super::table::{Problems, Scalar, Table, number, string, word};
-use crate::declaration::{ActionDeclaration, FilterDeclaration, LayerDeclaration};
+use crate::declaration::{ActionDeclaration, ConditionDeclarations, FilterDeclaration, LayerDeclaration};
 use crate::problem::{Diagnostic, Problem};
 use crate::source::Located;
 use crate::values;
@@ -26,6 +26,8 @@ pub(super) fn read(table: &Table<'_>, problems: &mut Problems) -> Option<FilterD
     let wanted = conditions::read(table, "if", problems);
     let excluded = conditions::read(table, "unless", problems);
     let layer = layer(table, wanted.flags, problems)?;
+    refuse_foreign_redirects(&layer, [&wanted.lists, &excluded.lists], problems);
+    refuse_passing_by_name(&layer, &wanted.lists, &excluded.lists, problems);
     let span = table.span;
     Some(FilterDeclaration { name, span, weight, layer, wanted: wanted.lists, excluded: excluded.lists })
 }
@@ -75,6 +77,43 @@ fn refuse_keys_of_others(table: &Table<'_>, verb: Verb, flags: conditions::Flags
             table.misplaced(&["right"], "\"permit\" and \"block\"", problems);
             table.misplaced(&["errno"], "\"block\"", problems);
         }
+    }
+}
+
+/// Legs of other network namespaces are never redirected.
+fn refuse_foreign_redirects(
+    layer: &LayerDeclaration,
+    asked: [&ConditionDeclarations; 2],
+    problems: &mut Problems,
+) {
+    match layer {
+        LayerDeclaration::Redirect { .. } => {
+            let misplaced = Problem::MisplacedKey {
+                key: "network_namespace",
+                with: "\"permit\", \"block\" and \"continue\"",
+            };
+            let places = asked.into_iter().filter_map(|lists| Some(&lists.namespace.as_ref()?.span));
+            problems.extend(places.map(|span| misplaced.clone().at(span)));
+        }
+        LayerDeclaration::Auth { .. } => {}
+    }
+}
+
+/// The rule is told at [`waylay_core::PolicyError::PassesByName`]; here the place is known.
+fn refuse_passing_by_name(
+    layer: &LayerDeclaration,
+    wanted: &ConditionDeclarations,
+    excluded: &ConditionDeclarations,
+    problems: &mut Problems,
+) {
+    let (action, place, lists) = match layer {
+        LayerDeclaration::Redirect { .. } => ("redirect", "unless", excluded),
+        LayerDeclaration::Auth { action: ActionDeclaration::Permit(_), .. } => ("permit", "if", wanted),
+        LayerDeclaration::Auth { action: ActionDeclaration::Block(..), .. } => ("block", "unless", excluded),
+        LayerDeclaration::Auth { action: ActionDeclaration::Continue, .. } => return,
+    };
+    if let Some(host) = &lists.host {
+        problems.push(Problem::PassesByName { place, action }.at(&host.span));
     }
 }
 

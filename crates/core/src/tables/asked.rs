@@ -1,13 +1,17 @@
 //! What filters ask, as sets of numbers; and a leg's numbers.
 
+use std::collections::BTreeSet;
+
 use super::numbering::{
-    Addresses, CgroupNumbers, Name, Names, name_of_command, name_of_file, number_of_address,
-    number_of_cgroup, number_of_name,
+    Addresses, Ids, Name, Names, name_of_command, name_of_file, number_of_address, number_of_id,
+    number_of_name,
 };
 use super::sets::{Set, families, listed, prefix};
 use super::words::{Reader, Writer};
 use crate::conditions::{Conditions, FlagConditions, OneOf, ProcessConditions};
+use crate::host::{HostPattern, keys_of};
 use crate::leg::{Facts, Flags, ProcessFacts, Protocol};
+use crate::world::Namespace;
 
 /// What a leg has one number of, by its index.
 pub(super) mod field {
@@ -20,26 +24,29 @@ pub(super) mod field {
     pub(crate) const APPLICATION: usize = 5;
     /// The same of who dials.
     pub(crate) const VIA: usize = 9;
-    pub(crate) const COUNT: usize = 13;
+    pub(crate) const NAMESPACE: usize = 13;
+    pub(crate) const COUNT: usize = 14;
     pub(crate) const EXE: usize = 0;
     pub(crate) const UID: usize = 1;
     pub(crate) const GID: usize = 2;
     pub(crate) const COMMAND: usize = 3;
 }
 
-/// What a leg has any number of: the cgroups of the application, and of who dials.
-pub(super) const LINEAGES: usize = 2;
+/// What a leg has any number of: the cgroups of the application and of who dials, and what covers the names of its destination.
+pub(super) const LINEAGES: usize = 3;
+
+const HOSTS: usize = 2;
 
 /// What one filter asks. All of it must hold, and none of it is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Asked {
     pub(super) fields: Vec<(usize, Set<u32>)>,
-    pub(super) cgroups: Vec<AskedCgroups>,
+    pub(super) lineages: Vec<AskedLineage>,
 }
 
-/// That one of a process's cgroups is among these, or that none is.
+/// That something of a lineage is among these, or that nothing is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct AskedCgroups {
+pub(super) struct AskedLineage {
     pub(super) lineage: usize,
     pub(super) negated: bool,
     pub(super) numbers: Set<u32>,
@@ -60,11 +67,17 @@ pub(super) struct Numbering {
     local: Addresses,
     files: Names,
     commands: Names,
-    pub(super) cgroups: CgroupNumbers,
+    cgroups: Ids,
+    namespaces: Ids,
+    hosts: Ids,
 }
 
 /// Words of a numbering's directory.
-pub(super) const DIRECTORY: usize = 14;
+pub(super) const DIRECTORY: usize = 18;
+/// Where in it the namespaces are.
+pub(super) const AT_NAMESPACES: u64 = 14;
+/// And the patterns of hosts.
+pub(super) const AT_HOSTS: u64 = 16;
 
 impl Numbering {
     pub(super) fn new(filters: &[&Conditions]) -> Self {
@@ -74,12 +87,18 @@ impl Numbering {
         let files = processes().filter_map(|asked| asked.exe.as_ref()).flat_map(OneOf::values);
         let commands = processes().filter_map(|asked| asked.command.as_ref()).flat_map(OneOf::values);
         let cgroups = processes().filter_map(|asked| asked.cgroup.as_ref()).flat_map(OneOf::values);
+        let namespaces = filters.iter().filter_map(|asked| asked.namespace.as_ref());
+        // The own one is always among them, so that it is seen that they are asked for.
+        let namespaces = namespaces.flat_map(|list| list.values().iter().copied().chain([Namespace::Own]));
+        let hosts = filters.iter().filter_map(|asked| asked.host.as_ref()).flat_map(OneOf::values);
         Self {
             remote: Addresses::new(&remotes),
             local: Addresses::new(&locals),
             files: Names::new(files.copied().map(name_of_file)),
             commands: Names::new(commands.copied().map(name_of_command)),
-            cgroups: CgroupNumbers::new(cgroups.copied()),
+            cgroups: Ids::new(cgroups.copied()),
+            namespaces: Ids::new(namespaces.map(id_of_namespace)),
+            hosts: Ids::new(hosts.map(HostPattern::key)),
         }
     }
 
@@ -99,9 +118,29 @@ impl Numbering {
         if let Some(set) = local(conditions) {
             asked.add(field::LOCAL, self.local.numbers(&set))?;
         }
+        if let Some(list) = &conditions.host {
+            asked.add_lineage(HOSTS, list, |pattern| self.hosts.number(pattern.key()))?;
+        }
+        self.ask_namespace(conditions, &mut asked)?;
         self.ask_process(&conditions.application, field::APPLICATION, 0, &mut asked)?;
         self.ask_process(&conditions.via, field::VIA, 1, &mut asked)?;
         Some(asked)
+    }
+
+    /// Where nobody asks for namespaces, legs of others find nothing anyway.
+    fn ask_namespace(&self, conditions: &Conditions, asked: &mut Asked) -> Option<()> {
+        let number = |namespace: Namespace| single(self.namespaces.number(id_of_namespace(namespace)));
+        let own = || Set::of([number(Namespace::Own)]);
+        match &conditions.namespace {
+            Some(list) => asked.add(field::NAMESPACE, listed(list, |namespace| number(*namespace))),
+            None if self.namespaces.len() > 0 => asked.add(field::NAMESPACE, own()),
+            None => Some(()),
+        }
+    }
+
+    /// How many a lineage has numbers of.
+    pub(super) fn most_of_lineage(&self, lineage: usize) -> usize {
+        if lineage == HOSTS { self.hosts.len() } else { self.cgroups.len() }
     }
 
     /// What a filter asks of processes; `None` if that can never hold.
@@ -135,7 +174,7 @@ impl Numbering {
             asked.add(base + field::COMMAND, numbers)?;
         }
         match cgroup {
-            Some(list) => asked.add_cgroups(lineage, list, &self.cgroups),
+            Some(list) => asked.add_lineage(lineage, list, |id| self.cgroups.number(*id)),
             None => Some(()),
         }
     }
@@ -146,7 +185,9 @@ impl Numbering {
         let [f0, f1, f2] = self.files.write(writer);
         let [c0, c1, c2] = self.commands.write(writer);
         let [g0, g1] = self.cgroups.write(writer);
-        [r0, r1, r2, l0, l1, l2, f0, f1, f2, c0, c1, c2, g0, g1]
+        let [n0, n1] = self.namespaces.write(writer);
+        let [h0, h1] = self.hosts.write(writer);
+        [r0, r1, r2, l0, l1, l2, f0, f1, f2, c0, c1, c2, g0, g1, n0, n1, h0, h1]
     }
 }
 
@@ -161,13 +202,13 @@ impl Asked {
         Some(())
     }
 
-    fn add_cgroups(&mut self, lineage: usize, list: &OneOf<u64>, cgroups: &CgroupNumbers) -> Option<()> {
-        let numbers = Set::of(list.values().iter().map(|id| single(cgroups.number(*id))));
+    fn add_lineage<T>(&mut self, lineage: usize, list: &OneOf<T>, number: impl Fn(&T) -> u32) -> Option<()> {
+        let numbers = Set::of(list.values().iter().map(|value| single(number(value))));
         match (numbers.intervals().is_empty(), list.is_negated()) {
             (true, true) => Some(()),
             (true, false) => None,
             (false, negated) => {
-                self.cgroups.push(AskedCgroups { lineage, negated, numbers });
+                self.lineages.push(AskedLineage { lineage, negated, numbers });
                 Some(())
             }
         }
@@ -185,6 +226,11 @@ pub(super) fn numbers_of(words: Reader<'_>, at: u64, facts: &Facts, flags: Flags
     fields[field::FLAGS] = number_of_flags(flags);
     let local = facts.local.map_or(0, |address| address.to_bits());
     fields[field::LOCAL] = number_of_address(words, triple(3), local);
+    let ids = |first: u64| [words.word(at + first), words.word(at + first + 1)];
+    fields[field::NAMESPACE] = number_of_id(words, ids(AT_NAMESPACES), id_of_namespace(facts.namespace));
+    let covering: BTreeSet<u64> = facts.hosts.iter().flat_map(keys_of).collect();
+    let named = covering.into_iter().map(|key| number_of_id(words, ids(AT_HOSTS), key));
+    numbers.lineages[HOSTS] = named.filter(|number| *number != 0).collect();
     let processes = [(&facts.application, field::APPLICATION), (&facts.via, field::VIA)];
     for (lineage, (process, base)) in processes.into_iter().enumerate() {
         add_process(words, at, process, base, lineage, &mut numbers);
@@ -215,8 +261,16 @@ fn add_process(
     numbers.fields[base + field::GID] = process.gid;
     numbers.fields[base + field::COMMAND] = name(9, name_of_command(process.command));
     let cgroups = [words.word(at + 12), words.word(at + 13)];
-    let named = process.cgroups.iter().map(|id| number_of_cgroup(words, cgroups, *id));
+    let named = process.cgroups.iter().map(|id| number_of_id(words, cgroups, *id));
     numbers.lineages[lineage] = named.filter(|number| *number != 0).collect();
+}
+
+/// No namespace has the cookie 0.
+const fn id_of_namespace(namespace: Namespace) -> u64 {
+    match namespace {
+        Namespace::Own => 0,
+        Namespace::Foreign(cookie) => cookie,
+    }
 }
 
 const fn single(number: u32) -> (u32, u32) {

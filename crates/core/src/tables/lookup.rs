@@ -1,6 +1,6 @@
 //! The first filter that matches, found in the words. The kernel side's `lookup.h` is this again.
 
-use super::asked::{Numbers, field};
+use super::asked::{LINEAGES, Numbers, field};
 use super::tree::{NO_RANK, Pointer, kind, rank_of};
 use super::words::{Array, Reader};
 
@@ -8,15 +8,15 @@ use super::words::{Array, Reader};
 pub(super) mod question {
     pub(crate) const RANGE: u64 = 0;
     pub(crate) const LIST: u64 = 1;
-    pub(crate) const CGROUP: u64 = 2;
-    pub(crate) const NO_CGROUP: u64 = 3;
+    pub(crate) const LINEAGE: u64 = 2;
+    pub(crate) const NO_LINEAGE: u64 = 3;
 }
 
-/// Where a layer begins: for everybody, and for each cgroup of the application and of who dials.
+/// Where a layer begins: for everybody, and for each number of each lineage.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub(super) all: Pointer,
-    pub(super) lineages: [u64; 2],
+    pub(super) lineages: [u64; LINEAGES],
 }
 
 /// A search.
@@ -28,24 +28,37 @@ pub(super) struct Lookup<'l> {
     pub(super) skip: u64,
     /// The first rank that is looked for.
     pub(super) from: u64,
+    /// Ranks that do not count, and the words that have the list of them.
+    pub(super) removed: Option<(Reader<'l>, Array)>,
+}
+
+/// The best that a search has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) rank: u64,
+    /// Where the next group begins.
+    pub(super) next_group: u64,
+}
+
+impl Found {
+    pub(super) const NOTHING: Self = Self { rank: NO_RANK, next_group: 0 };
 }
 
 impl Lookup<'_> {
-    /// The rank of the first filter that matches.
-    pub(super) fn first(self, entry: Entry) -> Option<u64> {
-        let mut found = NO_RANK;
+    /// The first filter that matches, if it comes before what is found already.
+    pub(super) fn first(self, entry: Entry, mut found: Found) -> Found {
         self.follow(entry.all, &mut found);
         for (lineage, at) in entry.lineages.into_iter().enumerate().filter(|(_, at)| *at != 0) {
-            for cgroup in &self.numbers.lineages[lineage] {
-                self.follow(self.words.word(at + u64::from(*cgroup)), &mut found);
+            for number in &self.numbers.lineages[lineage] {
+                self.follow(self.words.word(at + u64::from(*number)), &mut found);
             }
         }
-        (found != NO_RANK).then_some(found)
+        found
     }
 
     /// From node to node, for as long as something better can be found.
-    fn follow(self, mut pointer: Pointer, found: &mut u64) {
-        while pointer != 0 && rank_of(pointer) < *found {
+    fn follow(self, mut pointer: Pointer, found: &mut Found) {
+        while pointer != 0 && rank_of(pointer) < found.rank {
             let node = pointer & 0xffff_ffff;
             let head = self.words.word(node);
             pointer = match head & 0xff {
@@ -76,7 +89,7 @@ impl Lookup<'_> {
     }
 
     /// A block.
-    fn look_through(self, node: u64, head: u64, found: &mut u64) {
+    fn look_through(self, node: u64, head: u64, found: &mut Found) {
         let (fields, count, listed) = (head >> 8 & 0xff, head >> 32, self.words.word(node + 2));
         for word in 0..count.div_ceil(64) {
             let mut left = u64::MAX >> (64 * (word + 1)).saturating_sub(count);
@@ -98,17 +111,22 @@ impl Lookup<'_> {
     }
 
     /// Whether nothing that comes after it counts any more.
-    fn consider(self, candidate: u64, found: &mut u64) -> bool {
+    fn consider(self, candidate: u64, found: &mut Found) -> bool {
         let (rank, group) = (rank_of(candidate), candidate >> 56);
-        if rank >= *found {
+        if rank >= found.rank {
             return true;
         }
+        let rule = candidate & 0xffff_ffff;
         let counts = rank >= self.from && self.skip >> (group & 63) & 1 == 0;
-        if counts && self.matches(candidate & 0xffff_ffff) {
-            *found = rank;
+        if counts && self.matches(rule) && !self.is_removed(rank) {
+            *found = Found { rank, next_group: self.words.word(rule + 1) >> 32 };
             return true;
         }
         false
+    }
+
+    fn is_removed(self, rank: u64) -> bool {
+        self.removed.is_some_and(|(words, ranks)| words.search(ranks, rank) & 1 == 1)
     }
 
     /// Every candidate is asked all that its filter asks, whatever way has led there.
@@ -122,12 +140,12 @@ impl Lookup<'_> {
 
     fn holds(self, kind: u64, about: u64, against: u64) -> bool {
         let listed = |number: u64| self.words.search(Array(against), number) & 1 == 1;
-        let lineage = || self.numbers.lineages[about as usize & 1].iter();
+        let lineage = || self.numbers.lineages.get(about as usize).into_iter().flatten();
         match kind {
             question::RANGE => (against & 0xffff_ffff..=against >> 32).contains(&self.field(about)),
             question::LIST => listed(self.field(about)),
-            question::CGROUP => lineage().any(|cgroup| listed((*cgroup).into())),
-            question::NO_CGROUP => !lineage().any(|cgroup| listed((*cgroup).into())),
+            question::LINEAGE => lineage().any(|number| listed((*number).into())),
+            question::NO_LINEAGE => !lineage().any(|number| listed((*number).into())),
             _ => false,
         }
     }

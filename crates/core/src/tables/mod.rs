@@ -1,31 +1,52 @@
 //! A policy in flat form, as engines install it: sorted lists, small indices, masks, and an [`Index`] of all filters in which one
 //! is found without asking the others.
 //!
+//! A change of few filters does not compile all of them anew: tables share the *whole* with those they come from, and have a small
+//! index of *amendments* beside it. [`Tables::renewed`] makes one whole of both.
+//!
 //! The classifications here are what a kernel program does, in Rust. [`Tables::decide`] builds a verdict from nothing but them, and
 //! must answer what [`crate::decide()`] answers.
 
+mod amendments;
 mod asked;
+mod hiding;
 mod index;
 mod lookup;
 mod numbering;
+mod order;
 mod sets;
 mod tree;
+mod whole;
 mod words;
 
 pub use index::{Index, MAX_STEPS, MAX_WORDS, Report, Warning};
 pub use words::CHUNK;
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use amendments::Amendments;
+use asked::Numbers;
+use index::{Bounds, Layer};
+use lookup::Found;
+use order::Order;
+use whole::Whole;
+
 use crate::chain::{Chain, Hop, Records, ServiceSet};
+use crate::change::Change;
 use crate::conditions::{Conditions, FlagConditions};
-use crate::decide::{settle_outside_policy, stays_in_sandbox};
+use crate::decide::{answer_foreign, settle_outside_policy, stays_in_sandbox};
 use crate::ids::{FilterId, ServiceId, SublayerId};
-use crate::leg::{Facts, Flags, Leg};
-use crate::model::{Action, Errno, FailurePolicy, Right};
-use crate::policy::{Limit, LimitError, Policy};
+use crate::leg::{Facts, Flags, Leg, ProcessFacts};
+use crate::model::{Action, AuthRule, Errno, FailurePolicy, Filter, Right};
+use crate::policy::{Limit, LimitError, Policy, PolicyError};
 use crate::slots::Slots;
 use crate::trace::Trace;
 use crate::verdict::{Refusal, Verdict};
-use crate::world::{Availability, ForeignNamespace, Room, Route, Sandboxes, Unredirectable, World};
+use crate::world::{
+    Availability, ForeignNamespace, Namespace, Room, Route, Sandboxes, Unredirectable, World,
+};
 
 /// Filters that tables hold, both layers together.
 pub const MAX_FILTERS: usize = 131_072;
@@ -36,13 +57,15 @@ pub const MAX_SUBLAYERS: usize = 16;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
     services: Vec<TableService>,
-    redirect_filters: Vec<TableFilter>,
-    auth_filters: Vec<TableAuthFilter>,
+    /// As they are heard, those without filters too.
+    sublayers: Vec<SublayerId>,
     foreign_namespace: ForeignNamespace,
     sandboxes: Sandboxes,
     unredirectable: Unredirectable,
+    resolvers: BTreeSet<SocketAddr>,
     slots: Slots,
-    index: Index,
+    whole: Arc<Whole>,
+    amendments: Amendments,
 }
 
 /// A service of the tables.
@@ -67,8 +90,16 @@ pub struct TableFilter {
     pub id: FilterId,
     /// Slot of the service it redirects to.
     pub slot: u8,
+    /// The higher, the earlier among those of its service.
+    pub weight: u64,
     /// What must hold.
     pub conditions: Conditions,
+}
+
+impl TableFilter {
+    fn new(filter: &Filter, slot: u8) -> Self {
+        Self { id: filter.id, slot, weight: filter.weight, conditions: filter.conditions.clone() }
+    }
 }
 
 /// An auth filter of the tables.
@@ -76,14 +107,37 @@ pub struct TableFilter {
 pub struct TableAuthFilter {
     /// Its id.
     pub id: FilterId,
-    /// Its sublayer, counted from the one heard first, among those that have filters.
-    pub sublayer: u8,
+    /// Its sublayer.
+    pub sublayer: SublayerId,
+    /// The higher, the earlier among those of its sublayer.
+    pub weight: u64,
     /// What it says.
     pub action: Action,
     /// What must hold of the flags.
     pub flags: FlagConditions,
     /// What must hold of the leg.
     pub conditions: Conditions,
+}
+
+impl TableAuthFilter {
+    fn new(filter: &Filter, rule: AuthRule) -> Self {
+        Self {
+            id: filter.id,
+            sublayer: rule.sublayer,
+            weight: filter.weight,
+            action: rule.action,
+            flags: rule.flags,
+            conditions: filter.conditions.clone(),
+        }
+    }
+}
+
+/// A leg in the numbers of the whole, and in those of its amendments.
+struct Numbered {
+    whole: Numbers,
+    amendments: Numbers,
+    /// Of another network namespace: only filters that ask for such count.
+    foreign: bool,
 }
 
 /// What the auth layer says.
@@ -110,18 +164,77 @@ impl Tables {
     pub fn compile_keeping(policy: &Policy, mut slots: Slots) -> Result<Self, LimitError> {
         LimitError::check(Limit::Filters, policy.filters().len(), MAX_FILTERS)?;
         let services = compile_services(policy, &mut slots)?;
-        let redirect_filters = compile_redirect_filters(policy, &services);
-        let auth_filters = compile_auth_filters(policy)?;
-        Ok(Self {
-            index: Index::new(&redirect_filters, &auth_filters)?,
-            redirect_filters,
-            auth_filters,
+        let redirect = compile_redirect_filters(policy, &services);
+        let auth = compile_auth_filters(policy);
+        let tables = Self {
+            sublayers: policy.sublayers().iter().map(|sublayer| sublayer.id).collect(),
             foreign_namespace: policy.foreign_namespace(),
             sandboxes: policy.sandboxes(),
             unredirectable: policy.unredirectable(),
+            resolvers: policy.resolvers().clone(),
             services,
             slots,
+            ..Self::default()
+        };
+        tables.with_whole(redirect, auth)
+    }
+
+    /// These with all filters compiled anew.
+    fn with_whole(&self, redirect: Vec<TableFilter>, auth: Vec<TableAuthFilter>) -> Result<Self, LimitError> {
+        let used: BTreeSet<SublayerId> = auth.iter().map(|filter| filter.sublayer).collect();
+        LimitError::check(Limit::Sublayers, used.len(), MAX_SUBLAYERS)?;
+        let whole = Arc::new(Whole::new(redirect, auth)?);
+        Ok(Self {
+            services: self.services.clone(),
+            sublayers: self.sublayers.clone(),
+            foreign_namespace: self.foreign_namespace,
+            unredirectable: self.unredirectable,
+            sandboxes: self.sandboxes,
+            resolvers: self.resolvers.clone(),
+            slots: self.slots.clone(),
+            whole,
+            amendments: Amendments::default(),
         })
+    }
+
+    /// The tables of the policy that a change of filters leads to, of the same services.
+    ///
+    /// Where few have changed since the whole was compiled that takes a few milliseconds, whatever the whole is; otherwise it is
+    /// compiled anew. Compiling anew is also what [`Tables::renewed`] does later, elsewhere.
+    ///
+    /// # Errors
+    /// [`PolicyError`], as [`Policy::change`] has it for the same change, or for a limit of tables.
+    pub fn change(&self, change: &Change) -> Result<Self, PolicyError> {
+        let amendments = self.amendments.with(change, self)?;
+        match amendments.clone().indexed(&self.whole, &self.order()) {
+            Some(amendments) => Ok(Self { amendments, ..self.clone() }),
+            None => Ok(self.compile_anew(&amendments)?),
+        }
+    }
+
+    /// Whether filters have changed since the whole was compiled. A lookup takes a little longer then.
+    #[must_use]
+    pub fn is_amended(&self) -> bool {
+        !self.amendments.is_empty()
+    }
+
+    /// The same tables, all of them compiled anew.
+    ///
+    /// # Errors
+    /// [`LimitError`] if the whole would be too large.
+    pub fn renewed(&self) -> Result<Self, LimitError> {
+        self.compile_anew(&self.amendments)
+    }
+
+    fn compile_anew(&self, amendments: &Amendments) -> Result<Self, LimitError> {
+        let order = self.order();
+        let redirect = amendments.redirect_filters(&self.whole, &order).cloned().collect();
+        let auth = amendments.auth_filters(&self.whole, &order).cloned().collect();
+        self.with_whole(redirect, auth)
+    }
+
+    fn order(&self) -> Order<'_> {
+        Order::new(&self.services, &self.sublayers)
     }
 
     /// The services in their solved order.
@@ -132,14 +245,14 @@ impl Tables {
 
     /// The redirect filters: by solved order of their services, then by weight from high to low, then by id.
     #[must_use]
-    pub fn redirect_filters(&self) -> &[TableFilter] {
-        &self.redirect_filters
+    pub fn redirect_filters(&self) -> Vec<&TableFilter> {
+        self.amendments.redirect_filters(&self.whole, &self.order()).collect()
     }
 
     /// The auth filters: by sublayer as heard, then by weight from high to low, then by id.
     #[must_use]
-    pub fn auth_filters(&self) -> &[TableAuthFilter] {
-        &self.auth_filters
+    pub fn auth_filters(&self) -> Vec<&TableAuthFilter> {
+        self.amendments.auth_filters(&self.whole, &self.order()).collect()
     }
 
     /// What becomes of legs of foreign network namespaces.
@@ -158,6 +271,12 @@ impl Tables {
     #[must_use]
     pub const fn unredirectable(&self) -> Unredirectable {
         self.unredirectable
+    }
+
+    /// Whose answers names of hosts are learned from.
+    #[must_use]
+    pub const fn resolvers(&self) -> &BTreeSet<SocketAddr> {
+        &self.resolvers
     }
 
     /// The slots in use, those of gone services included. The next tables are compiled keeping them.
@@ -184,27 +303,87 @@ impl Tables {
         self.slots.iter().filter(|&(_, slot)| mask & bit(slot) != 0).map(|(service, _)| service).collect()
     }
 
-    /// All filters in the form in which they are looked up.
+    /// All filters of the whole in the form in which they are looked up.
     #[must_use]
-    pub const fn index(&self) -> &Index {
-        &self.index
+    pub fn index(&self) -> &Index {
+        &self.whole.index
     }
 
-    /// Position of the first redirect filter that matches and whose service is not in `skip`.
+    /// What amends the whole, in the same form: filters that were added, and ranks of the whole that do not count any more.
     #[must_use]
-    pub fn classify_redirect(&self, facts: &Facts, skip: u64) -> Option<usize> {
-        let numbers = self.index.numbers(facts, Flags::default());
-        self.index.first(index::Layer::Redirect, &numbers, skip, 0)
+    pub const fn amendments(&self) -> Option<&Index> {
+        self.amendments.index()
+    }
+
+    /// Whether both have one whole, so that [`Tables::index`] of the one need not be written again for the other.
+    #[must_use]
+    pub fn share_whole_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.whole, &other.whole)
+    }
+
+    /// Whether some filter asks for names of hosts.
+    #[must_use]
+    pub fn ask_for_hosts(&self) -> bool {
+        self.whole.index.asks_for_hosts() || self.amendments().is_some_and(Index::asks_for_hosts)
+    }
+
+    /// Whether some filter is about legs of other network namespaces.
+    #[must_use]
+    pub fn ask_for_namespaces(&self) -> bool {
+        self.whole.index.asks_for_namespaces() || self.amendments().is_some_and(Index::asks_for_namespaces)
+    }
+
+    fn numbers(&self, facts: &Facts, flags: Flags) -> Numbered {
+        let amendments = self.amendments().map(|index| index.numbers(facts, flags));
+        Numbered {
+            whole: self.whole.index.numbers(facts, flags),
+            amendments: amendments.unwrap_or_default(),
+            foreign: facts.namespace != Namespace::Own,
+        }
+    }
+
+    /// In the whole, and then in what amends it for what comes before.
+    fn first(&self, layer: Layer, numbers: &Numbered, skip: u64, from: u64) -> Option<Found> {
+        let amended_by = self.amendments();
+        let counts = |index: &Index| !numbers.foreign || index.asks_for_namespaces();
+        let bounds = Bounds { skip, from, amended_by, found: Found::NOTHING };
+        let mut found = Found::NOTHING;
+        if counts(&self.whole.index) {
+            found = self.whole.index.first(layer, &numbers.whole, bounds);
+        }
+        if let Some(amendments) = amended_by.filter(|index| counts(index)) {
+            let bounds = Bounds { amended_by: None, found, ..bounds };
+            found = amendments.first(layer, &numbers.amendments, bounds);
+        }
+        (found != Found::NOTHING).then_some(found)
+    }
+
+    /// Whether some redirect filter is about a process, whatever it asks of destinations.
+    pub(crate) fn cover(&self, process: &ProcessFacts) -> bool {
+        let amendments = self.amendments().map(|index| index.numbers_of_process(process));
+        let numbers = Numbered {
+            whole: self.whole.index.numbers_of_process(process),
+            amendments: amendments.unwrap_or_default(),
+            foreign: false,
+        };
+        self.first(Layer::Covers, &numbers, 0, 0).is_some()
+    }
+
+    /// The first redirect filter that matches and whose service is not in `skip`.
+    #[must_use]
+    pub fn classify_redirect(&self, facts: &Facts, skip: u64) -> Option<&TableFilter> {
+        let found = self.first(Layer::Redirect, &self.numbers(facts, Flags::default()), skip, 0)?;
+        self.amendments.redirect_filter(&self.whole, found.rank)
     }
 
     /// What the auth layer says. The rule of arbitration is told at [`Action`].
     #[must_use]
     pub fn classify_auth(&self, facts: &Facts, flags: Flags) -> AuthOutcome {
-        let numbers = self.index.numbers(facts, flags);
+        let numbers = self.numbers(facts, flags);
         let mut outcome = AuthOutcome::Permit(None);
         let mut from = 0;
-        while let Some(rank) = self.index.first(index::Layer::Auth, &numbers, 0, from) {
-            let filter = &self.auth_filters[rank];
+        while let Some(found) = self.first(Layer::Auth, &numbers, 0, from) {
+            let Some(filter) = self.amendments.auth_filter(&self.whole, found.rank) else { break };
             let right = match filter.action {
                 Action::Continue => break,
                 Action::Permit(right) => {
@@ -219,7 +398,7 @@ impl Tables {
             if right == Right::Hard {
                 break;
             }
-            from = self.auth_filters.partition_point(|other| other.sublayer <= filter.sublayer);
+            from = found.next_group;
         }
         outcome
     }
@@ -227,12 +406,15 @@ impl Tables {
     /// The verdict, from the tables alone.
     #[must_use]
     pub fn decide(&self, leg: &Leg, records: &Records, world: &World) -> Verdict {
-        if let Some(verdict) = settle_outside_policy(self.foreign_namespace, world, &mut Trace::default()) {
+        if let Some(verdict) = settle_outside_policy(world, &mut Trace::default()) {
             return verdict;
+        }
+        if let Namespace::Foreign(_) = world.namespace {
+            return self.judge_visitor(leg, world);
         }
         let caller = leg.caller.service.and_then(|service| self.service(service));
         let chain = self.effective_chain(leg, records, caller);
-        let facts = Facts::new(leg, &chain, &world.cgroups);
+        let facts = Facts::new(leg, &chain, world);
         let skip = self.mask_of(chain.excluded()) | caller.map_or(0, |service| bit(service.slot));
         let is_to_a_group = leg.is_to_a_group();
         let wanted = match is_to_a_group {
@@ -264,6 +446,15 @@ impl Tables {
         }
     }
 
+    fn judge_visitor(&self, leg: &Leg, world: &World) -> Verdict {
+        let facts = Facts::new(leg, &Chain::default(), world);
+        match self.classify_auth(&facts, Flags::default()) {
+            AuthOutcome::Block { filter, errno } => Verdict::Refuse(Refusal::Blocked { filter, errno }),
+            AuthOutcome::Permit(Some(_)) => Verdict::Direct,
+            AuthOutcome::Permit(None) => answer_foreign(self.foreign_namespace),
+        }
+    }
+
     fn effective_chain(&self, leg: &Leg, records: &Records, caller: Option<&TableService>) -> Chain {
         match (records, caller) {
             (Records::Carried(chain), _) => chain.clone(),
@@ -289,9 +480,7 @@ impl Tables {
         full: bool,
         world: &World,
     ) -> Result<Option<Hop>, Refusal> {
-        while let Some(filter) =
-            self.classify_redirect(facts, skip).map(|index| &self.redirect_filters[index])
-        {
+        while let Some(filter) = self.classify_redirect(facts, skip) {
             let Some(service) = self.services.iter().find(|service| service.slot == filter.slot) else {
                 break;
             };
@@ -338,28 +527,13 @@ fn compile_services(policy: &Policy, slots: &mut Slots) -> Result<Vec<TableServi
 fn compile_redirect_filters(policy: &Policy, services: &[TableService]) -> Vec<TableFilter> {
     let filters_of = |service: &TableService| {
         let slot = service.slot;
-        policy.redirect_filters(service.id).map(move |filter| TableFilter {
-            id: filter.id,
-            slot,
-            conditions: filter.conditions.clone(),
-        })
+        policy.redirect_filters(service.id).map(move |filter| TableFilter::new(filter, slot))
     };
     services.iter().flat_map(filters_of).collect()
 }
 
-/// Sublayers without filters get no index.
-fn compile_auth_filters(policy: &Policy) -> Result<Vec<TableAuthFilter>, LimitError> {
-    let used = policy.sublayers().iter().filter(|sublayer| policy.auth_filters(sublayer.id).next().is_some());
-    let used: Vec<SublayerId> = used.map(|sublayer| sublayer.id).collect();
-    LimitError::check(Limit::Sublayers, used.len(), MAX_SUBLAYERS)?;
-    let filters_of = |(index, id)| {
-        policy.auth_filters(id).map(move |(filter, rule)| TableAuthFilter {
-            id: filter.id,
-            sublayer: index,
-            action: rule.action,
-            flags: rule.flags,
-            conditions: filter.conditions.clone(),
-        })
-    };
-    Ok((0u8..).zip(used).flat_map(filters_of).collect())
+fn compile_auth_filters(policy: &Policy) -> Vec<TableAuthFilter> {
+    let sublayers = policy.sublayers().iter();
+    let filters = sublayers.flat_map(|sublayer| policy.auth_filters(sublayer.id));
+    filters.map(|(filter, rule)| TableAuthFilter::new(filter, rule)).collect()
 }

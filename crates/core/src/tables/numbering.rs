@@ -1,7 +1,7 @@
 //! Small numbers for large facts: what a leg's address, file, command and cgroups are called in compiled filters.
 //!
 //! Addresses that no condition tells apart have one number, and numbers of addresses are in the addresses' order, IPv4 first. Files,
-//! commands and cgroups that conditions name have a number each, from 1; all others have 0.
+//! commands, cgroups, network namespaces and patterns of hosts that conditions name have a number each, from 1; all others have 0.
 
 use std::collections::BTreeSet;
 
@@ -166,11 +166,11 @@ const fn digest(name: Name, salt: u64) -> u64 {
     mixed ^ mixed >> 33
 }
 
-/// Numbers of cgroups.
+/// Numbers of what is known by 64 bits: cgroups, namespaces, patterns of hosts.
 #[derive(Clone, Debug, Default)]
-pub(super) struct CgroupNumbers(Vec<u64>);
+pub(super) struct Ids(Vec<u64>);
 
-impl CgroupNumbers {
+impl Ids {
     pub(super) fn new(ids: impl IntoIterator<Item = u64>) -> Self {
         let ids: BTreeSet<u64> = ids.into_iter().collect();
         Self(ids.into_iter().collect())
@@ -190,8 +190,8 @@ impl CgroupNumbers {
     }
 }
 
-/// The number of a cgroup, given the two words.
-pub(super) fn number_of_cgroup(words: Reader<'_>, [sorted, ids]: [u64; 2], id: u64) -> u32 {
+/// The number of such, given the two words.
+pub(super) fn number_of_id(words: Reader<'_>, [sorted, ids]: [u64; 2], id: u64) -> u32 {
     let at = words.search(Array(sorted), id);
     let is_it = at.checked_sub(1).is_some_and(|before| words.word(ids + before) == id);
     if is_it { at as u32 } else { 0 }

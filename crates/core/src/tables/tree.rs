@@ -11,6 +11,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::asked::{Asked, field};
+use super::hiding::Hiding;
 use super::sets::Set;
 use super::words::{Array, CHUNK, Writer};
 
@@ -49,7 +50,7 @@ const fn first_rank(pointer: Pointer) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Candidate {
     pub(super) rule: u32,
-    pub(super) open: u16,
+    pub(super) open: u32,
 }
 
 /// What is known of a filter.
@@ -64,9 +65,9 @@ pub(super) struct Rule {
 
 impl Rule {
     /// All that it asks, as bits of [`Candidate::open`].
-    pub(super) fn open(&self) -> u16 {
+    pub(super) fn open(&self) -> u32 {
         let fields = self.asked.fields.iter().fold(0, |bits, (field, _)| bits | 1 << field);
-        self.asked.cgroups.iter().fold(fields, |bits, asked| bits | 1 << (field::COUNT + asked.lineage))
+        self.asked.lineages.iter().fold(fields, |bits, asked| bits | 1 << (field::COUNT + asked.lineage))
     }
 
     fn numbers(&self, field: usize) -> &Set<u32> {
@@ -101,6 +102,7 @@ pub(super) struct Builder<'b> {
     ways: HashMap<u32, Way>,
     known: HashMap<(Vec<Candidate>, Pointer), Pointer>,
     pub(super) count: Count,
+    pub(super) hiding: Hiding,
 }
 
 /// How a field would split candidates.
@@ -120,7 +122,14 @@ impl Survey {
 
 impl<'b> Builder<'b> {
     pub(super) fn new(rules: &'b [Rule], writer: &'b mut Writer) -> Self {
-        Self { rules, writer, ways: HashMap::new(), known: HashMap::new(), count: Count::default() }
+        Self {
+            rules,
+            writer,
+            ways: HashMap::new(),
+            known: HashMap::new(),
+            count: Count::default(),
+            hiding: Hiding::default(),
+        }
     }
 
     /// Where to begin with these candidates.
@@ -171,14 +180,18 @@ impl<'b> Builder<'b> {
     }
 
     /// Candidates are in the order of their ranks.
-    fn without_hidden(&self, candidates: Vec<Candidate>) -> Vec<Candidate> {
-        let mut hidden = [false; 256];
+    fn without_hidden(&mut self, candidates: Vec<Candidate>) -> Vec<Candidate> {
+        let rules = self.rules;
+        let mut hidden_by = [None; 256];
         let mut seen = candidates;
         seen.retain(|candidate| {
-            let group = usize::from(self.rules[candidate.rule as usize].group);
-            let is_hidden = hidden[group];
-            hidden[group] |= candidate.open == 0;
-            !is_hidden
+            let by = &mut hidden_by[usize::from(rules[candidate.rule as usize].group)];
+            match *by {
+                Some(by) => self.hiding.note(by, candidate.rule),
+                None if candidate.open == 0 => *by = Some(candidate.rule),
+                None => return true,
+            }
+            *by == Some(candidate.rule)
         });
         seen
     }
@@ -263,7 +276,7 @@ impl<'b> Builder<'b> {
     }
 
     /// The candidates of each piece.
-    fn divide(&self, candidates: &[Candidate], field: usize, edges: &[u32]) -> Vec<Vec<Candidate>> {
+    fn divide(&mut self, candidates: &[Candidate], field: usize, edges: &[u32]) -> Vec<Vec<Candidate>> {
         let (mut begin, mut end) = (vec![Vec::new(); edges.len() + 2], vec![Vec::new(); edges.len() + 2]);
         for (index, candidate) in candidates.iter().enumerate() {
             if candidate.open >> field & 1 == 0 {
@@ -291,30 +304,34 @@ impl<'b> Builder<'b> {
 
     /// Up to where every group is hidden.
     fn seen_here(
-        &self,
+        &mut self,
         candidates: &[Candidate],
         here: &BTreeSet<usize>,
         field: usize,
         groups: usize,
     ) -> Vec<Candidate> {
-        let (mut hidden, mut count) = ([false; 256], 0);
+        let (mut hidden_by, mut count) = ([None; 256], 0);
+        let group_of = |rule: u32| usize::from(self.rules[rule as usize].group);
         let mut seen = Vec::new();
-        for index in here {
-            let Candidate { rule, open } = candidates[*index];
+        let mut rest = here.iter().map(|index| candidates[*index]);
+        for Candidate { rule, open } in rest.by_ref() {
             let candidate = Candidate { rule, open: open & !(1 << field) };
-            let group = usize::from(self.rules[rule as usize].group);
-            if hidden[group] {
+            let by = &mut hidden_by[group_of(rule)];
+            if let Some(by) = *by {
+                self.hiding.note(by, rule);
                 continue;
             }
             seen.push(candidate);
             if candidate.open == 0 {
-                hidden[group] = true;
+                *by = Some(rule);
                 count += 1;
                 if count == groups {
                     break;
                 }
             }
         }
+        let hidden = rest.filter_map(|one| Some((hidden_by[group_of(one.rule)]?, one.rule)));
+        self.hiding.note_all(hidden);
         seen
     }
 

@@ -1,8 +1,8 @@
 //! Arbitration in the auth layer, as a table: what sublayers say from high to low, and what comes of it.
 
 use waylay_core::{
-    Action, AuthOutcome, Cgroups, Chain, Errno, Facts, Flags, Records, Refusal, Right, Tables, TraceStep,
-    Verdict, World, decide,
+    Action, AuthOutcome, Chain, Errno, Facts, Flags, Records, Refusal, Right, Tables, TraceStep, Verdict,
+    World, decide,
 };
 
 use crate::fixtures::*;
@@ -82,7 +82,7 @@ fn the_table_holds_for_decide() {
 fn the_table_holds_for_compiled_tables() {
     for (sublayers, blocks) in TABLE {
         let tables = Tables::compile(&policy_of(sublayers)).unwrap();
-        let facts = Facts::new(&leg(app()), &Chain::default(), &Cgroups::default());
+        let facts = Facts::new(&leg(app()), &Chain::default(), &World::default());
         let blocked = match tables.classify_auth(&facts, Flags::default()) {
             AuthOutcome::Block { filter, .. } => Some(filter.0),
             AuthOutcome::Permit(_) => None,

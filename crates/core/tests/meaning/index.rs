@@ -6,21 +6,28 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use waylay_core::{
-    Action, AuthOutcome, Conditions, Facts, Filter, FilterId, Flags, Layer, OneOf, PortRange, Prefix,
-    ProcessFacts, Protocol, Right, ServiceId, Tables, Warning, normal_form,
+    Action, AuthOutcome, Conditions, Facts, Filter, FilterId, Flags, Layer, Namespace, OneOf, PortRange,
+    Prefix, ProcessFacts, Protocol, Right, ServiceId, TableFilter, Tables, Warning, normal_form,
 };
 
 use crate::fixtures::*;
 use crate::mix::{facts, policies};
 
 /// The redirect layer, filter by filter.
-fn asked_one_by_one(tables: &Tables, facts: &Facts, skip: u64) -> Option<usize> {
-    let mut filters = tables.redirect_filters().iter();
-    filters.position(|filter| skip >> filter.slot & 1 == 0 && filter.conditions.match_facts(facts))
+pub(crate) fn asked_one_by_one(tables: &Tables, facts: &Facts, skip: u64) -> Option<FilterId> {
+    let filters = tables.redirect_filters();
+    let matches =
+        |filter: &&&TableFilter| skip >> filter.slot & 1 == 0 && filter.conditions.match_facts(facts);
+    filters.iter().find(matches).map(|filter| filter.id)
+}
+
+/// The same, looked up.
+pub(crate) fn looked_up(tables: &Tables, facts: &Facts, skip: u64) -> Option<FilterId> {
+    tables.classify_redirect(facts, skip).map(|filter| filter.id)
 }
 
 /// The auth layer, filter by filter.
-fn heard_one_by_one(tables: &Tables, facts: &Facts, flags: Flags) -> AuthOutcome {
+pub(crate) fn heard_one_by_one(tables: &Tables, facts: &Facts, flags: Flags) -> AuthOutcome {
     let mut outcome = AuthOutcome::Permit(None);
     let mut decided_in = None;
     for filter in tables.auth_filters() {
@@ -55,7 +62,7 @@ fn a_lookup_finds_what_asking_all_filters_finds() {
         let tables = Tables::compile(&policy).expect("few filters");
         for (facts, skip, redirected, proxied) in legs {
             let expected = asked_one_by_one(&tables, &facts, skip & 3);
-            prop_assert_eq!(tables.classify_redirect(&facts, skip & 3), expected, "{:?}", facts);
+            prop_assert_eq!(looked_up(&tables, &facts, skip & 3), expected, "{:?}", facts);
             let flags = Flags { redirected, proxied };
             let expected = heard_one_by_one(&tables, &facts, flags);
             prop_assert_eq!(tables.classify_auth(&facts, flags), expected, "{:?}", facts);
@@ -95,10 +102,12 @@ fn a_set_that_overlaps_everywhere_is_looked_up_in_blocks_and_warned_of() {
             remote: normal_form(Ipv4Addr::from_bits(scattered).into()),
             remote_port: (scattered >> 7) as u16,
             local: None,
+            hosts: vec![],
+            namespace: Namespace::Own,
             application: ProcessFacts::default(),
             via: ProcessFacts::default(),
         };
-        assert_eq!(tables.classify_redirect(&facts, 0), asked_one_by_one(&tables, &facts, 0), "{facts:?}");
+        assert_eq!(looked_up(&tables, &facts, 0), asked_one_by_one(&tables, &facts, 0), "{facts:?}");
     }
 }
 
@@ -116,10 +125,12 @@ fn what_a_long_list_excludes_costs_no_filter_of_its_own() {
         remote: normal_form(address),
         remote_port: 1,
         local: None,
+        hosts: vec![],
+        namespace: Namespace::Own,
         application: ProcessFacts::default(),
         via: ProcessFacts::default(),
     };
-    assert_eq!(tables.classify_redirect(&facts(Ipv4Addr::from_bits(77 << 7).into()), 0), None);
-    assert_eq!(tables.classify_redirect(&facts(Ipv4Addr::from_bits((77 << 7) + 1).into()), 0), Some(0));
-    assert_eq!(tables.classify_redirect(&facts(Ipv6Addr::LOCALHOST.into()), 0), Some(0));
+    assert_eq!(looked_up(&tables, &facts(Ipv4Addr::from_bits(77 << 7).into()), 0), None);
+    assert_eq!(looked_up(&tables, &facts(Ipv4Addr::from_bits((77 << 7) + 1).into()), 0), Some(FilterId(1)));
+    assert_eq!(looked_up(&tables, &facts(Ipv6Addr::LOCALHOST.into()), 0), Some(FilterId(1)));
 }

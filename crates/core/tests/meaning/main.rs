@@ -1,5 +1,6 @@
 //! What `waylay-core` promises, rule by rule, and what follows from the rules for whole chains.
 
+mod amendments;
 mod arbitration;
 mod chains;
 mod fixtures;
@@ -9,3 +10,4 @@ mod policies;
 mod rules;
 mod sockets;
 mod tables;
+mod updates;

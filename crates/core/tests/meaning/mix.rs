@@ -1,5 +1,6 @@
 //! Policies and legs that meet often, for whoever compares lookups: filters of every kind, in lists and exclusions.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::collection::vec;
@@ -7,13 +8,24 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use waylay_core::{
-    Action, AuthRule, CommandName, Conditions, Errno, Facts, FailurePolicy, Family, FileId, Filter, FilterId,
-    FlagConditions, Layer, OneOf, Policy, PortRange, Prefix, ProcessConditions, ProcessFacts, Protocol,
-    Right, Service, ServiceId, Sublayer, SublayerId,
+    Action, AuthRule, Change, CommandName, Conditions, Errno, Facts, FailurePolicy, Family, FileId, Filter,
+    FilterId, FlagConditions, HostName, HostPattern, Layer, Namespace, OneOf, Policy, PortRange, Prefix,
+    ProcessConditions, ProcessFacts, Protocol, Right, Service, ServiceId, Sublayer, SublayerId,
 };
 
 const SERVICES: u32 = 4;
 const SUBLAYERS: u32 = 3;
+const WEIGHTS: u32 = 5;
+/// More than policies here have filters, so that changes have ids to choose among.
+pub(crate) const MOST_IDS: u32 = 320;
+
+/// What a filter may ask of names depends on what it does.
+fn lawful(mut conditions: Conditions, layer: Layer) -> Conditions {
+    let host = conditions.host.take().map(|host| host.values().to_vec());
+    let permits = matches!(layer, Layer::Auth(AuthRule { action: Action::Permit(_), .. }));
+    conditions.host = host.map(|host| if permits { OneOf::none_of(host) } else { OneOf::these(host) });
+    conditions
+}
 
 /// Many filters of few kinds, so that trees split, or few filters of all kinds.
 pub(crate) fn policies() -> impl Strategy<Value = Policy> {
@@ -23,8 +35,8 @@ pub(crate) fn policies() -> impl Strategy<Value = Policy> {
     filters.prop_map(|filters| {
         let filters = (1..).zip(filters).map(|(id, (conditions, layer))| Filter {
             id: FilterId(id),
-            weight: u64::from(id * 7 % 5),
-            conditions,
+            weight: u64::from(id * 7 % WEIGHTS),
+            conditions: lawful(conditions, layer),
             layer,
         });
         let service = |id| Service {
@@ -38,6 +50,32 @@ pub(crate) fn policies() -> impl Strategy<Value = Policy> {
         let (services, sublayers) = ((1..=SERVICES).map(service), (1..=SUBLAYERS).map(sublayer));
         Policy::new(services.collect(), sublayers.collect(), filters.collect()).expect("a policy")
     })
+}
+
+/// A filter that comes, under an id that may be taken.
+pub(crate) fn filters() -> impl Strategy<Value = Filter> {
+    let conditions = prop_oneof![conditions(0.25), narrow(), mixed(), Just(Conditions::default())];
+    (1..MOST_IDS, 0..WEIGHTS, conditions, layers()).prop_map(|(id, weight, conditions, layer)| Filter {
+        id: FilterId(id),
+        weight: weight.into(),
+        conditions: lawful(conditions, layer),
+        layer,
+    })
+}
+
+/// Some filters that are there, by their place, and some that come.
+pub(crate) fn wishes() -> impl Strategy<Value = (Vec<usize>, Vec<Filter>)> {
+    (vec(any::<usize>(), 0..3), vec(filters(), 0..3))
+}
+
+/// What they come to: those that are there go, and so does whoever has the id of one that comes.
+pub(crate) fn change(policy: &Policy, (going, coming): (Vec<usize>, Vec<Filter>)) -> Change {
+    let there = policy.filters();
+    let going = going.into_iter().filter(|_| !there.is_empty()).map(|at| there[at % there.len()].id);
+    let coming: BTreeMap<FilterId, Filter> = coming.into_iter().map(|filter| (filter.id, filter)).collect();
+    let replaced = there.iter().map(|filter| filter.id).filter(|id| coming.contains_key(id));
+    let removed: BTreeSet<FilterId> = going.chain(replaced).collect();
+    Change { removed: removed.into_iter().collect(), added: coming.into_values().collect() }
 }
 
 fn layers() -> impl Strategy<Value = Layer> {
@@ -74,10 +112,12 @@ prop_compose! {
         remote in option::weighted(often, list(prefixes())),
         remote_ports in option::weighted(often, list(ports())),
         local in option::weighted(often, list(prefixes())),
+        host in option::weighted(often / 2.0, list(host_patterns())),
+        namespace in option::weighted(often / 4.0, list(namespaces())),
         application in processes(often),
         via in processes(often),
     ) -> Conditions {
-        Conditions { protocol, family, remote, remote_ports, local, application, via }
+        Conditions { protocol, family, remote, remote_ports, local, host, namespace, application, via }
     }
 }
 
@@ -102,14 +142,18 @@ fn narrow() -> impl Strategy<Value = Conditions> {
     })
 }
 
-/// As firewalls for applications have it: mostly an executable or a cgroup, and something of the destination.
+/// As firewalls for applications have it: mostly an executable, a cgroup or a name, and something of the destination.
 fn mixed() -> impl Strategy<Value = Conditions> {
     let exe = option::weighted(0.6, list(files()));
     let cgroup = option::weighted(0.2, list(1..10_u64));
     let remote = option::weighted(0.7, list(prefixes()));
-    (exe, cgroup, option::of(0..8_u32), remote, option::of(ports())).prop_map(
-        |(exe, cgroup, uid, remote, ports)| Conditions {
+    let host = option::weighted(0.2, list(host_patterns()));
+    let namespace = option::weighted(0.05, list(namespaces()));
+    (exe, cgroup, option::of(0..8_u32), remote, option::of(ports()), host, namespace).prop_map(
+        |(exe, cgroup, uid, remote, ports, host, namespace)| Conditions {
             remote,
+            host,
+            namespace,
             remote_ports: ports.map(Into::into),
             application: ProcessConditions {
                 exe,
@@ -137,6 +181,20 @@ fn files() -> impl Strategy<Value = FileId> {
 
 fn commands() -> impl Strategy<Value = CommandName> {
     select(vec!["a", "b", "curl", "a-long-command", ""]).prop_map(CommandName::new)
+}
+
+fn hosts() -> impl Strategy<Value = HostName> {
+    select(vec!["a", "a.b", "c.b", "x.a.b", "b", "x.c.b", "d.e.f"])
+        .prop_map(|name| HostName::new(name).expect("a name"))
+}
+
+fn host_patterns() -> impl Strategy<Value = HostPattern> {
+    (hosts(), any::<bool>())
+        .prop_map(|(name, one)| if one { HostPattern::Name(name) } else { HostPattern::Below(name) })
+}
+
+fn namespaces() -> impl Strategy<Value = Namespace> {
+    prop_oneof![Just(Namespace::Own), (1..5_u64).prop_map(Namespace::Foreign)]
 }
 
 fn addresses() -> impl Strategy<Value = Ipv6Addr> {
@@ -168,9 +226,11 @@ prop_compose! {
         remote in addresses(),
         remote_port in prop_oneof![4 => 0..62_u16, 1 => Just(u16::MAX)],
         local in option::of(addresses()),
+        hosts in vec(hosts(), 0..3),
+        namespace in prop_oneof![4 => Just(Namespace::Own), 1 => namespaces()],
         application in who(),
         via in who(),
     ) -> Facts {
-        Facts { protocol, remote, remote_port, local, application, via }
+        Facts { protocol, remote, remote_port, local, hosts, namespace, application, via }
     }
 }

@@ -1,10 +1,10 @@
 //! Every rule of `decide`, in the order in which it judges.
 
 use waylay_core::{
-    Action, Availability, Chain, Conditions, Confinement, Errno, Existing, ExistingVerdict, FilterId,
-    FlagConditions, ForeignNamespace, Hop, ListenerOwner, MAX_HOPS, Namespace, Policy, Records, Refusal,
-    Resource, Room, Route, Sandboxes, ServiceId, ServiceSet, SocketOwner, Sphere, TraceStep, Verdict, World,
-    decide, decide_existing,
+    Action, Availability, Chain, Change, Conditions, Confinement, Errno, Existing, ExistingVerdict, Filter,
+    FilterId, FlagConditions, ForeignNamespace, Hop, HostName, HostPattern, ListenerOwner, MAX_HOPS,
+    Namespace, OneOf, Policy, PolicyError, Records, Refusal, Resource, Room, Route, Sandboxes, ServiceId,
+    ServiceSet, SocketOwner, Sphere, Tables, TraceStep, Verdict, World, decide, decide_existing,
 };
 
 use crate::fixtures::*;
@@ -41,7 +41,7 @@ fn chain(services: &[u32]) -> Chain {
 #[test]
 fn kernel_sockets_are_left_alone_even_by_blocks() {
     let world =
-        World { socket_owner: SocketOwner::Kernel, namespace: Namespace::Foreign, ..World::default() };
+        World { socket_owner: SocketOwner::Kernel, namespace: Namespace::Foreign(7), ..World::default() };
     let policy = blocked().with_foreign_namespace(ForeignNamespace::Block);
     assert_eq!(verdict(&policy, &world), Verdict::Direct);
 }
@@ -50,7 +50,7 @@ fn kernel_sockets_are_left_alone_even_by_blocks() {
 fn what_is_dialled_outside_of_the_sphere_is_left_alone_even_by_blocks() {
     let listener = Some(ListenerOwner::OwnInstance(S1));
     let world =
-        World { sphere: Sphere::Outside, namespace: Namespace::Foreign, listener, ..World::default() };
+        World { sphere: Sphere::Outside, namespace: Namespace::Foreign(7), listener, ..World::default() };
     let policy = blocked().with_foreign_namespace(ForeignNamespace::Block);
     assert_eq!(verdict(&policy, &world), Verdict::Direct);
     let policy = services_for_all(&[CLOSED]);
@@ -59,11 +59,80 @@ fn what_is_dialled_outside_of_the_sphere_is_left_alone_even_by_blocks() {
 
 #[test]
 fn foreign_namespaces_get_the_policys_one_answer() {
-    let world = World { namespace: Namespace::Foreign, ..World::default() };
+    let world = World { namespace: Namespace::Foreign(7), ..World::default() };
     assert_eq!(verdict(&blocked(), &world), Verdict::Direct);
     let blocking = blocked().with_foreign_namespace(ForeignNamespace::Block);
     assert_eq!(verdict(&blocking, &world), Verdict::Refuse(Refusal::ForeignNamespace));
     assert_eq!(Refusal::ForeignNamespace.errno(), Errno::EACCES);
+}
+
+/// An auth filter that asks for network namespaces.
+fn about(id: u32, action: Action, namespaces: OneOf<Namespace>) -> Filter {
+    let conditions = Conditions { namespace: Some(namespaces), ..Conditions::default() };
+    Filter { conditions, ..auth(id, 1, 0, action) }
+}
+
+#[test]
+fn filters_that_ask_for_a_namespace_speak_before_the_policys_one_answer() {
+    let at = |namespace| World { namespace, ..with_availability([(1, Availability::Available)]) };
+    let [own, seven, eight] = [Namespace::Own, Namespace::Foreign(7), Namespace::Foreign(8)].map(at);
+    let with = |filter: Filter| {
+        policy(vec![service(1, CLOSED)], vec![sublayer(1, 0)], vec![redirect(101, 1), filter])
+    };
+    let blocked_by = |id| Verdict::Refuse(Refusal::Blocked { filter: FilterId(id), errno: Errno::EACCES });
+
+    let policy = with(about(7, Action::BLOCK, OneOf::only(Namespace::Foreign(7))));
+    assert_eq!(verdict(&policy, &seven), blocked_by(7));
+    assert_eq!(verdict(&policy, &eight), Verdict::Direct);
+    assert_eq!(chosen(&verdict(&policy, &own)), Some(1));
+
+    let policy = with(about(7, Action::PERMIT, OneOf::only(Namespace::Foreign(7))));
+    let policy = policy.with_foreign_namespace(ForeignNamespace::Block);
+    assert_eq!(verdict(&policy, &seven), Verdict::Direct);
+    assert_eq!(verdict(&policy, &eight), Verdict::Refuse(Refusal::ForeignNamespace));
+    let decision = decide(&policy, &leg(app()), &Records::None, &eight);
+    assert_eq!(decision.trace.steps(), [TraceStep::ForeignNamespace(ForeignNamespace::Block)]);
+
+    let policy = with(about(7, Action::BLOCK, OneOf::none_of([Namespace::Foreign(7)])));
+    assert_eq!(verdict(&policy, &seven), Verdict::Direct);
+    assert_eq!([&own, &eight].map(|world| verdict(&policy, world)), [blocked_by(7), blocked_by(7)]);
+}
+
+#[test]
+fn names_lead_and_block_and_never_let_pass() {
+    let example = HostPattern::Below(HostName::new("ads.example").unwrap());
+    let asks = |filter: Filter, host| Filter {
+        conditions: Conditions { host: Some(host), ..Conditions::default() },
+        ..filter
+    };
+    let (named, unnamed) = (OneOf::only(example.clone()), OneOf::none_of([example]));
+    let with = |filter| Policy::new(vec![service(1, CLOSED)], vec![sublayer(1, 0)], vec![filter]);
+    let known = |name: &str| World {
+        hosts: vec![HostName::new("b.example").unwrap(), HostName::new(name).unwrap()],
+        ..with_availability([(1, Availability::Available)])
+    };
+    let (ad, other) = (known("x.ads.example"), known("ads.example"));
+
+    let block = with(asks(auth(7, 1, 0, Action::BLOCK), named.clone())).unwrap();
+    let blocked = Verdict::Refuse(Refusal::Blocked { filter: FilterId(7), errno: Errno::EACCES });
+    assert_eq!((verdict(&block, &ad), verdict(&block, &other)), (blocked, Verdict::Direct));
+    let lead = with(asks(redirect(7, 1), named.clone())).unwrap();
+    assert_eq!((chosen(&verdict(&lead, &ad)), chosen(&verdict(&lead, &other))), (Some(1), None));
+    assert!(with(asks(auth(7, 1, 0, Action::PERMIT), unnamed.clone())).is_ok(), "less than a permit for all");
+
+    for filter in [
+        asks(auth(7, 1, 0, Action::PERMIT), named),
+        asks(auth(7, 1, 0, Action::BLOCK), unnamed.clone()),
+        asks(redirect(7, 1), unnamed),
+    ] {
+        let error = PolicyError::PassesByName { filter: FilterId(7) };
+        assert_eq!(with(filter.clone()), Err(error.clone()));
+        let mut policy = policy(vec![service(1, CLOSED)], vec![sublayer(1, 0)], vec![]);
+        let tables = Tables::compile(&policy).unwrap();
+        let change = Change::add(filter);
+        assert_eq!(policy.change(&change), Err(error.clone()));
+        assert_eq!(tables.change(&change), Err(error));
+    }
 }
 
 #[test]
@@ -372,6 +441,6 @@ fn what_is_older_than_the_policy_ends_if_the_policy_says_so_and_would_not_have_l
     }
     let nothing = policy(vec![service(1, CLOSED)], vec![], vec![]);
     assert_eq!(judge(&reset(nothing)), stays);
-    let elsewhere = World { namespace: Namespace::Foreign, ..World::default() };
+    let elsewhere = World { namespace: Namespace::Foreign(7), ..World::default() };
     assert_eq!(decide_existing(&reset(blocked()), &leg(app()), &elsewhere), stays);
 }

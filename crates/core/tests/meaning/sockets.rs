@@ -109,7 +109,7 @@ fn services_and_the_kernel_make_what_they_like() {
 #[test]
 fn of_a_foreign_namespace_are_those_sockets_that_are_of_one() {
     let policy = services_for_all(&[OPEN]);
-    let elsewhere = |kind| NewSocket { namespace: Namespace::Foreign, ..socket(kind) };
+    let elsewhere = |kind| NewSocket { namespace: Namespace::Foreign(7), ..socket(kind) };
     for kind in [UDP_LITE, PACKET] {
         assert_eq!(judge(&policy, &elsewhere(kind)), SocketVerdict::Permit);
     }

@@ -12,11 +12,11 @@ use proptest::sample::select;
 use proptest::test_runner::TestRunner;
 use waylay_core::{
     Action, AuthRule, Availability, Cgroups, Chain, CommandName, Conditions, Confinement, Errno, Family,
-    FileId, Filter, FilterId, FlagConditions, ForeignNamespace, Hop, Layer, Leg, ListenerOwner, MAX_HOPS,
-    Namespace, NewSocket, OneOf, Policy, PortRange, Prefix, Process, ProcessConditions, Protocol, Records,
-    Refusal, Resource, Right, Room, Route, Sandboxes, Service, ServiceId, ServiceSet, Slots, SocketKind,
-    SocketOwner, SocketVerdict, Sphere, SublayerId, Tables, Unredirectable, Verdict, World, decide,
-    decide_socket,
+    FileId, Filter, FilterId, FlagConditions, ForeignNamespace, Hop, HostName, HostPattern, Layer, Leg,
+    ListenerOwner, MAX_HOPS, Namespace, NewSocket, OneOf, Policy, PortRange, Prefix, Process,
+    ProcessConditions, Protocol, Records, Refusal, Resource, Right, Room, Route, Sandboxes, Service,
+    ServiceId, ServiceSet, Slots, SocketKind, SocketOwner, SocketVerdict, Sphere, SublayerId, Tables,
+    Unredirectable, Verdict, World, decide, decide_socket,
 };
 
 use crate::fixtures::*;
@@ -47,8 +47,8 @@ fn tables_are_sorted_as_they_are_asked() {
     assert_eq!(services, [(2, 0, 0b01), (1, 1, 0b11)]);
     let redirects: Vec<_> = tables.redirect_filters().iter().map(|f| (f.id.0, f.slot)).collect();
     assert_eq!(redirects, [(6, 0), (9, 1), (4, 1), (5, 1)]);
-    let auths: Vec<_> = tables.auth_filters().iter().map(|f| (f.id.0, f.sublayer)).collect();
-    assert_eq!(auths, [(12, 0), (11, 0), (10, 1)]);
+    let auths: Vec<_> = tables.auth_filters().iter().map(|f| (f.id.0, f.sublayer.0)).collect();
+    assert_eq!(auths, [(12, 2), (11, 2), (10, 1)]);
 }
 
 #[test]
@@ -171,8 +171,31 @@ fn filters() -> impl Strategy<Value = Filter> {
     let redirect = (1..=SERVICES).prop_map(|id| Layer::Redirect { service: ServiceId(id) });
     let auth = (1..=SUBLAYERS, flag_conditions(), actions())
         .prop_map(|(id, flags, action)| Layer::Auth(AuthRule { sublayer: SublayerId(id), flags, action }));
-    (0u64..3, conditions(), prop_oneof![3 => redirect, 1 => auth])
-        .prop_map(|(weight, conditions, layer)| Filter { id: FilterId(0), weight, conditions, layer })
+    (0u64..3, conditions(), prop_oneof![3 => redirect, 1 => auth]).prop_map(|(weight, conditions, layer)| {
+        Filter { id: FilterId(0), weight, conditions: lawful(conditions, layer), layer }
+    })
+}
+
+/// A permission can be taken away by a name, and not given.
+fn lawful(mut conditions: Conditions, layer: Layer) -> Conditions {
+    if let Layer::Auth(AuthRule { action: Action::Permit(_), .. }) = layer {
+        conditions.host = conditions.host.map(|host| OneOf::none_of(host.values().to_vec()));
+    }
+    conditions
+}
+
+fn hosts() -> impl Strategy<Value = HostName> {
+    select(vec!["a.example", "x.a.example", "b.example"])
+        .prop_map(|name| HostName::new(name).expect("a name"))
+}
+
+fn host_patterns() -> impl Strategy<Value = HostPattern> {
+    (hosts(), any::<bool>())
+        .prop_map(|(name, one)| if one { HostPattern::Name(name) } else { HostPattern::Below(name) })
+}
+
+fn namespaces() -> impl Strategy<Value = Namespace> {
+    prop_oneof![Just(Namespace::Own), (1..4_u64).prop_map(Namespace::Foreign)]
 }
 
 fn actions() -> impl Strategy<Value = Action> {
@@ -208,18 +231,25 @@ fn conditions() -> impl Strategy<Value = Conditions> {
         sometimes(prefixes()),
         sometimes(ports),
         sometimes(prefixes()),
+        (option::weighted(0.15, vec(host_patterns(), 1..3)), sometimes(namespaces())),
         process_conditions(),
         process_conditions(),
     )
-        .prop_map(|(protocol, family, remote, remote_ports, local, application, via)| Conditions {
-            protocol,
-            family,
-            remote,
-            remote_ports,
-            local,
-            application,
-            via,
-        })
+        .prop_map(
+            |(protocol, family, remote, remote_ports, local, (host, namespace), application, via)| {
+                Conditions {
+                    protocol,
+                    family,
+                    remote,
+                    remote_ports,
+                    local,
+                    host: host.map(OneOf::these),
+                    namespace,
+                    application,
+                    via,
+                }
+            },
+        )
 }
 
 fn process_conditions() -> impl Strategy<Value = ProcessConditions> {
@@ -313,27 +343,31 @@ fn worlds() -> impl Strategy<Value = World> {
         vec(option::weighted(0.9, select(states.to_vec())), 5),
         prop_oneof![15 => Just(SocketOwner::Process), 1 => Just(SocketOwner::Kernel)],
         prop_oneof![15 => Just(Sphere::Inside), 1 => Just(Sphere::Outside)],
-        prop_oneof![9 => Just(Namespace::Own), 1 => Just(Namespace::Foreign)],
+        prop_oneof![6 => Just(Namespace::Own), 1 => namespaces()],
         prop_oneof![9 => Just(Route::Exists), 1 => Just(Route::Missing(Errno::ENETUNREACH))],
         prop_oneof![4 => Just(Room::Granted), 1 => Just(Room::Exhausted(Resource::Flows))],
         option::weighted(0.1, listener),
         prop_oneof![9 => Just(Confinement::Free), 1 => Just(Confinement::Sandboxed)],
+        vec(hosts(), 0..3),
     )
-        .prop_map(|(states, socket_owner, sphere, namespace, route, room, listener, confinement)| {
-            let known = (1..).zip(states).filter_map(|(id, state)| Some((id, state?)));
-            let cgroups = cgroups();
-            World {
-                socket_owner,
-                sphere,
-                namespace,
-                route,
-                room,
-                listener,
-                confinement,
-                cgroups,
-                ..with_availability(known)
-            }
-        })
+        .prop_map(
+            |(states, socket_owner, sphere, namespace, route, room, listener, confinement, hosts)| {
+                let known = (1..).zip(states).filter_map(|(id, state)| Some((id, state?)));
+                let cgroups = cgroups();
+                World {
+                    socket_owner,
+                    sphere,
+                    namespace,
+                    route,
+                    room,
+                    listener,
+                    confinement,
+                    cgroups,
+                    hosts,
+                    ..with_availability(known)
+                }
+            },
+        )
 }
 
 fn foreign_namespaces() -> impl Strategy<Value = ForeignNamespace> {

@@ -16,15 +16,18 @@ use waylay::{
     QueryError, RedirectRecords, query_redirect_chain, query_redirect_context, query_redirect_records,
 };
 use waylay_core::{
-    Availability, Cgroups, Chain, Confinement, Event, FileId, Leg, ListenerOwner, Policy, Prefix, Protocol,
-    Reach, Records, Refusal, Routes, ServiceId, Slots, Tables, TraceStep, Verdict, World, decide,
+    Availability, Cgroups, Chain, Change, Confinement, Event, FileId, FilterId, Leg, ListenerOwner, Policy,
+    Prefix, Protocol, Reach, Records, Refusal, Routes, ServiceId, Slots, Tables, TraceStep, Verdict, World,
+    decide,
 };
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
 use waylay_engine_ebpf::Limits;
 use waylay_netlab::{Foreign, Lab, Namespace, patiently};
 
 use crate::callers::{Answer, Dialler, Programs};
-use crate::case::{CarryOn, Case, Declared, Family, Names, PORTS, Party, Place, Program, SERVICES, Step, To};
+use crate::case::{
+    CarryOn, Case, Declared, DeclaredFilter, Family, Names, PORTS, Party, Place, Program, SERVICES, Step, To,
+};
 
 /// Only a connection that nobody gets takes as long.
 const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
@@ -81,6 +84,8 @@ pub(crate) struct Tally {
     pub(crate) forgotten: u64,
     /// Legs that a service was wanted for, and that stayed in their sandbox.
     pub(crate) sandboxed: u64,
+    /// Changes of filters after which the whole was not written anew.
+    pub(crate) amended: u64,
 }
 
 /// What a connect() came to, seen from all sides.
@@ -148,6 +153,7 @@ impl Arena {
         for step in &case.steps {
             match step {
                 Step::Install(declared) => self.install(declared),
+                Step::Amend { going, coming, renew } => self.amend(going, coming, *renew),
                 Step::Mark { service, alive } => self.mark(ServiceId(*service), *alive),
                 Step::Routes(reaches) => {
                     let reaches = reaches.iter().map(|(net, error)| (net.prefix(), *error));
@@ -189,10 +195,15 @@ impl Arena {
         self.reported();
     }
 
-    /// The slots that are taken, and for services of the policy without one those that they wish for.
-    fn slots(&mut self, policy: &Policy) -> Slots {
+    fn taken(&mut self) -> Slots {
         let taken = self.lab.engine.slots().unwrap();
         self.known.retain(|&service, _| taken.of(service).is_some());
+        taken
+    }
+
+    /// The slots that are taken, and for services of the policy without one those that they wish for.
+    fn slots(&mut self, policy: &Policy) -> Slots {
+        let taken = self.taken();
         let mut slots: BTreeMap<ServiceId, u8> = taken.iter().collect();
         for service in policy.services() {
             let wish = self.wishes[service.id.0 as usize - 1];
@@ -228,6 +239,36 @@ impl Arena {
         for service in declared.services.iter().filter(|service| service.alive) {
             self.mark(ServiceId(service.id), true);
         }
+    }
+
+    fn amend(&mut self, going: &[usize], coming: &[DeclaredFilter], renew: bool) {
+        let change = self.change(going, coming);
+        self.scene.policy.change(&change).unwrap();
+        let amended = self.scene.tables.change(&change).unwrap();
+        self.tally.amended += u64::from(amended.share_whole_with(&self.scene.tables));
+        self.replace_tables(amended);
+        if renew {
+            self.replace_tables(self.scene.tables.renewed().unwrap());
+        }
+    }
+
+    /// New filters have ids that are free.
+    fn change(&self, going: &[usize], coming: &[DeclaredFilter]) -> Change {
+        let policy = &self.scene.policy;
+        let there: Vec<FilterId> = policy.filters().iter().map(|filter| filter.id).collect();
+        let removed: BTreeSet<FilterId> =
+            going.iter().filter(|_| !there.is_empty()).map(|at| there[at % there.len()]).collect();
+        let free = (1..).filter(|id| !there.contains(&FilterId(*id)) || removed.contains(&FilterId(*id)));
+        let coming = coming.iter().filter(|filter| filter.stands(|id| policy.service(id).is_some()));
+        let added = free.zip(coming).map(|(id, filter)| filter.filter(id, self)).collect();
+        Change { removed: removed.into_iter().collect(), added }
+    }
+
+    fn replace_tables(&mut self, tables: Tables) {
+        self.taken();
+        let installation = Installation { tables, endpoints: self.scene.endpoints.clone() };
+        self.lab.engine.install(&installation).unwrap();
+        self.scene.tables = installation.tables;
     }
 
     fn mark(&mut self, service: ServiceId, alive: bool) {

@@ -26,9 +26,22 @@ pub(crate) struct Case {
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Install(Declared),
-    Mark { service: u32, alive: bool },
+    /// Some filters of those installed go, by their place among them, and others come.
+    Amend {
+        going: Vec<usize>,
+        coming: Vec<DeclaredFilter>,
+        /// The whole is compiled anew behind it.
+        renew: bool,
+    },
+    Mark {
+        service: u32,
+        alive: bool,
+    },
     Routes(Vec<(Net, Option<Errno>)>),
-    Dial { by: Party, to: To },
+    Dial {
+        by: Party,
+        to: To,
+    },
     CarryOn(CarryOn),
 }
 
@@ -210,11 +223,8 @@ impl Declared {
         let services = self.services.iter().map(DeclaredService::service).collect();
         let sublayer = |(id, weight)| Sublayer { id: SublayerId(id), name: format!("l{id}"), weight };
         let sublayers = (1..=SUBLAYERS).zip(self.sublayers).map(sublayer).collect();
-        let known = |filter: &&DeclaredFilter| match filter.layer {
-            Layer::Redirect { service } => self.services.iter().any(|known| known.id == service.0),
-            Layer::Auth(_) => true,
-        };
-        let filters = (1..).zip(self.filters.iter().filter(known));
+        let is_known = |id: ServiceId| self.services.iter().any(|known| known.id == id.0);
+        let filters = (1..).zip(self.filters.iter().filter(|filter| filter.stands(is_known)));
         let filters = filters.map(|(id, filter)| filter.filter(id, names)).collect();
         let sandboxes = if self.overrides_sandboxes { Sandboxes::Overridden } else { Sandboxes::Stay };
         Policy::new(services, sublayers, filters).unwrap().with_sandboxes(sandboxes)
@@ -234,7 +244,15 @@ impl DeclaredService {
 }
 
 impl DeclaredFilter {
-    fn filter(&self, id: u32, names: &impl Names) -> Filter {
+    /// Whether it can be installed, given which services are.
+    pub(crate) fn stands(&self, is_known: impl Fn(ServiceId) -> bool) -> bool {
+        match self.layer {
+            Layer::Redirect { service } => is_known(service),
+            Layer::Auth(_) => true,
+        }
+    }
+
+    pub(crate) fn filter(&self, id: u32, names: &impl Names) -> Filter {
         let range = |&(a, b): &(usize, usize)| PortRange::new(PORTS[a.min(b)], PORTS[a.max(b)]).unwrap();
         let conditions = Conditions {
             protocol: one_of(&self.protocol, |protocol| *protocol),
@@ -242,6 +260,9 @@ impl DeclaredFilter {
             remote: one_of(&self.remote, |net| net.prefix()),
             remote_ports: one_of(&self.ports, range),
             local: one_of(&self.local, |net| net.prefix()),
+            // Of these there are tests of their own: a resolver has to answer, a namespace to be entered.
+            host: None,
+            namespace: None,
             application: self.application.conditions(names),
             via: self.via.conditions(names),
         };
@@ -277,8 +298,11 @@ fn steps() -> impl Strategy<Value = Step> {
     let by = select(vec![Party::Application(1), Party::Application(2), Party::SANDBOXED]);
     let carry_on = (0_usize..8, prop::bool::weighted(0.7), option::weighted(0.3, destinations()))
         .prop_map(|(flow, with_records, elsewhere)| Step::CarryOn(CarryOn { flow, with_records, elsewhere }));
+    let amend = (vec(any::<usize>(), 0..3), vec(filters(), 0..3), prop::bool::weighted(0.2))
+        .prop_map(|(going, coming, renew)| Step::Amend { going, coming, renew });
     prop_oneof![
         1 => declared().prop_map(Step::Install),
+        3 => amend,
         2 => mark,
         1 => vec((nets(), reach), 0..3).prop_map(Step::Routes),
         10 => (by, destinations()).prop_map(|(by, to)| Step::Dial { by, to }),

@@ -14,7 +14,7 @@ use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 use arena::{Arena, KINDS};
 
 /// Of some sixty steps each.
-const QUICK: u32 = 60;
+const QUICK: u32 = 100;
 /// In milliseconds: as small as a case gets by then it is shown.
 const SHRINK: u32 = 120_000;
 
@@ -36,6 +36,7 @@ fn every_connect_comes_to_what_decide_says() {
     eprintln!("{tally:?}");
     assert!(tally.direct > 100 && tally.redirected > 100, "{tally:?}");
     assert!(tally.carried > 100 && tally.forgotten > 100 && tally.sandboxed > 50, "{tally:?}");
+    assert!(tally.amended > 100, "{tally:?}");
     for kind in KINDS {
         assert!(tally.refused.get(kind) > Some(&10), "{kind} hardly occurs: {tally:?}");
     }

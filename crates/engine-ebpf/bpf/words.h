@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/*
+ * The words that filters are compiled to, and searching the sorted arrays in them.
+ * Pure: whoever includes it says where the words are, by wl_chunk().
+ */
+#pragma once
+
+#define WL_CHUNK 512 /* words that are looked up at once */
+
+/* The chunk of that number. */
+static inline __attribute__((always_inline)) const __u64 *wl_chunk(__u32 tables, __u32 number);
+
+#ifndef WL_GLOBAL
+/* A global function is verified once, not once per call. */
+#define WL_GLOBAL __attribute__((noinline))
+#endif
+
+/* Unrolled, these loops would take more of the stack than there is. */
+#ifdef __clang__
+#define WL_KEEP_LOOP _Pragma("clang loop unroll(disable)")
+#else
+#define WL_KEEP_LOOP
+#endif
+
+#define WL_INLINE static inline __attribute__((always_inline))
+
+/* Without a branch, which the verifier would follow both ways: 1 or 0. */
+WL_INLINE __u64 wl_less(__u64 a, __u64 b)
+{
+	__u64 less = ((~a & b) | ((~a | b) & (a - b))) >> 63;
+
+	asm volatile("" : "+r"(less));
+	return less;
+}
+
+WL_INLINE __u64 wl_word(__u32 tables, __u64 at)
+{
+	const __u64 *chunk = wl_chunk(tables, at / WL_CHUNK);
+
+	return chunk ? chunk[at % WL_CHUNK] : 0;
+}
+
+#define WL_COUNT_STEP(step)                                                                                  \
+	do {                                                                                                 \
+		__u64 up_to = at + (step);                                                                   \
+		__u64 word = chunk[(offset + up_to - 1) & (WL_CHUNK - 1)];                                   \
+		__u64 take = (wl_less(count, up_to) | wl_less(number, word)) ^ 1;                            \
+                                                                                                             \
+		at += take * (step);                                                                         \
+	} while (0)
+
+/* How many of so many sorted words, all in one chunk, are not greater. */
+WL_INLINE __u64 wl_count_up_to(__u32 tables, __u64 offset, __u64 count, __u64 number)
+{
+	const __u64 *chunk = wl_chunk(tables, offset / WL_CHUNK);
+	__u64 at = 0;
+
+	if (!chunk)
+		return 0;
+	if (count >= 16) {
+		WL_COUNT_STEP(512);
+		WL_COUNT_STEP(256);
+		WL_COUNT_STEP(128);
+		WL_COUNT_STEP(64);
+		WL_COUNT_STEP(32);
+		WL_COUNT_STEP(16);
+	}
+	WL_COUNT_STEP(8);
+	WL_COUNT_STEP(4);
+	WL_COUNT_STEP(2);
+	WL_COUNT_STEP(1);
+	return at;
+}
+
+/* How many of a sorted array's words are not greater. */
+WL_GLOBAL __u32 wl_search(__u32 tables, __u64 array, __u64 number)
+{
+	__u64 offset = (__u32)array, chunk = 0;
+
+	/* From the level that has the first words of the next one's chunks. */
+	WL_KEEP_LOOP
+	for (int shift = 18; shift >= 0; shift -= 9) {
+		__u64 size = ((array >> 32) + (1ULL << shift) - 1) >> shift;
+		__u64 rest = size - chunk * WL_CHUNK, here;
+
+		if (shift && size <= 1)
+			continue;
+		if (rest > WL_CHUNK)
+			rest = WL_CHUNK;
+		here = wl_count_up_to(tables, offset + chunk * WL_CHUNK, rest, number);
+		chunk = chunk * WL_CHUNK + here;
+		if (shift && here)
+			chunk--;
+		offset += (size + WL_CHUNK - 1) / WL_CHUNK * WL_CHUNK;
+	}
+	return chunk;
+}
