@@ -46,7 +46,7 @@ print(line(daemon), end='')
 daemon = connect()
 try:
     while True: daemon.sendall(STATUS)
-except BrokenPipeError: print('given up')
+except OSError: print('given up')
 ";
 
 const POLICY: &str = r#"
