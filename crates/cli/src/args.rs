@@ -183,9 +183,6 @@ pub(crate) struct RunArgs {
     /// [default: 30]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) start_patience: Option<u64>,
-    /// Who redirects
-    #[arg(long, value_name = "WHO", value_enum, default_value_t = Engine::Auto)]
-    pub(crate) engine: Engine,
     /// The control socket of the daemon
     #[arg(long, value_name = "PATH", default_value = waylay_daemon::server::DEFAULT, value_hint = clap::ValueHint::FilePath)]
     pub(crate) socket: PathBuf,
@@ -198,9 +195,25 @@ pub(crate) struct RunArgs {
     /// Run COMMAND as this user [default: behind sudo, whoever called it]
     #[arg(long, value_name = "USER", value_hint = clap::ValueHint::Username)]
     pub(crate) user: Option<String>,
+    /// What redirects: `daemon`, for whoever is in its scope; `ebpf`, which takes root; or `seccomp`, which takes no privilege,
+    /// redirects TCP alone and is no obstacle to programs that want to get around it [default: the daemon if one answers, else
+    /// ebpf for root, else seccomp]
+    #[arg(long, value_name = "ENGINE", value_enum)]
+    pub(crate) engine: Option<EngineChoice>,
     /// The command to run, and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND", value_hint = clap::ValueHint::CommandName)]
     pub(crate) command: Vec<OsString>,
+}
+
+/// What carries redirection out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineChoice {
+    /// That of a daemon.
+    Daemon,
+    /// Programs in the kernel.
+    Ebpf,
+    /// A supervisor of system calls.
+    Seccomp,
 }
 
 const DOCTOR_EXAMPLES: &str = "\
@@ -405,16 +418,6 @@ impl From<OnFailure> for FailurePolicy {
             OnFailure::Closed => Self::Closed,
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Engine {
-    /// The daemon, if one answers, or else waylay run itself
-    Auto,
-    /// The daemon: needs no root
-    Daemon,
-    /// waylay run itself, with programs of its own: needs root
-    Own,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -25,7 +25,7 @@ use waylay_host::{
 use waylay_inspect::report::Report;
 
 use crate::{
-    args::{Engine, EnterArgs, RunArgs},
+    args::{EngineChoice, EnterArgs, RunArgs},
     chain,
     control::OtherAnswer,
     daemon::with_lines,
@@ -43,12 +43,12 @@ const NOT_PREPARED: u8 = 125;
 pub(crate) enum GuestError {
     /// It may speak another language.
     #[error(
-        "the daemon is waylayd {theirs}, and this is waylay {own}: they have to be of one version; as root --engine own does without the daemon"
+        "the daemon is waylayd {theirs}, and this is waylay {own}: they have to be of one version; --engine ebpf, as root, or seccomp does without the daemon"
     )]
     Version { theirs: String, own: &'static str },
     /// What only the daemon's own policy can say.
     #[error(
-        "{option} is for the daemon to say, which has it for all of its scope; as root --engine own does without the daemon"
+        "{option} is for the daemon to say, which has it for all of its scope; --engine ebpf, as root, or seccomp does without the daemon"
     )]
     Option { option: &'static str },
     /// `--user` of somebody who cannot become another.
@@ -56,7 +56,7 @@ pub(crate) enum GuestError {
     User,
     /// What a run cannot adopt.
     #[error(
-        "the service {name} runs already: with a daemon that is adopted by the daemon's own policy; as root --engine own does without the daemon"
+        "the service {name} runs already: with a daemon that is adopted by the daemon's own policy; --engine ebpf, as root, or seccomp does without the daemon"
     )]
     Resident { name: String },
 }
@@ -70,12 +70,12 @@ pub(crate) struct Daemon {
 /// The daemon that has the services of this run, if one does.
 pub(crate) fn daemon_for(args: &RunArgs) -> Result<Option<Daemon>, Box<dyn Error>> {
     let client = match (args.engine, Client::connect(&args.socket)) {
-        (Engine::Own, Ok(_)) => {
-            notice("a daemon runs, and has no part in this (--engine own)");
+        (Some(EngineChoice::Ebpf | EngineChoice::Seccomp), Ok(_)) => {
+            notice("a daemon runs, and has no part in this (--engine)");
             return Ok(None);
         }
-        (Engine::Own, Err(_)) | (Engine::Auto, Err(ClientError::NoDaemon { .. })) => return Ok(None),
-        (Engine::Auto | Engine::Daemon, client) => client,
+        (Some(EngineChoice::Ebpf | EngineChoice::Seccomp) | None, Err(_)) => return Ok(None),
+        (Some(EngineChoice::Daemon), client) | (None, client) => client,
     };
     let mut client = client?;
     let Answer::Status(status) = client.ask(&Request::Status)? else { return Err(OtherAnswer.into()) };
@@ -84,7 +84,7 @@ pub(crate) fn daemon_for(args: &RunArgs) -> Result<Option<Daemon>, Box<dyn Error
         return Ok(Some(Daemon { client, status }));
     }
     let error = GuestError::Version { theirs: status.version, own };
-    if args.engine == Engine::Auto && is_root() {
+    if args.engine.is_none() {
         notice(&format!("{error}; going on without it"));
         return Ok(None);
     }
@@ -138,9 +138,9 @@ pub(crate) fn run(args: &RunArgs, daemon: Daemon) -> Result<ExitCode, Box<dyn Er
     Ok(ExitCode::from(ended?.exit_code()))
 }
 
-/// Whoever is root can do without a daemon that is not for them.
+/// A daemon that is for others can be done without.
 fn may_go_alone(args: &RunArgs, code: Code) -> bool {
-    args.engine == Engine::Auto && is_root() && code == Code::OutOfScope
+    args.engine.is_none() && code == Code::OutOfScope
 }
 
 /// What the daemon is told of what was typed.
@@ -232,8 +232,14 @@ fn quoted(text: &str) -> Result<String, serde_json::Error> {
 
 /// What becomes the command: it asks the daemon to be moved into the cgroup first.
 fn launcher(args: &RunArgs, run: &Run, identity: Option<Identity>) -> Result<Command, Box<dyn Error>> {
-    let launch =
-        Launch { cgroup: None, identity, role: Role::Command, own_binary: false, families: Families::Any };
+    let launch = Launch {
+        cgroup: None,
+        identity,
+        role: Role::Command,
+        own_binary: false,
+        families: Families::Any,
+        supervision: None,
+    };
     let mut launcher = Command::new("/proc/self/exe");
     launcher.arg(ENTER_SUBCOMMAND).arg("--socket").arg(absolute(&args.socket)?);
     launcher.arg("--run").arg(run.run.to_string()).arg(serde_json::to_string(&launch)?);

@@ -28,13 +28,13 @@ use std::{error::Error, ffi::OsString, process::ExitCode, sync::Arc, time::Durat
 use clap::{CommandFactory, Parser};
 use waylay_core::Policy;
 use waylay_host::{
-    Observer, RunError, RunSpec, ServiceSpec, chain_policy,
+    Ended, Observer, RunError, RunSpec, ServiceSpec, chain_policy,
     launch::{Launch, LaunchError, SUBCOMMAND},
     user::Identity,
 };
 
 use crate::{
-    args::{Answer, Cli, Command, RunArgs, Stage, StageCommand},
+    args::{Answer, Cli, Command, EngineChoice, RunArgs, Stage, StageCommand},
     chain::SERVE_SUBCOMMAND,
     declared::Declared,
     meant::with_suggestion,
@@ -116,6 +116,11 @@ fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
 /// With an engine of its own.
 fn run_alone(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
     let declared = args.policy.as_deref().map(Declared::read).transpose()?;
+    let run: Run = match args.engine {
+        Some(EngineChoice::Ebpf) => waylay_host::run,
+        Some(EngineChoice::Seccomp) => waylay_host::run_supervised,
+        Some(EngineChoice::Daemon) | None => engine_for_the_caller(),
+    };
     let (mut services, policy) = match &declared {
         Some(declared) => (declared.services(&args.pattern)?, declared.policy()),
         None => chain(&args)?,
@@ -132,7 +137,8 @@ fn run_alone(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
     };
     let names = declared.map(|declared| Box::new(move |filter| declared.describe(filter)) as FilterNames);
     let output: Arc<dyn Observer> = Arc::new(Output::new(args.output, args.log.as_deref(), names)?);
-    match waylay_host::run(&spec, &output) {
+    let outcome = run(&spec, &output);
+    match outcome {
         Ok(ended) => Ok(ExitCode::from(ended.exit_code())),
         Err(error @ RunError::Interrupted { signal }) => {
             complain(&error);
@@ -140,6 +146,19 @@ fn run_alone(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+type Run = fn(&RunSpec, &Arc<dyn Observer>) -> Result<Ended, RunError>;
+
+/// The better one takes root; that another was taken is said.
+fn engine_for_the_caller() -> Run {
+    if rustix::process::geteuid().is_root() {
+        return waylay_host::run;
+    }
+    output::notice(
+        "without root: TCP is redirected by a supervisor (seccomp), UDP goes directly; sudo waylay run … does more",
+    );
+    waylay_host::run_supervised
 }
 
 /// What follows from the SPECs that were typed.

@@ -28,6 +28,14 @@ pub struct RecordsHandle {
     flow: FlowId,
 }
 
+impl RecordsHandle {
+    /// The handle of a flow, for an engine that gives handles of its own to services and has checked one.
+    #[must_use]
+    pub fn of(flow: FlowId) -> Self {
+        Self { flow }
+    }
+}
+
 /// Where a connect() went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -381,7 +389,7 @@ fn summarise(leg: &Leg) -> LegSummary {
         protocol: leg.protocol,
         pid: leg.caller.pid,
         uid: leg.caller.uid,
-        comm: String::new(),
+        comm: leg.caller.command.to_string(),
         destination: leg.remote,
     }
 }

@@ -97,6 +97,7 @@ impl Adopted {
             role: Role::Adopted,
             own_binary: false,
             families: Families::Any,
+            supervision: None,
         };
         let (mut child, mut stdin, stdout) = launcher(&launch, &spec.command)
             .and_then(|command| service::start(command, spawner))

@@ -3,6 +3,7 @@ use std::{io, net::SocketAddr, process::ExitStatus, time::Duration};
 use thiserror::Error;
 use waylay_core::{LimitError, PolicyError};
 use waylay_engine_ebpf::EbpfError;
+use waylay_engine_seccomp::SeccompError;
 
 use crate::{cgroup::CgroupError, instance::InstanceError, resident::ResidentError, station::EnclosureError};
 
@@ -11,9 +12,18 @@ use crate::{cgroup::CgroupError, instance::InstanceError, resident::ResidentErro
 pub enum RunError {
     /// Not root.
     #[error(
-        "waylay run needs root to load eBPF programs and to give each service a user of its own; try: sudo waylay run …"
+        "waylay run needs root to load eBPF programs and to give each service a user of its own; try: sudo waylay run …, or --engine seccomp"
     )]
     NotRoot,
+    /// The engine without privileges cannot do what was asked.
+    #[error("{what} needs root and the engine on eBPF; try: sudo waylay run …")]
+    NeedsRoot {
+        /// What was asked.
+        what: String,
+    },
+    /// The engine without privileges.
+    #[error(transparent)]
+    Supervision(#[from] SeccompError),
     /// The command would inherit network sockets, whose connections nobody could inspect: the kernel's programs follow the
     /// cgroup in which a socket was made.
     #[error(

@@ -31,7 +31,9 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use thiserror::Error;
 
-use crate::{families::refuse_other_families, sys, user::Identity};
+use waylay_engine_seccomp::Part;
+
+use crate::{families::refuse_other_families, handover, sys, user::Identity};
 
 /// Pending connections a listener holds before it counts as full; the kernel
 /// caps it at `net.core.somaxconn`.
@@ -55,7 +57,7 @@ const OUT_OF_THE_WAY: i32 = 100;
 /// What the launched process is to become.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Launch {
-    /// The directory of its cgroup; `None` if it is there already.
+    /// The directory of its cgroup; `None` leaves it where it is.
     pub cgroup: Option<PathBuf>,
     /// Whom it runs as; `None` keeps what it has.
     pub identity: Option<Identity>,
@@ -65,6 +67,17 @@ pub struct Launch {
     pub own_binary: bool,
     /// Whether it may make sockets of families that no engine is asked about.
     pub families: Families,
+    /// Who is to answer its calls, in the engine without privileges.
+    pub supervision: Option<Supervision>,
+}
+
+/// That a process's connections are made by a supervisor.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Supervision {
+    /// The descriptor of a Unix socket, by which the supervisor gets what it answers through.
+    pub socket: i32,
+    /// Whether it may make sockets that cannot be redirected.
+    pub any_socket: bool,
 }
 
 /// Of which families a launched process may make sockets.
@@ -154,6 +167,9 @@ pub enum LaunchError {
         "cannot keep the command from sockets that cannot be redirected (--unredirectable permit goes on without)"
     )]
     Families(#[source] io::Error),
+    /// The supervisor cannot answer this process's calls.
+    #[error("cannot be supervised (seccomp(2) with user notifications)")]
+    Supervision(#[source] io::Error),
     /// Privileges could not be given up.
     #[error("cannot change to the uid {uid}")]
     Identity {
@@ -193,6 +209,7 @@ impl LaunchError {
             | Self::Dismissed
             | Self::Supervisor(_)
             | Self::Families(_)
+            | Self::Supervision(_)
             | Self::Identity { .. }
             | Self::OwnBinary(_) => 125,
         }
@@ -211,9 +228,9 @@ impl Launch {
     }
 
     fn prepare(&self, command: &[OsString]) -> Result<Command, LaunchError> {
-        if let Some(cgroup) = &self.cgroup {
-            fs::write(cgroup.join("cgroup.procs"), "0")
-                .map_err(|source| LaunchError::Cgroup { path: cgroup.clone(), source })?;
+        if let Some(path) = &self.cgroup {
+            let source = fs::write(path.join("cgroup.procs"), "0");
+            source.map_err(|source| LaunchError::Cgroup { path: path.clone(), source })?;
         }
         let mut command = self.command(command)?;
         match self.role {
@@ -223,6 +240,7 @@ impl Launch {
                 }
                 self.assume_identity()?;
                 self.show_person(&mut command);
+                self.enter_supervision()?;
             }
             Role::Service => {
                 let supervisor = rustix::process::getppid();
@@ -253,7 +271,23 @@ impl Launch {
         if !self.own_binary {
             find_program(command.get_program())?;
         }
+        self.enter_supervision()?;
         Ok(sockets)
+    }
+
+    /// From here on this process's connections are made by the supervisor.
+    fn enter_supervision(&self) -> Result<(), LaunchError> {
+        let Some(Supervision { socket, any_socket }) = self.supervision else { return Ok(()) };
+        let part = match self.role {
+            Role::Command => Part::Command { any_socket },
+            Role::Service | Role::Adopted => Part::Service,
+        };
+        let entered = || {
+            rustix::thread::set_no_new_privs(true)?;
+            let calls = waylay_engine_seccomp::supervise(part)?;
+            handover::give(&sys::inherited(socket)?, calls)
+        };
+        entered().map_err(LaunchError::Supervision)
     }
 
     fn give_up_privileges(&self, supervisor: Option<Pid>, command: &mut Command) -> Result<(), LaunchError> {

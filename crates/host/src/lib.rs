@@ -23,6 +23,7 @@ pub mod doctor;
 mod error;
 mod existing;
 mod families;
+mod handover;
 mod health;
 mod icmp;
 pub mod instance;
@@ -45,6 +46,7 @@ mod spec;
 mod station;
 #[cfg(any(test, fuzzing))]
 mod strange;
+mod supervised;
 mod sweep;
 mod sys;
 pub mod user;
@@ -59,5 +61,6 @@ pub use spec::{Adoption, Ended, Observer, RunSpec, ServiceSpec, Step, Transports
 pub use station::{Enclosure, EnclosureError, Station};
 #[cfg(fuzzing)]
 pub use strange::{files, routes as route_messages, sockets as socket_messages};
+pub use supervised::run_supervised;
 pub use waylay_engine::LocalName;
 pub use waylay_engine_ebpf::{FlowApplication, LiveFlow};

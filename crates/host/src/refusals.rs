@@ -49,7 +49,8 @@ impl RefusalReader {
     }
 }
 
-fn concerned(event: &Event) -> Option<ServiceId> {
+/// The service that a refusal is about.
+pub(crate) fn concerned(event: &Event) -> Option<ServiceId> {
     let Event::Refused { refusal, .. } = event else { return None };
     match *refusal {
         Refusal::ServiceAbsent { service }

@@ -80,7 +80,7 @@ pub fn run_enclosed(
     watch(launcher, &app, &signals, observer, end)
 }
 
-fn refuse_inherited_sockets() -> Result<(), RunError> {
+pub(crate) fn refuse_inherited_sockets() -> Result<(), RunError> {
     let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut descriptors: Vec<i32> = numbers.filter(|&fd| sys::passes_network_socket_on(fd)).collect();
@@ -104,6 +104,7 @@ fn run_command(
         role: Role::Command,
         own_binary: false,
         families: families(spec, station),
+        supervision: None,
     };
     let launcher = launcher(&launch, &spec.command).map_err(RunError::CommandStart)?;
     watch(launcher, &app, signals, observer, &|| app.kill())

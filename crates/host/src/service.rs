@@ -56,16 +56,22 @@ impl Waiting {
         identity: Identity,
         spawner: &Spawner,
     ) -> Result<Self, RunError> {
-        let failed = |source| RunError::ServiceStart { service: spec.name.clone(), source };
         let launch = Launch {
             cgroup: Some(cgroup.path().into()),
             identity: Some(identity),
             role: Role::Service,
             own_binary: spec.builtin,
             families: Families::Any,
+            supervision: None,
         };
+        Self::start_as(spec, &launch, spawner)
+    }
+
+    /// The same, in whatever way it is to be launched.
+    pub(crate) fn start_as(spec: &ServiceSpec, launch: &Launch, spawner: &Spawner) -> Result<Self, RunError> {
+        let failed = |source| RunError::ServiceStart { service: spec.name.clone(), source };
         let (mut child, stdin, stdout) =
-            launcher(&launch, &spec.command).and_then(|command| start(command, spawner)).map_err(failed)?;
+            launcher(launch, &spec.command).and_then(|command| start(command, spawner)).map_err(failed)?;
         let mut stdout = BufReader::new(stdout);
         match read_announcement(&mut stdout) {
             Ok(listening) => {

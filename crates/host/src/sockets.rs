@@ -117,10 +117,15 @@ pub(crate) fn listeners(protocol: Protocol) -> io::Result<Vec<Socket>> {
 
 /// TCP connections that processes have.
 pub(crate) fn connections() -> io::Result<Vec<Socket>> {
-    const ALL: u32 = 0xfff;
-    let mut sockets = dump(Protocol::Tcp, ALL & !(1 << LISTEN | 1 << CLOSE | 1 << TIME_WAIT))?;
+    let mut sockets = every(Protocol::Tcp)?;
     sockets.retain(|socket| socket.inode != 0);
     Ok(sockets)
+}
+
+/// All that is connected to somebody or about to be, whoever has it.
+pub(crate) fn every(protocol: Protocol) -> io::Result<Vec<Socket>> {
+    const ALL: u32 = 0xfff;
+    dump(protocol, ALL & !(1 << LISTEN | 1 << CLOSE | 1 << TIME_WAIT))
 }
 
 /// UDP sockets that are connected to somebody.

@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 /// Puts a copy of `fd` at exactly `target`, open across exec, replacing what is there.
@@ -59,4 +59,14 @@ pub(crate) fn close_on_exec_from(first: i32) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// A descriptor that this process was started with, and that it is to close.
+pub(crate) fn inherited(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: only a flag is set; a number that is no descriptor is an error.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and whoever passed its number has passed it for this.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     ground::{CLIENT_V4, CLIENT_V6, Family, Ground, Place, SERVER_V4, SERVER_V6},
-    process::{Lines, Process, python},
+    process::{Lines, Process, python, system_python},
     run::Waylay,
 };
 
@@ -79,6 +79,11 @@ impl Corners {
         self.ground.waylay()
     }
 
+    /// The same as a user who has no privilege.
+    pub fn waylay_without_root(&self) -> Waylay {
+        Waylay::run_without_root(self.ground.client_namespace())
+    }
+
     /// A command on the clients' host.
     pub fn client(&self, program: &str) -> Command {
         self.ground.client_namespace().unwrap().command(program)
@@ -132,5 +137,5 @@ for command in json.loads(sys.argv[1]):
     subprocess.run(command, check=True)
 ";
     let commands = serde_json::to_string(commands).unwrap();
-    [python(), "-c", EACH, &commands].map(str::to_owned).to_vec()
+    [system_python(), "-c", EACH, &commands].map(str::to_owned).to_vec()
 }

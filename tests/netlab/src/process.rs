@@ -1,6 +1,7 @@
 //! Processes that end with the test that started them.
 
 use std::{
+    env,
     io::{BufRead, BufReader, Read},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, OnceLock},
@@ -42,12 +43,33 @@ pub fn kill(pid: u32, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
 
+/// What carries redirection out in the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The engine on eBPF, as root.
+    Ebpf,
+    /// The engine without privileges, as a user who has none.
+    Seccomp,
+}
+
+impl Subject {
+    /// What the environment asks for: `SUBJECT=seccomp`.
+    pub fn chosen() -> Self {
+        match env::var("SUBJECT").as_deref() {
+            Err(_) | Ok("ebpf") => Self::Ebpf,
+            Ok("seccomp") => Self::Seccomp,
+            Ok(other) => panic!("SUBJECT={other}: neither ebpf nor seccomp"),
+        }
+    }
+}
+
 /// The python itself, without the wrappers that choose between several.
 pub fn python() -> &'static str {
     static PYTHON: OnceLock<String> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let ask = "import os, sys; print(os.path.realpath(sys.executable))";
-        let answer = Command::new("python3").args(["-c", ask]).output().expect("python3 is needed");
+        let found = if Subject::chosen() == Subject::Seccomp { system_python() } else { "python3" };
+        let answer = Command::new(found).args(["-c", ask]).output().expect("python3 is needed");
         String::from_utf8(answer.stdout).unwrap().trim().to_owned()
     })
 }

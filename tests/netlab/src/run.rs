@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::{
     ground::Namespace,
     instance::Instance,
-    process::{Lines, kill, patiently, python},
+    process::{Lines, Subject, kill, patiently, python},
     report::Report,
 };
 
@@ -37,6 +37,9 @@ const MISLEADING: [&str; 11] = [
     "SUDO_USER",
 ];
 
+/// The user who has no privilege.
+pub(crate) const NOBODY: u32 = 65534;
+
 /// A `waylay` command to be.
 #[derive(Debug)]
 pub struct Waylay {
@@ -47,6 +50,13 @@ pub struct Waylay {
 impl Waylay {
     /// `waylay run`, in a network namespace if one is given.
     pub fn run(namespace: Option<&Namespace>) -> Self {
+        match Subject::chosen() {
+            Subject::Ebpf => Self::run_as_root(namespace),
+            Subject::Seccomp => Self::run_without_root(namespace),
+        }
+    }
+
+    fn run_as_root(namespace: Option<&Namespace>) -> Self {
         require_root();
         let binary = Self::binary();
         let mut command = match namespace {
@@ -55,6 +65,21 @@ impl Waylay {
         };
         command.arg("run");
         Self::new(command)
+    }
+
+    /// The same as a user who has no privilege, whatever the subject.
+    pub fn run_without_root(namespace: Option<&Namespace>) -> Self {
+        require_root();
+        let mut command = match namespace {
+            Some(namespace) => namespace.command("setpriv"),
+            None => Command::new("setpriv"),
+        };
+        let user = NOBODY.to_string();
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]).arg(Self::binary());
+        command.args(["run", "--engine", "seccomp"]);
+        let waylay = Self::new(command);
+        std::os::unix::fs::chown(waylay.directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        waylay
     }
 
     /// Any command line in which `waylay` occurs.

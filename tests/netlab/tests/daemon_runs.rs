@@ -292,7 +292,7 @@ fn what_the_daemon_refuses_is_said_and_the_command_is_not_run() {
     fs::set_permissions(open.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let mark = open.path().join("mark");
     let touch = ["/usr/bin/touch", mark.to_str().unwrap()];
-    let refused = scene.command_in(&outside, NOBODY, &[], &touch).output().unwrap();
+    let refused = scene.command_in(&outside, NOBODY, &["--engine", "daemon"], &touch).output().unwrap();
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     assert!(text(&refused.stderr).contains("is outside of the scope"), "{refused:?}");
     for (options, words) in [
@@ -314,9 +314,9 @@ fn what_the_daemon_refuses_is_said_and_the_command_is_not_run() {
     let alone = scene.command_in(&outside, ROOT, &[], &["/bin/true"]).output().unwrap();
     assert_eq!(alone.status.code(), Some(0), "{alone:?}");
     assert!(text(&alone.stderr).contains("the daemon has no part in this"), "{alone:?}");
-    let own = scene.run(ROOT, &["--engine", "own"], &["/bin/true"]);
+    let own = scene.run(ROOT, &["--engine", "ebpf"], &["/bin/true"]);
     assert_eq!(own.status.code(), Some(0), "{own:?}");
-    assert!(text(&own.stderr).contains("has no part in this (--engine own)"), "{own:?}");
+    assert!(text(&own.stderr).contains("has no part in this (--engine)"), "{own:?}");
     let none = scene.folder.path().join("nobody.sock");
     let none = scene.run(NOBODY, &["--engine", "daemon", "--socket", none.to_str().unwrap()], &["true"]);
     assert_eq!(none.status.code(), Some(2), "{none:?}");

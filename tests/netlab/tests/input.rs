@@ -153,7 +153,7 @@ mod missing {
         command
             .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
             .arg(binary)
-            .args(["run", "--", "true"]);
+            .args(["run", "--engine", "ebpf", "--", "true"]);
         let finished = Waylay::within(command).finish();
         assert!(finished.refused_in_a_line().contains("sudo waylay run"), "{finished:?}");
     }

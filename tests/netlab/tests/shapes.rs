@@ -2,7 +2,7 @@
 //! the program sees what it would see without them. To servers on the loopback and in another network namespace, over
 //! IPv4 and IPv6.
 
-use std::{net::SocketAddr, path::Path, process::Command};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use tempfile::TempDir;
 use waylay_netlab::{Corners, Finished, Greeter, Programs, Waylay, one_after_another, system_python};
@@ -107,6 +107,62 @@ fn a_socket_that_outlives_its_program() {
     });
 }
 
+/// By the engine that needs no privilege.
+mod without_root {
+    use super::*;
+
+    fn by(ways: &[(&str, usize)]) {
+        let corners = Corners::new();
+        for &(way, connections) in ways {
+            let waylay = corners.waylay_without_root().through_logs(3);
+            through(&corners, waylay, connections, |server| shape(way, server));
+        }
+    }
+
+    #[test]
+    fn a_connection_that_nobody_waits_for() {
+        by(&[("plain", 1), ("non_blocking", 1)]);
+    }
+
+    #[test]
+    fn a_connection_that_begins_with_its_first_bytes() {
+        by(&[("fast_open_by_sendto", 1), ("fast_open_by_option", 1)]);
+    }
+
+    #[test]
+    fn a_connection_of_multipath_tcp() {
+        by(&[("multipath", 1)]);
+    }
+
+    #[test]
+    fn a_connection_from_an_address_of_ones_own() {
+        by(&[("from_a_bound_address", 1)]);
+    }
+
+    #[test]
+    fn a_socket_that_is_disconnected_and_connected_again() {
+        by(&[("disconnected_and_connected_again", 2)]);
+    }
+
+    #[test]
+    fn connections_of_several_threads() {
+        by(&[("in_threads", 4)]);
+    }
+
+    #[test]
+    fn a_socket_that_is_passed_to_another_process() {
+        by(&[("passed_to_another_process", 1), ("connected_and_passed_to_another_process", 1)]);
+    }
+
+    #[test]
+    fn a_program_without_any_library() {
+        let (_directory, program) = static_client();
+        let corners = Corners::new();
+        let waylay = corners.waylay_without_root().through_logs(3);
+        through(&corners, waylay, 1, |server| dialled_by(&program, server));
+    }
+}
+
 mod io_uring {
     use super::*;
 
@@ -139,17 +195,26 @@ mod io_uring {
 
 #[test]
 fn a_program_without_any_library() {
-    let directory = TempDir::new().unwrap();
+    let (_directory, program) = static_client();
+    everywhere(1, |server| dialled_by(&program, server));
+}
+
+/// A client that is linked statically, and where it is.
+fn static_client() -> (TempDir, String) {
+    let directory = TempDir::new().expect("a directory");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is its owner's");
     let program = directory.path().join("static-client");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs/static-client.c");
     let mut compiler = Command::new("gcc");
     compiler.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-static", "-o"]).arg(&program).arg(source);
-    assert!(compiler.status().unwrap().success());
-    let program = program.to_str().unwrap();
-    everywhere(1, |server| {
-        let (host, port) = (server.address.ip().to_string(), server.address.port().to_string());
-        [program, &host, &port].map(str::to_owned).to_vec()
-    });
+    assert!(compiler.status().expect("gcc").success());
+    let program = program.to_str().expect("a name in UTF-8").to_owned();
+    (directory, program)
+}
+
+fn dialled_by(program: &str, server: &Greeter) -> Vec<String> {
+    let (host, port) = (server.address.ip().to_string(), server.address.port().to_string());
+    [program, &host, &port].map(str::to_owned).to_vec()
 }
 
 /// What a service may do to dial, and what its children may.

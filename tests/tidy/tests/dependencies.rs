@@ -7,13 +7,17 @@ use serde_json::Value;
 
 /// What each crate may use of the others, tests aside. A crate that is not
 /// listed may use any.
-const RULES: [(&str, &[&str]); 11] = [
+const RULES: [(&str, &[&str]); 12] = [
     ("waylay-core", &[]),
     ("waylay-abi", &[]),
     ("waylay-config", &["waylay-core"]),
     ("waylay-engine", &["waylay-core"]),
     ("waylay-engine-ebpf", &["waylay-abi", "waylay-core", "waylay-engine"]),
-    ("waylay-host", &["waylay-config", "waylay-core", "waylay-engine", "waylay-engine-ebpf"]),
+    ("waylay-engine-seccomp", &["waylay-abi", "waylay-core", "waylay-engine"]),
+    (
+        "waylay-host",
+        &["waylay-config", "waylay-core", "waylay-engine", "waylay-engine-ebpf", "waylay-engine-seccomp"],
+    ),
     ("waylay-daemon", &["waylay-config", "waylay-core", "waylay-host"]),
     ("waylay", &["waylay-abi", "waylay-core"]),
     ("waylay-ws2", &["waylay"]),

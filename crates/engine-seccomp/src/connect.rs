@@ -1,0 +1,339 @@
+//! connect(2): decided by the policy, and carried out on a copy of the caller's descriptor. Nothing that the caller does to its memory or
+//! descriptors meanwhile changes more than which of its sockets is redirected.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::net::sockopt;
+use socket2::SockRef;
+use waylay_abi as abi;
+use waylay_core::{Errno, Leg, Namespace, Protocol, Route, ServiceId, World};
+use waylay_engine::memory::{FlowId, Outcome, SocketId};
+
+use crate::{
+    call::{Call, LONGEST_ADDRESS, Named, errno, parse_address, write_address},
+    caller::Caller,
+    flows::{NewFlow, Path},
+    shared::{Claim, Shared, source_towards},
+    supervisor::{Answer, Dialler},
+    sys,
+};
+
+/// `TCP_CLOSE` (net/tcp_states.h).
+const CLOSED: u8 = 7;
+
+/// Bytes that one call sends with a connection; the rest is its caller's to send, as after any short write.
+const MOST_AT_FIRST: usize = 64 * 1024;
+
+/// What the connection is to be made with, once it is decided on.
+pub(crate) struct Plan<'s> {
+    _claim: Claim<'s>,
+    socket: OwnedFd,
+    cookie: u64,
+    address: Vec<u8>,
+    flow: Option<u64>,
+}
+
+/// What comes of a call before anything is dialled.
+pub(crate) enum Decided<'s> {
+    /// This, at once.
+    Answered(Answer),
+    /// A connection is to be made, which may take long.
+    Dial(Plan<'s>),
+}
+
+/// `address` and its length are the arguments with these indices.
+pub(crate) fn decide<'s>(
+    shared: &'s Shared,
+    dialler: Dialler,
+    call: &Call,
+    address: (usize, usize),
+    is_waiting: impl Fn() -> bool,
+) -> Decided<'s> {
+    prepare(shared, dialler, call, address, is_waiting)
+        .unwrap_or_else(|error| Decided::Answered(Answer::from(error)))
+}
+
+fn prepare<'s>(
+    shared: &'s Shared,
+    dialler: Dialler,
+    call: &Call,
+    address: (usize, usize),
+    is_waiting: impl Fn() -> bool,
+) -> io::Result<Decided<'s>> {
+    let len = usize::try_from(call.number_at(address.1)).map_err(|_negative| errno(libc::EINVAL))?;
+    if len > LONGEST_ADDRESS {
+        return Err(errno(libc::EINVAL));
+    }
+    let bytes = call.read(call.arguments[address.0], len)?;
+    let socket = call.descriptor()?;
+    // If not, its number may have been another's when memory and descriptor were looked at.
+    if !is_waiting() {
+        return Err(errno(libc::EINTR));
+    }
+    let Some(kind) = Kind::of(socket.as_fd())? else { return Ok(Decided::Answered(Answer::Continue)) };
+    let cookie = sockopt::socket_cookie(&socket)?;
+    let claim = shared.claim(cookie);
+    let plain =
+        |_claim, socket, address| Ok(Decided::Dial(Plan { _claim, socket, cookie, address, flow: None }));
+    match (kind, parse_address(&bytes)) {
+        (Kind::Stream { v6 }, Named::Ip(destination)) if destination.is_ipv6() == v6 => {
+            let wanted = Wanted { claim, dialler, call, socket, cookie, destination, v6 };
+            wanted.decide(shared)
+        }
+        (Kind::Stream { .. }, Named::Nothing) => {
+            // One that is disconnected is at its beginning.
+            shared.lock().end_flow_of(cookie);
+            plain(claim, socket, bytes)
+        }
+        (Kind::Stream { .. } | Kind::Datagram, Named::Ip(_) | Named::Nothing | Named::Other) => {
+            plain(claim, socket, bytes)
+        }
+    }
+}
+
+/// A socket's kind, as far as it matters. `None`: one that stays on this host.
+#[derive(Clone, Copy)]
+enum Kind {
+    Stream { v6: bool },
+    Datagram,
+}
+
+impl Kind {
+    fn of(socket: BorrowedFd<'_>) -> io::Result<Option<Self>> {
+        let family = i32::from(sockopt::socket_domain(socket)?.as_raw());
+        let v6 = match family {
+            libc::AF_INET => false,
+            libc::AF_INET6 => true,
+            _ => return Ok(None),
+        };
+        let is_stream = sockopt::socket_type(socket)? == rustix::net::SocketType::STREAM;
+        Ok(Some(if is_stream { Self::Stream { v6 } } else { Self::Datagram }))
+    }
+}
+
+/// A connection over TCP that is asked for.
+struct Wanted<'c, 's> {
+    claim: Claim<'s>,
+    dialler: Dialler,
+    call: &'c Call,
+    socket: OwnedFd,
+    cookie: u64,
+    destination: SocketAddr,
+    v6: bool,
+}
+
+impl<'s> Wanted<'_, 's> {
+    fn decide(self, shared: &'s Shared) -> io::Result<Decided<'s>> {
+        if !self.is_at_its_beginning() {
+            // The kernel says how it gets on.
+            let begun = shared.lock().flows.of_outgoing(self.cookie).map(|flow| (flow.number, flow.path.to));
+            let (flow, to) =
+                begun.map_or((None, self.destination), |(flow, listener)| (Some(flow), listener));
+            let address = write_address(to, self.v6);
+            return Ok(self.dial(address, flow));
+        }
+        let remote = reachable(self.destination);
+        let route = source_towards(remote).map_or_else(missing, |_source| Route::Exists);
+        let namespace = match sys::namespace_of(self.socket.as_fd())? {
+            own if own == shared.namespace => Namespace::Own,
+            other => Namespace::Foreign(other),
+        };
+        let mut state = shared.lock();
+        let service = self.dialler.service();
+        let caller = Caller::look(self.call.tid, service, &mut state.lines)?;
+        let local = SockRef::from(&self.socket).local_addr().ok().and_then(|address| address.as_socket());
+        let local = local.filter(|local| !local.ip().is_unspecified());
+        let leg = Leg { protocol: Protocol::Tcp, local, remote, caller: caller.process };
+        let cgroups = state.lines.cgroups();
+        state.engine.world = World { route, namespace, cgroups, ..World::default() };
+        state.end_flow_of(self.cookie);
+        match state.engine.connect(&leg, SocketId(self.cookie)) {
+            Outcome::Refused(refusal) => Err(errno(refusal.errno().number().into())),
+            Outcome::Direct => {
+                state.end_flow_of(self.cookie);
+                drop(state);
+                let address = write_address(self.destination, self.v6);
+                Ok(self.dial(address, None))
+            }
+            Outcome::Redirected { service, flow } => {
+                let listener = state.listener_of(service, remote.ip());
+                drop(state);
+                self.redirect(shared, &caller, (service, flow), listener)
+            }
+        }
+    }
+
+    fn redirect(
+        self,
+        shared: &'s Shared,
+        caller: &Caller,
+        (service, flow): (ServiceId, FlowId),
+        listener: Option<SocketAddr>,
+    ) -> io::Result<Decided<'s>> {
+        let abandon = |error| {
+            shared.lock().end_flow_of(self.cookie);
+            error
+        };
+        let listener = listener.ok_or_else(|| abandon(errno(libc::ECONNREFUSED)))?;
+        let from = self.fix_source(listener).map_err(abandon)?;
+        let (source, wishes) = (from, self.wishes());
+        let mut state = shared.lock();
+        let filter = state.engine.chain(flow).and_then(|chain| chain.hops().last().map(|hop| hop.filter));
+        let Some(filter) = filter else { return Err(errno(libc::ENOBUFS)) };
+        let first = state
+            .flows
+            .carried_by(self.cookie)
+            .filter(|carried| Some(carried.service) == self.dialler.service());
+        let (application, exe_path, wishes) = match first {
+            Some(carried) => (carried.application, carried.exe_path, carried.wishes),
+            None => (caller.on_the_wire(), caller.exe_path, wishes),
+        };
+        state.flows.begin(NewFlow {
+            number: flow.0,
+            service,
+            filter,
+            destination: self.destination,
+            application,
+            exe_path,
+            wishes,
+            path: Path::new(source, listener),
+            socket: self.cookie,
+        });
+        drop(state);
+        let address = write_address(listener, self.v6);
+        Ok(self.dial(address, Some(flow.0)))
+    }
+
+    /// Whether nothing has been dialled with it, or that has failed.
+    fn is_at_its_beginning(&self) -> bool {
+        sys::tcp_state(self.socket.as_fd()).is_ok_and(|state| state == CLOSED)
+    }
+
+    /// The source port, by which the service's end is known before there is one.
+    fn fix_source(&self, listener: SocketAddr) -> io::Result<SocketAddr> {
+        let socket = SockRef::from(&self.socket);
+        let local = || socket.local_addr()?.as_socket().ok_or_else(|| errno(libc::EINVAL));
+        let bound = local()?;
+        let any = bound.ip().to_canonical().is_unspecified();
+        let ip = if any { self.loopback_towards(listener) } else { bound.ip() };
+        sys::choose_port_at_bind(self.socket.as_fd())?;
+        match socket.bind(&SocketAddr::new(ip, bound.port()).into()) {
+            Ok(()) => {}
+            // It has its port.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                return Ok(SocketAddr::new(ip, bound.port()));
+            }
+            // One that was disconnected still shows the port it had, and somebody else may have that by now.
+            Err(_) if bound.port() != 0 => socket.bind(&SocketAddr::new(ip, 0).into())?,
+            Err(error) => return Err(error),
+        }
+        local()
+    }
+
+    fn loopback_towards(&self, listener: SocketAddr) -> IpAddr {
+        match (listener, self.v6) {
+            (SocketAddr::V4(_), false) => Ipv4Addr::LOCALHOST.into(),
+            (SocketAddr::V4(_), true) => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
+            (SocketAddr::V6(_), _) => Ipv6Addr::LOCALHOST.into(),
+        }
+    }
+
+    /// What the application gave its socket.
+    fn wishes(&self) -> abi::SocketWishes {
+        let socket = SockRef::from(&self.socket);
+        let source = socket.local_addr().ok().and_then(|address| address.as_socket());
+        let source = source
+            .map(|source| source.ip())
+            .filter(|ip| !ip.is_unspecified() && !ip.to_canonical().is_loopback());
+        abi::SocketWishes {
+            source: source.map_or([0; 16], |ip| match mapped(ip) {
+                IpAddr::V6(ip) => ip.octets(),
+                IpAddr::V4(_) => [0; 16],
+            }),
+            tos: socket
+                .tos_v4()
+                .ok()
+                .filter(|_| !self.v6)
+                .and_then(|tos| u8::try_from(tos).ok())
+                .unwrap_or(0),
+            tclass: socket
+                .tclass_v6()
+                .ok()
+                .filter(|_| self.v6)
+                .and_then(|class| u8::try_from(class).ok())
+                .unwrap_or(0),
+            ..abi::SocketWishes::default()
+        }
+    }
+
+    fn dial(self, address: Vec<u8>, flow: Option<u64>) -> Decided<'s> {
+        Decided::Dial(Plan { _claim: self.claim, socket: self.socket, cookie: self.cookie, address, flow })
+    }
+}
+
+/// As connect() takes the unspecified address.
+fn reachable(destination: SocketAddr) -> SocketAddr {
+    let ip = match destination.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some_and(|ip| ip.is_unspecified()) => {
+            Ipv4Addr::LOCALHOST.to_ipv6_mapped().into()
+        }
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
+    };
+    let mut reachable = destination;
+    reachable.set_ip(ip);
+    reachable
+}
+
+fn missing(error: io::Error) -> Route {
+    match error.raw_os_error() {
+        Some(number @ (libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL)) => {
+            u16::try_from(number).ok().and_then(Errno::new).map_or(Route::Exists, Route::Missing)
+        }
+        // Of the probe, and not of the destination.
+        Some(_) | None => Route::Exists,
+    }
+}
+
+fn mapped(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().into(),
+        IpAddr::V6(_) => ip,
+    }
+}
+
+impl Plan<'_> {
+    /// Makes the connection; waits for it if the socket's owner would. It goes on if the owner is interrupted meanwhile, as connect(2) has it.
+    pub(crate) fn carry_out(&self, shared: &Shared) -> Answer {
+        let is_asked_again = !shared.lock().unanswered.insert(self.cookie);
+        let Err(error) = sys::connect(self.socket.as_fd(), &self.address) else { return Answer::Value(0) };
+        match error.raw_os_error() {
+            Some(libc::EISCONN) if is_asked_again => return Answer::Value(0),
+            Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR | libc::EISCONN) => {}
+            Some(_) | None if self.flow.is_some() => shared.lock().end_flow_of(self.cookie),
+            Some(_) | None => {}
+        }
+        Answer::from(error)
+    }
+
+    /// Tells its caller what has become of it. The next call on the socket comes to know whether that was told.
+    pub(crate) fn answer(&self, shared: &Shared, tell: impl FnOnce() -> io::Result<()>) {
+        let mut state = shared.lock();
+        if tell().is_ok() {
+            state.unanswered.remove(&self.cookie);
+        }
+    }
+
+    /// Sends the first bytes of a connection that has just been made, as far as they have room.
+    pub(crate) fn send(&self, call: &Call) -> io::Result<Answer> {
+        let len = usize::try_from(call.arguments[2]).map_or(MOST_AT_FIRST, |len| len.min(MOST_AT_FIRST));
+        let bytes = call.read(call.arguments[1], len)?;
+        let flags = call.number_at(3) & !libc::MSG_FASTOPEN | libc::MSG_NOSIGNAL;
+        sys::send(self.socket.as_fd(), &bytes, flags).map(Answer::Value)
+    }
+}

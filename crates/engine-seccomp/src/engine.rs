@@ -1,0 +1,136 @@
+//! The engine as others see it.
+
+use std::{collections::BTreeSet, io, os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use thiserror::Error;
+use waylay_core::{Event, Routes, SlotInUse, Slots};
+use waylay_engine::{
+    Capabilities, Capability, CapabilityState, Engine, Feature, Installation, Liveness, memory::SocketId,
+};
+
+use crate::{
+    flows::Path,
+    shared::Shared,
+    supervisor::{Dialler, Watch},
+};
+
+/// How often there are events to be asked for.
+const STEP: Duration = Duration::from_millis(20);
+
+/// Why the engine could not do what it was asked.
+#[derive(Debug, Error)]
+pub enum SeccompError {
+    /// A slot that is in use was given away.
+    #[error(transparent)]
+    Slots(#[from] SlotInUse),
+    /// Something that every machine has is missing: a socket, random numbers, a thread.
+    #[error("cannot start to supervise")]
+    Start(#[source] io::Error),
+}
+
+/// The engine without privileges, of one process tree.
+pub struct SeccompEngine {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for SeccompEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SeccompEngine").finish_non_exhaustive()
+    }
+}
+
+impl SeccompEngine {
+    /// An engine with nothing installed: every connection is direct.
+    ///
+    /// # Errors
+    /// [`SeccompError::Start`].
+    pub fn new() -> Result<Self, SeccompError> {
+        Ok(Self { shared: Arc::new(Shared::new().map_err(SeccompError::Start)?) })
+    }
+
+    /// Answers the calls of a part of the tree, of which [`crate::supervise`] gave the descriptor, until no process of it is left.
+    ///
+    /// # Errors
+    /// [`SeccompError::Start`] without a thread to do so.
+    pub fn watch(&self, listener: OwnedFd, dialler: Dialler) -> Result<Watch, SeccompError> {
+        Watch::start(&self.shared, listener, dialler).map_err(SeccompError::Start)
+    }
+
+    /// Ends the flows of which neither end is open: `open` are the connections of this network namespace, in every state but
+    /// TIME_WAIT. To be called every few seconds.
+    pub fn sweep(&self, open: &BTreeSet<Path>) {
+        let mut state = self.shared.lock();
+        for socket in state.flows.sweep(open) {
+            state.engine.close(SocketId(socket));
+            state.unanswered.remove(&socket);
+        }
+    }
+}
+
+impl Engine for SeccompEngine {
+    type Error = SeccompError;
+
+    fn install(&mut self, installation: &Installation) -> Result<(), Self::Error> {
+        let mut state = self.shared.lock();
+        state.engine.install(installation)?;
+        state.endpoints.clone_from(&installation.endpoints);
+        let services = installation.tables.services();
+        state.names.extend(services.iter().map(|service| (service.id, service.name.clone())));
+        Ok(())
+    }
+
+    fn set_liveness(
+        &mut self,
+        service: waylay_core::ServiceId,
+        liveness: Liveness,
+    ) -> Result<(), Self::Error> {
+        Ok(self.shared.lock().engine.set_liveness(service, liveness)?)
+    }
+
+    /// Routes are asked for one by one, when somebody dials.
+    fn set_routes(&mut self, _routes: &Routes) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn events(&mut self, timeout: Duration) -> Result<Vec<Event>, Self::Error> {
+        let mut waited = Duration::ZERO;
+        loop {
+            let events = self.shared.lock().engine.events(Duration::ZERO)?;
+            if !events.is_empty() || waited >= timeout {
+                return Ok(events);
+            }
+            std::thread::sleep(STEP);
+            waited += STEP;
+        }
+    }
+
+    fn slots(&mut self) -> Result<Slots, Self::Error> {
+        Ok(self.shared.lock().engine.slots()?)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let available = [
+            Feature::RedirectTcp4,
+            Feature::RedirectTcp6,
+            Feature::Authorise,
+            Feature::Records,
+            Feature::HideRedirection,
+            Feature::RefuseSockets,
+            Feature::RefuseFamilies,
+        ];
+        let missing = [
+            Feature::RedirectUdp4,
+            Feature::RedirectUdp6,
+            Feature::Enforcement,
+            Feature::OutliveOwner,
+            Feature::HostScope,
+        ];
+        let needs_ebpf = CapabilityState::Missing {
+            needs: "the engine on eBPF".into(),
+            remedy: "run waylay as root".into(),
+        };
+        let available = available.map(|feature| Capability { feature, state: CapabilityState::Available });
+        let missing = missing.map(|feature| Capability { feature, state: needs_ebpf.clone() });
+        available.into_iter().chain(missing).collect()
+    }
+}

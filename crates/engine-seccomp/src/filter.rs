@@ -1,0 +1,193 @@
+//! Which system calls the supervisor is asked about: the filter as a program of classic BPF.
+//!
+//! As few as can be: what a connection costs after connect() is nothing. 32-bit programs and those of x32 make no sockets and
+//! connect none; io_uring, whose calls no filter sees, is not there.
+
+use libc::sock_filter;
+
+/// Whose calls are filtered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Those of the command that is watched.
+    Command {
+        /// Whether it may make sockets that cannot be redirected.
+        any_socket: bool,
+    },
+    /// Those of a service, which asks and says what services may.
+    Service,
+}
+
+/// System calls by their numbers on one architecture.
+struct Calls {
+    /// `AUDIT_ARCH_…`, linux/audit.h.
+    arch: u32,
+    /// The bit that tells x32 from x86-64.
+    x32: Option<u32>,
+    /// The architecture's own 32 bits, and the calls that make sockets and connect them there.
+    compat: Option<(u32, &'static [u32])>,
+}
+
+#[cfg(target_arch = "x86_64")]
+const CALLS: Option<Calls> = Some(Calls {
+    arch: 0xc000_003e,
+    x32: Some(0x4000_0000),
+    // i386: socketcall, socket, connect, sendmmsg, sendto, sendmsg, io_uring_setup.
+    compat: Some((0x4000_0003, &[102, 359, 362, 345, 369, 370, 425])),
+});
+#[cfg(target_arch = "aarch64")]
+const CALLS: Option<Calls> = Some(Calls {
+    arch: 0xc000_00b7,
+    x32: None,
+    // arm: socket, connect, sendto, sendmsg, sendmmsg, io_uring_setup.
+    compat: Some((0x4000_0028, &[281, 283, 290, 296, 374, 425])),
+});
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const CALLS: Option<Calls> = None;
+
+/// Offsets in `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const LOWER_HALF: u32 = if cfg!(target_endian = "big") { 4 } else { 0 };
+
+const fn argument(index: u32) -> u32 {
+    16 + 8 * index + LOWER_HALF
+}
+
+const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+const ASK: u32 = libc::SECCOMP_RET_USER_NOTIF;
+const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EACCES as u32;
+/// As a kernel without it answers, so that programs do without.
+const ABSENT: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+/// As a kernel answers that has TCP Fast Open switched off, so that programs connect first.
+const NOT_SO_FAST: u32 = libc::SECCOMP_RET_ERRNO | libc::EOPNOTSUPP as u32;
+
+/// `SO_ORIGINAL_DST` and `IP6T_SO_ORIGINAL_DST`.
+const ORIGINAL_DESTINATION: u32 = 80;
+const TYPE_MASK: u32 = 0xf;
+
+/// The filter; `None` on an architecture whose system calls are not known here.
+pub(crate) fn program(part: Part) -> Option<Vec<sock_filter>> {
+    let calls = CALLS?;
+    let native = native(&calls, part);
+    let mut program = vec![load(ARCH)];
+    program.extend(if_equal(calls.arch, &native));
+    if let Some((arch, absent)) = calls.compat {
+        let mut judged = vec![load(NUMBER)];
+        absent.iter().for_each(|&number| judged.extend(if_equal(number, &[answer(ABSENT)])));
+        judged.push(answer(ALLOW));
+        program.extend(if_equal(arch, &judged));
+    }
+    program.push(answer(ABSENT));
+    Some(program)
+}
+
+fn native(calls: &Calls, part: Part) -> Vec<sock_filter> {
+    let mut program = vec![load(NUMBER)];
+    if let Some(bit) = calls.x32 {
+        program.extend([jump(libc::BPF_JSET, bit, 0, 1), answer(ABSENT)]);
+    }
+    let mut judge = |number: i64, judged: &[sock_filter]| program.extend(if_equal(number as u32, judged));
+    judge(libc::SYS_io_uring_setup, &[answer(ABSENT)]);
+    for number in [libc::SYS_connect, libc::SYS_getpeername, libc::SYS_getsockname] {
+        judge(number, &[answer(ASK)]);
+    }
+    judge(libc::SYS_sendto, &fast_open(3, ASK));
+    for (number, flags) in [(libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)] {
+        judge(number, &fast_open(flags, NOT_SO_FAST));
+    }
+    match part {
+        Part::Command { any_socket: true } => {}
+        Part::Command { any_socket: false } => judge(libc::SYS_socket, &redirectable()),
+        Part::Service => {
+            judge(libc::SYS_getsockopt, &questions());
+            judge(libc::SYS_setsockopt, &records());
+        }
+    }
+    program.push(answer(ALLOW));
+    program
+}
+
+/// Data that make a connection by themselves.
+fn fast_open(flags: u32, what: u32) -> [sock_filter; 4] {
+    let flag = libc::MSG_FASTOPEN.cast_unsigned();
+    [load(argument(flags)), jump(libc::BPF_JSET, flag, 0, 1), answer(what), answer(ALLOW)]
+}
+
+fn questions() -> Vec<sock_filter> {
+    let mut program = vec![load(argument(1))];
+    program.extend(if_equal(waylay_abi::SOL_WAYLAY.cast_unsigned(), &[answer(ASK)]));
+    let mut destination = vec![load(argument(2))];
+    destination.extend(if_equal(ORIGINAL_DESTINATION, &[answer(ASK)]));
+    destination.push(answer(ALLOW));
+    for level in [libc::SOL_IP, libc::SOL_IPV6] {
+        program.extend(if_equal(level.cast_unsigned(), &destination));
+    }
+    program.push(answer(ALLOW));
+    program
+}
+
+fn records() -> Vec<sock_filter> {
+    let mut program = vec![load(argument(1))];
+    program.extend(if_equal(waylay_abi::SOL_WAYLAY.cast_unsigned(), &[answer(ASK)]));
+    program.push(answer(ALLOW));
+    program
+}
+
+/// Of IP: TCP, MPTCP and UDP. Of others: what stays on this host.
+fn redirectable() -> Vec<sock_filter> {
+    let protocols = |allowed: &[i32]| {
+        let mut program = vec![load(argument(2))];
+        allowed
+            .iter()
+            .for_each(|protocol| program.extend(if_equal(protocol.cast_unsigned(), &[answer(ALLOW)])));
+        program.push(answer(REFUSE));
+        program
+    };
+    let mut of_ip =
+        vec![load(argument(1)), statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, TYPE_MASK)];
+    of_ip.extend(if_equal(
+        libc::SOCK_STREAM.cast_unsigned(),
+        &protocols(&[0, libc::IPPROTO_TCP, libc::IPPROTO_MPTCP]),
+    ));
+    of_ip.extend(if_equal(libc::SOCK_DGRAM.cast_unsigned(), &protocols(&[0, libc::IPPROTO_UDP])));
+    of_ip.push(answer(REFUSE));
+    let mut program = vec![load(argument(0))];
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        program.extend(if_equal(family.cast_unsigned(), &of_ip));
+    }
+    for family in [libc::AF_UNIX, libc::AF_NETLINK, libc::AF_ALG, libc::AF_KEY] {
+        program.extend(if_equal(family.cast_unsigned(), &[answer(ALLOW)]));
+    }
+    program.push(answer(REFUSE));
+    program
+}
+
+fn load(offset: u32) -> sock_filter {
+    statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
+}
+
+fn answer(what: u32) -> sock_filter {
+    statement(libc::BPF_RET | libc::BPF_K, what)
+}
+
+/// What was loaded is compared, and `then` carried out if it is `value`; it must end with an answer.
+fn if_equal(value: u32, then: &[sock_filter]) -> Vec<sock_filter> {
+    let over = u8::try_from(then.len()).unwrap_or(u8::MAX);
+    let mut program = match over {
+        // Further than a conditional jump reaches.
+        u8::MAX => {
+            vec![jump(libc::BPF_JEQ, value, 1, 0), statement(libc::BPF_JMP | libc::BPF_JA, then.len() as u32)]
+        }
+        over => vec![jump(libc::BPF_JEQ, value, 0, over)],
+    };
+    program.extend_from_slice(then);
+    program
+}
+
+fn jump(operation: u32, value: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { jt, jf, ..statement(libc::BPF_JMP | operation | libc::BPF_K, value) }
+}
+
+fn statement(code: u32, k: u32) -> sock_filter {
+    sock_filter { code: code as u16, jt: 0, jf: 0, k }
+}

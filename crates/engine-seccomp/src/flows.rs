@@ -1,0 +1,165 @@
+//! What is redirected at this moment, beside what the engine in memory knows of it: addresses, sockets, and what services ask about.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use waylay_abi as abi;
+use waylay_core::{FilterId, ServiceId};
+
+/// A redirected leg.
+#[derive(Clone, Debug)]
+pub(crate) struct Flow {
+    pub(crate) number: u64,
+    pub(crate) service: ServiceId,
+    pub(crate) filter: FilterId,
+    /// Where the leg was going.
+    pub(crate) destination: SocketAddr,
+    /// The application at the head of the chain.
+    pub(crate) application: abi::Process,
+    pub(crate) exe_path: [u8; abi::EXE_LEN],
+    pub(crate) wishes: abi::SocketWishes,
+    /// The source and the listener that it is led from and to.
+    pub(crate) path: Path,
+    /// The socket that was connected, by its cookie.
+    pub(crate) socket: u64,
+    /// Whether the last look found neither of its ends.
+    is_missed: bool,
+}
+
+/// A connection's addresses in normal form: who connects, and to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Path {
+    /// The address it comes from.
+    pub from: SocketAddr,
+    /// The address it goes to.
+    pub to: SocketAddr,
+}
+
+impl Path {
+    /// IPv4 in its own form, whatever the sockets are of.
+    #[must_use]
+    pub fn new(from: SocketAddr, to: SocketAddr) -> Self {
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        Self { from: canonical(from), to: canonical(to) }
+    }
+}
+
+/// The flow of a leg, before anything else knows of it.
+pub(crate) struct NewFlow {
+    pub(crate) number: u64,
+    pub(crate) service: ServiceId,
+    pub(crate) filter: FilterId,
+    pub(crate) destination: SocketAddr,
+    pub(crate) application: abi::Process,
+    pub(crate) exe_path: [u8; abi::EXE_LEN],
+    pub(crate) wishes: abi::SocketWishes,
+    pub(crate) path: Path,
+    pub(crate) socket: u64,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Flows {
+    by_number: BTreeMap<u64, Flow>,
+    by_path: BTreeMap<Path, u64>,
+    by_outgoing: BTreeMap<u64, u64>,
+    by_inbound: BTreeMap<u64, u64>,
+    /// Records on sockets that are not connected yet: of which flow.
+    carried: BTreeMap<u64, u64>,
+}
+
+impl Flows {
+    pub(crate) fn begin(&mut self, new: NewFlow) {
+        let NewFlow { number, service, filter, destination, application, exe_path, wishes, path, socket } =
+            new;
+        if let Some(of_a_port_before) = self.by_path.insert(path, number) {
+            self.by_number.remove(&of_a_port_before);
+        }
+        self.by_outgoing.insert(socket, number);
+        let is_missed = false;
+        let flow = Flow {
+            number,
+            service,
+            filter,
+            destination,
+            application,
+            exe_path,
+            wishes,
+            path,
+            socket,
+            is_missed,
+        };
+        self.by_number.insert(number, flow);
+    }
+
+    pub(crate) fn get(&self, number: u64) -> Option<&Flow> {
+        self.by_number.get(&number)
+    }
+
+    /// The flow that began on a socket.
+    pub(crate) fn of_outgoing(&self, socket: u64) -> Option<&Flow> {
+        self.get(*self.by_outgoing.get(&socket)?)
+    }
+
+    /// The flow that an accepted socket carries: known by its addresses once, and by its cookie from then on.
+    pub(crate) fn of_inbound(&mut self, socket: u64, path: Option<Path>) -> Inbound<'_> {
+        let number = match (self.by_inbound.get(&socket), path) {
+            (Some(&number), _) => number,
+            (None, Some(path)) => match self.by_path.get(&path) {
+                Some(&number) => number,
+                None => return Inbound::NotRedirected,
+            },
+            (None, None) => return Inbound::NotRedirected,
+        };
+        self.by_inbound.insert(socket, number);
+        self.by_number.get(&number).map_or(Inbound::Ended, Inbound::Of)
+    }
+
+    pub(crate) fn carry(&mut self, socket: u64, flow: u64) {
+        self.carried.insert(socket, flow);
+    }
+
+    /// The flow whose records are on a socket.
+    pub(crate) fn carried_by(&self, socket: u64) -> Option<&Flow> {
+        self.get(*self.carried.get(&socket)?)
+    }
+
+    /// Ends it; gives the socket that it began on.
+    pub(crate) fn end(&mut self, number: u64) -> Option<u64> {
+        let flow = self.by_number.remove(&number)?;
+        self.by_path.remove(&flow.path);
+        self.by_outgoing.remove(&flow.socket);
+        Some(flow.socket)
+    }
+
+    /// Ends those of which no end is among what is open, twice in a row: one may be about to be connected. Gives the sockets that
+    /// they began on.
+    pub(crate) fn sweep(&mut self, open: &BTreeSet<Path>) -> Vec<u64> {
+        let is_open =
+            |path: Path| open.contains(&path) || open.contains(&Path { from: path.to, to: path.from });
+        let mut over = Vec::new();
+        for flow in self.by_number.values_mut() {
+            let is_missed = !is_open(flow.path);
+            if is_missed && flow.is_missed {
+                over.push(flow.number);
+            }
+            flow.is_missed = is_missed;
+        }
+        let ended = over.into_iter().filter_map(|number| self.end(number)).collect();
+        let alive = &self.by_number;
+        self.carried.retain(|_, number| alive.contains_key(number));
+        ended
+    }
+}
+
+/// Of what an accepted socket is the end.
+pub(crate) enum Inbound<'f> {
+    /// Of no redirected leg.
+    NotRedirected,
+    /// Of a flow that has ended.
+    Ended,
+    /// Of this one.
+    Of(&'f Flow),
+}

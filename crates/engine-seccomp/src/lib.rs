@@ -1,0 +1,38 @@
+//! The engine without privileges: a supervisor answers the system calls of one process tree that make connections
+//! (`SECCOMP_RET_USER_NOTIF`, seccomp_unotify(2)), and connects in its place.
+//!
+//! It takes no policy decision: those are `waylay_core`'s, as the engine in memory (`waylay-engine`) carries them out. Nor does it start
+//! anything: `waylay-host` does, and calls [`supervise`] between `fork` and the program. What it does is observation
+//! and not enforcement: a program may get around it that wants to.
+
+mod call;
+mod caller;
+mod connect;
+mod engine;
+mod filter;
+mod flows;
+mod handles;
+mod names;
+mod options;
+mod shared;
+mod supervisor;
+mod sys;
+
+use std::{io, os::fd::OwnedFd};
+
+pub use caller::home_of;
+pub use engine::{SeccompEngine, SeccompError};
+pub use filter::Part;
+pub use flows::Path;
+pub use supervisor::{Dialler, Watch};
+
+/// Has this thread supervised from here on, and all that it starts. What it gives goes to the supervisor ([`SeccompEngine::watch`]):
+/// until that watches, calls wait.
+///
+/// # Errors
+/// [`io::ErrorKind::Unsupported`] on a machine whose system calls are not known; EACCES without `no_new_privs`
+/// (<https://man7.org/linux/man-pages/man2/seccomp.2.html>).
+pub fn supervise(part: Part) -> io::Result<OwnedFd> {
+    let program = filter::program(part).ok_or(io::ErrorKind::Unsupported)?;
+    sys::install(&program)
+}

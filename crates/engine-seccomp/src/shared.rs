@@ -1,0 +1,138 @@
+//! What the supervisor's threads share.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+use std::os::fd::AsFd;
+
+use waylay_core::{Process, ServiceId};
+use waylay_engine::{
+    Endpoint, MemoryEngine,
+    memory::{FlowId, RecordsHandle, SocketId},
+};
+
+use crate::{
+    caller::{CgroupLines, home_of},
+    flows::Flows,
+    handles::Handles,
+    sys,
+};
+
+/// Behind one lock, held for no system call that waits.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// Sockets that a thread is about to connect.
+    claimed: Mutex<BTreeSet<u64>>,
+    freed: Condvar,
+    pub(crate) handles: Handles,
+    /// The network namespace that services listen in.
+    pub(crate) namespace: u64,
+}
+
+/// What is in force and what is redirected.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) engine: MemoryEngine,
+    pub(crate) flows: Flows,
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) names: BTreeMap<ServiceId, String>,
+    pub(crate) lines: CgroupLines,
+    /// Sockets that are being connected, or were when whoever had asked for it had to handle a signal: that call is made again, and
+    /// finds the connection that the first has made.
+    pub(crate) unanswered: BTreeSet<u64>,
+    pub(crate) turns: usize,
+}
+
+impl Shared {
+    pub(crate) fn new() -> io::Result<Self> {
+        let own = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        Ok(Self {
+            state: Mutex::default(),
+            claimed: Mutex::default(),
+            freed: Condvar::new(),
+            handles: Handles::new()?,
+            namespace: sys::namespace_of(own.as_fd())?,
+        })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is whole before anything can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until no other thread connects this socket, and lets none until the claim is dropped.
+    pub(crate) fn claim(&self, socket: u64) -> Claim<'_> {
+        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        while !claimed.insert(socket) {
+            claimed = self.freed.wait(claimed).unwrap_or_else(PoisonError::into_inner);
+        }
+        Claim { shared: self, socket }
+    }
+}
+
+/// The right to connect a socket.
+pub(crate) struct Claim<'s> {
+    shared: &'s Shared,
+    socket: u64,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.shared.claimed.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.socket);
+        self.shared.freed.notify_all();
+    }
+}
+
+impl State {
+    /// Ends the flow that began on a socket, which keeps the records it had: it may be connected anew.
+    pub(crate) fn end_flow_of(&mut self, socket: u64) {
+        let carried = self.flows.carried_by(socket).map(|flow| (flow.number, flow.service));
+        if let Some(number) = self.flows.of_outgoing(socket).map(|flow| flow.number) {
+            self.flows.end(number);
+        }
+        self.engine.close(SocketId(socket));
+        if let Some((number, service)) = carried {
+            let caller = Process { cgroup: home_of(service), ..Process::default() };
+            // Of a flow that is there, by its own service, on a socket that is connected to nobody.
+            let _set_as_before =
+                self.engine.set_records(SocketId(socket), RecordsHandle::of(FlowId(number)), &caller);
+        }
+    }
+
+    /// One of a service's listeners that takes what goes to such a destination; each has its turn.
+    pub(crate) fn listener_of(&mut self, service: ServiceId, destination: IpAddr) -> Option<SocketAddr> {
+        self.turns = self.turns.wrapping_add(1);
+        let turn = self.turns;
+        let endpoint = self.endpoints.iter().find(|endpoint| endpoint.service == service)?;
+        let addresses: Vec<SocketAddr> = match destination.to_canonical() {
+            IpAddr::V4(_) => endpoint.tcp4.iter().copied().map(SocketAddr::from).collect(),
+            IpAddr::V6(_) => endpoint.tcp6.iter().copied().map(SocketAddr::from).collect(),
+        };
+        let chosen = addresses.get(turn.checked_rem(addresses.len())?)?;
+        Some(SocketAddr::new(loopback_for(chosen.ip()), chosen.port()))
+    }
+}
+
+/// A listener on every address is led to by the loopback's.
+fn loopback_for(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V4(_) | IpAddr::V6(_) => ip,
+    }
+}
+
+/// Where the host would dial a destination from, or why it cannot be dialled at all. Nothing is sent.
+pub(crate) fn source_towards(destination: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = match destination {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let probe = UdpSocket::bind((any, 0))?;
+    probe.connect(destination)?;
+    Ok(probe.local_addr()?.ip())
+}

@@ -1,0 +1,196 @@
+//! seccomp(2)'s notifications, other processes' memory and descriptors, and sockets by raw addresses.
+#![expect(
+    unsafe_code,
+    reason = "no safe library has seccomp's notifications, or reads another process's memory"
+)]
+
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+};
+
+use libc::{c_int, c_void, seccomp_notif, seccomp_notif_resp, sock_filter, socklen_t};
+
+/// `PIDFD_THREAD` (linux/pidfd.h, Linux 6.9): any thread, and its own descriptors.
+const OF_THREAD: c_int = libc::O_EXCL;
+
+fn check(result: i64) -> io::Result<i64> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// # Safety
+/// `fd` is a descriptor that nobody owns yet.
+unsafe fn own(fd: i64) -> io::Result<OwnedFd> {
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the caller's word.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Puts a filter on this thread and all that it starts, and gives the descriptor that its notifications come by.
+/// It takes `no_new_privs` or `CAP_SYS_ADMIN`.
+pub(crate) fn install(program: &[sock_filter]) -> io::Result<OwnedFd> {
+    let len = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads `len` instructions, which outlive the call, and writes nothing.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            // A signal that comes while the answer is on its way would lose it.
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+            &raw const program,
+        )
+    };
+    // SAFETY: what the call has made.
+    unsafe { own(check(fd)?) }
+}
+
+/// The next notification; waits for one. `ENOENT` if its caller has gone already.
+pub(crate) fn receive(listener: BorrowedFd<'_>) -> io::Result<seccomp_notif> {
+    // SAFETY: plain data, of which every byte may be zero, as the kernel wants it to be.
+    let mut notice: seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one `seccomp_notif`, whose size it knows by the request's number.
+    let result =
+        unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut notice) };
+    check(result.into())?;
+    Ok(notice)
+}
+
+/// Answers a notification. `ENOENT` if its caller no longer waits.
+pub(crate) fn answer(listener: BorrowedFd<'_>, mut answer: seccomp_notif_resp) -> io::Result<()> {
+    // SAFETY: the kernel reads one `seccomp_notif_resp`.
+    let result =
+        unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) };
+    check(result.into()).map(drop)
+}
+
+/// Whether whoever made the call still waits for its answer: then its process id is still its own.
+pub(crate) fn is_waiting(listener: BorrowedFd<'_>, id: u64) -> bool {
+    // SAFETY: the kernel reads one number.
+    let result =
+        unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const id) };
+    result == 0
+}
+
+/// A handle on a thread, or, before Linux 6.9, on a process by its first thread.
+pub(crate) fn open_thread(tid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: numbers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, tid, OF_THREAD) };
+    // SAFETY: what the call has made.
+    unsafe { own(check(fd)?) }
+}
+
+/// A handle on a process.
+pub(crate) fn open_process(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: numbers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    // SAFETY: what the call has made.
+    unsafe { own(check(fd)?) }
+}
+
+/// A copy of another process's descriptor.
+pub(crate) fn copy_descriptor(of: BorrowedFd<'_>, number: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: numbers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, of.as_raw_fd(), number, 0) };
+    // SAFETY: what the call has made.
+    unsafe { own(check(fd)?) }
+}
+
+fn remote(address: u64, len: usize) -> libc::iovec {
+    libc::iovec { iov_base: std::ptr::without_provenance_mut::<c_void>(address as usize), iov_len: len }
+}
+
+/// Reads another process's memory, all of it or `EFAULT`.
+pub(crate) fn read_memory(tid: u32, address: u64, into: &mut [u8]) -> io::Result<()> {
+    let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    let remote = remote(address, into.len());
+    // SAFETY: the kernel writes at most `into.len()` bytes to `into`; addresses of the other process are checked by it.
+    let read =
+        unsafe { libc::process_vm_readv(tid.cast_signed(), &raw const local, 1, &raw const remote, 1, 0) };
+    whole(read, into.len())
+}
+
+/// Writes another process's memory, all of it or `EFAULT`.
+pub(crate) fn write_memory(tid: u32, address: u64, from: &[u8]) -> io::Result<()> {
+    let local = libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: from.len() };
+    let remote = remote(address, from.len());
+    // SAFETY: the kernel reads `from` and writes to the other process, whose addresses it checks.
+    let written =
+        unsafe { libc::process_vm_writev(tid.cast_signed(), &raw const local, 1, &raw const remote, 1, 0) };
+    whole(written, from.len())
+}
+
+fn whole(count: isize, wanted: usize) -> io::Result<()> {
+    if check(count as i64)? as usize == wanted {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EFAULT))
+    }
+}
+
+/// connect(2) with the bytes of an address, whatever they are.
+pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
+    let len = address.len() as socklen_t;
+    // SAFETY: the kernel reads `len` bytes, which outlive the call.
+    let result = unsafe { libc::connect(socket.as_raw_fd(), address.as_ptr().cast(), len) };
+    check(result.into()).map(drop)
+}
+
+/// `SO_NETNS_COOKIE`: the network namespace that a socket is in.
+pub(crate) fn namespace_of(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut len = size_of::<u64>() as socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `cookie`, which outlives the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    check(result.into())?;
+    Ok(cookie)
+}
+
+/// The state of a TCP socket (net/tcp_states.h), the first byte of `TCP_INFO`.
+pub(crate) fn tcp_state(socket: BorrowedFd<'_>) -> io::Result<u8> {
+    let mut state = 0_u8;
+    let mut len = size_of::<u8>() as socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `state`, which outlives the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut state).cast(),
+            &raw mut len,
+        )
+    };
+    check(result.into())?;
+    Ok(state)
+}
+
+/// Takes `IP_BIND_ADDRESS_NO_PORT` off, so that bind() fixes the port at once; gives whether it was on.
+pub(crate) fn choose_port_at_bind(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let (mut was_on, off): (c_int, c_int) = (0, 0);
+    let mut len = size_of::<c_int>() as socklen_t;
+    let (fd, name) = (socket.as_raw_fd(), libc::IP_BIND_ADDRESS_NO_PORT);
+    // SAFETY: the kernel writes at most `len` bytes to `was_on`, which outlives the call.
+    let result = unsafe { libc::getsockopt(fd, libc::SOL_IP, name, (&raw mut was_on).cast(), &raw mut len) };
+    check(result.into())?;
+    if was_on != 0 {
+        // SAFETY: the kernel reads `len` bytes of `off`.
+        let result = unsafe { libc::setsockopt(fd, libc::SOL_IP, name, (&raw const off).cast(), len) };
+        check(result.into())?;
+    }
+    Ok(was_on != 0)
+}
+
+/// send(2).
+pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], flags: c_int) -> io::Result<i64> {
+    // SAFETY: the kernel reads `bytes`, which outlive the call.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+    check(sent as i64)
+}
