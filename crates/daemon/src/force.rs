@@ -1,6 +1,8 @@
 //! What carries a policy out, as far as this crate is concerned.
 
-use waylay_host::{Assignment, Enclosure, LiveFlow, RunError, ServiceState, Station};
+use std::net::SocketAddr;
+
+use waylay_host::{Assignment, Caller, Enclosure, LiveFlow, RunError, ServiceState, Station, Surroundings};
 
 /// A place where policies are in force.
 pub trait Force: Send {
@@ -33,6 +35,12 @@ pub trait Force: Send {
 
     /// Ends all who are in one and removes it.
     fn dissolve(&mut self, enclosure: &Enclosure);
+
+    /// What a connection of a process would meet on its way; nothing in particular where nobody can say.
+    fn surroundings(&self, caller: &Caller, to: SocketAddr) -> Surroundings {
+        let (_, _) = (caller, to);
+        Surroundings::default()
+    }
 }
 
 impl Force for Station {
@@ -58,5 +66,9 @@ impl Force for Station {
 
     fn dissolve(&mut self, enclosure: &Enclosure) {
         Self::dissolve(self, enclosure);
+    }
+
+    fn surroundings(&self, caller: &Caller, to: SocketAddr) -> Surroundings {
+        Self::surroundings(self, caller, to)
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 use waylay_config::{FileNames, Names};
 use waylay_core::{Availability, Leg, Process, Protocol, Records, ServiceId, World, follow};
-use waylay_host::{Caller, Condition, LiveFlow};
+use waylay_host::{Caller, Condition, LiveFlow, Surroundings, names::HostNames};
 
 use crate::{
     force::Force,
@@ -162,8 +162,16 @@ impl<F: Force, N: Names> Keeper<F, N> {
             true => (service.id, Availability::Available),
             false => (service.id, Availability::Absent),
         });
-        let world =
-            World { availability: availability.collect(), cgroups: caller.cgroups, ..World::default() };
+        let Surroundings { confinement, route } = self.force().surroundings(&caller, to);
+        let namespace = HostNames::new().namespace(&format!("/proc/{}/ns/net", caller.process.pid));
+        let world = World {
+            availability: availability.collect(),
+            cgroups: caller.cgroups,
+            namespace: namespace.unwrap_or_default(),
+            confinement,
+            route,
+            ..World::default()
+        };
         let leg = Leg { protocol, local: None, remote: to, caller: caller.process };
         let dialler = |service| Process { service: Some(service), ..Process::default() };
         let stages = follow(policy, &leg, &Records::None, &world, dialler);

@@ -1,7 +1,11 @@
 //! What a station does on threads of its own while it lasts.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
+use waylay_core::Route;
 use waylay_engine_ebpf::EbpfEngine;
 
 use crate::{
@@ -64,6 +68,10 @@ impl Background {
     }
 
     /// Who looks at the services, as long as they are there.
+    pub(crate) fn route_to(&self, destination: IpAddr) -> Route {
+        self.routes.route_to(destination)
+    }
+
     pub(crate) fn health(&self) -> &HealthWatch {
         &self.health
     }

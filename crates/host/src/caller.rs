@@ -1,6 +1,9 @@
 //! A process as the kernel's programs would see it if it dialled now.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use waylay_core::{Cgroups, CommandName, Process};
 
@@ -13,6 +16,8 @@ pub struct Caller {
     pub process: Process,
     /// Its cgroup and those above.
     pub cgroups: Cgroups,
+    /// Where its cgroup is.
+    pub cgroup: PathBuf,
 }
 
 impl Caller {
@@ -35,7 +40,7 @@ impl Caller {
             cgroup: cgroup.id().ok()?,
             ..Process::default()
         };
-        Some(Self { process, cgroups: line_to(&cgroup, root.path()) })
+        Some(Self { process, cgroups: line_to(&cgroup, root.path()), cgroup: cgroup.path().to_owned() })
     }
 }
 

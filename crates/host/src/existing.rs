@@ -117,7 +117,7 @@ impl Past<'_> {
     }
 
     fn judge(&self, protocol: Protocol, socket: &Socket, holder: &Running) -> Option<ExistingConnection> {
-        let Caller { process, cgroups } = Caller::of(holder)?;
+        let Caller { process, cgroups, cgroup: _ } = Caller::of(holder)?;
         // Whether its address was bound or followed from the route cannot be seen any more.
         let leg = Leg { protocol, local: None, remote: socket.remote, caller: process };
         let world = World { cgroups, ..World::default() };

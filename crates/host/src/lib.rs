@@ -47,6 +47,7 @@ mod station;
 #[cfg(any(test, fuzzing))]
 mod strange;
 mod supervised;
+mod surroundings;
 mod sweep;
 mod sys;
 pub mod user;
@@ -62,5 +63,6 @@ pub use station::{Enclosure, EnclosureError, Station};
 #[cfg(fuzzing)]
 pub use strange::{files, routes as route_messages, sockets as socket_messages};
 pub use supervised::run_supervised;
+pub use surroundings::Surroundings;
 pub use waylay_engine::LocalName;
 pub use waylay_engine_ebpf::{FlowApplication, LiveFlow};

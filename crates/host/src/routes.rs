@@ -13,7 +13,9 @@ mod survey;
 
 use std::{
     io,
+    net::IpAddr,
     os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::Instant,
 };
@@ -23,7 +25,7 @@ use rustix::{
     io::Errno,
     net::{AddressFamily, RecvFlags, SocketFlags, SocketType, netlink},
 };
-use waylay_core::Routes;
+use waylay_core::{Route, Routes};
 use waylay_engine_ebpf::RoutePublisher;
 
 use asker::Asker;
@@ -57,6 +59,7 @@ pub(crate) fn of_messages(
 pub(crate) struct RouteWatcher {
     stop: OwnedFd,
     thread: JoinHandle<()>,
+    published: Arc<Mutex<Option<Routes>>>,
 }
 
 impl RouteWatcher {
@@ -65,11 +68,18 @@ impl RouteWatcher {
         // Subscribed first: what changes from here on is not missed.
         let changes = subscribe()?;
         let asker = Asker::new();
-        let published = publish(&publisher, &asker, None);
+        let first = publish(&publisher, &asker, None);
+        let published = Arc::new(Mutex::new(first));
+        let shared = Arc::clone(&published);
         let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
         let stopped = rustix::io::fcntl_dupfd_cloexec(&stop, 0)?;
-        let thread = thread::spawn(move || watch(&changes, &stopped, &publisher, &asker, published));
-        Ok(Self { stop, thread })
+        let thread = thread::spawn(move || watch(&changes, &stopped, &publisher, &asker, &shared));
+        Ok(Self { stop, thread, published })
+    }
+
+    /// What the programs know of a destination.
+    pub(crate) fn route_to(&self, destination: IpAddr) -> Route {
+        locked(&self.published).as_ref().map_or(Route::Exists, |routes| routes.to(destination).route())
     }
 
     pub(crate) fn stop(self) {
@@ -77,6 +87,10 @@ impl RouteWatcher {
         let _told = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
         let _ended = self.thread.join();
     }
+}
+
+fn locked(published: &Mutex<Option<Routes>>) -> MutexGuard<'_, Option<Routes>> {
+    published.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The protocol is NETLINK_ROUTE, which is 0 and the default.
@@ -92,12 +106,14 @@ fn watch(
     stopped: &OwnedFd,
     publisher: &RoutePublisher,
     asker: &Asker,
-    mut published: Option<Routes>,
+    published: &Mutex<Option<Routes>>,
 ) {
     while wait(changes, stopped) {
         let started = Instant::now();
         drain(changes);
-        published = publish(publisher, asker, published);
+        let former = locked(published).clone();
+        let routes = publish(publisher, asker, former);
+        *locked(published) = routes;
         // A host whose routes never rest gets no more than half of a processor.
         thread::sleep(started.elapsed());
     }

@@ -7,6 +7,7 @@ mod enclosure;
 use std::{
     collections::BTreeSet,
     fmt,
+    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -17,6 +18,7 @@ use waylay_engine_ebpf::{EbpfEngine, EbpfError, LiveFlow, bpf_file_system, in_in
 use crate::{
     assignment::{Assignment, Condition, Ground, ServiceState, StationSpec},
     background::{Background, SharedEngine},
+    caller::Caller,
     cgroup::Cgroup,
     crew::{Crew, Leaving, Profile},
     error::RunError,
@@ -26,6 +28,7 @@ use crate::{
     roll::Roll,
     spawner::Spawner,
     spec::{Observer, Step},
+    surroundings::{Surroundings, confinement},
     user::UIDS_OF_A_RUN,
 };
 use change::Change;
@@ -184,6 +187,19 @@ impl Station {
     /// [`EbpfError::Map`].
     pub fn flows(&self) -> Result<Vec<LiveFlow>, RunError> {
         Ok(self.engine.lock().live_flows()?)
+    }
+
+    /// What a connection of a process would meet on its way to a destination.
+    #[must_use]
+    pub fn surroundings(&self, caller: &Caller, to: SocketAddr) -> Surroundings {
+        let scope = match &self.spec.ground {
+            Ground::Own => self.cgroup(),
+            Ground::Existing(scope) => scope,
+        };
+        Surroundings {
+            confinement: confinement(&caller.cgroup, scope.path()),
+            route: self.background.route_to(to.ip()),
+        }
     }
 
     /// Whether sockets of every family are judged, and not only those of IPv4 and IPv6, for which there have to be `bpf` among

@@ -62,6 +62,10 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
     if tables.ask_for_hosts() {
         return Err(RunError::NeedsRoot { what: "a filter that asks for names of hosts".into() });
     }
+    // To learn which one a path stands for takes to enter it.
+    if tables.ask_for_namespaces() && !rustix::process::geteuid().is_root() {
+        return Err(RunError::NeedsRoot { what: "a filter that asks for network namespaces".into() });
+    }
     let spawner = Spawner::start();
     let mut starting = Starting {
         engine: &engine,

@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{IpAddr, Ipv4Addr, TcpStream},
+    net::{IpAddr, Ipv4Addr, TcpStream, UdpSocket},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -14,7 +14,7 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
-use waylay_netlab::{Dialler, Home, Lines, Process, TcpServer, Waylay, kill, patiently};
+use waylay_netlab::{Dialler, Foreign, Home, Lines, Process, TcpServer, Waylay, kill, patiently};
 
 /// Of the user `nobody`.
 const NOBODY: &str = "65534";
@@ -321,10 +321,43 @@ fn why_tells_the_way_a_connection_has_taken_and_what_would_become_of_it_now() {
         assert!(said.contains(part), "{part}: {said}");
     }
     let pid = flow["pid"].to_string();
-    let permitted = scene.ask(&["why", "--pid", &pid, "--to", "192.0.2.1:443", "-o", "json"]);
+    let permitted = scene.ask(&["why", "--pid", &pid, "--to", "127.0.0.1:9", "-o", "json"]);
     assert_eq!(permitted.status.code(), Some(0), "{permitted:?}");
     let nobody = scene.ask(&["why", "--flow", "999999"]);
     assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");
+    scene.end();
+}
+
+#[test]
+fn why_looks_at_routes_sandboxes_and_network_namespaces() {
+    let scene = Scene::new("why-around");
+    let to = scene.server.address().to_string();
+    let why = |process: &mut Process, to: &str| {
+        text(&scene.ask(&["why", "--pid", &process.child().id().to_string(), "--to", to]).stdout).to_owned()
+    };
+    let (mut free, _lines) = scene.home.start("sleep 60");
+    let led = why(&mut free, &to);
+    assert!(led.contains("chosen by filter \"all\""), "{led}");
+    // Whether there is a route is for the host to say; most have none to one of these.
+    for far in ["[2001:db8::1]:9", "192.0.2.1:9"] {
+        let any = if far.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+        let has_route = UdpSocket::bind(any).unwrap().connect(far).is_ok();
+        let said = why(&mut free, far);
+        assert_eq!(said.contains("the destination has no route"), !has_route, "{said}");
+    }
+    let (mut visitor, lines) = scene.home.start("unshare --net sh -c 'echo there; exec sleep 60'");
+    lines.wait_for_line(0);
+    let visiting = why(&mut visitor, &to);
+    assert!(visiting.contains("another network namespace: the policy permits"), "{visiting}");
+    let boxed = scene.home.directory().join("boxed");
+    fs::create_dir(&boxed).unwrap();
+    Foreign::EGRESS.attach(&boxed, "theirs");
+    let (mut sandboxed, lines) = Home::start_in(&boxed, "sh -c 'echo there; exec sleep 60'");
+    lines.wait_for_line(0);
+    let stays = why(&mut sandboxed, &to);
+    assert!(stays.contains("in somebody's sandbox: not redirected"), "{stays}");
+    drop(sandboxed);
+    patiently("the sandbox's end", || fs::remove_dir(&boxed).ok());
     scene.end();
 }
 

@@ -194,4 +194,16 @@ fn what_needs_root_is_refused_and_said() {
     let finished = waylay().args(["--through", "adopt:127.0.0.1:5000=true"]).watch(["true"]);
     assert_eq!(finished.code(), 2);
     assert!(finished.stderr.contains("needs root"), "{finished:?}");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let policy = folder.path().join("policy.toml");
+    for (condition, what) in
+        [("host = \"a.example\"", "names of hosts"), ("network_namespace = \"host\"", "network namespaces")]
+    {
+        let text = "[sublayer.base]\n[[filter]]\naction = \"block\"\nsublayer = \"base\"\nif.";
+        std::fs::write(&policy, format!("{text}{condition}\n")).unwrap();
+        let finished = waylay().args(["--policy", policy.to_str().unwrap()]).watch(["true"]);
+        assert_eq!(finished.code(), 2, "{finished:?}");
+        assert!(finished.stderr.contains(what) && finished.stderr.contains("needs root"), "{finished:?}");
+    }
 }
