@@ -89,6 +89,8 @@ pub(crate) struct Stage {
 pub(crate) enum StageCommand {
     #[command(name = waylay_host::launch::SUBCOMMAND)]
     Launch(LaunchArgs),
+    #[command(name = crate::guest::ENTER_SUBCOMMAND)]
+    Enter(EnterArgs),
     #[command(name = crate::chain::SERVE_SUBCOMMAND)]
     Serve(ServeArgs),
 }
@@ -111,6 +113,8 @@ Examples:
       With services, order and filters from a file; waylay check says what is wrong with it.
   sudo waylay run -o json --log connections.json -- wget -q http://example.test/
       One JSON object a line, in a file only you can read.
+  waylay run -- make test
+      Without root, where waylayd runs: it redirects what the command does.
   sudo waylay run --through log --through log --forget log -- curl http://example.test/
       A service that forgets its records: the connection still does not loop.
 
@@ -118,7 +122,7 @@ Exit status: that of COMMAND; 128 and the signal's number if a signal ended it; 
 not found, 126 if it cannot be executed, 125 if its process could not be prepared; 2 if waylay
 could not start, or the arguments make no sense.";
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct RunArgs {
     /// A service to send connections through; repeat it for a chain, in this order [default: log]
@@ -158,23 +162,30 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = OnFailure::Closed)]
     pub(crate) on_failure: OnFailure,
     /// What becomes of sockets that cannot be redirected: UDP-Lite, SCTP, ICMP, raw, packet, vsock …
-    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Answer::Block)]
-    pub(crate) unredirectable: Answer,
+    /// [default: block]
+    #[arg(long, value_name = "POLICY", value_enum)]
+    pub(crate) unredirectable: Option<Answer>,
     /// What becomes of connections that COMMAND makes in another network namespace
-    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Answer::Permit)]
-    pub(crate) other_namespaces: Answer,
+    /// [default: permit]
+    #[arg(long, value_name = "POLICY", value_enum)]
+    pub(crate) other_namespaces: Option<Answer>,
     /// Let COMMAND inherit network sockets, although what it does with them is not inspected
     #[arg(long)]
     pub(crate) keep_sockets: bool,
     /// How long a service may leave a connection waiting before it is ended as hung
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub(crate) patience: u64,
+    /// [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) patience: Option<u64>,
     /// After so long without a datagram `log` and `scan` report a flow of UDP as ended
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub(crate) idle: u64,
     /// How long an adopted service may take until it listens
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub(crate) start_patience: u64,
+    /// [default: 30]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) start_patience: Option<u64>,
+    /// The control socket of the daemon
+    #[arg(long, value_name = "PATH", default_value = waylay_daemon::server::DEFAULT, value_hint = clap::ValueHint::FilePath)]
+    pub(crate) socket: PathBuf,
     /// How connections are reported: `human` on standard error, `json` on standard output
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = Format::Human)]
     pub(crate) output: Format,
@@ -184,8 +195,9 @@ pub(crate) struct RunArgs {
     /// Run COMMAND as this user [default: behind sudo, whoever called it]
     #[arg(long, value_name = "USER", value_hint = clap::ValueHint::Username)]
     pub(crate) user: Option<String>,
-    /// What redirects: `ebpf`, which takes root, or `seccomp`, which takes no privilege, redirects TCP alone and is no obstacle to
-    /// programs that want to get around it [default: ebpf for root, else seccomp]
+    /// What redirects: `daemon`, for whoever is in its scope; `ebpf`, which takes root; or `seccomp`, which takes no privilege,
+    /// redirects TCP alone and is no obstacle to programs that want to get around it [default: the daemon if one answers, else
+    /// ebpf for root, else seccomp]
     #[arg(long, value_name = "ENGINE", value_enum)]
     pub(crate) engine: Option<EngineChoice>,
     /// The command to run, and its arguments
@@ -196,6 +208,8 @@ pub(crate) struct RunArgs {
 /// What carries redirection out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EngineChoice {
+    /// That of a daemon.
+    Daemon,
     /// Programs in the kernel.
     Ebpf,
     /// A supervisor of system calls.
@@ -435,6 +449,18 @@ impl From<Answer> for ForeignNamespace {
 /// The stage before a launched program.
 #[derive(Debug, Args)]
 pub(crate) struct LaunchArgs {
+    pub(crate) spec: String,
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// The command's process, before it is in the cgroup that a daemon has made for it.
+#[derive(Debug, Args)]
+pub(crate) struct EnterArgs {
+    #[arg(long)]
+    pub(crate) socket: PathBuf,
+    #[arg(long)]
+    pub(crate) run: u64,
     pub(crate) spec: String,
     #[arg(last = true, required = true)]
     pub(crate) command: Vec<OsString>,

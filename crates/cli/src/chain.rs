@@ -144,7 +144,7 @@ fn service(spec: &Spec, forgets: bool, patterns: &Patterns, name: String) -> Ser
         }
     };
     let adoption = adoption(&spec.service).cloned();
-    ServiceSpec { name, transports, builtin, command, input, identity: None, adoption }
+    ServiceSpec { name, transports, builtin, command, input, identity: None, leave_within: None, adoption }
 }
 
 fn adoption(service: &Service) -> Option<&Adoption> {

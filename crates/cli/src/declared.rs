@@ -63,7 +63,8 @@ impl Declared {
         if !pattern.is_empty() && !self.services.iter().any(scans) {
             return Err(NothingScans.into());
         }
-        let making = Making { patterns: crate::patterns::read(pattern)?.encode(), identity: None };
+        let patterns = crate::patterns::read(pattern)?.encode();
+        let making = Making { patterns, identity: None, leave_within: None };
         let mut found = Vec::new();
         for service in self.lowered.policy.services() {
             let declared = self.services.iter().find(|declared| declared.name.value == service.name);

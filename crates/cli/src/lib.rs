@@ -9,6 +9,7 @@ mod daemon;
 mod declared;
 mod doctor;
 mod filter;
+mod guest;
 mod journey;
 mod meant;
 mod output;
@@ -22,18 +23,18 @@ mod strange;
 mod terminal;
 mod why;
 
-use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
+use std::{error::Error, ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{CommandFactory, Parser};
 use waylay_core::Policy;
 use waylay_host::{
-    Observer, RunError, RunSpec, ServiceSpec, chain_policy,
+    Ended, Observer, RunError, RunSpec, ServiceSpec, chain_policy,
     launch::{Launch, LaunchError, SUBCOMMAND},
     user::Identity,
 };
 
 use crate::{
-    args::{Cli, Command, EngineChoice, LaunchArgs, RunArgs, Stage, StageCommand},
+    args::{Answer, Cli, Command, EngineChoice, RunArgs, Stage, StageCommand},
     chain::SERVE_SUBCOMMAND,
     declared::Declared,
     meant::with_suggestion,
@@ -43,6 +44,10 @@ use crate::{
 
 /// waylay itself could not do what was asked; COMMAND was not run.
 const COULD_NOT_START: u8 = 2;
+/// Seconds that a service may leave a connection waiting.
+const PATIENCE: u64 = 10;
+/// Seconds that an adopted service may take until it listens.
+const START_PATIENCE: u64 = 30;
 
 /// What `waylay` does.
 #[must_use]
@@ -59,7 +64,11 @@ pub fn waylayd() -> ExitCode {
 /// Services start from the binary that runs them, so both have the stages.
 fn act(command: impl FnOnce() -> Result<ExitCode, Box<dyn Error>>) -> ExitCode {
     let outcome = match stage() {
-        Some(StageCommand::Launch(args)) => launch(&args),
+        Some(StageCommand::Launch(args)) => launch(&args.spec, &args.command),
+        Some(StageCommand::Enter(args)) => match guest::enter(&args) {
+            Ok(()) => launch(&args.spec, &args.command),
+            Err(code) => Ok(code),
+        },
         Some(StageCommand::Serve(args)) => serve::serve(args),
         None => command(),
     };
@@ -73,7 +82,7 @@ fn act(command: impl FnOnce() -> Result<ExitCode, Box<dyn Error>>) -> ExitCode {
 /// Stages of a run are told by their first argument; they are in no help, completion or suggestion.
 fn stage() -> Option<StageCommand> {
     let first = std::env::args_os().nth(1)?;
-    [SUBCOMMAND, SERVE_SUBCOMMAND].iter().find(|stage| **stage == first)?;
+    [SUBCOMMAND, SERVE_SUBCOMMAND, guest::ENTER_SUBCOMMAND].iter().find(|stage| **stage == first)?;
     terminal::use_colours(When::Never);
     Some(Stage::parse().command)
 }
@@ -98,8 +107,20 @@ fn command() -> Result<ExitCode, Box<dyn Error>> {
 }
 
 fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
+    match guest::daemon_for(&args)? {
+        Some(daemon) => guest::run(&args, daemon),
+        None => run_alone(args),
+    }
+}
+
+/// With an engine of its own.
+fn run_alone(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
     let declared = args.policy.as_deref().map(Declared::read).transpose()?;
-    let engine = args.engine.unwrap_or_else(engine_for_the_caller);
+    let run: Run = match args.engine {
+        Some(EngineChoice::Ebpf) => waylay_host::run,
+        Some(EngineChoice::Seccomp) => waylay_host::run_supervised,
+        Some(EngineChoice::Daemon) | None => engine_for_the_caller(),
+    };
     let (mut services, policy) = match &declared {
         Some(declared) => (declared.services(&args.pattern)?, declared.policy()),
         None => chain(&args)?,
@@ -111,15 +132,12 @@ fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
         services,
         policy,
         keep_sockets: args.keep_sockets,
-        patience: Duration::from_secs(args.patience),
-        start_patience: Duration::from_secs(args.start_patience),
+        patience: Duration::from_secs(args.patience.unwrap_or(PATIENCE)),
+        start_patience: Duration::from_secs(args.start_patience.unwrap_or(START_PATIENCE)),
     };
     let names = declared.map(|declared| Box::new(move |filter| declared.describe(filter)) as FilterNames);
     let output: Arc<dyn Observer> = Arc::new(Output::new(args.output, args.log.as_deref(), names)?);
-    let outcome = match engine {
-        EngineChoice::Ebpf => waylay_host::run(&spec, &output),
-        EngineChoice::Seccomp => waylay_host::run_supervised(&spec, &output),
-    };
+    let outcome = run(&spec, &output);
     match outcome {
         Ok(ended) => Ok(ExitCode::from(ended.exit_code())),
         Err(error @ RunError::Interrupted { signal }) => {
@@ -130,29 +148,31 @@ fn run(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
     }
 }
 
+type Run = fn(&RunSpec, &Arc<dyn Observer>) -> Result<Ended, RunError>;
+
 /// The better one takes root; that another was taken is said.
-fn engine_for_the_caller() -> EngineChoice {
+fn engine_for_the_caller() -> Run {
     if rustix::process::geteuid().is_root() {
-        return EngineChoice::Ebpf;
+        return waylay_host::run;
     }
     output::notice(
         "without root: TCP is redirected by a supervisor (seccomp), UDP goes directly; sudo waylay run … does more",
     );
-    EngineChoice::Seccomp
+    waylay_host::run_supervised
 }
 
 /// What follows from the SPECs that were typed.
 fn chain(args: &RunArgs) -> Result<(Vec<ServiceSpec>, Policy), Box<dyn Error>> {
     let services = chain::services(&args.through, &args.forget, &args.pattern)?;
     let policy = chain_policy(&services, args.on_failure.into())?
-        .with_unredirectable(args.unredirectable.into())
-        .with_foreign_namespace(args.other_namespaces.into());
+        .with_unredirectable(args.unredirectable.unwrap_or(Answer::Block).into())
+        .with_foreign_namespace(args.other_namespaces.unwrap_or(Answer::Permit).into());
     Ok((services, policy))
 }
 
-fn launch(args: &LaunchArgs) -> Result<ExitCode, Box<dyn Error>> {
-    let launch: Launch = args.spec.parse()?;
-    let error = launch.exec(&args.command);
+fn launch(spec: &str, command: &[OsString]) -> Result<ExitCode, Box<dyn Error>> {
+    let launch: Launch = spec.parse()?;
+    let error = launch.exec(command);
     if !matches!(error, LaunchError::Dismissed) {
         complain(&error);
     }

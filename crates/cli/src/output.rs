@@ -39,20 +39,6 @@ pub(crate) fn notice(text: &str) {
     say(&format!("{} {text}", terminal::stderr().paint(Colour::Yellow, "waylay:")));
 }
 
-/// The filter that has refused a connection, if one has.
-const fn blocked_by(event: &Event) -> Option<FilterId> {
-    match event {
-        Event::Refused { refusal: Refusal::Blocked { filter, .. }, .. } => Some(*filter),
-        Event::Refused { .. }
-        | Event::SocketRefused { .. }
-        | Event::LeftAlone { .. }
-        | Event::Redirected { .. }
-        | Event::Ended { .. }
-        | Event::Dropped { .. }
-        | Event::Lost { .. } => None,
-    }
-}
-
 /// What the user can do about what was refused, or was not: at the command line, or in a policy's file.
 fn remedy(event: &Event, is_declared: bool) -> &'static str {
     match (event, is_declared) {
@@ -162,14 +148,6 @@ impl Output {
     }
 }
 
-/// What becomes of those who want a service that is gone.
-const fn gone(on_failure: FailurePolicy) -> &'static str {
-    match on_failure {
-        FailurePolicy::Open => "new connections go on without it (open)",
-        FailurePolicy::Closed => "new connections are refused (closed)",
-    }
-}
-
 /// Mode 0600 and, behind sudo, the caller's.
 fn open(path: &Path) -> io::Result<fs::File> {
     let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
@@ -190,7 +168,7 @@ impl Observer for Output {
     }
 
     fn refused(&self, event: &Event, service: Option<&str>) {
-        let filter = blocked_by(event).and_then(|filter| Some(self.names.as_ref()?(filter)));
+        let filter = event.blocked_by().and_then(|filter| Some(self.names.as_ref()?(filter)));
         let name =
             service.map(str::to_owned).or(filter).map_or_else(String::new, |name| format!(" ({name})"));
         notice(&format!("{event}{name}{}", remedy(event, self.names.is_some())));
@@ -209,17 +187,17 @@ impl Observer for Output {
             (None, Some(signal)) => format!("signal {signal}"),
             (None, None) => "an unknown status".to_owned(),
         };
-        let policy = gone(on_failure);
+        let policy = on_failure.consequence();
         notice(&format!("the service {service} ended with {how}; {policy}"));
     }
 
     fn adopted_ended(&self, service: &str, on_failure: FailurePolicy) {
-        let policy = gone(on_failure);
+        let policy = on_failure.consequence();
         notice(&format!("all processes of the service {service} have ended; {policy}"));
     }
 
     fn resident_listens(&self, service: &str, listens: bool, on_failure: FailurePolicy) {
-        let policy = gone(on_failure);
+        let policy = on_failure.consequence();
         notice(&match listens {
             true => format!("the service {service} listens again"),
             false => format!("the service {service} does not listen any more; {policy}"),
@@ -227,7 +205,7 @@ impl Observer for Output {
     }
 
     fn family_missing(&self, service: &str, family: &str, on_failure: FailurePolicy) {
-        let policy = gone(on_failure);
+        let policy = on_failure.consequence();
         notice(&format!("no {family} gets to the service {service}; over it, {policy}"));
     }
 

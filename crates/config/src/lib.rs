@@ -47,6 +47,7 @@ pub use lower::{FileNames, Lowered, Origins, called, lower};
 pub use meant::meant;
 pub use names::Names;
 pub use problem::{Diagnostic, Problem, Severity};
-pub use read::{read, read_from};
+pub use read::{duplicates, read, read_from, read_texts};
 pub use render::{Style, render};
 pub use source::{Located, Sources, Span};
+pub use values::LONGEST_SERVICE;

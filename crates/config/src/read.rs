@@ -23,10 +23,18 @@ const FATES: &[&str] = &["leave", "reset"];
 /// What the texts say. Where something is wrong the rest is read all the same, so that one run shows all there is.
 #[must_use]
 pub fn read(sources: &Sources) -> (Declarations, Vec<Diagnostic>) {
+    let (declarations, mut problems) = read_texts(sources);
+    problems.extend(duplicates(&declarations));
+    (declarations, problems)
+}
+
+/// The same, where names that occur twice may still become different ones.
+#[must_use]
+pub fn read_texts(sources: &Sources) -> (Declarations, Vec<Diagnostic>) {
     read_from(sources, 0)
 }
 
-/// What those texts say that come from a number on.
+/// The same of those texts that come from a number on.
 #[must_use]
 pub fn read_from(sources: &Sources, first: usize) -> (Declarations, Vec<Diagnostic>) {
     let mut declarations = Declarations::default();
@@ -41,7 +49,6 @@ pub fn read_from(sources: &Sources, first: usize) -> (Declarations, Vec<Diagnost
             read_file(&top, source, &mut declarations, &mut problems);
         }
     }
-    refuse_duplicates(&declarations, &mut problems);
     (declarations, problems)
 }
 
@@ -170,13 +177,17 @@ fn tables<'a>(
     found
 }
 
-fn refuse_duplicates(declarations: &Declarations, problems: &mut Problems) {
+/// What two of a kind are called.
+#[must_use]
+pub fn duplicates(declarations: &Declarations) -> Vec<Diagnostic> {
+    let mut problems = Vec::new();
     let services = declarations.services.iter().map(|service| &service.name);
     let sublayers = declarations.sublayers.iter().map(|sublayer| &sublayer.name);
     let filters = declarations.filters.iter().filter_map(|filter| filter.name.as_ref());
-    refuse_duplicates_of("service", services, problems);
-    refuse_duplicates_of("sublayer", sublayers, problems);
-    refuse_duplicates_of("filter", filters, problems);
+    refuse_duplicates_of("service", services, &mut problems);
+    refuse_duplicates_of("sublayer", sublayers, &mut problems);
+    refuse_duplicates_of("filter", filters, &mut problems);
+    problems
 }
 
 fn refuse_duplicates_of<'d>(

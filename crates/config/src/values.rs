@@ -8,7 +8,7 @@ use crate::declaration::{ExePattern, NamespaceName, UnitName};
 use crate::problem::Problem;
 
 /// What the kernel keeps of a service's name.
-pub(crate) const LONGEST_SERVICE: usize = 31;
+pub const LONGEST_SERVICE: usize = 31;
 /// Of names that nothing but people reads.
 pub(crate) const LONGEST_NAME: usize = 63;
 /// What the usual tools show of a container's id.

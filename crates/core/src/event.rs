@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::chain::Hop;
+use crate::ids::FilterId;
 use crate::leg::Protocol;
 use crate::sockets::SocketKind;
 use crate::verdict::Refusal;
@@ -102,6 +103,33 @@ pub struct SocketSummary {
     pub uid: u32,
     /// Its command name; see [`LegSummary::comm`].
     pub comm: String,
+}
+
+impl Event {
+    /// The filter that has refused a leg, if one has.
+    #[must_use]
+    pub const fn blocked_by(&self) -> Option<FilterId> {
+        match self {
+            Self::Refused { refusal: Refusal::Blocked { filter, .. }, .. } => Some(*filter),
+            Self::Refused { .. }
+            | Self::SocketRefused { .. }
+            | Self::LeftAlone { .. }
+            | Self::Redirected { .. }
+            | Self::Ended { .. }
+            | Self::Dropped { .. }
+            | Self::Lost { .. } => None,
+        }
+    }
+
+    /// The process that was refused something or left alone, and its user.
+    #[must_use]
+    pub const fn process(&self) -> Option<(u32, u32)> {
+        match self {
+            Self::Refused { leg, .. } | Self::LeftAlone { leg, .. } => Some((leg.pid, leg.uid)),
+            Self::SocketRefused { socket, .. } => Some((socket.pid, socket.uid)),
+            Self::Redirected { .. } | Self::Ended { .. } | Self::Dropped { .. } | Self::Lost { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for SocketSummary {

@@ -16,6 +16,17 @@ pub enum FailurePolicy {
     Closed,
 }
 
+impl FailurePolicy {
+    /// What becomes of those who want a service that is gone, in words.
+    #[must_use]
+    pub const fn consequence(self) -> &'static str {
+        match self {
+            Self::Open => "new connections go on without it (open)",
+            Self::Closed => "new connections are refused (closed)",
+        }
+    }
+}
+
 /// A redirect service: a local proxy that inspects a connection and dials on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {

@@ -100,8 +100,10 @@ impl Office<'_> {
             declarations.resolvers.as_ref().map(|resolvers| resolvers.span),
         ];
         let orders = declarations.orders.iter().filter_map(|order| Some(order.first()?.span));
+        // Those of a run name nothing but its own services.
+        let orders = orders.filter(|span| !self.is_of_a_run(span)).collect::<Vec<_>>();
         for span in switches.into_iter().flatten().chain(orders) {
-            if self.guest(&span).is_some() {
+            if self.guest(&span).is_some() && !self.is_of_a_run(&span) {
                 self.refuse(&span, "only root may say this of the whole policy");
             }
         }
@@ -113,6 +115,9 @@ impl Office<'_> {
         let sublayers = declarations.sublayers.iter().map(|sublayer| &sublayer.name);
         let filters = declarations.filters.iter().filter_map(|filter| filter.name.as_ref());
         for name in services.chain(sublayers).chain(filters) {
+            if self.is_of_a_run(&name.span) {
+                continue;
+            }
             let owner = self.origin(&name.span).owner();
             let prefix = prefix(owner);
             if owner != ROOT && !name.value.starts_with(&prefix) {
@@ -128,15 +133,26 @@ impl Office<'_> {
     fn services(&mut self, declarations: &mut Declarations) {
         let of_root = declarations.services.iter().map(|service| &service.name);
         let of_root: Vec<Located<String>> =
-            of_root.filter(|name| self.guest(&name.span).is_none()).cloned().collect();
+            of_root.filter(|name| !self.goes_first(&name.span)).cloned().collect();
         for service in &mut declarations.services {
             if let Some(uid) = self.guest(&service.name.span) {
                 self.service_of_a_guest(service, uid);
+            }
+            if self.goes_first(&service.name.span) {
                 // Whatever it makes of a connection, root's services see it after that.
                 let span = service.name.span;
                 service.before.extend(of_root.iter().map(|name| Located { value: name.value.clone(), span }));
             }
         }
+    }
+
+    fn is_of_a_run(&self, span: &Span) -> bool {
+        self.ledger.piece_at(span).is_some_and(|piece| piece.run.is_some())
+    }
+
+    /// Services of others than root, and those of runs.
+    fn goes_first(&self, span: &Span) -> bool {
+        self.guest(span).is_some() || self.is_of_a_run(span)
     }
 
     fn service_of_a_guest(&mut self, service: &ServiceDeclaration, uid: u32) {

@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use thiserror::Error;
@@ -47,6 +48,8 @@ pub struct Making {
     pub patterns: Vec<u8>,
     /// Whom they run as; `None` for a user of its own each.
     pub identity: Option<Identity>,
+    /// How long they may take to finish when they are no longer wanted; `None`: as long as that takes.
+    pub leave_within: Option<Duration>,
 }
 
 impl Making {
@@ -74,7 +77,16 @@ impl Making {
         };
         let transports = transports(&declared.transports);
         let identity = self.identity.clone();
-        Ok(ServiceSpec { name, transports, builtin, command, input, identity, adoption })
+        Ok(ServiceSpec {
+            name,
+            transports,
+            builtin,
+            command,
+            input,
+            identity,
+            leave_within: self.leave_within,
+            adoption,
+        })
     }
 }
 

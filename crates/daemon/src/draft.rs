@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use waylay_config::{
-    Declarations, Diagnostic, Lowered, Names, Severity, Sources, Style, lint, lower, read, render, strangers,
+    Declarations, Diagnostic, Lowered, Names, Severity, Sources, Style, duplicates, lint, lower, read_texts,
+    render, strangers,
 };
 
-use crate::{authority::hold_to_account, ledger::Ledger};
+use crate::{authority::hold_to_account, enclosed::enclose, ledger::Ledger};
 
 /// With more filters than this nobody looks for those that never decide: `waylay check` does.
 pub(crate) const LINTED: usize = 2_000;
@@ -61,7 +62,9 @@ impl Draft {
     /// [`Wrong`] says everything that is.
     pub fn of(ledger: &Ledger, names: &dyn Names) -> Result<Self, Wrong> {
         let sources = ledger.sources();
-        let (mut declarations, mut diagnostics) = read(&sources);
+        let (mut declarations, mut diagnostics) = read_texts(&sources);
+        diagnostics.extend(enclose(&mut declarations, ledger));
+        diagnostics.extend(duplicates(&declarations));
         diagnostics.extend(hold_to_account(&mut declarations, ledger));
         match lower(&declarations, names, &mut diagnostics) {
             Some(lowered) => Ok(Self { sources, declarations, lowered }),

@@ -1,7 +1,9 @@
 //! What happens, told to those who have asked for it.
 
 use std::{
+    fs,
     os::unix::process::ExitStatusExt,
+    path::Path,
     process::ExitStatus,
     sync::{
         Arc, Mutex, PoisonError,
@@ -10,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use waylay_core::{Event, FailurePolicy, FilterId, Refusal};
+use waylay_core::{Event, FailurePolicy};
 use waylay_host::{Observer, Step, Swept};
 
 use crate::{
@@ -35,6 +37,74 @@ struct Listener {
     session: SessionId,
     uid: u32,
     lines: SyncSender<Happening>,
+    /// Of a run alone.
+    run: Option<Watched>,
+    /// Lines that were left out and not yet told of.
+    missed: u64,
+}
+
+/// What a run is told of.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// Services and filters whose names begin so.
+    pub prefix: String,
+    /// Processes in this cgroup, a path below the root of the hierarchy.
+    pub cgroup: String,
+}
+
+/// What is told of besides a service.
+#[derive(Default)]
+struct Subject {
+    pid: Option<u32>,
+    /// What the names of the run begin with whose filter it was.
+    run: Option<String>,
+}
+
+impl Watched {
+    fn is_about(&self, happening: &Happening, subject: &Subject) -> bool {
+        let own = |name: &String| name.starts_with(&self.prefix);
+        happening.service.as_ref().is_some_and(own)
+            || subject.run.as_ref() == Some(&self.prefix)
+            || subject.pid.is_some_and(|pid| self.holds(pid))
+    }
+
+    fn holds(&self, pid: u32) -> bool {
+        let membership = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let path = membership.lines().find_map(|line| line.strip_prefix("0::"));
+        path.is_some_and(|path| Path::new(path).starts_with(&self.cgroup))
+    }
+}
+
+impl Listener {
+    fn is_meant(&self, happening: &Happening, subject: &Subject) -> bool {
+        match &self.run {
+            Some(run) => run.is_about(happening, subject),
+            None => {
+                let own = |name: &String| name.starts_with(&prefix(self.uid));
+                self.uid == ROOT || happening.service.as_ref().is_some_and(own)
+            }
+        }
+    }
+
+    /// Whether it is there still. Whoever reads too slowly misses lines; what is told must not hold up what happens.
+    fn tell(&mut self, happening: &Happening) -> bool {
+        if self.missed > 0 {
+            let text = format!("{} lines were left out, for nobody read them", self.missed);
+            match self.lines.try_send(self::happening("missed", None, text)) {
+                Ok(()) => self.missed = 0,
+                Err(TrySendError::Full(_)) => {}
+                Err(TrySendError::Disconnected(_)) => return false,
+            }
+        }
+        match self.lines.try_send(happening.clone()) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                self.missed += 1;
+                true
+            }
+            Err(TrySendError::Disconnected(_)) => false,
+        }
+    }
 }
 
 impl Feed {
@@ -47,12 +117,22 @@ impl Feed {
     /// Tells a user from here on: root of everything, others of their own services. `None` if the connection is told already.
     #[must_use]
     pub fn listen(&self, session: SessionId, uid: u32) -> Option<Receiver<Happening>> {
+        self.add(session, uid, None)
+    }
+
+    /// Tells a connection of its run alone. `None` if it is told already.
+    #[must_use]
+    pub fn watch(&self, session: SessionId, uid: u32, run: Watched) -> Option<Receiver<Happening>> {
+        self.add(session, uid, Some(run))
+    }
+
+    fn add(&self, session: SessionId, uid: u32, run: Option<Watched>) -> Option<Receiver<Happening>> {
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         if listeners.iter().any(|listener| listener.session == session) {
             return None;
         }
         let (lines, receiver) = sync_channel(LONGEST_QUEUE);
-        listeners.push(Listener { session, uid, lines });
+        listeners.push(Listener { session, uid, lines, run, missed: 0 });
         Some(receiver)
     }
 
@@ -62,20 +142,28 @@ impl Feed {
         listeners.retain(|listener| listener.session != session);
     }
 
+    /// Tells a connection, as the last thing, that its run has ended.
+    pub fn finish(&self, session: SessionId) {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(index) = listeners.iter().position(|listener| listener.session == session) else { return };
+        let listener = listeners.swap_remove(index);
+        drop(listeners);
+        // Whoever does not read has gone.
+        let _gone = listener.lines.send(happening("finished", None, "the run has ended".to_owned()));
+    }
+
     /// Tells that the policy has changed.
     pub fn changed(&self, text: String) {
         self.tell(&happening("policy", None, text));
     }
 
     fn tell(&self, happening: &Happening) {
+        self.tell_about(happening, &Subject::default());
+    }
+
+    fn tell_about(&self, happening: &Happening, subject: &Subject) {
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        listeners.retain(|listener| {
-            let is_meant = listener.uid == ROOT
-                || happening.service.as_ref().is_some_and(|name| name.starts_with(&prefix(listener.uid)));
-            let sent = if is_meant { listener.lines.try_send(happening.clone()) } else { Ok(()) };
-            // Whoever reads too slowly misses lines; what is told must not hold up what happens.
-            !matches!(sent, Err(TrySendError::Disconnected(_)))
-        });
+        listeners.retain_mut(|listener| !listener.is_meant(happening, subject) || listener.tell(happening));
     }
 
     fn tell_of(&self, service: &str, text: String) {
@@ -87,26 +175,6 @@ fn happening(about: &str, service: Option<&str>, text: String) -> Happening {
     Happening { about: about.to_owned(), service: service.map(str::to_owned), text, report: None }
 }
 
-const fn gone(on_failure: FailurePolicy) -> &'static str {
-    match on_failure {
-        FailurePolicy::Open => "connections go on without it (open)",
-        FailurePolicy::Closed => "connections are refused (closed)",
-    }
-}
-
-const fn blocked_by(event: &Event) -> Option<FilterId> {
-    match event {
-        Event::Refused { refusal: Refusal::Blocked { filter, .. }, .. } => Some(*filter),
-        Event::Refused { .. }
-        | Event::SocketRefused { .. }
-        | Event::LeftAlone { .. }
-        | Event::Redirected { .. }
-        | Event::Ended { .. }
-        | Event::Dropped { .. }
-        | Event::Lost { .. } => None,
-    }
-}
-
 impl Observer for Feed {
     fn report(&self, service: &str, line: &str) {
         self.inner.report(service, line);
@@ -116,11 +184,13 @@ impl Observer for Feed {
 
     fn refused(&self, event: &Event, service: Option<&str>) {
         self.inner.refused(event, service);
-        let filter = blocked_by(event).map(|filter| format!(" ({})", self.history.describe(filter)));
+        let filter = event.blocked_by().map(|filter| format!(" ({})", self.history.describe(filter)));
         let by = service.map(|service| format!(" ({service})"));
         let text = format!("{event}{}", filter.or(by).unwrap_or_default());
         self.history.1.add(event, &text);
-        self.tell(&happening("refused", service, text));
+        let pid = event.process().map(|(pid, _uid)| pid);
+        let run = event.blocked_by().and_then(|filter| self.history.run_of(filter));
+        self.tell_about(&happening("refused", service, text), &Subject { pid, run });
     }
 
     fn service_hung(&self, service: &str, waited: Duration) {
@@ -135,12 +205,12 @@ impl Observer for Feed {
             (None, Some(signal)) => format!("signal {signal}"),
             (None, None) => "an unknown status".to_owned(),
         };
-        self.tell_of(service, format!("ended with {how}; {}", gone(on_failure)));
+        self.tell_of(service, format!("ended with {how}; {}", on_failure.consequence()));
     }
 
     fn adopted_ended(&self, service: &str, on_failure: FailurePolicy) {
         self.inner.adopted_ended(service, on_failure);
-        self.tell_of(service, format!("all processes have ended; {}", gone(on_failure)));
+        self.tell_of(service, format!("all processes have ended; {}", on_failure.consequence()));
     }
 
     fn resident_listens(&self, service: &str, listens: bool, on_failure: FailurePolicy) {
@@ -149,14 +219,14 @@ impl Observer for Feed {
             service,
             match listens {
                 true => "listens again".to_owned(),
-                false => format!("does not listen any more; {}", gone(on_failure)),
+                false => format!("does not listen any more; {}", on_failure.consequence()),
             },
         );
     }
 
     fn family_missing(&self, service: &str, family: &str, on_failure: FailurePolicy) {
         self.inner.family_missing(service, family, on_failure);
-        self.tell_of(service, format!("no {family} gets to it; over it, {}", gone(on_failure)));
+        self.tell_of(service, format!("no {family} gets to it; over it, {}", on_failure.consequence()));
     }
 
     fn existing_ended(&self, swept: &Swept) {

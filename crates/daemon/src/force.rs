@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use waylay_core::{Change, Policy};
-use waylay_host::{Assignment, Caller, LiveFlow, RunError, ServiceState, Station, Surroundings};
+use waylay_host::{Assignment, Caller, Enclosure, LiveFlow, RunError, ServiceState, Station, Surroundings};
 
 /// A place where policies are in force.
 pub trait Force: Send {
@@ -34,6 +34,21 @@ pub trait Force: Send {
     /// If nobody can say.
     fn flows(&self) -> Result<Vec<LiveFlow>, RunError>;
 
+    /// Makes a cgroup for a command of a user, near a process of theirs.
+    ///
+    /// # Errors
+    /// Why there cannot be one.
+    fn enclose(&mut self, pid: u32, uid: u32) -> Result<Enclosure, RunError>;
+
+    /// Moves a process into one.
+    ///
+    /// # Errors
+    /// Why it may not be there.
+    fn admit(&self, enclosure: &Enclosure, pid: u32) -> Result<(), RunError>;
+
+    /// Ends all who are in one and removes it.
+    fn dissolve(&mut self, enclosure: &Enclosure);
+
     /// What a connection of a process would meet on its way; nothing in particular where nobody can say.
     fn surroundings(&self, caller: &Caller, to: SocketAddr) -> Surroundings {
         let (_, _) = (caller, to);
@@ -61,6 +76,19 @@ impl Force for Station {
     fn flows(&self) -> Result<Vec<LiveFlow>, RunError> {
         Self::flows(self)
     }
+
+    fn enclose(&mut self, pid: u32, uid: u32) -> Result<Enclosure, RunError> {
+        Self::enclose(self, pid, uid)
+    }
+
+    fn admit(&self, enclosure: &Enclosure, pid: u32) -> Result<(), RunError> {
+        Self::admit(self, enclosure, pid)
+    }
+
+    fn dissolve(&mut self, enclosure: &Enclosure) {
+        Self::dissolve(self, enclosure);
+    }
+
     fn surroundings(&self, caller: &Caller, to: SocketAddr) -> Surroundings {
         Self::surroundings(self, caller, to)
     }

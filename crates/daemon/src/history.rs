@@ -72,6 +72,14 @@ impl History {
         Some(Known { name: name.clone(), place: place(&numbered.piece, *start) })
     }
 
+    /// What the names of the run begin with whose filter this is.
+    pub(crate) fn run_of(&self, filter: FilterId) -> Option<String> {
+        let versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = versions.iter().rev().flatten();
+        let (numbered, _) = all.find(|(numbered, _)| numbered.filters.contains(&filter.0))?;
+        Some(numbered.piece.run.as_ref()?.prefix())
+    }
+
     /// A filter as people know it.
     #[must_use]
     pub fn describe(&self, filter: FilterId) -> String {

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use waylay_config::{Names, declaration::ServiceDeclaration};
@@ -20,9 +21,15 @@ use crate::{
     ledger::{Ledger, Lifetime, Number, Origin, Piece, ROOT, SessionId},
     names::Remembered,
     numbers::Numbers,
+    pace::Pace,
     protocol::{Changed, Code, Failure, Lasting, Target},
+    runs::{self, Guest},
     standing::{Amendment, Standing},
 };
+
+/// How long a service of a user other than root may take to finish what it has accepted: meanwhile it counts among those there
+/// can be.
+const PATIENCE_WITH_USERS: Duration = Duration::from_secs(30);
 
 /// What stays the same while a daemon runs.
 #[derive(Clone, Debug)]
@@ -40,6 +47,8 @@ pub struct Settings {
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
+    /// The process that has connected, if it can be told.
+    pub pid: u32,
     /// The user.
     pub uid: u32,
     /// What the user is called.
@@ -59,6 +68,9 @@ pub struct Keeper<F, N> {
     overdue: Option<String>,
     /// Connections that have ended, and what was to end with them has not.
     ended: BTreeSet<SessionId>,
+    pub(crate) runs: BTreeMap<SessionId, Guest>,
+    pub(crate) last_run: u64,
+    pub(crate) pace: Pace,
 }
 
 /// What is in force.
@@ -88,6 +100,9 @@ impl<F: Force, N: Names> Keeper<F, N> {
             changes: 0,
             overdue: None,
             ended: BTreeSet::new(),
+            runs: BTreeMap::new(),
+            last_run: 0,
+            pace: Pace::default(),
         }
     }
 
@@ -128,6 +143,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
             let why = "only root may add what outlasts the connection; say the lifetime \"session\"";
             return Err(Failure::new(Code::NotAllowed, why));
         }
+        self.count_change(peer)?;
         let mut ledger = self.state.ledger.clone();
         let (mut removed, mut forgotten) = (Vec::new(), Vec::new());
         for target in remove {
@@ -157,6 +173,8 @@ impl<F: Force, N: Names> Keeper<F, N> {
     /// # Errors
     /// [`Failure`]: then it stays in force, which [`Keeper::look_again`] tries to change.
     pub fn end_session(&mut self, session: SessionId) -> Result<bool, Failure> {
+        // A command does not go on without the services it was started with.
+        self.dissolve(session);
         let mut ledger = self.state.ledger.clone();
         if !ledger.end_session(session) {
             return Ok(false);
@@ -206,6 +224,10 @@ impl<F: Force, N: Names> Keeper<F, N> {
             let why = format!("the {} is declared in {}; change that and reload", words(target), piece.name);
             Failure::new(Code::NotAllowed, why)
         })?;
+        if piece.run.is_some() {
+            let why = format!("the {} is of a run, and goes with it", words(target));
+            return Err(Failure::new(Code::NotAllowed, why));
+        }
         if !authority::may_remove(peer.uid, piece.origin.owner()) {
             let why = format!("the {} is somebody else's", words(target));
             return Err(Failure::new(Code::NotAllowed, why));
@@ -224,7 +246,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
     }
 
     /// All or nothing. The warnings are about those pieces that are asked for.
-    fn put_in_force(
+    pub(crate) fn put_in_force(
         &mut self,
         mut ledger: Ledger,
         asked_for: impl Fn(&Piece) -> bool,
@@ -319,9 +341,20 @@ impl<F: Force, N: Names> Keeper<F, N> {
     fn specs(&self, draft: &Draft, ledger: &Ledger) -> Result<BTreeMap<String, ServiceSpec>, Failure> {
         let spec = |declared: &ServiceDeclaration| {
             self.settings.itself.refuse(declared)?;
-            let owner = ledger.piece_at(&declared.name.span).map_or(ROOT, |piece| piece.origin.owner());
-            let making = Making { patterns: self.settings.patterns.clone(), identity: identity(owner)? };
-            Ok((declared.name.value.clone(), making.service(declared)?))
+            let piece = ledger.piece_at(&declared.name.span);
+            let owner = piece.map_or(ROOT, |piece| piece.origin.owner());
+            let run = piece.and_then(|piece| piece.run.as_deref());
+            let leave_within = match run {
+                Some(_) => Some(runs::PATIENCE),
+                None => Some(PATIENCE_WITH_USERS).filter(|_| owner != ROOT),
+            };
+            let patterns = self.settings.patterns.clone();
+            let making = Making { patterns, identity: identity(owner)?, leave_within };
+            let mut spec = making.service(declared)?;
+            if let Some(run) = run {
+                run.fit(&mut spec);
+            }
+            Ok((declared.name.value.clone(), spec))
         };
         draft.declarations.services.iter().map(spec).collect()
     }
@@ -334,6 +367,10 @@ impl<F: Force, N: Names> Keeper<F, N> {
     /// What carries it out.
     pub const fn force(&self) -> &F {
         &self.force
+    }
+
+    pub(crate) const fn force_mut(&mut self) -> &mut F {
+        &mut self.force
     }
 
     /// What does not change.
@@ -423,6 +460,9 @@ impl From<Wrong> for Failure {
 
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
+        if let RunError::Enclosure(error) = error {
+            return error.into();
+        }
         Self::new(Code::Failed, with_causes(&error))
     }
 }
@@ -440,7 +480,7 @@ impl From<DeclaredError> for Failure {
 }
 
 /// An error and what it comes from, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

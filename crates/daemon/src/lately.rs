@@ -25,7 +25,7 @@ struct Refused {
 impl Lately {
     /// Remembers a refusal, in words.
     pub(crate) fn add(&self, event: &Event, text: &str) {
-        let Some((pid, uid)) = process(event) else { return };
+        let Some((pid, uid)) = event.process() else { return };
         let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         refused.push_back(Refused { pid, uid, at: Instant::now(), text: text.to_owned() });
         if refused.len() > REMEMBERED {
@@ -39,15 +39,6 @@ impl Lately {
         let refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let own = refused.iter().filter(|refused| (refused.pid, refused.uid) == (pid, uid));
         own.map(|refused| format!("{} s ago: {}", refused.at.elapsed().as_secs(), refused.text)).collect()
-    }
-}
-
-/// Of whom it is: process and user.
-const fn process(event: &Event) -> Option<(u32, u32)> {
-    match event {
-        Event::Refused { leg, .. } | Event::LeftAlone { leg, .. } => Some((leg.pid, leg.uid)),
-        Event::SocketRefused { socket, .. } => Some((socket.pid, socket.uid)),
-        Event::Redirected { .. } | Event::Ended { .. } | Event::Dropped { .. } | Event::Lost { .. } => None,
     }
 }
 

@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use waylay_config::{Sources, Span};
 
+use crate::{authority::prefix, protocol::Terms};
+
 /// The user who may all.
 pub const ROOT: u32 = 0;
 
@@ -53,6 +55,29 @@ pub struct Piece {
     pub text: Arc<str>,
     /// Where it comes from.
     pub origin: Origin,
+    /// Of whose run it is a part, if it is.
+    pub run: Option<Arc<RunOf>>,
+}
+
+/// A run at the daemon: what its texts say is for the processes in one cgroup.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RunOf {
+    /// Never used again while the daemon runs.
+    pub number: u64,
+    /// Whose it is.
+    pub uid: u32,
+    /// Its cgroup, as a path below the root of the hierarchy.
+    pub cgroup: String,
+    /// What its texts do not say.
+    pub terms: Terms,
+}
+
+impl RunOf {
+    /// What its names begin with; nobody else's do.
+    #[must_use]
+    pub fn prefix(&self) -> String {
+        format!("{}{}.", prefix(self.uid), self.number)
+    }
 }
 
 /// All texts: the files first, then what was added, in the order in which it was.
@@ -141,7 +166,8 @@ impl Ledger {
                 Some(index) => former.swap_remove(index),
                 None => {
                     self.next_id += 1;
-                    Arc::new(Piece { id: self.next_id, name, text: text.into(), origin: Origin::File })
+                    let text = text.into();
+                    Arc::new(Piece { id: self.next_id, name, text, origin: Origin::File, run: None })
                 }
             };
             self.pieces.push(piece);
@@ -152,21 +178,37 @@ impl Ledger {
     /// Adds a text; `who` is what its owner is called.
     pub fn add(&mut self, owner: u32, who: &str, lifetime: Lifetime, text: String) -> Number {
         let number = Number(self.next_number.max(1));
-        self.put(number, owner, who, lifetime, text);
+        let name = format!("added by {who} ({number})");
+        self.put(number, owner, name, lifetime, text, None);
         number
+    }
+
+    /// Adds a text of a run, under its own name.
+    pub fn add_to_run(&mut self, run: &Arc<RunOf>, session: SessionId, name: String, text: String) {
+        let number = Number(self.next_number.max(1));
+        self.put(number, run.uid, name, Lifetime::Session(session), text, Some(Arc::clone(run)));
     }
 
     /// Adds a text of an earlier time again, as the number that it had. Texts of greater numbers come later.
     pub fn add_again(&mut self, number: Number, text: String) {
-        self.put(number, ROOT, "root", Lifetime::Persistent, text);
+        let name = format!("added by root ({number})");
+        self.put(number, ROOT, name, Lifetime::Persistent, text, None);
     }
 
-    fn put(&mut self, number: Number, owner: u32, who: &str, lifetime: Lifetime, text: String) {
+    fn put(
+        &mut self,
+        number: Number,
+        owner: u32,
+        name: String,
+        lifetime: Lifetime,
+        text: String,
+        run: Option<Arc<RunOf>>,
+    ) {
         self.next_number = self.next_number.max(number.0 + 1);
         self.next_id += 1;
-        let name = format!("added by {who} ({number})");
         let origin = Origin::Added { number, owner, lifetime };
-        self.pieces.push(Arc::new(Piece { id: self.next_id, name, text: text.into(), origin }));
+        let text = text.into();
+        self.pieces.push(Arc::new(Piece { id: self.next_id, name, text, origin, run }));
     }
 
     /// Removes what was added as this number; whether there was something.

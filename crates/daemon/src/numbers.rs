@@ -153,6 +153,7 @@ mod tests {
             command: vec![command.into()],
             input: Vec::new(),
             identity: None,
+            leave_within: None,
             adoption: None,
         }
     }

@@ -52,6 +52,44 @@ pub enum Request {
     Reload,
     /// From here on what happens is to be told, until the connection ends.
     Observe,
+    /// A cgroup for a command of whoever asks, with services and filters that are for what is in it, until this connection ends:
+    /// then all who are in it are ended. What happens to them is told from here on.
+    Run {
+        /// Texts in the form of policy files.
+        texts: Vec<Text>,
+        /// What no such text can say.
+        terms: Terms,
+    },
+    /// The process at this end of the connection is to be moved into the cgroup of a run of its user.
+    Enter {
+        /// The run's number.
+        run: u64,
+    },
+    /// The run of this connection is to end: who is in its cgroup, and then its services, of which each finishes what it has. When
+    /// that is done it is told as something that has happened, `finished`.
+    Finish,
+}
+
+/// A text in the form of policy files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Text {
+    /// What it is called, for messages.
+    pub name: String,
+    /// What it says.
+    pub text: String,
+}
+
+/// What a run says of its services besides what is in its texts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// What `scan` finds on its standard input.
+    pub patterns: Vec<u8>,
+    /// The services that come with waylay and are to leave their records out.
+    pub forget: Vec<String>,
+    /// After so many seconds without a datagram such services take a flow for ended.
+    pub idle: u64,
+    /// Where other services start.
+    pub directory: PathBuf,
 }
 
 /// How long something is to stay.
@@ -125,6 +163,25 @@ pub enum Answer {
     Changed(Changed),
     /// What happens comes from here on.
     Observing,
+    /// There is a cgroup for a command, and the services are there.
+    Run(Run),
+    /// The process is where it asked to be.
+    Entered,
+    /// The end has begun.
+    Finishing,
+}
+
+/// A run at a daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its number.
+    pub run: u64,
+    /// What the names of its services, sublayers and filters begin with at the daemon.
+    pub prefix: String,
+    /// The directory of its cgroup.
+    pub cgroup: PathBuf,
+    /// What is allowed and probably not meant.
+    pub warnings: Vec<Finding>,
 }
 
 /// Who is there, and what is in force.
@@ -280,14 +337,16 @@ pub enum Code {
     Wrong,
     /// It could not be put into force, or not be kept; what was in force is.
     Failed,
-    /// There are too many connections.
+    /// There are too many connections, or changes.
     Busy,
+    /// Whoever asks is outside of the scope.
+    OutOfScope,
 }
 
 /// Something that has happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Happening {
-    /// `report`, `refused`, `service` or `policy`.
+    /// `report`, `refused`, `service`, `policy`, `missed` or `finished`.
     pub about: String,
     /// The service concerned.
     pub service: Option<String>,

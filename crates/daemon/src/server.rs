@@ -15,7 +15,7 @@ use std::{
         mpsc::Receiver,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::net::sockopt::socket_peercred;
@@ -24,11 +24,11 @@ use waylay_config::Names;
 use waylay_host::user::Identity;
 
 use crate::{
-    feed::Feed,
+    feed::{Feed, Watched},
     force::Force,
     keeper::{Keeper, Peer},
     ledger::{ROOT, SessionId},
-    protocol::{Answer, Code, Failure, Happening, Message, Request},
+    protocol::{Answer, Code, Failure, Happening, Message, Request, Run, Terms, Text},
 };
 
 /// Where the socket is, if nobody says otherwise.
@@ -44,6 +44,8 @@ const LONGEST_OF_ROOT: u64 = 64 << 20;
 const LONGEST_OF_A_USER: u64 = 256 << 10;
 /// How long somebody may leave an answer unread before the connection is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between looks whether the services of a run have ended.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Why there is no control socket.
 #[derive(Debug, Error)]
@@ -182,14 +184,15 @@ impl<F: Force + 'static, N: Names + Send + 'static> Server<F, N> {
 
     fn converse(&self, stream: &UnixStream) -> io::Result<()> {
         stream.set_write_timeout(Some(PATIENCE))?;
-        let uid = socket_peercred(stream)?.uid.as_raw();
+        let credentials = socket_peercred(stream)?;
+        let (uid, pid) = (credentials.uid.as_raw(), credentials.pid.as_raw_nonzero().get().unsigned_abs());
         let writer = Writer(Arc::new(Mutex::new(stream.try_clone()?)));
         let Some(_place) = Place::take(&self.connections, uid) else {
             return writer.say(&Message::Error(Failure::new(Code::Busy, "there are too many connections")));
         };
         let name = Identity::with_uid(uid).ok().and_then(|identity| Some(identity.person?.name));
         let session = SessionId(self.sessions.fetch_add(1, Ordering::Relaxed));
-        let peer = Peer { uid, name: name.unwrap_or_else(|| uid.to_string()), session };
+        let peer = Peer { pid, uid, name: name.unwrap_or_else(|| uid.to_string()), session };
         let ended = self.answer_all(stream, &writer, &peer);
         self.feed.forget(session);
         // What cannot be carried out at once is tried again, and shown as overdue until then.
@@ -243,6 +246,12 @@ impl<F: Force + 'static, N: Names + Send + 'static> Server<F, N> {
                 told.map_err(|_full| busy("there is no room for another observer"))?;
                 Ok(Answer::Observing)
             }
+            Request::Run { texts, terms } => self.run(peer, writer, texts, terms).ok_or_else(ending)?,
+            Request::Enter { run } => {
+                self.with_keeper(|keeper| keeper.enter_run(peer, run)).ok_or_else(ending)??;
+                Ok(Answer::Entered)
+            }
+            Request::Finish => self.finish(peer).ok_or_else(ending)?,
             Request::Reload if peer.uid != ROOT => {
                 Err(Failure::new(Code::NotAllowed, "only root may have the files read again"))
             }
@@ -259,6 +268,52 @@ impl<F: Force + 'static, N: Names + Send + 'static> Server<F, N> {
                 Ok(Answer::Changed(changed))
             }
         }
+    }
+}
+
+/// Runs of clients.
+impl<F: Force + 'static, N: Names + Send + 'static> Server<F, N> {
+    /// `None` when the daemon is about to end.
+    fn run(
+        &self,
+        peer: &Peer,
+        writer: &Writer,
+        texts: Vec<Text>,
+        terms: Terms,
+    ) -> Option<Result<Answer, Failure>> {
+        self.with_keeper(|keeper| {
+            let guest = keeper.enclose(peer, terms)?;
+            let (run, prefix, cgroup) = (guest.number(), guest.prefix(), guest.directory());
+            let watched = Watched { prefix: prefix.clone(), cgroup: guest.cgroup().to_owned() };
+            let told = self.feed.watch(peer.session, peer.uid, watched);
+            if told.is_none_or(|happenings| writer.tell_all(happenings).is_err()) {
+                keeper.dissolve(peer.session);
+                return Err(Failure::new(Code::Busy, "nobody can tell this connection what happens"));
+            }
+            match keeper.begin_run(peer, texts) {
+                Ok(warnings) => Ok(Answer::Run(Run { run, prefix, cgroup, warnings })),
+                Err(failure) => {
+                    self.feed.forget(peer.session);
+                    Err(failure)
+                }
+            }
+        })
+    }
+
+    /// The same; `finished` comes when the services have.
+    fn finish(&self, peer: &Peer) -> Option<Result<Answer, Failure>> {
+        let Some(prefix) = self.with_keeper(|keeper| keeper.prefix_of_run(peer.session))? else {
+            return Some(Err(Failure::new(Code::Unknown, "this connection has no run")));
+        };
+        if let Err(failure) = self.with_keeper(|keeper| keeper.end_session(peer.session))? {
+            return Some(Err(failure));
+        }
+        let give_up = Instant::now() + PATIENCE;
+        while Instant::now() < give_up && self.with_keeper(|keeper| keeper.has_services(&prefix))? {
+            thread::sleep(LOOK);
+        }
+        self.feed.finish(peer.session);
+        Some(Ok(Answer::Finishing))
     }
 }
 

@@ -7,7 +7,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use waylay_config::{
-    Declarations, Diagnostic, Names, Sources, declaration::FilterDeclaration, lower, read_from, strangers,
+    Declarations, Diagnostic, Names, Sources, declaration::FilterDeclaration, duplicates, lower, read_from,
+    strangers,
 };
 use waylay_core::{Change, Filter, FilterId, Policy, ServiceId};
 
@@ -81,9 +82,12 @@ impl<N: Names> Amendment<N> {
         let kept = standing.filters_of_the_first(same);
         let gone = &standing.declarations.filters[kept..];
         let is_the_same = same == before.len() && same == after.len();
+        // What a run says is for those in its cgroup.
+        let of_runs = before[same..].iter().chain(&after[same..]).any(|piece| piece.run.is_some());
         // After the last filter that asks for hosts nobody is asked for their names any more.
         let has_asked = gone.iter().any(asks_for_hosts);
         if is_the_same
+            || of_runs
             || kept <= LINTED
             || gone.len() > MOST
             || has_asked
@@ -93,6 +97,7 @@ impl<N: Names> Amendment<N> {
         }
         let sources = ledger.sources();
         let (read, mut diagnostics) = read_from(&sources, same);
+        diagnostics.extend(duplicates(&read));
         let is_named_again = are_named_again(&read.filters, &standing.declarations.filters[..kept]);
         if says_more_than_filters(&read, 0) || read.filters.len() > MOST || is_named_again {
             return None;

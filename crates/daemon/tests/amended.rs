@@ -27,7 +27,7 @@ use waylay_daemon::{
     ledger::{ROOT, SessionId},
     protocol::{Answer, Code, Failure, Lasting, Target},
 };
-use waylay_host::{Assignment, LiveFlow, RunError, ServiceState};
+use waylay_host::{Assignment, Enclosure, EnclosureError, LiveFlow, RunError, ServiceState};
 
 /// More than are gone through each time.
 const MANY: u16 = 2_500;
@@ -72,6 +72,16 @@ impl Force for Recorder {
     fn services(&self) -> Vec<ServiceState> {
         Vec::new()
     }
+
+    fn enclose(&mut self, _pid: u32, _uid: u32) -> Result<Enclosure, RunError> {
+        Err(EnclosureError::NoClients.into())
+    }
+
+    fn admit(&self, _enclosure: &Enclosure, _pid: u32) -> Result<(), RunError> {
+        Err(EnclosureError::NoClients.into())
+    }
+
+    fn dissolve(&mut self, _enclosure: &Enclosure) {}
 
     fn flows(&self) -> Result<Vec<LiveFlow>, RunError> {
         Ok(Vec::new())
@@ -194,7 +204,7 @@ fn locked(recorded: &Mutex<Recorded>) -> MutexGuard<'_, Recorded> {
 }
 
 fn peer(uid: u32) -> Peer {
-    Peer { uid, name: uid.to_string(), session: SessionId(u64::from(uid) + 1) }
+    Peer { pid: 1, uid, name: uid.to_string(), session: SessionId(u64::from(uid) + 1) }
 }
 
 fn redirect(more: &str) -> String {

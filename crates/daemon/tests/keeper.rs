@@ -25,9 +25,10 @@ use waylay_daemon::{
     history::History,
     keeper::{Keeper, Peer, Settings},
     ledger::{ROOT, SessionId},
+    pace::BURST,
     protocol::{Answer, Code, Failure, Lasting, Target},
 };
-use waylay_host::{Assignment, LiveFlow, RunError, ServiceState};
+use waylay_host::{Assignment, Enclosure, EnclosureError, LiveFlow, RunError, ServiceState};
 
 const POLICY: &str = "\
 [service.log]
@@ -79,6 +80,16 @@ impl Force for Recorder {
     fn flows(&self) -> Result<Vec<LiveFlow>, RunError> {
         Ok(Vec::new())
     }
+
+    fn enclose(&mut self, _pid: u32, _uid: u32) -> Result<Enclosure, RunError> {
+        Err(EnclosureError::NoClients.into())
+    }
+
+    fn admit(&self, _enclosure: &Enclosure, _pid: u32) -> Result<(), RunError> {
+        Err(EnclosureError::NoClients.into())
+    }
+
+    fn dissolve(&mut self, _enclosure: &Enclosure) {}
 }
 
 /// A host on which one unit comes and goes.
@@ -155,7 +166,7 @@ impl Office {
     /// Somebody who has just connected.
     fn peer(&self, uid: u32) -> Peer {
         self.sessions.set(self.sessions.get() + 1);
-        Peer { uid, name: uid.to_string(), session: SessionId(self.sessions.get()) }
+        Peer { pid: 1, uid, name: uid.to_string(), session: SessionId(self.sessions.get()) }
     }
 
     fn add(&mut self, peer: &Peer, text: &str, lasting: Lasting) -> Result<u64, Failure> {
@@ -367,4 +378,17 @@ fn users_see_their_own_filters_and_root_sees_all() {
     };
     assert_eq!(seen(&nobody), [(NOBODY, "u65534.own".to_owned())]);
     assert_eq!(seen(&root), [(ROOT, "log".to_owned()), (NOBODY, "u65534.own".to_owned())]);
+}
+
+#[test]
+fn users_change_something_only_so_often_and_are_told_when_again() {
+    let mut office = Office::open(POLICY);
+    let [root, nobody] = [ROOT, NOBODY].map(|uid| office.peer(uid));
+    let changes = (0..BURST + 5).map(|_| office.remove(&nobody, Target::Number(99)).unwrap_err());
+    let codes: Vec<Failure> = changes.collect();
+    assert_eq!(codes.first().unwrap().code, Code::Unknown);
+    let last = codes.last().unwrap();
+    assert_eq!(last.code, Code::Busy);
+    assert!(last.message.contains("try again in "), "{last}");
+    assert_eq!(office.remove(&root, Target::Number(99)).unwrap_err().code, Code::Unknown);
 }

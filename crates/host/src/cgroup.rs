@@ -77,8 +77,20 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError`] names what is missing.
     pub fn line_of_the_caller() -> Result<Line, CgroupError> {
+        Self::line_by("/proc/self/cgroup")
+    }
+
+    /// The cgroups from the root of the hierarchy to a process's.
+    ///
+    /// # Errors
+    /// [`CgroupError`]; of a process that has ended, that its membership cannot be read.
+    pub fn line_of(pid: u32) -> Result<Line, CgroupError> {
+        Self::line_by(&format!("/proc/{pid}/cgroup"))
+    }
+
+    fn line_by(membership: &str) -> Result<Line, CgroupError> {
         let root = Self::root()?;
-        let own = read("/proc/self/cgroup")?;
+        let own = read(membership)?;
         let membership = unified_membership(&own).ok_or(CgroupError::NotMounted)?;
         let mut line = Line { to_place: Vec::new(), place: root, beyond_place: Vec::new() };
         for part in membership.split('/').filter(|part| !part.is_empty()) {

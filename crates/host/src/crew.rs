@@ -39,6 +39,7 @@ pub(crate) struct Profile {
     pub(crate) cgroup: Cgroup,
     pub(crate) resident: Option<RecordedResident>,
     pub(crate) endpoint: Endpoint,
+    pub(crate) leave_within: Option<Duration>,
     /// Until it has ended, or listens no longer.
     pub(crate) alive: Arc<AtomicBool>,
 }
@@ -170,6 +171,10 @@ impl Leaving {
         let until = deadline.clone();
         let thread = thread::spawn(move || {
             for (member, (profile, has_ended)) in members.into_iter().zip(marks) {
+                let until = match profile.leave_within {
+                    Some(patience) => until.or_within(patience),
+                    None => until.clone(),
+                };
                 wait_while(&until, || is_awaited(&engine, profile.id));
                 member.stop(&engine, &until);
                 // What stays goes with the station.

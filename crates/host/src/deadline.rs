@@ -7,7 +7,11 @@ use std::{
 
 /// A moment, or none for the time being. Clones are one and the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Deadline(Arc<Mutex<Option<Instant>>>);
+pub(crate) struct Deadline {
+    moment: Arc<Mutex<Option<Instant>>>,
+    /// Of one alone who has no longer than this, whatever becomes of the others'.
+    latest: Option<Instant>,
+}
 
 impl Deadline {
     pub(crate) fn within(patience: Duration) -> Self {
@@ -20,11 +24,17 @@ impl Deadline {
         *self.lock() = Instant::now().checked_add(patience);
     }
 
+    /// The same moment, or one so long from now, whichever comes first.
+    pub(crate) fn or_within(&self, patience: Duration) -> Self {
+        Self { moment: Arc::clone(&self.moment), latest: Instant::now().checked_add(patience) }
+    }
+
     pub(crate) fn is_over(&self) -> bool {
-        self.lock().is_some_and(|moment| Instant::now() >= moment)
+        let moments = [*self.lock(), self.latest];
+        moments.into_iter().flatten().any(|moment| Instant::now() >= moment)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.moment.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

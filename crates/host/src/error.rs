@@ -5,7 +5,7 @@ use waylay_core::{LimitError, PolicyError};
 use waylay_engine_ebpf::EbpfError;
 use waylay_engine_seccomp::SeccompError;
 
-use crate::{cgroup::CgroupError, instance::InstanceError, resident::ResidentError};
+use crate::{cgroup::CgroupError, instance::InstanceError, resident::ResidentError, station::EnclosureError};
 
 /// Why a run could not start.
 #[derive(Debug, Error)]
@@ -38,6 +38,9 @@ pub enum RunError {
     /// The hierarchy of cgroups.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// There is no place for the command of a client.
+    #[error(transparent)]
+    Enclosure(#[from] EnclosureError),
     /// The engine.
     #[error(transparent)]
     Engine(#[from] EbpfError),

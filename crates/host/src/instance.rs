@@ -50,6 +50,9 @@ pub(crate) struct Record {
     /// Its services that run already.
     #[serde(default)]
     pub(crate) residents: Vec<RecordedResident>,
+    /// The cgroups that it has made for commands of its clients, with their levels.
+    #[serde(default)]
+    pub(crate) enclosures: Vec<(PathBuf, u32)>,
 }
 
 /// A service that runs already, in a cgroup to which a run's programs are attached.
@@ -147,6 +150,7 @@ impl Instance {
             pins: pins.into(),
             registry: REGISTRY_LAYOUT,
             residents: Vec::new(),
+            enclosures: Vec::new(),
         };
         let path = record_of(id.0);
         let failed = |source| InstanceError::Record { path: path.clone(), source };
@@ -160,8 +164,18 @@ impl Instance {
         if residents == self.record.residents {
             return Ok(());
         }
+        self.rewrite(Record { residents, ..self.record.clone() })
+    }
+
+    /// Writes down which cgroups it is going to have for commands of its clients.
+    pub(crate) fn record_enclosures(&mut self, enclosures: &[Cgroup]) -> Result<(), InstanceError> {
+        let recorded = |cgroup: &Cgroup| (cgroup.path().to_owned(), cgroup.level());
+        let enclosures = enclosures.iter().map(recorded).collect();
+        self.rewrite(Record { enclosures, ..self.record.clone() })
+    }
+
+    fn rewrite(&mut self, record: Record) -> Result<(), InstanceError> {
         let failed = |source| InstanceError::Record { path: self.path.clone(), source };
-        let record = Record { residents, ..self.record.clone() };
         let lock = write(&record).and_then(|text| replace_record(&self.path, &text)).map_err(failed)?;
         self.record = record;
         self._lock = lock;
@@ -239,11 +253,15 @@ fn remove(record: &Record, id: u64, pin_root: &Path) -> bool {
     let cgroup = Cgroup::from((record.cgroup.clone(), record.level));
     // What serves nobody any more, and has no parent that would end it.
     cgroup.kill();
+    // Commands that must not go on without the services they were started with.
+    let enclosures: Vec<Cgroup> = record.enclosures.iter().cloned().map(Cgroup::from).collect();
+    enclosures.iter().for_each(Cgroup::kill);
+    let opened = enclosures.iter().all(|enclosure| enclosure.remove().is_ok());
     let unpinned = match fs::remove_dir_all(&record.pins) {
         Err(error) => error.kind() == io::ErrorKind::NotFound,
         Ok(()) => true,
     };
-    unpinned && forget_instance(pin_root, id).is_ok() && cgroup.remove().is_ok()
+    unpinned && forget_instance(pin_root, id).is_ok() && cgroup.remove().is_ok() && opened
 }
 
 fn name_of(run: u64) -> String {

@@ -57,9 +57,9 @@ pub use caller::Caller;
 pub use error::RunError;
 pub use existing::{ExistingConnection, Swept};
 pub use resident::{Found, KnownBy, KnownByError, ResidentError};
-pub use run::run;
+pub use run::{Enclosed, run, run_enclosed};
 pub use spec::{Adoption, Ended, Observer, RunSpec, ServiceSpec, Step, Transports, chain_policy};
-pub use station::Station;
+pub use station::{Enclosure, EnclosureError, Station};
 #[cfg(fuzzing)]
 pub use strange::{files, routes as route_messages, sockets as socket_messages};
 pub use supervised::run_supervised;

@@ -20,6 +20,8 @@ pub(crate) struct Place {
     /// Its own, which is the scope or inside of it.
     pub(crate) cgroup: Cgroup,
     pub(crate) scope: Scope,
+    enclosures: Vec<Cgroup>,
+    enclosed: u64,
 }
 
 impl Place {
@@ -47,7 +49,7 @@ impl Place {
             residents,
         };
         let instance = Instance::record(id, ground, &cgroup, &scope.pins)?;
-        let place = Self { instance, cgroup, scope };
+        let place = Self { instance, cgroup, scope, enclosures: Vec::new(), enclosed: 0 };
         match place.make_cgroups(ground) {
             Ok(()) => Ok(place),
             Err(error) => {
@@ -88,14 +90,45 @@ impl Place {
         }
     }
 
+    /// Makes a cgroup for the command of a client, below another one.
+    pub(crate) fn enclose(&mut self, parent: &Cgroup) -> Result<Cgroup, RunError> {
+        self.enclosed += 1;
+        let own = self.cgroup.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let enclosure = parent.child(&format!("{own}-run-{}", self.enclosed));
+        let recorded = [self.enclosures.as_slice(), std::slice::from_ref(&enclosure)].concat();
+        self.instance.record_enclosures(&recorded)?;
+        enclosure.create()?;
+        self.enclosures = recorded;
+        Ok(enclosure)
+    }
+
+    /// Ends all who are in such a cgroup and removes it. One that cannot be removed now is removed at the end.
+    pub(crate) fn dissolve(&mut self, enclosure: &Cgroup) {
+        enclosure.kill();
+        if enclosure.remove().is_ok() {
+            self.enclosures.retain(|known| known != enclosure);
+            // It says more than there is, which whoever cleans up does not mind.
+            let _says_more = self.instance.record_enclosures(&self.enclosures);
+        }
+    }
+
+    /// The same of all.
+    pub(crate) fn dissolve_all(&mut self) {
+        self.enclosures.iter().for_each(Cgroup::kill);
+        for enclosure in self.enclosures.clone() {
+            self.dissolve(&enclosure);
+        }
+    }
+
     /// Removes all of it. What cannot be removed now the next run removes.
-    pub(crate) fn leave(self) {
+    pub(crate) fn leave(mut self) {
+        self.dissolve_all();
         self.cgroup.kill();
         let unpinned = std::fs::remove_dir_all(&self.scope.pins);
         let unpinned = unpinned.is_ok() || !self.scope.pins.exists();
         let forgotten =
             waylay_engine_ebpf::forget_instance(&self.scope.pin_root, self.scope.instance).is_ok();
-        if unpinned && forgotten && self.cgroup.remove().is_ok() {
+        if unpinned && forgotten && self.cgroup.remove().is_ok() && self.enclosures.is_empty() {
             self.instance.forget();
         }
     }

@@ -1,6 +1,6 @@
 //! The whole life of one run: a command, watched by a chain of services.
 
-use std::{collections::BTreeMap, process::Command, sync::Arc, thread, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, process::Command, sync::Arc, thread, time::Duration};
 
 use waylay_core::{ServiceId, Unredirectable};
 
@@ -50,6 +50,36 @@ pub fn run(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<Ended, RunErr
     closed.map(|()| ended)
 }
 
+/// A command whose services another process has, in a cgroup which that has made for it.
+#[derive(Debug)]
+pub struct Enclosed {
+    /// What becomes the command in that cgroup.
+    pub launcher: Command,
+    /// The cgroup's directory.
+    pub cgroup: PathBuf,
+    /// Whether the command may inherit network sockets, which are not inspected.
+    pub keep_sockets: bool,
+}
+
+/// Runs a command in a cgroup that is there, until it and all processes it started have ended. Needs no privilege; `end` ends
+/// all who are in that cgroup.
+///
+/// # Errors
+/// [`RunError`] if it could not start.
+pub fn run_enclosed(
+    enclosed: Enclosed,
+    observer: &Arc<dyn Observer>,
+    end: &dyn Fn(),
+) -> Result<Ended, RunError> {
+    let Enclosed { launcher, cgroup, keep_sockets } = enclosed;
+    if !keep_sockets {
+        refuse_inherited_sockets()?;
+    }
+    let signals = Signals::watch(Interruption::default()).map_err(RunError::CommandStart)?;
+    let app = Cgroup::from((cgroup, 0));
+    watch(launcher, &app, &signals, observer, end)
+}
+
 pub(crate) fn refuse_inherited_sockets() -> Result<(), RunError> {
     let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -76,14 +106,23 @@ fn run_command(
         families: families(spec, station),
         supervision: None,
     };
+    let launcher = launcher(&launch, &spec.command).map_err(RunError::CommandStart)?;
+    watch(launcher, &app, signals, observer, &|| app.kill())
+}
+
+fn watch(
+    mut launcher: Command,
+    app: &Cgroup,
+    signals: &Signals,
+    observer: &Arc<dyn Observer>,
+    end: &dyn Fn(),
+) -> Result<Ended, RunError> {
     observer.step(Step::Command);
-    let mut child = launcher(&launch, &spec.command)
-        .and_then(|mut launcher: Command| launcher.spawn())
-        .map_err(RunError::CommandStart)?;
+    let mut child = launcher.spawn().map_err(RunError::CommandStart)?;
     signals.pass_to(child.id());
     let status = child.wait().map_err(RunError::CommandStart)?;
     signals.keep();
-    wait_for_background(&app, signals, observer);
+    wait_for_background(app, signals, observer, end);
     Ok(Ended { status })
 }
 
@@ -96,7 +135,7 @@ fn families(spec: &RunSpec, station: &Station) -> Families {
 }
 
 /// Like `strace -f`: the run lasts as long as anything it started.
-fn wait_for_background(app: &Cgroup, signals: &Signals, observer: &Arc<dyn Observer>) {
+fn wait_for_background(app: &Cgroup, signals: &Signals, observer: &Arc<dyn Observer>, end: &dyn Fn()) {
     if !app.is_populated() {
         return;
     }
@@ -104,7 +143,7 @@ fn wait_for_background(app: &Cgroup, signals: &Signals, observer: &Arc<dyn Obser
     while app.is_populated() {
         observer.step(Step::Background { processes: app.processes().len() });
         if signals.take().is_some() {
-            app.kill();
+            end();
         }
         thread::sleep(BACKGROUND_STEP);
     }

@@ -73,6 +73,8 @@ pub struct ServiceSpec {
     pub input: Vec<u8>,
     /// Whom it runs as; `None` for a user of its own. One that runs already is left as it is.
     pub identity: Option<Identity>,
+    /// How long it may take to finish what it has accepted when the policy has it no more; `None`: as long as that takes.
+    pub leave_within: Option<Duration>,
     /// Of a program that knows nothing of waylay; `None` for one that takes its listeners from waylay and carries records on.
     pub adoption: Option<Adoption>,
 }

@@ -2,6 +2,7 @@
 //! what changes meanwhile.
 
 mod change;
+mod enclosure;
 mod in_force;
 
 use std::{
@@ -32,6 +33,7 @@ use crate::{
     user::UIDS_OF_A_RUN,
 };
 use change::Change;
+pub use enclosure::{Enclosure, EnclosureError};
 use in_force::InForce;
 
 /// A scope with a policy in force, and the services of that policy.
@@ -239,8 +241,11 @@ impl Station {
     /// # Errors
     /// [`RunError`] if something stays; the next station removes it.
     pub fn close(self) -> Result<(), RunError> {
-        let Self { observer, place, engine, background, crew, leaving, order, spawner, in_force, .. } = self;
+        let Self { observer, mut place, engine, background, crew, leaving, order, spawner, in_force, .. } =
+            self;
         in_force.stop();
+        // A command does not go on without the services it was started with.
+        place.dissolve_all();
         background.stop_around(|| {
             observer.step(Step::StoppingServices);
             leaving.iter().for_each(Leaving::hurry);

@@ -19,6 +19,36 @@ use waylay_netlab::{Dialler, Foreign, Home, Lines, Process, TcpServer, Waylay, k
 /// Of the user `nobody`.
 const NOBODY: &str = "65534";
 
+/// Has as many connections as a user may have, says too much in one line, and reads no answers; prints what comes of each.
+const BURDENS: &str = "\
+import socket, sys, time
+def connect():
+    daemon = socket.socket(socket.AF_UNIX)
+    daemon.connect(sys.argv[1])
+    return daemon
+def line(daemon): return daemon.makefile().readline()
+STATUS = b'{\"request\":\"status\"}\\n'
+many = [connect() for _ in range(16)]
+for daemon in many:
+    daemon.sendall(STATUS)
+    assert 'answer' in line(daemon)
+print(line(connect()), end='')
+while many: many.pop().close()
+daemon = connect()
+while True:
+    daemon.sendall(STATUS)
+    if 'answer' in line(daemon): break
+    time.sleep(0.01)
+    daemon = connect()
+try: daemon.sendall(b'x' * (1 << 20))
+except OSError: pass
+print(line(daemon), end='')
+daemon = connect()
+try:
+    while True: daemon.sendall(STATUS)
+except OSError: print('given up')
+";
+
 const POLICY: &str = r#"
 [service.log]
 run = "log"
@@ -102,6 +132,14 @@ impl Scene {
         let port = format!("if.port = {}", self.port());
         ["name = \"no\"", "action = \"block\"", "sublayer = \"mine\"", "errno = \"EPERM\"", &port]
             .map(str::to_owned)
+    }
+
+    /// Whether a command of the shell succeeds in this cgroup.
+    fn succeeds_in(&self, cgroup: &Path, command: &str) -> bool {
+        let enter = format!("echo $$ > {}/cgroup.procs && {command}", cgroup.display());
+        let mut shell = Command::new("/bin/bash");
+        shell.args(["-c", &enter]).stdin(Stdio::null()).stderr(Stdio::null());
+        shell.status().unwrap().success()
     }
 
     fn filters(&self) -> usize {
@@ -336,5 +374,58 @@ fn without_a_daemon_that_is_said_and_a_second_one_is_refused() {
         Command::new(Waylay::binary()).args(["status", "--socket", "/nobody/here"]).output().unwrap();
     assert_eq!(nobody.status.code(), Some(2));
     assert!(text(&nobody.stderr).contains("no daemon listens on /nobody/here"), "{nobody:?}");
+    scene.end();
+}
+
+#[test]
+fn a_unit_that_starts_later_is_taken_in() {
+    let mut scene = Scene::new("unit");
+    let mut block = scene.block();
+    block[4] = "if.unit = \"late.service\"".to_owned();
+    assert_eq!(scene.ask(&[&["filter", "add"], &strs(&block)[..]].concat()).status.code(), Some(0));
+    let unit = scene.home.directory().join("late.service");
+    fs::create_dir(&unit).unwrap();
+    let dial = format!("exec 3<>/dev/tcp/127.0.0.1/{}", scene.port());
+    patiently("the unit is known", || (!scene.succeeds_in(&unit, &dial)).then_some(()));
+    assert!(scene.succeeds_in(scene.home.directory(), &dial));
+    assert_eq!(scene.dial(), "ok");
+    patiently("the unit is gone", || fs::remove_dir(&unit).ok());
+    scene.end();
+}
+
+#[test]
+fn a_program_that_is_replaced_is_covered_again() {
+    let scene = Scene::new("upgrade");
+    let [program, next] = ["program", "next"].map(|name| scene.folder.path().join(name));
+    fs::copy("/bin/bash", &program).unwrap();
+    let mut block = scene.block();
+    block[4] = format!("if.exe = {program:?}");
+    assert_eq!(scene.ask(&[&["filter", "add"], &strs(&block)[..]].concat()).status.code(), Some(0));
+    let dial = |program: &Path| {
+        format!("exec {} -c 'exec 3<>/dev/tcp/127.0.0.1/{}'", program.display(), scene.port())
+    };
+    assert!(!scene.succeeds_in(scene.home.directory(), &dial(&program)));
+    fs::copy("/bin/bash", &next).unwrap();
+    assert!(scene.succeeds_in(scene.home.directory(), &dial(&next)));
+    fs::rename(&next, &program).unwrap();
+    patiently("the new one is known", || {
+        (!scene.succeeds_in(scene.home.directory(), &dial(&program))).then_some(())
+    });
+    scene.end();
+}
+
+#[test]
+fn nobody_takes_more_of_the_daemon_than_their_share() {
+    let scene = Scene::new("share");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "/usr/bin/python3", "-c", BURDENS]);
+    let mut burden = Process::spawn(command.arg(socket(scene.folder.path())).stdout(Stdio::piped()));
+    let said = Lines::read(burden.child().stdout.take().unwrap());
+    assert!(said.wait_for_line(0).contains("there are too many connections"));
+    assert!(said.wait_for_line(1).contains("a request is one line of at most 262144 bytes"));
+    // Meanwhile others are answered.
+    assert_eq!(scene.ask(&["status"]).status.code(), Some(0));
+    assert_eq!(said.wait_for_line(2), "given up");
+    assert!(burden.child().wait().unwrap().success());
     scene.end();
 }

@@ -517,3 +517,20 @@ fn a_station_within_its_own_scope_hears_of_routes_and_brings_errors() {
     assert_eq!(tries("SOCK_DGRAM", "203.0.113.1"), "ECONNREFUSED\n");
     station.close();
 }
+
+#[test]
+fn a_service_that_may_take_only_so_long_is_ended_and_its_place_is_free() {
+    let mut scene = Scene::new("hurried");
+    let mut first = scene.log(1, "log");
+    first["leave_within_ms"] = json!(300);
+    scene.station.apply(&[first]).unwrap();
+    assert_eq!(scene.ask("open"), "ok");
+    assert_eq!(scene.client.ask("ping"), "pong");
+    let next = scene.log(2, "log");
+    scene.station.apply(&[next]).unwrap();
+    patiently("nobody leaves any more", || names(&mut scene.station, "leaving").is_empty().then_some(()));
+    assert_ne!(scene.client.ask("ping"), "pong");
+    assert_eq!(scene.ask("dial"), "ok");
+    assert_eq!(names(&mut scene.station, "serving"), ["log"]);
+    scene.station.close();
+}

@@ -204,6 +204,7 @@ impl<'s> Change<'s> {
             cgroup: cgroup.clone(),
             resident: found.and_then(|found| residents::record(spec, found)),
             endpoint,
+            leave_within: spec.leave_within,
             alive: Arc::new(AtomicBool::new(true)),
         };
         self.newcomers.insert(id, Newcomer { spec, profile, stage: Stage::Nothing });

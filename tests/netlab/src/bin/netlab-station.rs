@@ -129,6 +129,7 @@ fn spec(service: &Value) -> ServiceSpec {
         command: command.iter().map(|word| word.as_str().unwrap().into()).collect(),
         input: Vec::new(),
         identity: None,
+        leave_within: service["leave_within_ms"].as_u64().map(Duration::from_millis),
         adoption: listens.map(|listens| Adoption { known_by, listens, local_name: LocalName::Listener }),
     }
 }
