@@ -192,7 +192,7 @@ impl<'s> Wanted<'_, 's> {
             Some(carried) => (carried.application, carried.exe_path, carried.wishes),
             None => (caller.on_the_wire(), caller.exe_path, wishes),
         };
-        state.flows.begin(NewFlow {
+        let replaced = state.flows.begin(NewFlow {
             number: flow.0,
             service,
             filter,
@@ -203,6 +203,9 @@ impl<'s> Wanted<'_, 's> {
             path: Path::new(source, listener),
             socket: self.cookie,
         });
+        if let Some(socket) = replaced {
+            state.engine.close(SocketId(socket));
+        }
         drop(state);
         let address = write_address(listener, self.v6);
         Ok(self.dial(address, Some(flow.0)))

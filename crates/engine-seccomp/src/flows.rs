@@ -71,12 +71,12 @@ pub(crate) struct Flows {
 }
 
 impl Flows {
-    pub(crate) fn begin(&mut self, new: NewFlow) {
+    /// Gives the socket of one that had the same addresses before, and is over.
+    pub(crate) fn begin(&mut self, new: NewFlow) -> Option<u64> {
         let NewFlow { number, service, filter, destination, application, exe_path, wishes, path, socket } =
             new;
-        if let Some(of_a_port_before) = self.by_path.insert(path, number) {
-            self.by_number.remove(&of_a_port_before);
-        }
+        let replaced = self.by_path.get(&path).copied().and_then(|number| self.end(number));
+        self.by_path.insert(path, number);
         self.by_outgoing.insert(socket, number);
         let is_missed = false;
         let flow = Flow {
@@ -92,6 +92,7 @@ impl Flows {
             is_missed,
         };
         self.by_number.insert(number, flow);
+        replaced
     }
 
     pub(crate) fn get(&self, number: u64) -> Option<&Flow> {
@@ -150,6 +151,7 @@ impl Flows {
         let ended = over.into_iter().filter_map(|number| self.end(number)).collect();
         let alive = &self.by_number;
         self.carried.retain(|_, number| alive.contains_key(number));
+        self.by_inbound.retain(|_, number| alive.contains_key(number));
         ended
     }
 }
@@ -162,4 +164,70 @@ pub(crate) enum Inbound<'f> {
     Ended,
     /// Of this one.
     Of(&'f Flow),
+}
+
+#[cfg(test)]
+mod tests {
+    use waylay_abi::EXE_LEN;
+
+    use super::*;
+
+    const SOCKET: u64 = 7;
+    const ACCEPTED: u64 = 8;
+
+    fn path() -> Path {
+        Path::new("127.0.0.1:40000".parse().unwrap(), "127.0.0.1:5000".parse().unwrap())
+    }
+
+    fn with_one() -> Flows {
+        let mut flows = Flows::default();
+        assert_eq!(begin(&mut flows, 1, SOCKET), None);
+        flows
+    }
+
+    fn begin(flows: &mut Flows, number: u64, socket: u64) -> Option<u64> {
+        flows.begin(NewFlow {
+            number,
+            service: ServiceId(1),
+            filter: FilterId(1),
+            destination: "192.0.2.1:80".parse().unwrap(),
+            application: abi::Process::default(),
+            exe_path: [0; EXE_LEN],
+            wishes: abi::SocketWishes::default(),
+            path: path(),
+            socket,
+        })
+    }
+
+    #[test]
+    fn a_port_that_is_used_again_ends_what_was_there() {
+        let mut flows = with_one();
+        assert_eq!(begin(&mut flows, 2, SOCKET + 10), Some(SOCKET));
+        assert!(flows.get(1).is_none() && flows.of_outgoing(SOCKET).is_none());
+        assert!(matches!(flows.of_inbound(ACCEPTED, Some(path())), Inbound::Of(flow) if flow.number == 2));
+    }
+
+    #[test]
+    fn a_flow_is_known_by_its_addresses_once_and_then_by_its_socket() {
+        let mut flows = with_one();
+        assert!(matches!(flows.of_inbound(ACCEPTED, None), Inbound::NotRedirected));
+        assert!(matches!(flows.of_inbound(ACCEPTED, Some(path())), Inbound::Of(flow) if flow.number == 1));
+        assert!(matches!(flows.of_inbound(ACCEPTED, None), Inbound::Of(_)));
+        assert_eq!(flows.end(1), Some(SOCKET));
+        assert!(matches!(flows.of_inbound(ACCEPTED, Some(path())), Inbound::Ended));
+    }
+
+    #[test]
+    fn what_is_open_at_neither_end_twice_is_over_and_nothing_of_it_stays() {
+        let mut flows = with_one();
+        flows.of_inbound(ACCEPTED, Some(path()));
+        flows.carry(9, 1);
+        let back = BTreeSet::from([Path { from: path().to, to: path().from }]);
+        let none = BTreeSet::new();
+        assert_eq!([flows.sweep(&none), flows.sweep(&back), flows.sweep(&none)], [[0; 0]; 3]);
+        assert_eq!(flows.sweep(&none), [SOCKET]);
+        let Flows { by_number, by_path, by_outgoing, by_inbound, carried } = flows;
+        assert!(by_number.is_empty() && by_path.is_empty());
+        assert!(by_outgoing.is_empty() && by_inbound.is_empty() && carried.is_empty());
+    }
 }
