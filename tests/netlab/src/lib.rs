@@ -28,7 +28,7 @@ pub use ground::{Family, Ground, Namespace, Place};
 pub use home::{Dialler, Home};
 pub use instance::{Instance, cgroup_file_system};
 pub use lab::{Dialled, Lab, one_service};
-pub use process::{Lines, Process, Subject, kill, patiently, python, system_python};
+pub use process::{Lines, Process, Subject, kill, patiently, python, stop, system_python};
 pub use programs::Programs;
 pub use programs_of_others::Foreign;
 pub use proxies::{Other, Proxies, Proxy, free_port, listens};

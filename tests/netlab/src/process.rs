@@ -1,7 +1,7 @@
 //! Processes that end with the test that started them.
 
 use std::{
-    env,
+    env, fs,
     io::{BufRead, BufReader, Read},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, OnceLock},
@@ -41,6 +41,19 @@ fn patience() -> Duration {
 pub fn kill(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap();
     kill_process(pid, signal).unwrap();
+}
+
+/// Stops a process; returns when none of its threads runs any more. Until then it may take one more connection.
+pub fn stop(pid: u32) {
+    kill(pid, Signal::STOP);
+    let is_stopped = |thread: std::io::Result<fs::DirEntry>| {
+        let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+        // Behind the name, which may hold anything.
+        stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
+    };
+    patiently("the process to stop", || {
+        fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(is_stopped).then_some(())
+    });
 }
 
 /// What carries redirection out in the tests.

@@ -17,7 +17,7 @@ use waylay_core::{
 use waylay_engine::{Endpoint, Engine, Installation, MAX_LISTENERS};
 use waylay_engine_ebpf::{EbpfError, Limits};
 use waylay_netlab::{
-    Dialled, Family, Ground, Lab, Place, Running, TcpServer, kill, patiently, python, system_python,
+    Dialled, Family, Ground, Lab, Place, Running, TcpServer, kill, patiently, python, stop, system_python,
     world_readable_file,
 };
 
@@ -221,16 +221,6 @@ mod a_hung_service {
         assert!(answer.ends_with("ECONNRESET"), "{answer}");
         ended(&run);
         run.finish().well();
-    }
-
-    /// Returns when every thread of it stands still.
-    fn stop(pid: u32) {
-        kill(pid, Signal::STOP);
-        patiently("a process that stands still", || {
-            let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-            let status = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("status"));
-            threads.map(status).all(|status| status.unwrap().contains("State:\tT")).then_some(())
-        });
     }
 
     /// Takes what comes by its first listener only, and answers by itself.

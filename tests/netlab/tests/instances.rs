@@ -433,7 +433,7 @@ mod nested {
     fn a_run_inside_of_a_users_is_refused_in_a_line() {
         let programs = Programs::new();
         let start = |way: &str| {
-            let inner = format!("{way} {} run -- true", programs.path("waylay"));
+            let inner = format!("{way} {} run --engine ebpf -- true", programs.path("waylay"));
             let arguments = ["--user", "nobody", "--through", "outer=log", "--", "sh", "-c", &inner];
             waylay().args(arguments).finish()
         };

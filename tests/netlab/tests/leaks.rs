@@ -18,7 +18,7 @@ use waylay::query_redirect_records;
 use waylay_core::{FailurePolicy, ServiceId};
 use waylay_engine::Endpoint;
 use waylay_engine_ebpf::{Hook, Limits, hooked};
-use waylay_netlab::{Foreign, Ground, Instance, Lab, Programs, kill, one_service, patiently};
+use waylay_netlab::{Foreign, Ground, Instance, Lab, Programs, kill, one_service, patiently, stop};
 
 const COUNT: usize = 20;
 
@@ -172,7 +172,7 @@ fn of_a_run_are_swept_up_while_it_lasts() {
     let instance = run.instance();
     // It takes nothing, so that all of them wait.
     let service = run.service("log");
-    kill(service, Signal::STOP);
+    stop(service);
     switch_callbacks_off(instance.cgroup());
     run.tell("go");
     run.stdout().wait_for_line(COUNT);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::process::Signal;
-use waylay_netlab::{Ground, Proxies, Proxy, Running, TcpServer, Waylay, kill, patiently};
+use waylay_netlab::{Ground, Proxies, Proxy, Running, TcpServer, Waylay, kill, patiently, stop};
 
 fn greeter() -> TcpServer {
     TcpServer::start(Ipv4Addr::LOCALHOST.into(), |mut stream| stream.write_all(b"hello"))
@@ -83,7 +83,7 @@ fn one_that_hangs_is_ended() {
     let (server, proxies) = (greeter(), Proxies::new(None));
     let mut run = through(&proxies.spec(Proxy::Haproxy), &["--patience", "1"]);
     assert_eq!(run.ask(&dial(&server)), "ok");
-    kill(run.service("haproxy"), Signal::STOP);
+    stop(run.service("haproxy"));
     let answer = run.ask(&dial(&server));
     assert!(answer.ends_with("ECONNRESET"), "{answer}");
     run.stderr().wait_for("haproxy has taken no connection for 1 s while some waited; ending it");
