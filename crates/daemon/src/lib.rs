@@ -34,6 +34,7 @@ mod listing;
 pub mod names;
 pub mod numbers;
 pub mod pace;
+mod past;
 pub mod protocol;
 mod runs;
 pub mod server;

@@ -29,6 +29,7 @@ use crate::{
         SERVICE_PROGRAMS,
     },
     loopback::{self, LoopbackMark},
+    past::{self, PastSource},
     progress::{self, ProgressReader},
     registry::{Registered, Registry},
     residents::{self, Residence, ResidentFlows},
@@ -280,6 +281,14 @@ impl EbpfEngine {
     /// [`EbpfError::Map`].
     pub fn unreachable_source(&self) -> Result<UnreachableSource, EbpfError> {
         Ok(UnreachableSource::new(self.loaded.map(UnreachableSource::MAP)?))
+    }
+
+    /// The flows that have ended; it can go to another thread.
+    ///
+    /// # Errors
+    /// [`EbpfError::Map`].
+    pub fn past_source(&self) -> Result<PastSource, EbpfError> {
+        Ok(PastSource::new(self.loaded.map(past::MAP)?))
     }
 
     /// How many flows are under way.

@@ -81,6 +81,8 @@ pub struct Limits {
     pub datagram_flows_per_cgroup: u64,
     /// How long a datagram flow is kept without a datagram. That of a connected socket is kept as long as the socket.
     pub datagram_idle: Duration,
+    /// Bytes for flows that have ended and that nobody has asked for yet; a power of two, of pages. Nobody asks: one page.
+    pub past: u32,
 }
 
 impl Default for Limits {
@@ -94,6 +96,7 @@ impl Default for Limits {
             datagram_flows: 131_072,
             datagram_flows_per_cgroup: 114_688,
             datagram_idle: Duration::from_secs(60),
+            past: 4096,
         }
     }
 }
