@@ -17,6 +17,7 @@ mod options;
 mod shared;
 mod supervisor;
 mod sys;
+mod udp;
 
 use std::{io, os::fd::OwnedFd};
 
