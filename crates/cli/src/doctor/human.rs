@@ -127,7 +127,12 @@ impl Page {
             self.line(Mark::Fine, "none");
         }
         for run in runs {
-            let mark = if run.state == RunState::Alive { Mark::Fine } else { Mark::Note };
+            let mark = match run.state {
+                RunState::Alive | RunState::Boot => Mark::Fine,
+                RunState::LeftBehind | RunState::Removable | RunState::Unrecorded | RunState::Unknown => {
+                    Mark::Note
+                }
+            };
             self.line(mark, &format!("{}: {}", run.id, printable(&words::run(run))));
         }
     }

@@ -206,6 +206,7 @@ fn resident(resident: &ResidentSeen) -> WrittenResident<'_> {
 fn run(run: &Run) -> WrittenRun<'_> {
     let state = match run.state {
         RunState::Alive => "alive",
+        RunState::Boot => "boot",
         RunState::LeftBehind => "left-behind",
         RunState::Removable => "removable",
         RunState::Unrecorded => "unrecorded",

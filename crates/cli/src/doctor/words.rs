@@ -115,6 +115,7 @@ pub(super) fn run(run: &Run) -> String {
                 pids => format!("{killed}; kill {} ends them, and the next run cleans up", numbers(pids)),
             }
         }
+        RunState::Boot => "filters that are in force from boot on, until a daemon takes over".to_owned(),
         RunState::Removable => "left behind by a waylay that was killed; the next run removes it".to_owned(),
         RunState::Unrecorded if run.processes.is_empty() => format!(
             "of another container or mount namespace, or forgotten: it has no record in /run/waylay, and no processes; \

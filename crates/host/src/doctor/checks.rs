@@ -193,10 +193,13 @@ fn programs(may_load: bool) -> Check {
     if !may_load {
         return Check { need: Need::Programs, state: State::Unknown, found: None };
     }
-    let refused: Vec<String> = probe_programs()
-        .into_iter()
-        .filter_map(|probed| Some(format!("{}: {}", probed.program, with_cause(&probed.refusal?))))
-        .collect();
+    let refused: Vec<String> = match probe_programs() {
+        Ok(probed) => probed
+            .into_iter()
+            .filter_map(|probed| Some(format!("{}: {}", probed.program, with_cause(&probed.refusal?))))
+            .collect(),
+        Err(error) => vec![with_cause(&error)],
+    };
     Need::Programs.is(refused.is_empty(), (!refused.is_empty()).then(|| refused.join("; ")))
 }
 
