@@ -1,5 +1,7 @@
 //! Places without privileges: which engine is taken there, and what `waylay doctor` says of it.
 
+#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
+
 use std::{collections::BTreeSet, io::Write, process::Command};
 
 use serde_json::Value;
