@@ -11,7 +11,7 @@ OUTPUT := $(or $(CARGO_TARGET_DIR),target)
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\): .*## /make \1\t/p' Makefile | expand -t 22
 
-demo: ## run curl and Python through chains of services on this machine (needs root or sudo)
+demo: ## run curl and Python through chains of services on this machine (without root too)
 	@scripts/setup demo
 	cargo build --release -p waylay-cli -p waylay-examples
 	@scripts/demo $(OUTPUT)/release

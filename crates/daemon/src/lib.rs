@@ -16,6 +16,7 @@
 //! [`daemon`] (the whole life of one). [`declared`] and [`files`] serve `waylay run --policy` as well.
 
 pub mod authority;
+pub mod boot;
 pub mod client;
 pub mod daemon;
 pub mod declared;

@@ -1,11 +1,11 @@
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use crate::error::EbpfError;
+use crate::{error::EbpfError, load::SCOPE_PROGRAMS};
 
 /// Where an engine works and under which name.
 #[derive(Clone, Debug)]
@@ -40,6 +40,23 @@ impl Scope {
         let up = cgroups.iter().map(|cgroup| own - depth(cgroup)).max().unwrap_or(0);
         self.level.saturating_sub(u32::try_from(up).unwrap_or(u32::MAX))
     }
+}
+
+/// Removes the pins of an engine whose process is gone, and with them what they hold: first what was attached last. Pins that are gone
+/// are no error.
+///
+/// # Errors
+/// [`EbpfError::Pin`] if one stays.
+pub fn unpin(pins: &Path) -> Result<(), EbpfError> {
+    let failed = |path: &Path, source: io::Error| {
+        let is_gone = source.kind() == io::ErrorKind::NotFound;
+        if is_gone { Ok(()) } else { Err(EbpfError::Pin { path: path.into(), source: source.into() }) }
+    };
+    for program in SCOPE_PROGRAMS.into_iter().rev() {
+        let path = pins.join(program);
+        fs::remove_file(&path).or_else(|source| failed(&path, source))?;
+    }
+    fs::remove_dir_all(pins).or_else(|source| failed(pins, source))
 }
 
 /// The id by which the programs know a cgroup: the inode of its directory.

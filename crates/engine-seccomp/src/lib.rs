@@ -14,6 +14,7 @@ mod flows;
 mod handles;
 mod names;
 mod options;
+mod probe;
 mod shared;
 mod supervisor;
 mod sys;
@@ -25,6 +26,7 @@ pub use caller::home_of;
 pub use engine::{SeccompEngine, SeccompError};
 pub use filter::Part;
 pub use flows::Path;
+pub use probe::{Probe, probe};
 pub use supervisor::{Dialler, Watch};
 
 /// Has this thread supervised from here on, and all that it starts. What it gives goes to the supervisor ([`SeccompEngine::watch`]):

@@ -15,6 +15,7 @@
 mod adopted;
 mod assignment;
 mod background;
+mod boot;
 mod caller;
 pub mod cgroup;
 mod crew;
@@ -53,6 +54,7 @@ mod sys;
 pub mod user;
 
 pub use assignment::{Assignment, Condition, Ground, Interruption, ServiceState, StationSpec};
+pub use boot::{boot, lift_boot};
 pub use caller::Caller;
 pub use error::RunError;
 pub use existing::{ExistingConnection, Swept};

@@ -142,6 +142,8 @@ Examples:
       One filter, line by line as in a policy's file (docs/policy.md); until the daemon stops.
   sudo waylay filter add --lifetime persistent --file rules.toml
       All that the file says, or nothing of it; also after the daemon was started anew.
+  sudo waylay filter add --lifetime boot 'action = \"block\"' 'sublayer = \"mine\"' 'unless.port = 53'
+      Not now, but from early boot on until the daemon takes over (waylayd --boot).
   waylay filter add --file mine.toml
       Without root: for your own programs, as long as this command runs (Ctrl-C); docs/daemon.md
       says what may be in it.
@@ -274,6 +276,8 @@ pub(crate) enum Lifetime {
     Daemon,
     /// Until it is removed
     Persistent,
+    /// The same, of filters for the time before there is a daemon
+    Boot,
 }
 
 impl From<Lifetime> for Lasting {
@@ -282,6 +286,7 @@ impl From<Lifetime> for Lasting {
             Lifetime::Session => Self::Session,
             Lifetime::Daemon => Self::Daemon,
             Lifetime::Persistent => Self::Persistent,
+            Lifetime::Boot => Self::Boot,
         }
     }
 }
