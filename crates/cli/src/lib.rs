@@ -154,9 +154,7 @@ type Run = fn(&RunSpec, &Arc<dyn Observer>) -> Result<Ended, RunError>;
 fn engine_for_the_caller() -> Run {
     let Some(lacking) = waylay_host::doctor::lacking() else { return waylay_host::run };
     let (why, more) = doctor::why_without(lacking);
-    output::notice(&format!(
-        "without {why}: TCP is redirected by a supervisor (seccomp), UDP goes directly; {more}"
-    ));
+    output::notice(&format!("without {why}: TCP and UDP are redirected by a supervisor (seccomp); {more}"));
     waylay_host::run_supervised
 }
 
