@@ -1,7 +1,5 @@
 //! connect() by the engine without privileges, where it takes time or leads nowhere: as it does without waylay.
 
-#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
-
 use waylay_netlab::{Corners, Waylay, system_python};
 
 mod where_nobody_listens {
