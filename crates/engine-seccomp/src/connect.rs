@@ -17,6 +17,7 @@ use crate::{
     call::{Call, LONGEST_ADDRESS, Named, errno, parse_address, write_address},
     caller::Caller,
     flows::{NewFlow, Path},
+    interrupted, loopback,
     shared::{Claim, Shared, source_towards},
     supervisor::{Answer, Dialler},
     sys, udp,
@@ -158,11 +159,11 @@ impl<'s> Wanted<'_, 's> {
             return Ok(self.dial(address, flow));
         }
         let remote = reachable(self.destination);
-        let route = source_towards(remote).map_or_else(missing, |_source| Route::Exists);
         let namespace = match sys::namespace_of(self.socket.as_fd())? {
             own if own == shared.namespace => Namespace::Own,
             other => Namespace::Foreign(other),
         };
+        let route = route_towards(remote, namespace);
         let mut state = shared.lock();
         let service = self.dialler.service();
         let caller = Caller::look(self.call.tid, service, &mut state.lines)?;
@@ -294,6 +295,17 @@ pub(crate) fn wishes_of(socket: &OwnedFd, v6: bool) -> abi::SocketWishes {
     }
 }
 
+/// What waits there without waylay, as far as that can be told beforehand.
+fn route_towards(remote: SocketAddr, namespace: Namespace) -> Route {
+    match source_towards(remote) {
+        Err(error) => missing(error),
+        Ok(_source) if namespace == Namespace::Own && loopback::nobody_listens(remote) => {
+            Route::Missing(Errno::ECONNREFUSED)
+        }
+        Ok(_source) => Route::Exists,
+    }
+}
+
 /// As connect() takes the unspecified address.
 pub(crate) fn reachable(destination: SocketAddr) -> SocketAddr {
     let ip = match destination.ip() {
@@ -328,12 +340,14 @@ fn mapped(ip: IpAddr) -> IpAddr {
 
 impl Plan<'_> {
     /// Makes the connection; waits for it if the socket's owner would. It goes on if the owner is interrupted meanwhile, as connect(2) has it.
-    pub(crate) fn carry_out(&self, shared: &Shared) -> Answer {
+    pub(crate) fn carry_out(&self, shared: &Shared, tid: u32) -> Answer {
         let is_asked_again = !shared.lock().unanswered.insert(self.cookie);
-        let Err(error) = sys::connect(self.socket.as_fd(), &self.address) else { return Answer::Value(0) };
+        let dialled = interrupted::connect(self.socket.as_fd(), &self.address, tid);
+        let Err(error) = dialled else { return Answer::Value(0) };
         match error.raw_os_error() {
             Some(libc::EISCONN) if is_asked_again => return Answer::Value(0),
-            Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR | libc::EISCONN) => {}
+            Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR | libc::EISCONN | interrupted::RESTART) => {
+            }
             Some(_) | None if self.flow.is_some() => shared.lock().end_flow_of(self.cookie),
             Some(_) | None => {}
         }

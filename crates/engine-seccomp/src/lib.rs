@@ -12,6 +12,8 @@ mod engine;
 mod filter;
 mod flows;
 mod handles;
+mod interrupted;
+mod loopback;
 mod names;
 mod options;
 mod probe;

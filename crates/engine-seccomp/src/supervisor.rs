@@ -204,7 +204,7 @@ impl Pool {
     }
 
     fn dial(&self, call: &Call, plan: &Plan<'_>) {
-        let mut answer = plan.carry_out(&self.shared);
+        let mut answer = plan.carry_out(&self.shared, call.tid);
         if answer == Answer::Value(0) && call.number == libc::SYS_sendto {
             answer = plan.send(call).unwrap_or_else(Answer::from);
         }

@@ -1,7 +1,7 @@
 //! recvfrom(2), recvmsg(2) and recvmmsg(2): what comes from a token is shown as coming from whom it stands for.
 
 use std::{
-    fs, io,
+    io,
     net::SocketAddr,
     os::fd::AsFd,
     time::{Duration, Instant},
@@ -19,16 +19,14 @@ use super::{
     sys::{self, Received},
 };
 use crate::{
-    call::{Call, Named, errno, parse_address, process_of, write_address},
+    call::{Call, Named, errno, parse_address, write_address},
+    interrupted,
     shared::Shared,
     supervisor::{Answer, Dialler},
 };
 
 /// Between two looks at whether somebody who waits has to handle a signal or is gone.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
-/// `ERESTARTSYS`: the kernel makes the call again behind the signal's handler, or has it fail with EINTR, as that was asked for.
-const AGAIN: i32 = 512;
-
 /// What a call that receives is answered with.
 pub(crate) fn receive(
     shared: &Shared,
@@ -137,7 +135,6 @@ impl Receiver<'_, '_> {
     ) -> io::Result<Received> {
         let socket = self.party.socket.as_fd();
         let until = patience.limit.map(|limit| Instant::now() + limit);
-        let mut looks = 0;
         loop {
             match sys::receive(socket, bytes, control, flags) {
                 Ok(mut received) => {
@@ -152,7 +149,7 @@ impl Receiver<'_, '_> {
                     if until.is_some_and(|until| Instant::now() >= until) {
                         return Err(error);
                     }
-                    self.wait(until, &mut looks)?;
+                    self.wait(until)?;
                 }
                 Err(error) => return Err(error),
             }
@@ -160,7 +157,7 @@ impl Receiver<'_, '_> {
     }
 
     /// Waits a while for something to come.
-    fn wait(&self, until: Option<Instant>, looks: &mut u32) -> io::Result<()> {
+    fn wait(&self, until: Option<Instant>) -> io::Result<()> {
         let left = until.map_or(LOOK_PAUSE, |until| until.saturating_duration_since(Instant::now()));
         let pause = left.min(LOOK_PAUSE);
         let pause = Timespec { tv_sec: 0, tv_nsec: i64::from(pause.subsec_nanos()) };
@@ -171,13 +168,11 @@ impl Receiver<'_, '_> {
         if !(self.is_waiting)() {
             return Err(errno(libc::EINTR));
         }
-        match interruption(self.party.call.tid) {
-            Interruption::None => *looks = 0,
-            Interruption::OfProcess if *looks == 0 => *looks = 1,
-            Interruption::OfThread if until.is_none() => return Err(errno(AGAIN)),
-            Interruption::OfProcess | Interruption::OfThread => return Err(errno(libc::EINTR)),
+        match interrupted::has_signal(self.party.call.tid) {
+            // The kernel, too, interrupts a wait that has an end for good.
+            true => Err(errno(if until.is_some() { libc::EINTR } else { interrupted::RESTART })),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     fn patience(&self, flags: i32) -> io::Result<Patience> {
@@ -235,30 +230,6 @@ fn read_limit(call: &Call) -> io::Result<Option<Duration>> {
             Ok(Some(Duration::new(seconds, nanoseconds)))
         }
         (_, _) => Err(errno(libc::EINVAL)),
-    }
-}
-
-/// A signal that somebody who waits has to handle.
-enum Interruption {
-    None,
-    /// It may be for another thread of the process.
-    OfProcess,
-    OfThread,
-}
-
-fn interruption(tid: u32) -> Interruption {
-    let Ok(status) = fs::read_to_string(format!("/proc/{tid}/status")) else { return Interruption::None };
-    let set = |name: &str| {
-        let field = status.lines().find_map(|line| line.strip_prefix(name));
-        field.and_then(|field| u64::from_str_radix(field.trim(), 16).ok()).unwrap_or(0)
-    };
-    let deaf = set("SigBlk:") | set("SigIgn:");
-    let is_first = process_of(tid).is_ok_and(|process| process == tid);
-    match (set("SigPnd:") & !deaf, set("ShdPnd:") & !deaf) {
-        (0, 0) => Interruption::None,
-        // The kernel prefers the first thread.
-        (0, _) if !is_first => Interruption::OfProcess,
-        (_, _) => Interruption::OfThread,
     }
 }
 
