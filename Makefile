@@ -53,7 +53,7 @@ bench: ## measure what waylay costs, against what it is built on and against oth
 	@scripts/setup bench
 	cargo build --release -p waylay-cli
 	cargo build --release -p waylay-benches --bin bench-seat
-	cargo bench -p waylay-benches --bench connect --bench options --bench control_codes --bench relay --bench udp
+	cargo bench -p waylay-benches --bench connect --bench options --bench control_codes --bench relay --bench udp --bench seccomp
 
 bench-policy: ## measure what up to 100,000 filters cost, beside nftables (needs root)
 	@scripts/setup bench

@@ -15,7 +15,7 @@ use waylay_engine::memory::{FlowId, Outcome, SocketId};
 
 use crate::{
     call::{Call, LONGEST_ADDRESS, Named, errno, parse_address, write_address},
-    caller::Caller,
+    caller::{Caller, Seen},
     flows::{NewFlow, Path},
     interrupted, loopback,
     shared::{Claim, Shared, source_towards},
@@ -164,9 +164,9 @@ impl<'s> Wanted<'_, 's> {
             other => Namespace::Foreign(other),
         };
         let route = route_towards(remote, namespace);
+        let seen = Seen::look(self.call.tid, self.dialler.service())?;
         let mut state = shared.lock();
-        let service = self.dialler.service();
-        let caller = Caller::look(self.call.tid, service, &mut state.lines)?;
+        let caller = seen.placed(&mut state.lines);
         let local = SockRef::from(&self.socket).local_addr().ok().and_then(|address| address.as_socket());
         let local = local.filter(|local| !local.ip().is_unspecified());
         let leg = Leg { protocol: Protocol::Tcp, local, remote, caller: caller.process };

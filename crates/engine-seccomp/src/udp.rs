@@ -30,7 +30,7 @@ pub(crate) use send::send;
 
 use crate::{
     call::{Call, errno, write_address},
-    caller::Caller,
+    caller::{Caller, Seen},
     connect::{missing, reachable, wishes_of},
     flows::{Flow, NewFlow, Path},
     shared::{Shared, State, source_towards},
@@ -113,8 +113,9 @@ impl<'c> Party<'c> {
             own if own == shared.namespace => Namespace::Own,
             other => Namespace::Foreign(other),
         };
+        let seen = Seen::look(self.call.tid, self.dialler.service())?;
         let mut state = shared.lock();
-        let caller = Caller::look(self.call.tid, self.dialler.service(), &mut state.lines)?;
+        let caller = seen.placed(&mut state.lines);
         let bound = Some(local).filter(|local| !local.ip().is_unspecified());
         let leg = Leg { protocol: Protocol::Udp, local: bound, remote, caller: caller.process };
         let cgroups = state.lines.cgroups();
