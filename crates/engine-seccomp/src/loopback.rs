@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -29,10 +29,11 @@ const QUESTION_BYTES: u32 = 72;
 const LOOPBACK: u32 = 1;
 const TCP: u8 = 6;
 
-/// Of what cannot be told it is not said.
+/// Said of 127.0.0.1 and ::1 alone, as by the engine on eBPF, and of what cannot be told it is not said.
 pub(crate) fn nobody_listens(at: SocketAddr) -> bool {
     let at = SocketAddr::new(at.ip().to_canonical(), at.port());
-    at.ip().is_loopback() && has_listener(at).is_ok_and(|found| !found) && is_refused(at)
+    let is_asked_about = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].contains(&at.ip());
+    is_asked_about && has_listener(at).is_ok_and(|found| !found) && is_refused(at)
 }
 
 fn has_listener(at: SocketAddr) -> io::Result<bool> {
@@ -85,7 +86,7 @@ fn is_refused(at: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+    use std::net::TcpListener;
 
     use super::*;
 
@@ -93,7 +94,7 @@ mod tests {
     fn listeners_are_found_however_they_are_bound() {
         let bound: [(IpAddr, &[&str]); 4] = [
             (Ipv4Addr::LOCALHOST.into(), &["127.0.0.1", "::ffff:127.0.0.1"]),
-            (Ipv4Addr::UNSPECIFIED.into(), &["127.0.0.1", "127.9.9.9"]),
+            (Ipv4Addr::UNSPECIFIED.into(), &["127.0.0.1"]),
             (Ipv6Addr::LOCALHOST.into(), &["::1"]),
             (Ipv6Addr::UNSPECIFIED.into(), &["::1", "127.0.0.1", "::ffff:127.0.0.1"]),
         ];
@@ -115,7 +116,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_loopback_is_not_looked_at() {
-        assert!(!nobody_listens("192.0.2.1:9".parse().unwrap()));
+    fn other_addresses_are_not_looked_at() {
+        for other in ["192.0.2.1:9", "127.0.0.2:9"] {
+            assert!(!nobody_listens(other.parse().unwrap()), "{other}");
+        }
     }
 }
