@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 OUTPUT := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test suites test-windows test-sanitizers test-kernels model budgets fuzz bench bench-policy instructions guarantee lint build install uninstall
+.PHONY: help demo test test-rootless suites test-windows test-sanitizers test-kernels model budgets fuzz bench bench-policy instructions guarantee lint build install uninstall
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -19,6 +19,10 @@ demo: ## run curl and Python through chains of services on this machine (without
 test: ## run every test; those that load eBPF programs need root
 	@scripts/setup test
 	@scripts/test
+
+test-rootless: ## run the tests of the main job by the engine that takes no privilege (needs root to make the ground)
+	@scripts/setup test
+	@scripts/test-rootless
 
 suites: ## run test suites of others without waylay, through one service and through three, and compare (needs root)
 	@scripts/setup suites
