@@ -10,15 +10,16 @@ use std::{
 use rustix::net::sockopt;
 use socket2::SockRef;
 use waylay_abi as abi;
-use waylay_core::{Errno, Leg, Namespace, Protocol, Route, ServiceId, World};
+use waylay_core::{Errno, Leg, Namespace, Protocol, Route, ServiceId, Verdict};
 use waylay_engine::memory::{FlowId, Outcome, SocketId};
 
 use crate::{
     call::{Call, LONGEST_ADDRESS, Named, errno, parse_address, write_address},
     caller::{Caller, Seen},
     flows::{NewFlow, Path},
-    interrupted, loopback,
-    shared::{Claim, Shared, source_towards},
+    interrupted,
+    pool::Turn,
+    shared::{Claim, Shared},
     supervisor::{Answer, Dialler},
     sys, udp,
 };
@@ -47,11 +48,11 @@ pub(crate) enum Decided<'s> {
 }
 
 /// Whether a call is one that sends the first bytes of a connection. What is no stream takes no notice of the flag.
-pub(crate) fn begins(call: &Call) -> bool {
+pub(crate) fn begins(shared: &Shared, call: &Call) -> bool {
     let is_asked_for = call.number_at(3) & libc::MSG_FASTOPEN != 0;
     let is_datagram =
-        || call.descriptor().and_then(|socket| udp::family_of(&socket)).is_ok_and(|udp| udp.is_some());
-    is_asked_for && !is_datagram()
+        || udp::family_of(&call.descriptor(&shared.threads)?).map(|udp| udp.is_some());
+    is_asked_for && !is_datagram().unwrap_or(false)
 }
 
 /// `address` and its length are the arguments with these indices.
@@ -60,9 +61,9 @@ pub(crate) fn decide<'s>(
     dialler: Dialler,
     call: &Call,
     address: (usize, usize),
-    is_waiting: impl Fn() -> bool,
+    turn: &Turn<'_>,
 ) -> Decided<'s> {
-    prepare(shared, dialler, call, address, is_waiting)
+    prepare(shared, dialler, call, address, turn)
         .unwrap_or_else(|error| Decided::Answered(Answer::from(error)))
 }
 
@@ -71,21 +72,20 @@ fn prepare<'s>(
     dialler: Dialler,
     call: &Call,
     address: (usize, usize),
-    is_waiting: impl Fn() -> bool,
+    turn: &Turn<'_>,
 ) -> io::Result<Decided<'s>> {
     let len = usize::try_from(call.number_at(address.1)).map_err(|_negative| errno(libc::EINVAL))?;
     if len > LONGEST_ADDRESS {
         return Err(errno(libc::EINVAL));
     }
     let bytes = call.read(call.arguments[address.0], len)?;
-    let socket = call.descriptor()?;
-    // If not, its number may have been another's when memory and descriptor were looked at.
-    if !is_waiting() {
+    let socket = call.descriptor(&shared.threads)?;
+    if !turn.is_waited_for() {
         return Err(errno(libc::EINTR));
     }
     let Some(kind) = Kind::of(socket.as_fd())? else { return Ok(Decided::Answered(Answer::Continue)) };
     let cookie = sockopt::socket_cookie(&socket)?;
-    let claim = shared.claim(cookie);
+    let claim = shared.claim(cookie, turn);
     let plain =
         |_claim, socket, address| Ok(Decided::Dial(Plan { _claim, socket, cookie, address, flow: None }));
     match (kind, parse_address(&bytes)) {
@@ -163,17 +163,23 @@ impl<'s> Wanted<'_, 's> {
             own if own == shared.namespace => Namespace::Own,
             other => Namespace::Foreign(other),
         };
-        let route = route_towards(remote, namespace);
-        let seen = Seen::look(self.call.tid, self.dialler.service())?;
-        let mut state = shared.lock();
-        let caller = seen.placed(&mut state.lines);
+        let seen = Seen::look(&shared.threads, self.call.tid, self.dialler.service())?;
         let local = SockRef::from(&self.socket).local_addr().ok().and_then(|address| address.as_socket());
         let local = local.filter(|local| !local.ip().is_unspecified());
+        let mut state = shared.lock();
+        let caller = seen.placed(&mut state.lines);
         let leg = Leg { protocol: Protocol::Tcp, local, remote, caller: caller.process };
-        let cgroups = state.lines.cgroups();
-        state.engine.world = World { route, namespace, cgroups, ..World::default() };
+        let socket = SocketId(self.cookie);
         state.end_flow_of(self.cookie);
-        match state.engine.connect(&leg, SocketId(self.cookie)) {
+        let mut verdict = state.judge(&leg, socket, namespace, Route::Exists);
+        // What goes its own way the kernel tells by itself.
+        if verdict != Verdict::Direct {
+            drop(state);
+            let route = route_towards(shared, remote, namespace);
+            state = shared.lock();
+            verdict = state.judge(&leg, socket, namespace, route);
+        }
+        match state.engine.conclude(&leg, socket, socket, verdict) {
             Outcome::Refused(refusal) => Err(errno(refusal.errno().number().into())),
             Outcome::Direct => {
                 state.end_flow_of(self.cookie);
@@ -212,7 +218,7 @@ impl<'s> Wanted<'_, 's> {
             .filter(|carried| Some(carried.service) == self.dialler.service());
         let (application, exe_path, wishes) = match first {
             Some(carried) => (carried.application, carried.exe_path, carried.wishes),
-            None => (caller.on_the_wire(), caller.exe_path, wishes),
+            None => (caller.on_the_wire(), caller.exe_path(), wishes),
         };
         let replaced = state.flows.begin(NewFlow {
             number: flow.0,
@@ -296,10 +302,10 @@ pub(crate) fn wishes_of(socket: &OwnedFd, v6: bool) -> abi::SocketWishes {
 }
 
 /// What waits there without waylay, as far as that can be told beforehand.
-fn route_towards(remote: SocketAddr, namespace: Namespace) -> Route {
-    match source_towards(remote) {
+fn route_towards(shared: &Shared, remote: SocketAddr, namespace: Namespace) -> Route {
+    match shared.scout.source_towards(remote) {
         Err(error) => missing(error),
-        Ok(_source) if namespace == Namespace::Own && loopback::nobody_listens(remote) => {
+        Ok(_source) if namespace == Namespace::Own && shared.scout.nobody_listens(remote) => {
             Route::Missing(Errno::ECONNREFUSED)
         }
         Ok(_source) => Route::Exists,
@@ -340,9 +346,9 @@ fn mapped(ip: IpAddr) -> IpAddr {
 
 impl Plan<'_> {
     /// Makes the connection; waits for it if the socket's owner would. It goes on if the owner is interrupted meanwhile, as connect(2) has it.
-    pub(crate) fn carry_out(&self, shared: &Shared, tid: u32) -> Answer {
+    pub(crate) fn carry_out(&self, shared: &Shared, tid: u32, turn: &Turn<'_>) -> Answer {
         let is_asked_again = !shared.lock().unanswered.insert(self.cookie);
-        let dialled = interrupted::connect(self.socket.as_fd(), &self.address, tid);
+        let dialled = interrupted::connect(self.socket.as_fd(), &self.address, tid, || turn.give_up());
         let Err(error) = dialled else { return Answer::Value(0) };
         match error.raw_os_error() {
             Some(libc::EISCONN) if is_asked_again => return Answer::Value(0),
@@ -355,10 +361,12 @@ impl Plan<'_> {
     }
 
     /// Tells its caller what has become of it. The next call on the socket comes to know whether that was told.
-    pub(crate) fn answer(&self, shared: &Shared, tell: impl FnOnce() -> io::Result<()>) {
-        let mut state = shared.lock();
+    pub(crate) fn answer(self, shared: &Shared, tell: impl FnOnce() -> io::Result<()>) {
+        // Whoever is told may go on before this returns; there is little left to be done by then.
+        drop(self.socket);
         if tell().is_ok() {
-            state.unanswered.remove(&self.cookie);
+            // The claim is still there: no other call on the socket comes in between.
+            shared.lock().unanswered.remove(&self.cookie);
         }
     }
 
