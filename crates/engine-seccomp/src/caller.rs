@@ -109,6 +109,7 @@ pub(crate) struct CgroupLines {
     known: BTreeMap<String, u64>,
     noted: BTreeSet<u64>,
     above: BTreeMap<u64, u64>,
+    cgroups: Cgroups,
 }
 
 impl CgroupLines {
@@ -140,11 +141,12 @@ impl CgroupLines {
                 self.above.insert(id, above);
             }
         }
+        self.cgroups = Cgroups::new(self.above.iter().map(|(id, above)| (*id, *above)));
         id_of(&path).unwrap_or(0)
     }
 
     /// Which is below which.
     pub(crate) fn cgroups(&self) -> Cgroups {
-        Cgroups::new(self.above.iter().map(|(id, above)| (*id, *above)))
+        self.cgroups.clone()
     }
 }

@@ -28,12 +28,7 @@ const MOMENT: Duration = Duration::from_micros(1);
 pub(crate) const RESTART: i32 = 512;
 
 /// connect(2) for a thread, which is interrupted by what would interrupt the thread's own. `waits` is told before it takes long.
-pub(crate) fn connect(
-    socket: BorrowedFd<'_>,
-    address: &[u8],
-    tid: u32,
-    waits: impl Fn(),
-) -> io::Result<()> {
+pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8], tid: u32, waits: impl Fn()) -> io::Result<()> {
     if rustix::fs::fcntl_getfl(socket)?.contains(OFlags::NONBLOCK) {
         return sys::connect(socket, address);
     }

@@ -109,7 +109,8 @@ impl Scout {
 fn source_by(probe: &Socket, destination: SocketAddr) -> Result<IpAddr, (io::Error, Use)> {
     probe.connect(&destination.into()).map_err(|error| (error, Use::Again))?;
     let source = probe.local_addr().map_err(|error| (error, Use::Never))?;
-    sys::connect(probe.as_fd(), &(libc::AF_UNSPEC as u64).to_ne_bytes()).map_err(|error| (error, Use::Never))?;
+    sys::connect(probe.as_fd(), &(libc::AF_UNSPEC as u64).to_ne_bytes())
+        .map_err(|error| (error, Use::Never))?;
     let source = source.as_socket().map(|source| source.ip());
     source.ok_or_else(|| (io::ErrorKind::InvalidData.into(), Use::Never))
 }
@@ -205,7 +206,10 @@ mod tests {
                 ("[::1]:80", "::1"),
                 ("[::ffff:127.0.0.1]:80", "::ffff:127.0.0.1"),
             ] {
-                assert_eq!(scout.source_towards(to.parse().unwrap()).unwrap(), from.parse::<IpAddr>().unwrap());
+                assert_eq!(
+                    scout.source_towards(to.parse().unwrap()).unwrap(),
+                    from.parse::<IpAddr>().unwrap()
+                );
             }
             let to_all = scout.source_towards("255.255.255.255:80".parse().unwrap()).unwrap_err();
             assert!(matches!(to_all.raw_os_error(), Some(libc::EACCES | libc::ENETUNREACH)), "{to_all}");

@@ -1,10 +1,6 @@
 //! What is answered to whom. Each part of a process tree that has a filter of its own has its own threads that do so.
 
-use std::{
-    io,
-    os::fd::OwnedFd,
-    sync::Arc,
-};
+use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use libc::seccomp_notif_resp;
 use waylay_core::ServiceId;
@@ -96,7 +92,9 @@ impl Desk<'_> {
         let answer = match call.number {
             libc::SYS_connect => return self.connect(call, (1, 2)),
             libc::SYS_sendto if connect::begins(shared, call) => return self.connect(call, (4, 5)),
-            libc::SYS_sendto | libc::SYS_sendmsg | libc::SYS_sendmmsg => udp::send(shared, dialler, call, turn),
+            libc::SYS_sendto | libc::SYS_sendmsg | libc::SYS_sendmmsg => {
+                udp::send(shared, dialler, call, turn)
+            }
             libc::SYS_recvfrom | libc::SYS_recvmsg | libc::SYS_recvmmsg => {
                 udp::receive(shared, dialler, call, turn)
             }

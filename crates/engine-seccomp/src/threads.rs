@@ -6,16 +6,18 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs::{self, File},
     io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::FileExt,
+        unix::{ffi::OsStringExt, fs::FileExt},
     },
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use rustix::fs::{AtFlags, StatxFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use waylay_core::{CommandName, FileId};
 
 use crate::{
@@ -23,8 +25,8 @@ use crate::{
     sys::{self, Identity},
 };
 
-/// Handles that are kept; each has two descriptors.
-const MOST_KNOWN: usize = 128;
+/// Handles that are kept; each has up to three descriptors.
+const MOST_KNOWN: usize = 100;
 /// `TASK_COMM_LEN`, and a line's end.
 const LONGEST_NAME: usize = 17;
 
@@ -34,6 +36,7 @@ pub(crate) struct Thread {
     tid: u32,
     handle: OwnedFd,
     name: OnceLock<File>,
+    directory: OnceLock<OwnedFd>,
     begun: OnceLock<u64>,
 }
 
@@ -69,14 +72,7 @@ impl Thread {
     }
 
     fn command(&self) -> io::Result<CommandName> {
-        let file = match self.name.get() {
-            Some(file) => file,
-            None => {
-                let file = File::open(format!("/proc/{}/comm", self.tid))?;
-                sys::require_alive(self.handle.as_fd())?;
-                self.name.get_or_init(|| file)
-            }
-        };
+        let file = self.kept(&self.name, |path| File::open(format!("{path}/comm")))?;
         let mut bytes = [0; LONGEST_NAME];
         let len = file.read_at(&mut bytes, 0)?;
         Ok(CommandName::new(bytes[..len].trim_ascii_end()))
@@ -84,21 +80,34 @@ impl Thread {
 
     /// In the kernel's encoding of devices, `major << 20 | minor`, as policies have it. A file system over a network is not asked for that.
     fn exe(&self) -> io::Result<FileId> {
-        let path = format!("/proc/{}/exe", self.tid);
-        let file = rustix::fs::statx(
-            rustix::fs::CWD,
-            path,
-            AtFlags::STATX_DONT_SYNC,
-            StatxFlags::INO,
-        )?;
+        let file = rustix::fs::statx(self.directory()?, "exe", AtFlags::STATX_DONT_SYNC, StatxFlags::INO)?;
         let device = u64::from(file.stx_dev_major) << 20 | u64::from(file.stx_dev_minor);
         Ok(FileId { device, inode: file.stx_ino })
     }
 
     /// The path of its program, as it sees it.
-    pub(crate) fn exe_path(&self) -> Option<std::path::PathBuf> {
-        let path = fs::read_link(format!("/proc/{}/exe", self.tid)).ok()?;
-        sys::require_alive(self.handle.as_fd()).is_ok().then_some(path)
+    pub(crate) fn exe_path(&self) -> Option<PathBuf> {
+        let path = rustix::fs::readlinkat(self.directory().ok()?, "exe", Vec::new()).ok()?;
+        Some(OsString::from_vec(path.into_bytes()).into())
+    }
+
+    fn directory(&self) -> io::Result<&OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        self.kept(&self.directory, |path| Ok(rustix::fs::open(path, flags, Mode::empty())?))
+    }
+
+    /// What is opened by its number, and is its own if it is still there afterwards.
+    fn kept<'t, T>(
+        &self,
+        at: &'t OnceLock<T>,
+        open: impl FnOnce(&str) -> io::Result<T>,
+    ) -> io::Result<&'t T> {
+        if let Some(opened) = at.get() {
+            return Ok(opened);
+        }
+        let opened = open(&format!("/proc/{}", self.tid))?;
+        sys::require_alive(self.handle.as_fd())?;
+        Ok(at.get_or_init(|| opened))
     }
 
     /// Where its cgroup is.
@@ -164,7 +173,13 @@ impl Threads {
             }
             Err(error) => return Err(error),
         };
-        let thread = Arc::new(Thread { tid, handle, name: OnceLock::new(), begun: OnceLock::new() });
+        let thread = Arc::new(Thread {
+            tid,
+            handle,
+            name: OnceLock::new(),
+            directory: OnceLock::new(),
+            begun: OnceLock::new(),
+        });
         if is_its_own {
             self.keep(&thread);
         }
@@ -189,5 +204,110 @@ impl Threads {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Thread>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        os::unix::fs::MetadataExt,
+        process::{Child, Command, Stdio},
+        thread,
+        time::Duration,
+    };
+
+    use super::*;
+
+    fn start(shell: &str) -> Child {
+        Command::new("sh").args(["-c", shell]).stdin(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn end(mut child: Child) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn file(path: &str) -> FileId {
+        let found = fs::metadata(path).unwrap();
+        let (major, minor) = (u64::from(libc::major(found.dev())), u64::from(libc::minor(found.dev())));
+        FileId { device: major << 20 | minor, inode: found.ino() }
+    }
+
+    fn papers(threads: &Threads, tid: u32) -> Papers {
+        threads.ask(tid, |thread| thread.papers()).unwrap()
+    }
+
+    #[test]
+    fn the_kernel_tells_of_a_thread_what_proc_does() {
+        let threads = Threads::default();
+        let child = start("read line");
+        let found = papers(&threads, child.id());
+        let by_number = identity_by_number(child.id()).unwrap();
+        assert_eq!((found.pid, found.uid, found.gid), (child.id(), by_number.uid, by_number.gid));
+        assert_eq!((found.exe, found.command), (file("/bin/sh"), CommandName::new("sh")));
+        assert_eq!(Some(found.begun_ns), begun_of(child.id()));
+        assert_eq!(papers(&threads, child.id()), found);
+        let (tid, path) = thread::spawn(|| {
+            let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+            let threads = Threads::default();
+            let path = threads.ask(tid, |thread| Ok(thread.exe_path())).unwrap();
+            assert_eq!(papers(&threads, tid).pid, std::process::id());
+            (tid, path)
+        })
+        .join()
+        .unwrap();
+        assert_ne!(tid, std::process::id());
+        assert_eq!(path, std::env::current_exe().ok());
+        end(child);
+    }
+
+    #[test]
+    fn another_program_in_the_same_process_is_noticed_by_the_same_handle() {
+        let threads = Threads::default();
+        let mut child = start("read line; exec sleep 100");
+        let handle = |threads: &Threads| threads.ask(child.id(), |thread| Ok(Arc::clone(thread))).unwrap();
+        let before = handle(&threads);
+        assert_eq!(papers(&threads, child.id()).exe, file("/bin/sh"));
+        let by_now = || papers(&threads, child.id());
+        child.stdin.as_ref().unwrap().write_all(b"\n").unwrap();
+        let until = std::time::Instant::now() + Duration::from_secs(10);
+        while by_now().exe != file("/bin/sleep") {
+            assert!(std::time::Instant::now() < until, "{:?}", by_now());
+        }
+        assert_eq!(by_now().command, CommandName::new("sleep"));
+        assert!(Arc::ptr_eq(&before, &handle(&threads)));
+        child.stdin = None;
+        end(child);
+    }
+
+    #[test]
+    fn whoever_has_the_number_of_one_that_is_gone_is_not_taken_for_it() {
+        let threads = Threads::default();
+        let child = start("read line");
+        let (gone, own) = (child.id(), std::process::id());
+        papers(&threads, gone);
+        let stale = threads.lock().get(&gone).cloned().unwrap();
+        end(child);
+        assert!(threads.ask(gone, |thread| thread.papers()).is_err());
+        assert!(threads.copy_descriptor(gone, 0).is_err());
+        // As if this process had the number by now.
+        threads.lock().insert(own, stale);
+        assert_eq!(papers(&threads, own).exe, file("/proc/self/exe"));
+        assert!(threads.copy_descriptor(own, 0).is_ok());
+        threads.lock().retain(|tid, _| *tid != own);
+        threads.sweep();
+        assert_eq!(threads.lock().len(), 0);
+    }
+
+    #[test]
+    fn no_more_handles_are_kept_than_there_is_room_for() {
+        let threads = Threads::default();
+        let children: Vec<Child> = (0..MOST_KNOWN + 2).map(|_| start("read line")).collect();
+        for child in &children {
+            assert_eq!(papers(&threads, child.id()).pid, child.id());
+        }
+        assert_eq!(threads.lock().len(), MOST_KNOWN);
+        children.into_iter().for_each(end);
     }
 }

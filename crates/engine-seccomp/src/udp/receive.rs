@@ -30,12 +30,7 @@ use crate::{
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a call that receives is answered with.
-pub(crate) fn receive(
-    shared: &Shared,
-    dialler: Dialler,
-    call: &Call,
-    turn: &Turn<'_>,
-) -> io::Result<Answer> {
+pub(crate) fn receive(shared: &Shared, dialler: Dialler, call: &Call, turn: &Turn<'_>) -> io::Result<Answer> {
     let party = match Party::of(shared, dialler, call) {
         Ok(Some(party)) => party,
         Ok(None) => return Ok(Answer::Continue),

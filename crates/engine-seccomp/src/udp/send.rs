@@ -23,12 +23,7 @@ enum Way {
 }
 
 /// What a call that sends is answered with.
-pub(crate) fn send(
-    shared: &Shared,
-    dialler: Dialler,
-    call: &Call,
-    turn: &Turn<'_>,
-) -> io::Result<Answer> {
+pub(crate) fn send(shared: &Shared, dialler: Dialler, call: &Call, turn: &Turn<'_>) -> io::Result<Answer> {
     let party = match Party::of(shared, dialler, call) {
         Ok(Some(party)) => party,
         Ok(None) => return Ok(Answer::Continue),
