@@ -26,8 +26,8 @@ pub use options::{
 pub use records::{Chain, Context, Flow, Handle, Hop, NamedChain, NamedHop, SocketWishes};
 pub use tables::{
     Asker, Config, Event, HandleKey, Holder, IS_RESIDENT, Known, Listener, ListenerOwner, Names,
-    PASSED_FOREIGN_NAMESPACE, PASSED_SANDBOX, Progress, RESIDENT_BY_EXE, RESIDENT_BY_UID, Refusal, Resolver, Route, RouteKey,
-    SHOWS_DESTINATION, Service, SocketEvent, Tables,
+    PASSED_FOREIGN_NAMESPACE, PASSED_SANDBOX, Progress, RESIDENT_BY_EXE, RESIDENT_BY_UID, Refusal, Resolver,
+    Route, RouteKey, SHOWS_DESTINATION, Service, SocketEvent, Tables,
 };
 
 /// Slots for services in one policy.

@@ -1,6 +1,6 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{LINEAGE, Address, MAX_BANK, MAX_LISTENERS, MAX_SERVICES, NAME_LEN, Process};
+use crate::{Address, LINEAGE, MAX_BANK, MAX_LISTENERS, MAX_SERVICES, NAME_LEN, Process};
 
 /// What makes an instance's handles its own.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]

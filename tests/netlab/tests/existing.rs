@@ -15,7 +15,9 @@ use std::{
 use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
-use waylay_netlab::{Dialler, Foreign, Home, Lines, Namespace, Process, TcpServer, Waylay, kill, patiently, python};
+use waylay_netlab::{
+    Dialler, Foreign, Home, Lines, Namespace, Process, TcpServer, Waylay, kill, patiently, python,
+};
 
 const RESOLVER: &str = include_str!("../scripts/resolver.py");
 /// Of that script.
