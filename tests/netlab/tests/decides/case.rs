@@ -348,7 +348,7 @@ fn steps() -> impl Strategy<Value = Step> {
         (1..=SERVICES, prop::bool::weighted(0.4)).prop_map(|(service, alive)| Step::Mark { service, alive });
     let reach = option::of(select(vec![Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES]));
     let residents = vec![Party::Application(1), Party::Application(2), Party::SANDBOXED];
-    let by = select([residents.clone(), vec![Party::VISITOR]].concat());
+    let by = select([residents.clone(), vec![Party::SANDBOXED, Party::VISITOR]].concat());
     let ask = (select(residents), hosts()).prop_map(|(by, host)| Step::Ask { by, host });
     let carry_on = (0_usize..8, prop::bool::weighted(0.7), option::weighted(0.3, destinations()))
         .prop_map(|(flow, with_records, elsewhere)| Step::CarryOn(CarryOn { flow, with_records, elsewhere }));
@@ -359,8 +359,8 @@ fn steps() -> impl Strategy<Value = Step> {
         3 => amend,
         2 => mark,
         1 => vec((nets(), reach), 0..3).prop_map(Step::Routes),
-        3 => ask,
-        10 => (by, destinations()).prop_map(|(by, to)| Step::Dial { by, to }),
+        6 => ask,
+        14 => (by, destinations()).prop_map(|(by, to)| Step::Dial { by, to }),
         16 => carry_on,
     ]
 }
@@ -394,7 +394,7 @@ prop_compose! {
         remote in listed(0.3, nets()),
         ports in listed(0.3, (0..PORTS.len(), 0..PORTS.len())),
         local in listed(0.05, nets()),
-        hosts in option::weighted(0.2, vec((hosts(), select(vec![Reach::Itself, Reach::Below])), 1..3)),
+        hosts in option::weighted(0.3, vec((hosts(), select(vec![Reach::Itself, Reach::Below])), 1..3)),
         namespace in listed(0.1, select(vec![Realm::Own, Realm::OfTheVisitor, Realm::OfNobody])),
         application in processes(),
         via in processes(),
