@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeSet,
     io,
+    net::SocketAddr,
     os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use thiserror::Error;
-use waylay_core::{Event, Routes, SlotInUse, Slots};
+use waylay_core::{Event, Routes, ServiceId, SlotInUse, Slots};
 use waylay_engine::{
     Capabilities, Capability, CapabilityState, Engine, Feature, Installation, Liveness, memory::SocketId,
 };
@@ -73,6 +74,14 @@ impl SeccompEngine {
         }
     }
 
+    /// The listeners of a service for TCP, as connections are led to them, and how many that came by each it has asked about.
+    #[must_use]
+    pub fn taken(&self, service: ServiceId) -> Vec<(SocketAddr, u64)> {
+        let state = self.shared.lock();
+        let listeners = state.listeners_of(service);
+        listeners.into_iter().map(|listener| (listener, state.flows.taken_by(listener))).collect()
+    }
+
     /// Ends the flows of datagrams that have been idle for a minute; of a connected socket, once that is gone. `open` are the UDP sockets of this
     /// network namespace that have a port, by their cookies. To be called every few seconds.
     pub fn sweep_datagrams(&self, open: &BTreeSet<u64>) {
@@ -96,11 +105,7 @@ impl Engine for SeccompEngine {
         Ok(())
     }
 
-    fn set_liveness(
-        &mut self,
-        service: waylay_core::ServiceId,
-        liveness: Liveness,
-    ) -> Result<(), Self::Error> {
+    fn set_liveness(&mut self, service: ServiceId, liveness: Liveness) -> Result<(), Self::Error> {
         let mut state = self.shared.lock();
         state.datagrams.forget_decisions();
         Ok(state.engine.set_liveness(service, liveness)?)

@@ -77,6 +77,8 @@ pub(crate) struct Flows {
     by_inbound: BTreeMap<u64, u64>,
     /// Records on sockets that are not connected yet: of which flow.
     carried: BTreeMap<u64, u64>,
+    /// Connections that services have asked about, by their listeners.
+    taken: BTreeMap<SocketAddr, u64>,
 }
 
 impl Flows {
@@ -109,12 +111,21 @@ impl Flows {
             },
             (None, None) => return Inbound::NotRedirected,
         };
-        self.by_inbound.insert(socket, number);
+        if self.by_inbound.insert(socket, number).is_none()
+            && let Some(flow) = self.by_number.get(&number)
+        {
+            *self.taken.entry(flow.path.to).or_default() += 1;
+        }
         self.by_number.get(&number).map_or(Inbound::Ended, Inbound::Of)
     }
 
     pub(crate) fn carry(&mut self, socket: u64, flow: u64) {
         self.carried.insert(socket, flow);
+    }
+
+    /// How many connections a service has asked about that have come by a listener.
+    pub(crate) fn taken_by(&self, listener: SocketAddr) -> u64 {
+        self.taken.get(&listener).copied().unwrap_or(0)
     }
 
     /// The flow whose records are on a socket.
@@ -208,6 +219,7 @@ mod tests {
         assert!(matches!(flows.of_inbound(ACCEPTED, None), Inbound::NotRedirected));
         assert!(matches!(flows.of_inbound(ACCEPTED, Some(path())), Inbound::Of(flow) if flow.number == 1));
         assert!(matches!(flows.of_inbound(ACCEPTED, None), Inbound::Of(_)));
+        assert_eq!(flows.taken_by(path().to), 1);
         assert_eq!(flows.end(1), Some(SOCKET));
         assert!(matches!(flows.of_inbound(ACCEPTED, Some(path())), Inbound::Ended));
     }
@@ -221,7 +233,7 @@ mod tests {
         let none = BTreeSet::new();
         assert_eq!([flows.sweep(&none), flows.sweep(&back), flows.sweep(&none)], [[0; 0]; 3]);
         assert_eq!(flows.sweep(&none), [SOCKET]);
-        let Flows { by_number, by_path, by_outgoing, by_inbound, carried } = flows;
+        let Flows { by_number, by_path, by_outgoing, by_inbound, carried, taken: _ } = flows;
         assert!(by_number.is_empty() && by_path.is_empty());
         assert!(by_outgoing.is_empty() && by_inbound.is_empty() && carried.is_empty());
     }

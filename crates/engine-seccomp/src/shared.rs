@@ -169,6 +169,18 @@ impl State {
     }
 }
 
+impl State {
+    /// Where connections are led to that a service is to have.
+    pub(crate) fn listeners_of(&self, service: ServiceId) -> Vec<SocketAddr> {
+        let endpoints = self.endpoints.iter().filter(|endpoint| endpoint.service == service);
+        let listeners = endpoints.flat_map(|endpoint| {
+            let v4 = endpoint.tcp4.iter().copied().map(SocketAddr::from);
+            v4.chain(endpoint.tcp6.iter().copied().map(SocketAddr::from))
+        });
+        listeners.map(|listener| SocketAddr::new(loopback_for(listener.ip()), listener.port())).collect()
+    }
+}
+
 /// A listener on every address is led to by the loopback's.
 fn loopback_for(ip: IpAddr) -> IpAddr {
     match ip {

@@ -21,7 +21,7 @@ use waylay_engine_ebpf::{Progress, ProgressReader};
 use crate::{adopted::Door, cgroup::Cgroup, spec::Observer};
 
 /// How often services are looked at, in each span of patience.
-const LOOKS: u32 = 20;
+pub(crate) const LOOKS: u32 = 20;
 
 /// Watches services on a thread of its own.
 pub(crate) struct HealthWatch {
@@ -105,17 +105,17 @@ fn progress(reader: &ProgressReader, service: &Watched) -> Option<Vec<Progress>>
 }
 
 /// Since when each listener has kept connections waiting without taking one.
-struct Patience {
+pub(crate) struct Patience {
     limit: Duration,
     stuck: BTreeMap<usize, (u64, Instant)>,
 }
 
 impl Patience {
-    fn new(limit: Duration) -> Self {
+    pub(crate) fn new(limit: Duration) -> Self {
         Self { limit, stuck: BTreeMap::new() }
     }
 
-    fn is_over(&mut self, now: Instant, listeners: &[Progress]) -> bool {
+    pub(crate) fn is_over(&mut self, now: Instant, listeners: &[Progress]) -> bool {
         for (index, listener) in listeners.iter().enumerate() {
             let since = match self.stuck.get(&index) {
                 Some(&(taken, since)) if taken == listener.taken => since,

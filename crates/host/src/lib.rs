@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`run()`] (the whole life of one run), `service` (one service's
 //! process), `crew` (all of them, and their order), `place` (the run's cgroups and pins), `adopted` (one that knows nothing of waylay), `resident` and `processes` (one that runs already), [`launch`] (what happens
-//! in a service's process before its program), `health` (a service that hangs), `sweep` (flows whose end was missed),
+//! in a service's process before its program), `health` (a service that hangs; `hung` without privileges), `sweep` (flows whose end was missed),
 //! `icmp` (errors of destinations, for applications), `sockets` and `routes` (the host's; the latter for the engine),
 //! [`cgroup`], [`names`] (who is who, for policy files), [`instance`] (what stays on the host and how it is cleaned up),
 //! [`doctor`] (what a machine offers).
@@ -26,6 +26,7 @@ mod existing;
 mod families;
 mod handover;
 mod health;
+mod hung;
 mod icmp;
 pub mod instance;
 pub mod launch;

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::{
     cgroup::Cgroup,
@@ -119,6 +119,14 @@ impl Running {
         self.stopping.store(true, Ordering::Release);
         self.signal(Signal::KILL);
         let _ended = self.watcher.join();
+    }
+
+    /// Ends a service that hangs, with what it has started. Its death is told as any.
+    pub(crate) fn end_hung(&self) {
+        // Each has a session of its own, and is not reaped before its watcher is finished.
+        if let Some(pid) = self.pid.filter(|_| !self.watcher.is_finished()) {
+            let _gone_already = kill_process_group(pid, Signal::KILL);
+        }
     }
 
     /// Until it has ended and its last report has been read.

@@ -26,6 +26,7 @@ use crate::{
     deadline::Deadline,
     error::RunError,
     handover,
+    hung::Wards,
     launch::{Families, Launch, Role, Supervision},
     refusals::concerned,
     run::refuse_inherited_sockets,
@@ -83,12 +84,13 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
     let endpoints = waiting.iter().map(|(id, waiting)| endpoint(*id, waiting)).collect();
     engine.install(&Installation { tables, endpoints })?;
     let engine = Shared(Arc::new(Mutex::new(engine)));
-    let crew = Crew::release(waiting, spec, &engine, observer)?;
-    let looking = Looking::start(engine.clone(), spec, observer);
+    let crew = Arc::new(Crew::release(waiting, spec, &engine, observer)?);
+    let looking = Looking::start(engine.clone(), spec, Arc::clone(&crew), observer);
     let outcome = run_command(spec, &engine, &signals, observer);
     observer.step(Step::StoppingServices);
-    crew.stop();
     looking.stop();
+    Arc::into_inner(crew).into_iter().for_each(Crew::stop);
+    tell(&engine, &names_of(spec), observer);
     outcome
 }
 
@@ -176,7 +178,7 @@ fn endpoint(service: ServiceId, waiting: &Waiting) -> Endpoint {
 }
 
 /// Services at work, in the order of the chain.
-struct Crew(Vec<Running>);
+struct Crew(Vec<(ServiceId, Running)>);
 
 impl Crew {
     fn release(
@@ -196,13 +198,18 @@ impl Crew {
                 let _said = engine.lock().set_liveness(id, Liveness::Dead);
                 told.service_died(&name, status, on_failure);
             };
-            crew.0.push(service.release(observer, on_death)?);
+            crew.0.push((id, service.release(observer, on_death)?));
         }
         Ok(crew)
     }
 
+    fn end_hung(&self, services: &[ServiceId]) {
+        let hung = self.0.iter().filter(|(id, _)| services.contains(id));
+        hung.for_each(|(_, running)| running.end_hung());
+    }
+
     fn stop(self) {
-        for running in self.0 {
+        for (_, running) in self.0 {
             running.tell_to_stop();
             running.wait(&Deadline::within(STOP_PATIENCE));
         }
@@ -264,9 +271,9 @@ struct Looking {
 }
 
 impl Looking {
-    fn start(engine: Shared, spec: &RunSpec, observer: &Arc<dyn Observer>) -> Self {
-        let names: BTreeMap<ServiceId, String> =
-            (1..).map(ServiceId).zip(spec.services.iter().map(|service| service.name.clone())).collect();
+    fn start(engine: Shared, spec: &RunSpec, crew: Arc<Crew>, observer: &Arc<dyn Observer>) -> Self {
+        let names = names_of(spec);
+        let mut wards = Wards::new(names.clone(), spec.patience);
         let observer = Arc::clone(observer);
         let (stop, stopped) = mpsc::channel::<()>();
         let thread = thread::spawn(move || {
@@ -276,6 +283,7 @@ impl Looking {
                 if is_over {
                     break;
                 }
+                crew.end_hung(&wards.look(&observer, |service| engine.lock().taken(service)));
                 if look % LOOKS_A_SWEEP == 0 {
                     sweep(&engine);
                 }
@@ -289,6 +297,10 @@ impl Looking {
         // One that panicked has ended too.
         let _ended = self.thread.join();
     }
+}
+
+fn names_of(spec: &RunSpec) -> BTreeMap<ServiceId, String> {
+    (1..).map(ServiceId).zip(spec.services.iter().map(|service| service.name.clone())).collect()
 }
 
 fn tell(engine: &Shared, names: &BTreeMap<ServiceId, String>, observer: &Arc<dyn Observer>) {
