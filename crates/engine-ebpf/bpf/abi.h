@@ -250,6 +250,7 @@ enum wl_service_flag {
 	WL_IS_RESIDENT = 1 << 1,       /* it runs by itself, in `resident_cgroup` or below */
 	WL_RESIDENT_BY_EXE = 1 << 2,   /* and is told from others there by its executable */
 	WL_RESIDENT_BY_UID = 1 << 3,   /* or its user */
+	WL_IN_PACKETS = 1 << 4,	       /* it is shown in datagrams too (packets.h) */
 };
 
 struct wl_service {

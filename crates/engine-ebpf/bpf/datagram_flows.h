@@ -72,6 +72,17 @@ WL_GLOBAL int wl_end_datagrams(__u64 id)
 	return 1;
 }
 
+/* `peer` may be NULL: of anybody. */
+static __always_inline void wl_told_of(const struct wl_address *of, const struct wl_address *peer, __u32 slot,
+				       struct wl_told *told)
+{
+	__builtin_memcpy(told->ip, of->ip, sizeof(told->ip));
+	told->port = of->port;
+	told->slot = slot;
+	told->peer_ip4 = peer ? wl_ip4(peer->ip) : 0;
+	told->peer_port = peer ? peer->port : 0;
+}
+
 /* The application sends no more; what is under way still finds the flow. */
 static __always_inline void wl_close_datagrams(__u64 id)
 {

@@ -292,13 +292,37 @@ struct {
 	__type(value, struct wl_address);
 } asked_by_token SEC(".maps");
 
-/* On a socket that is bound aside (answers.h): the token in whose name it answers. */
+/* A socket that is bound aside (answers.h). */
+struct wl_answering {
+	struct wl_address as; /* in whose name it answers: a token's, or a destination's */
+	__u32 aside;
+	__u32 was_told; /* 1: a destination's, which packets.h has told the service */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct wl_address);
-} answers_as SEC(".maps");
+	__type(value, struct wl_answering);
+} answering SEC(".maps");
+
+/* Who has been told that datagrams of whom were going where; all zero for a peer:
+ * of anybody. With WL_NO_SLOT: from which place aside who is answered. */
+struct wl_told {
+	__u8 ip[16];
+	__u32 peer_ip4;
+	__u16 port;
+	__u16 peer_port;
+	__u32 slot;
+};
+
+/* The token of the flow. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, WL_MAX_CALLERS);
+	__type(key, struct wl_told);
+	__type(value, __u32);
+} tokens_told SEC(".maps");
 
 /* For servers in the scope: which application a service's own address stands for. */
 struct {
@@ -445,7 +469,8 @@ __u64 live_flows;
 __u64 live_datagram_flows;
 __u64 last_token;
 __u64 tokens_asked; /* whether there is anything in `asked_by_token` */
-__u64 standing_aside; /* whether there is anything in `answers_as` */
+__u64 standing_aside; /* whether there is anything in `answering` */
+__u64 last_aside;
 __u64 connects_answers[WL_MAX_SERVICES]; /* cgroups of services that connect what they answer from */
 __u64 first_age; /* where to look next for a datagram flow to drop */
 __u64 next_age;

@@ -15,6 +15,7 @@
  *   sockopt.h       answers the services' questions, takes records from them
  *   learning.h      learns from resolvers' answers by which names applications know
  *                   addresses (names.h)
+ *   packets.h       shows services in datagrams themselves where these were going
  *   sandboxes.h     leaves legs alone that somebody's sandbox watches
  *   residents.h     lets services be that run already, in the programs called wl_resident_*
  *   sock_release    ends flows, together with sockops and walks.h
@@ -44,6 +45,7 @@
 #include "answers.h"
 #include "reserved.h"
 #include "datagrams.h"
+#include "packets.h"
 #include "learning.h"
 #include "sockopt.h"
 #include "sockets.h"
@@ -396,6 +398,8 @@ static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family
 	int verdict;
 
 	if (ctx->protocol != SOCK_PROTO_UDP)
+		return WL_PASS;
+	if (dial == WL_DATAGRAMS_BY_CONNECT && wl_is_answer(ctx))
 		return WL_PASS;
 	if (dial == WL_DATAGRAMS_BY_CONNECT)
 		wl_leave_flow(ctx);
