@@ -5,13 +5,13 @@ SHELL := /bin/bash
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 OUTPUT := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test suites test-windows test-sanitizers test-kernels model budgets fuzz bench bench-policy instructions guarantee lint build install uninstall
+.PHONY: help demo test test-rootless suites test-windows test-sanitizers test-kernels model budgets fuzz bench bench-policy instructions guarantee lint build install uninstall
 .DEFAULT_GOAL := help
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\): .*## /make \1\t/p' Makefile | expand -t 22
 
-demo: ## run curl and Python through chains of services on this machine (needs root or sudo)
+demo: ## run curl and Python through chains of services on this machine (without root too)
 	@scripts/setup demo
 	cargo build --release -p waylay-cli -p waylay-examples
 	@scripts/demo $(OUTPUT)/release
@@ -19,6 +19,10 @@ demo: ## run curl and Python through chains of services on this machine (needs r
 test: ## run every test; those that load eBPF programs need root
 	@scripts/setup test
 	@scripts/test
+
+test-rootless: ## run the tests of the main job by the engine that takes no privilege (needs root to make the ground)
+	@scripts/setup test
+	@scripts/test-rootless
 
 suites: ## run test suites of others without waylay, through one service and through three, and compare (needs root)
 	@scripts/setup suites
@@ -53,7 +57,7 @@ bench: ## measure what waylay costs, against what it is built on and against oth
 	@scripts/setup bench
 	cargo build --release -p waylay-cli
 	cargo build --release -p waylay-benches --bin bench-seat
-	cargo bench -p waylay-benches --bench connect --bench options --bench control_codes --bench relay --bench udp
+	cargo bench -p waylay-benches --bench connect --bench options --bench control_codes --bench relay --bench udp --bench seccomp
 
 bench-policy: ## measure what up to 100,000 filters cost, beside nftables (needs root)
 	@scripts/setup bench

@@ -26,6 +26,7 @@ pub(crate) fn obey() {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
             ["dial", server, count] => println!("{}", dial(address(server), number(count))),
+            ["storm", server, count, threads] => storm(address(server), number(count), number(threads)),
             ["greet", server, count, threads] => greet(address(server), number(count), number(threads)),
             ["ping", server, count] => println!("{}", ping(address(server), number(count))),
             ["down", server, bytes, streams] => {
@@ -80,6 +81,17 @@ fn dial(server: SocketAddr, count: u64) -> u128 {
         start.elapsed()
     };
     median((0..count).map(|_| one()).collect())
+}
+
+/// How many connects a second so many threads make.
+fn storm(server: SocketAddr, count: u64, threads: u64) {
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| dial(server, count / threads));
+        }
+    });
+    println!("{}", count as f64 / start.elapsed().as_secs_f64());
 }
 
 fn greet(server: SocketAddr, count: u64, threads: u64) {

@@ -96,6 +96,11 @@ impl Seat {
         self.ask(&format!("dial {server} {count}"))[0]
     }
 
+    /// How many connects a second so many threads make together.
+    pub fn storm(&mut self, server: SocketAddr, count: u32, threads: u32) -> f64 {
+        self.ask(&format!("storm {server} {count} {threads}"))[0]
+    }
+
     /// How long a connection takes with a request and an answer, in nanoseconds, and how many there are a second.
     pub fn greet(&mut self, server: SocketAddr, count: u32, threads: u32) -> (f64, f64) {
         let answer = self.ask(&format!("greet {server} {count} {threads}"));

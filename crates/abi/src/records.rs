@@ -103,7 +103,8 @@ pub struct Flow {
     pub listener: u32,
     /// Whether the service has asked about it.
     pub taken: u32,
-    /// The last sweep that found a socket of its, or began after it.
+    /// The last sweep that found a socket of its, or began after it; of one that has ended when that was, in nanoseconds of the
+    /// monotonic clock.
     pub seen: u64,
     /// Of a flow that is led to a resident: where the programs have counted its destination; else 0.
     pub errand: u64,

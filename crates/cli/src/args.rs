@@ -197,7 +197,7 @@ pub(crate) struct RunArgs {
     pub(crate) user: Option<String>,
     /// What redirects: `daemon`, for whoever is in its scope; `ebpf`, which takes root; or `seccomp`, which takes no privilege,
     /// redirects TCP alone and is no obstacle to programs that want to get around it [default: the daemon if one answers, else
-    /// ebpf for root, else seccomp]
+    /// ebpf where it can, else seccomp, which is said]
     #[arg(long, value_name = "ENGINE", value_enum)]
     pub(crate) engine: Option<EngineChoice>,
     /// The command to run, and its arguments
@@ -229,8 +229,9 @@ Examples:
 
 It changes nothing: the programs are loaded and dropped, and never attached.
 
-Exit status: 0 if waylay run has all it needs, 1 if something is missing, 2 if doctor itself
-could not run. What is only worth knowing does not change it.";
+Exit status: 0 if waylay run has all that its engine on eBPF needs, 1 if something of that is
+missing, whatever goes without root; 2 if doctor itself could not run. What is only worth
+knowing does not change it.";
 
 #[derive(Debug, Args)]
 #[command(after_help = DOCTOR_EXAMPLES)]

@@ -287,6 +287,7 @@ fn source(source: &Source) -> [String; 4] {
         Lasting::Session => "session",
         Lasting::Daemon => "daemon",
         Lasting::Persistent => "persistent",
+        Lasting::Boot => "boot",
     };
     let number = source.number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     [number, source.owner.to_string(), lifetime.to_owned(), source.place.clone()]

@@ -11,7 +11,10 @@ use std::{
 use clap::{CommandFactory, Parser};
 use thiserror::Error;
 use waylay_daemon::{
+    boot::BootFilters,
     daemon::{Chronicle, DaemonError, DaemonSpec, run},
+    draft::Finding,
+    files::Store,
     history::History,
     protocol::{Changed, Failure},
 };
@@ -37,6 +40,9 @@ pub(crate) fn daemon() -> Result<ExitCode, Box<dyn Error>> {
         DaemonArgs::try_parse().unwrap_or_else(|error| with_suggestion(error, &DaemonArgs::command()).exit());
     terminal::use_colours(args.color);
     let scope = scope(args.scope.as_deref())?;
+    if args.boot {
+        return boot(&args, &scope);
+    }
     let spec = DaemonSpec {
         policy: args.policy.clone(),
         scope: below_root(&scope)?,
@@ -61,6 +67,33 @@ pub(crate) fn daemon() -> Result<ExitCode, Box<dyn Error>> {
         Err(DaemonError::Policy(failure)) => Err(with_lines(failure)),
         ended => Ok(ended.map(|()| ExitCode::SUCCESS)?),
     }
+}
+
+/// What is in force from here on without a process.
+fn boot(args: &DaemonArgs, scope: &Cgroup) -> Result<ExitCode, Box<dyn Error>> {
+    let store = Store::new(args.state.clone());
+    let filters = BootFilters::read(&args.policy, &store, &HostNames::new()).map_err(with_lines)?;
+    filters.warnings.iter().for_each(warn);
+    let of = below_root(scope)?;
+    let of = of.display();
+    match filters.policy.filters().len() {
+        0 => match waylay_host::lift_boot(scope)? {
+            true => notice(&format!("no filter has the lifetime boot; those of {of} are lifted")),
+            false => notice("no filter has the lifetime boot"),
+        },
+        count => {
+            waylay_host::boot(scope, &filters.policy)?;
+            let filters = if count == 1 { "1 filter is".to_owned() } else { format!("{count} filters are") };
+            notice(&format!("{filters} in force for {of} until a daemon takes over"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn warn(warning: &Finding) {
+    let place = warning.file.as_ref().zip(warning.line);
+    let place = place.map_or_else(String::new, |(file, line)| format!("{file}:{line}: "));
+    notice(&format!("{place}{}", warning.message));
 }
 
 /// The lines of the texts that a failure is about are printed apart.
@@ -92,11 +125,7 @@ struct Teller {
 
 impl Chronicle for Teller {
     fn in_force(&self, changed: &Changed) {
-        for warning in &changed.warnings {
-            let place = warning.file.as_ref().zip(warning.line);
-            let place = place.map_or_else(String::new, |(file, line)| format!("{file}:{line}: "));
-            notice(&format!("{place}{}", warning.message));
-        }
+        changed.warnings.iter().for_each(warn);
         notice("the policy is in force");
     }
 

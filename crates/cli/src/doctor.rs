@@ -10,7 +10,7 @@ use std::{
     process::ExitCode,
 };
 
-use waylay_host::doctor::{Diagnosis, examine};
+use waylay_host::doctor::{Diagnosis, Need, examine};
 
 use crate::{
     args::{DoctorArgs, Format},
@@ -30,6 +30,28 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Box<dyn Error>> {
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(status(&diagnosis))
+}
+
+/// What a run without the engine on eBPF does without, and what would help.
+pub(crate) fn why_without(lacking: Need) -> (&'static str, &'static str) {
+    match lacking {
+        Need::Root => ("root", "sudo waylay run … does more"),
+        other @ (Need::Kernel
+        | Need::Btf
+        | Need::Cgroup2
+        | Need::BpfFileSystem
+        | Need::InitialUserNamespace
+        | Need::CapBpf
+        | Need::CapNetAdmin
+        | Need::CapPerfmon
+        | Need::Programs
+        | Need::Hooks
+        | Need::Notifications
+        | Need::SoleSupervisor
+        | Need::Descriptors
+        | Need::Memory
+        | Need::Tracing) => (words::need(other), "waylay doctor says what would help"),
+    }
 }
 
 fn status(diagnosis: &Diagnosis) -> ExitCode {

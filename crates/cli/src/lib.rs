@@ -150,14 +150,11 @@ fn run_alone(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
 
 type Run = fn(&RunSpec, &Arc<dyn Observer>) -> Result<Ended, RunError>;
 
-/// The better one takes root; that another was taken is said.
+/// The better one takes privileges and a machine that has what it needs; that another was taken, and why, is said.
 fn engine_for_the_caller() -> Run {
-    if rustix::process::geteuid().is_root() {
-        return waylay_host::run;
-    }
-    output::notice(
-        "without root: TCP is redirected by a supervisor (seccomp), UDP goes directly; sudo waylay run … does more",
-    );
+    let Some(lacking) = waylay_host::doctor::lacking() else { return waylay_host::run };
+    let (why, more) = doctor::why_without(lacking);
+    output::notice(&format!("without {why}: TCP and UDP are redirected by a supervisor (seccomp); {more}"));
     waylay_host::run_supervised
 }
 

@@ -4,7 +4,7 @@ use std::{error::Error, process::ExitCode};
 
 use waylay_daemon::{
     protocol::{Answer, Request},
-    why::{Subject, Why},
+    why::{Subject, Taken, Why},
 };
 
 use crate::{
@@ -42,11 +42,17 @@ fn words(why: &Why, paint: Paint) -> String {
     let mut text = String::new();
     if !why.taken.is_empty() {
         text += &paint.paint(Colour::Bold, &format!("{} -> {} has been led to\n", why.application, why.to));
-        for step in &why.taken {
-            let milliseconds = step.after_us / 1000;
-            let rest = step.after_us % 1000;
-            text += &format!("    {} by {}, after {milliseconds}.{rest:03} ms\n", step.service, step.filter);
-        }
+        text += &steps(&why.taken);
+    }
+    for ended in &why.past {
+        let from = ended.from.as_ref().map_or_else(String::new, |from| format!(" from {from}"));
+        let (ago, lasted) = (ended.ago_s, milliseconds(ended.lasted_us));
+        let title = format!("{} -> {}{from} was led to\n", why.application, why.to);
+        text += &paint.paint(Colour::Bold, &title);
+        text += &steps(&ended.taken);
+        text += &format!("    and ended after {lasted} ms, {ago} s ago\n");
+    }
+    if !why.taken.is_empty() || !why.past.is_empty() {
         text += "if it were made now:\n";
     }
     match &why.now {
@@ -58,4 +64,15 @@ fn words(why: &Why, paint: Paint) -> String {
         why.refused.iter().for_each(|refused| text += &format!("    {refused}\n"));
     }
     text
+}
+
+fn steps(taken: &[Taken]) -> String {
+    let step = |step: &Taken| {
+        format!("    {} by {}, after {} ms\n", step.service, step.filter, milliseconds(step.after_us))
+    };
+    taken.iter().map(step).collect()
+}
+
+fn milliseconds(us: u64) -> String {
+    format!("{}.{:03}", us / 1000, us % 1000)
 }

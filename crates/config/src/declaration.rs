@@ -124,6 +124,8 @@ pub struct FilterDeclaration {
     pub name: Option<Located<String>>,
     /// Where it begins.
     pub span: Span,
+    /// When it is in force.
+    pub lifetime: FilterLifetime,
     /// The higher, the earlier among the filters of its service or sublayer.
     pub weight: u64,
     /// Where it stands and what it does there.
@@ -132,6 +134,16 @@ pub struct FilterDeclaration {
     pub wanted: ConditionDeclarations,
     /// What must not.
     pub excluded: ConditionDeclarations,
+}
+
+/// When a filter of a file is in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FilterLifetime {
+    /// While somebody keeps the policy in force.
+    #[default]
+    Persistent,
+    /// Before that, from early boot until a daemon takes over.
+    Boot,
 }
 
 /// Where a filter stands and what it does there.

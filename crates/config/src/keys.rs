@@ -142,6 +142,11 @@ pub const FILTER: TableKind = TableKind {
             "Of `block`: what connect() returns, such as `\"ECONNREFUSED\"`. Default: `\"EACCES\"`.",
         ),
         key(
+            "lifetime",
+            "`\"persistent\"`, `\"boot\"`",
+            "When it is in force: while the policy is, or before that, from early boot until the daemon takes over (filters that permit or block). Default: `\"persistent\"`.",
+        ),
+        key(
             "weight",
             "number",
             "The higher, the earlier it is asked among the filters of its service or sublayer; filters of one weight are asked as they come in the files. Default: 0.",

@@ -24,6 +24,7 @@
 //! assert_eq!(diagnostics[0].help.as_deref(), Some("did you mean \"log\"?"));
 //! ```
 
+mod boot;
 pub mod declaration;
 pub mod keys;
 pub mod lint;
@@ -43,7 +44,7 @@ mod values;
 pub use declaration::Declarations;
 
 pub use lint::{lint, strangers};
-pub use lower::{FileNames, Lowered, Origins, called, lower};
+pub use lower::{FileNames, Lowered, Origins, called, lower, lower_boot};
 pub use meant::meant;
 pub use names::Names;
 pub use problem::{Diagnostic, Problem, Severity};

@@ -9,12 +9,13 @@ use waylay_core::{
     solve,
 };
 
+use crate::boot;
 use crate::declaration::{
     Account, ActionDeclaration, CgroupName, ConditionDeclarations, Declarations, FilterDeclaration,
-    LayerDeclaration, NamespaceName, ProcessDeclarations,
+    FilterLifetime, LayerDeclaration, NamespaceName, ProcessDeclarations,
 };
 use crate::meant::did_you_mean;
-use crate::names::Names;
+use crate::names::{Names, Nobody};
 use crate::problem::{Diagnostic, Problem, Severity};
 use crate::source::{Located, Sources, Span};
 use crate::subset::{Difference, without};
@@ -82,29 +83,68 @@ impl Naming for FileNames<'_> {
     }
 }
 
-/// The policy that is declared, its services with ids in their solved order; nothing if it does not hold together, and then the diagnostics say why.
+/// The policy that is declared, its services with ids in their solved order, without the filters that are in force before it is;
+/// nothing if all of it does not hold together, and then the diagnostics say why.
 #[must_use]
 pub fn lower(
     declarations: &Declarations,
     names: &dyn Names,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Lowered> {
+    let (services, filters) = parts(declarations, FilterLifetime::Persistent, names, diagnostics)?;
+    assemble(declarations, services, filters, diagnostics)
+        .map(|lowered| Lowered { policy: with_switches(lowered.policy, declarations, names), ..lowered })
+}
+
+/// The filters that are in force before the policy is, as a policy of their own, which has no services; nothing if what is
+/// declared does not hold together, those filters or anything else.
+#[must_use]
+pub fn lower_boot(
+    declarations: &Declarations,
+    names: &dyn Names,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<Lowered> {
+    let (_services, filters) = parts(declarations, FilterLifetime::Boot, names, diagnostics)?;
+    assemble(declarations, Vec::new(), filters, diagnostics)
+}
+
+/// The services, and the filters of a lifetime; names are looked up of these only.
+fn parts(
+    declarations: &Declarations,
+    lifetime: FilterLifetime,
+    names: &dyn Names,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<(Vec<Service>, Vec<Filter>)> {
     let services = services(declarations, diagnostics);
-    let sublayers = sublayers(declarations);
     let lowering = Lowering { declarations, services: &services, names };
-    let ids = (1..).map(FilterId);
-    let filters: Vec<Filter> = ids
-        .zip(&declarations.filters)
-        .filter_map(|(id, filter)| lowering.filter(id, filter, diagnostics))
-        .collect();
-    if diagnostics.iter().any(|diagnostic| diagnostic.severity() == Severity::Error) {
-        return None;
+    let unnamed = Lowering { names: &Nobody, ..lowering };
+    let mut filters = Vec::new();
+    for (id, filter) in (1..).map(FilterId).zip(&declarations.filters) {
+        boot::refuse(filter, diagnostics);
+        if filter.lifetime == lifetime {
+            filters.extend(lowering.filter(id, filter, diagnostics));
+        } else {
+            let mut found = Vec::new();
+            let _not_now = unnamed.filter(id, filter, &mut found);
+            // What else is said of it depends on names.
+            diagnostics.extend(found.into_iter().filter(|it| it.severity() == Severity::Error));
+        }
     }
+    let is_wrong = diagnostics.iter().any(|diagnostic| diagnostic.severity() == Severity::Error);
+    (!is_wrong).then_some((services, filters))
+}
+
+fn assemble(
+    declarations: &Declarations,
+    services: Vec<Service>,
+    filters: Vec<Filter>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<Lowered> {
     let places = (1..).map(FilterId).zip(&declarations.filters);
     let origin = |filter: &FilterDeclaration| (filter.name.clone().map(|name| name.value), filter.span);
     let origins = Origins { filters: places.map(|(id, filter)| (id, origin(filter))).collect() };
-    match Policy::new(services, sublayers, filters) {
-        Ok(policy) => Some(Lowered { policy: with_switches(policy, declarations, names), origins }),
+    match Policy::new(services, sublayers(declarations), filters) {
+        Ok(policy) => Some(Lowered { policy, origins }),
         Err(error) => {
             diagnostics.push(refused(error, declarations));
             None
@@ -195,6 +235,7 @@ fn refused(error: PolicyError, declarations: &Declarations) -> Diagnostic {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Lowering<'a> {
     declarations: &'a Declarations,
     services: &'a [Service],

@@ -192,6 +192,9 @@ pub enum Problem {
     /// What the policy as a whole does not hold together by, beside all this.
     #[error(transparent)]
     Policy(PolicyError),
+    /// Something that cannot hold before there is a daemon.
+    #[error("a filter that is in force from boot on cannot {0}")]
+    NotAtBoot(&'static str),
     /// Something that whoever says it may not say.
     #[error("{0}")]
     NotAllowed(String),
@@ -289,6 +292,7 @@ impl Problem {
             | Self::OrderCycle { .. }
             | Self::Limit(_)
             | Self::Policy(_)
+            | Self::NotAtBoot(_)
             | Self::NotAllowed(_)
             | Self::Entangled(_) => Severity::Error,
         }

@@ -48,7 +48,7 @@ pub const fn may_remove(uid: u32, owner: u32) -> bool {
 pub const fn may_last(uid: u32, lifetime: Lifetime) -> bool {
     match lifetime {
         Lifetime::Session(_) => true,
-        Lifetime::Daemon | Lifetime::Persistent => uid == ROOT,
+        Lifetime::Daemon | Lifetime::Persistent | Lifetime::Boot => uid == ROOT,
     }
 }
 

@@ -3,11 +3,16 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use waylay_config::{
-    Declarations, Diagnostic, Lowered, Names, Severity, Sources, Style, duplicates, lint, lower, read_texts,
-    render, strangers,
+    Declarations, Diagnostic, Lowered, Names, Problem, Severity, Sources, Style, declaration::FilterLifetime,
+    duplicates, lint, lower, lower_boot, read_texts, render, strangers,
 };
 
-use crate::{authority::hold_to_account, enclosed::enclose, ledger::Ledger};
+use crate::{
+    authority::hold_to_account,
+    enclosed::enclose,
+    ledger::{Ledger, Lifetime},
+    standing::everything_but_filters,
+};
 
 /// With more filters than this nobody looks for those that never decide: `waylay check` does.
 pub(crate) const LINTED: usize = 2_000;
@@ -61,15 +66,39 @@ impl Draft {
     /// # Errors
     /// [`Wrong`] says everything that is.
     pub fn of(ledger: &Ledger, names: &dyn Names) -> Result<Self, Wrong> {
+        Self::of_part(ledger, names, lower)
+    }
+
+    /// The same of the filters that are in force before there is a daemon.
+    ///
+    /// # Errors
+    /// [`Wrong`] says everything that is, with those filters or with others.
+    pub fn of_boot(ledger: &Ledger, names: &dyn Names) -> Result<Self, Wrong> {
+        Self::of_part(ledger, names, lower_boot)
+    }
+
+    fn of_part(
+        ledger: &Ledger,
+        names: &dyn Names,
+        lower: impl FnOnce(&Declarations, &dyn Names, &mut Vec<Diagnostic>) -> Option<Lowered>,
+    ) -> Result<Self, Wrong> {
         let sources = ledger.sources();
         let (mut declarations, mut diagnostics) = read_texts(&sources);
         diagnostics.extend(enclose(&mut declarations, ledger));
+        diagnostics.extend(tell_lifetimes(&mut declarations, ledger));
         diagnostics.extend(duplicates(&declarations));
         diagnostics.extend(hold_to_account(&mut declarations, ledger));
         match lower(&declarations, names, &mut diagnostics) {
             Some(lowered) => Ok(Self { sources, declarations, lowered }),
             None => Err(Wrong::of(&diagnostics, &sources)),
         }
+    }
+
+    /// What is allowed and probably not meant, of filters that are in force before there is a daemon.
+    pub(crate) fn warnings_at_boot(&self, names: &dyn Names) -> Vec<Diagnostic> {
+        let filters = self.declarations.filters.iter().filter(|it| it.lifetime == FilterLifetime::Boot);
+        let declarations = Declarations { filters: filters.cloned().collect(), ..Declarations::default() };
+        strangers(&declarations, names)
     }
 
     /// What is allowed and probably not meant, of the texts that are asked for by their number.
@@ -81,6 +110,31 @@ impl Draft {
         }
         warnings(found, of)
     }
+}
+
+/// What is added for before there is a daemon consists of filters for that time; what goes with a daemon or a connection has none.
+pub(crate) fn tell_lifetimes(declarations: &mut Declarations, ledger: &Ledger) -> Vec<Diagnostic> {
+    let lifetime = |source: usize| ledger.pieces().get(source).map(|piece| piece.origin.lifetime());
+    let is_for_boot = |source: usize| lifetime(source) == Some(Lifetime::Boot);
+    let others = everything_but_filters(declarations).filter(|span| is_for_boot(span.source()));
+    let refused = |span: &_| {
+        Problem::NotAllowed("what is in force from boot on is a filter: add this persistently".into())
+            .at(span)
+    };
+    let mut problems: Vec<Diagnostic> = others.map(|span| refused(&span)).collect();
+    for filter in &mut declarations.filters {
+        match (lifetime(filter.span.source()), filter.lifetime) {
+            (Some(Lifetime::Boot), _) => filter.lifetime = FilterLifetime::Boot,
+            (Some(Lifetime::Session(_) | Lifetime::Daemon), FilterLifetime::Boot) => {
+                let what =
+                    "a filter that is in force from boot on is kept: add it with the lifetime \"boot\"";
+                problems.push(Problem::NotAllowed(what.to_owned()).at(&filter.span));
+            }
+            (Some(Lifetime::Session(_) | Lifetime::Daemon), FilterLifetime::Persistent)
+            | (Some(Lifetime::Persistent) | None, _) => {}
+        }
+    }
+    problems
 }
 
 /// Those of the texts that are asked for by their number.

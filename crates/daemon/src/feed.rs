@@ -13,7 +13,7 @@ use std::{
 };
 
 use waylay_core::{Event, FailurePolicy};
-use waylay_host::{Observer, Step, Swept};
+use waylay_host::{Observer, PastFlow, Step, Swept};
 
 use crate::{
     authority::prefix,
@@ -235,6 +235,10 @@ impl Observer for Feed {
             let text = format!("{connection} is older than the policy and was reset");
             self.tell(&happening("policy", None, text));
         }
+    }
+
+    fn leg_ended(&self, past: &PastFlow, service: Option<&str>) {
+        self.history.2.add(past, service, |filter| self.history.describe(filter));
     }
 
     fn waiting_for_background(&self) {

@@ -10,10 +10,12 @@ use rustix::fs::Mode;
 use thiserror::Error;
 use waylay_config::Sources;
 
-use crate::ledger::Number;
+use crate::ledger::{Ledger, Lifetime, Number};
 
 /// What is added to a policy, from beside it.
 const FOLDER: &str = "conf.d";
+/// What the names of files end in that are kept for before there is a daemon.
+const BOOT: &str = ".boot";
 
 /// Why a policy's files cannot be read or kept.
 #[derive(Debug, Error)]
@@ -54,6 +56,19 @@ pub fn sources(file: &Path) -> Result<Sources, FileError> {
     let mut sources = Sources::default();
     texts(file)?.into_iter().for_each(|(name, text)| sources.add(name, text));
     Ok(sources)
+}
+
+/// The files of a policy, and what was added for good.
+///
+/// # Errors
+/// [`FileError::Read`].
+pub fn ledger(file: &Path, store: &Store) -> Result<Ledger, FileError> {
+    let mut ledger = Ledger::default();
+    for (number, lifetime, text) in store.read()? {
+        ledger.add_again(number, lifetime, text);
+    }
+    ledger.set_files(texts(file)?);
+    Ok(ledger)
 }
 
 fn text(path: &Path) -> Result<String, FileError> {
@@ -98,12 +113,11 @@ impl Store {
     ///
     /// # Errors
     /// [`FileError::Read`].
-    pub fn read(&self) -> Result<Vec<(Number, String)>, FileError> {
+    pub fn read(&self) -> Result<Vec<(Number, Lifetime, String)>, FileError> {
         let mut kept = Vec::new();
         for path in toml_files(&self.directory)? {
-            let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-            if let Some(number) = number {
-                kept.push((Number(number), text(&path)?));
+            if let Some((number, lifetime)) = kept_as(&path) {
+                kept.push((number, lifetime, text(&path)?));
             }
         }
         kept.sort();
@@ -114,8 +128,8 @@ impl Store {
     ///
     /// # Errors
     /// [`FileError::Keep`].
-    pub fn write(&self, number: Number, text: &str) -> Result<Written, FileError> {
-        let path = self.path(number);
+    pub fn write(&self, number: Number, lifetime: Lifetime, text: &str) -> Result<Written, FileError> {
+        let path = self.path(number, lifetime);
         let written = Written { temporary: path.with_extension("new"), path: path.clone() };
         let write = || {
             fs::create_dir_all(&self.directory)?;
@@ -134,14 +148,18 @@ impl Store {
     ///
     /// # Errors
     /// [`FileError::Keep`].
-    pub fn remove(&self, number: Number) -> Result<(), FileError> {
-        let path = self.path(number);
+    pub fn remove(&self, number: Number, lifetime: Lifetime) -> Result<(), FileError> {
+        let path = self.path(number, lifetime);
         let removed = fs::remove_file(&path).and_then(|()| sync(&self.directory));
         removed.map_err(|source| FileError::Keep { path, source })
     }
 
-    fn path(&self, number: Number) -> PathBuf {
-        self.directory.join(format!("{number}.toml"))
+    fn path(&self, number: Number, lifetime: Lifetime) -> PathBuf {
+        let mark = match lifetime {
+            Lifetime::Boot => BOOT,
+            Lifetime::Session(_) | Lifetime::Daemon | Lifetime::Persistent => "",
+        };
+        self.directory.join(format!("{number}{mark}.toml"))
     }
 }
 
@@ -162,6 +180,16 @@ impl Drop for Written {
         // It is gone if it has been kept.
         let _kept = fs::remove_file(&self.temporary);
     }
+}
+
+/// What the name of a file in the store says.
+fn kept_as(path: &Path) -> Option<(Number, Lifetime)> {
+    let stem = path.file_stem()?.to_str()?;
+    let (number, lifetime) = match stem.strip_suffix(BOOT) {
+        Some(number) => (number, Lifetime::Boot),
+        None => (stem, Lifetime::Persistent),
+    };
+    Some((Number(number.parse().ok()?), lifetime))
 }
 
 /// The names in a directory are on its device only after this.
@@ -197,14 +225,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path().join("state"));
         assert!(store.read().unwrap().is_empty());
-        for number in [10, 9] {
-            store.write(Number(number), &format!("# {number}")).unwrap().keep().unwrap();
+        let (nine, ten) = ((Number(9), Lifetime::Boot), (Number(10), Lifetime::Persistent));
+        for (number, lifetime) in [ten, nine] {
+            store.write(number, lifetime, &format!("# {number}")).unwrap().keep().unwrap();
         }
-        let forgotten = store.write(Number(11), "# 11").unwrap();
-        let kept = vec![(Number(9), "# 9".to_owned()), (Number(10), "# 10".to_owned())];
+        let forgotten = store.write(Number(11), Lifetime::Persistent, "# 11").unwrap();
+        let kept = vec![(nine.0, nine.1, "# 9".to_owned()), (ten.0, ten.1, "# 10".to_owned())];
         assert_eq!(store.read().unwrap(), kept);
         drop(forgotten);
-        store.remove(Number(9)).unwrap();
+        store.remove(nine.0, nine.1).unwrap();
         let names: Vec<_> = fs::read_dir(folder.path().join("state"))
             .unwrap()
             .map(|entry| entry.unwrap().file_name())

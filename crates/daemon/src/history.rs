@@ -8,14 +8,14 @@ use std::{
 use waylay_config::{Declarations, called};
 use waylay_core::FilterId;
 
-use crate::{lately::Lately, ledger::Piece, numbers::Numbered};
+use crate::{lately::Lately, ledger::Piece, numbers::Numbered, past::Past};
 
 /// How many policies are remembered.
 const REMEMBERED: usize = 16;
 
 /// Clones are one and the same.
 #[derive(Clone, Default)]
-pub struct History(Arc<Mutex<VecDeque<Version>>>, pub(crate) Lately);
+pub struct History(Arc<Mutex<VecDeque<Version>>>, pub(crate) Lately, pub(crate) Past);
 
 type Version = Vec<(Numbered, Arc<Names>)>;
 /// Of each filter of a text its name and where it begins.

@@ -112,13 +112,14 @@ impl<F: Force, N: Names> Keeper<F, N> {
     /// # Errors
     /// [`Failure`]; what was in force still is.
     pub fn reload(&mut self) -> Result<Changed, Failure> {
-        let mut ledger = self.state.ledger.clone();
-        if self.state.standing.is_none() {
-            for (number, text) in self.settings.store.read()? {
-                ledger.add_again(number, text);
+        let ledger = match self.state.standing {
+            None => files::ledger(&self.settings.policy, &self.settings.store)?,
+            Some(_) => {
+                let mut ledger = self.state.ledger.clone();
+                ledger.set_files(files::texts(&self.settings.policy)?);
+                ledger
             }
-        }
-        ledger.set_files(files::texts(&self.settings.policy)?);
+        };
         let warnings = self.put_in_force(ledger, |_| true)?;
         Ok(Changed { warnings, ..Changed::default() })
     }
@@ -138,6 +139,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
             Lasting::Session => Lifetime::Session(peer.session),
             Lasting::Daemon => Lifetime::Daemon,
             Lasting::Persistent => Lifetime::Persistent,
+            Lasting::Boot => Lifetime::Boot,
         };
         if !authority::may_last(peer.uid, lifetime) {
             let why = "only root may add what outlasts the connection; say the lifetime \"session\"";
@@ -150,16 +152,16 @@ impl<F: Force, N: Names> Keeper<F, N> {
             let (number, origin) = self.find(target, peer)?;
             ledger.remove(number);
             removed.push(number.0);
-            forgotten.extend((origin.lifetime() == Lifetime::Persistent).then_some(number));
+            forgotten.extend(origin.lifetime().is_kept().then_some((number, origin.lifetime())));
         }
         let mut written = Vec::new();
         let mut added = Vec::new();
         for text in add {
             let number = ledger.add(peer.uid, &peer.name, lifetime, text);
             added.push(number.0);
-            if lifetime == Lifetime::Persistent {
+            if lifetime.is_kept() {
                 let text = ledger.added(number).map_or("", |piece| &*piece.text);
-                written.push(self.settings.store.write(number, text)?);
+                written.push(self.settings.store.write(number, lifetime, text)?);
             }
         }
         let is_new = |piece: &Piece| piece.origin.number().is_some_and(|number| added.contains(&number.0));
@@ -204,9 +206,10 @@ impl<F: Force, N: Names> Keeper<F, N> {
         outcome.map(|_warnings| true)
     }
 
-    fn keep(&self, written: Vec<Written>, forgotten: &[Number]) -> Result<(), Failure> {
+    fn keep(&self, written: Vec<Written>, forgotten: &[(Number, Lifetime)]) -> Result<(), Failure> {
+        let store = &self.settings.store;
         written.into_iter().try_for_each(Written::keep)?;
-        forgotten.iter().try_for_each(|number| self.settings.store.remove(*number))?;
+        forgotten.iter().try_for_each(|&(number, lifetime)| store.remove(number, lifetime))?;
         Ok(())
     }
 

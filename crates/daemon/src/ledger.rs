@@ -26,6 +26,8 @@ pub enum Lifetime {
     Daemon,
     /// Until somebody removes it.
     Persistent,
+    /// The same, of filters that are in force before there is a daemon and not while there is one.
+    Boot,
 }
 
 /// Where a text comes from.
@@ -95,7 +97,18 @@ impl Lifetime {
         match (self, other) {
             (_, Self::Persistent) | (Self::Session(_) | Self::Daemon, Self::Daemon) => true,
             (Self::Session(own), Self::Session(other)) => own == other,
-            (Self::Daemon | Self::Persistent, Self::Session(_)) | (Self::Persistent, Self::Daemon) => false,
+            (Self::Daemon | Self::Persistent | Self::Boot, Self::Session(_))
+            | (Self::Persistent | Self::Boot, Self::Daemon)
+            | (_, Self::Boot) => false,
+        }
+    }
+
+    /// Whether it is kept when the daemon ends.
+    #[must_use]
+    pub const fn is_kept(self) -> bool {
+        match self {
+            Self::Session(_) | Self::Daemon => false,
+            Self::Persistent | Self::Boot => true,
         }
     }
 }
@@ -190,9 +203,9 @@ impl Ledger {
     }
 
     /// Adds a text of an earlier time again, as the number that it had. Texts of greater numbers come later.
-    pub fn add_again(&mut self, number: Number, text: String) {
+    pub fn add_again(&mut self, number: Number, lifetime: Lifetime, text: String) {
         let name = format!("added by root ({number})");
-        self.put(number, ROOT, name, Lifetime::Persistent, text, None);
+        self.put(number, ROOT, name, lifetime, text, None);
     }
 
     fn put(
@@ -296,7 +309,7 @@ mod tests {
     #[test]
     fn numbers_go_on_after_those_of_an_earlier_time_and_of_changes_that_failed() {
         let mut ledger = Ledger::default();
-        ledger.add_again(Number(7), "a".into());
+        ledger.add_again(Number(7), Lifetime::Persistent, "a".into());
         let mut failed = ledger.clone();
         assert_eq!(failed.add(ROOT, "root", Lifetime::Daemon, "b".into()), Number(8));
         ledger.skip_those_of(&failed);

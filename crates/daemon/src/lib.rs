@@ -16,6 +16,7 @@
 //! [`daemon`] (the whole life of one). [`declared`] and [`files`] serve `waylay run --policy` as well.
 
 pub mod authority;
+pub mod boot;
 pub mod client;
 pub mod daemon;
 pub mod declared;
@@ -33,6 +34,7 @@ mod listing;
 pub mod names;
 pub mod numbers;
 pub mod pace;
+mod past;
 pub mod protocol;
 mod runs;
 pub mod server;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use waylay_config::{
     Names, Span,
-    declaration::{ActionDeclaration, FilterDeclaration, LayerDeclaration},
+    declaration::{ActionDeclaration, FilterDeclaration, FilterLifetime, LayerDeclaration},
 };
 use waylay_core::{FailurePolicy, Protocol, ServiceId};
 use waylay_host::{Condition, LiveFlow, ServiceState};
@@ -142,6 +142,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
                 Lifetime::Session(_) => Lasting::Session,
                 Lifetime::Daemon => Lasting::Daemon,
                 Lifetime::Persistent => Lasting::Persistent,
+                Lifetime::Boot => Lasting::Boot,
             },
         }
     }
@@ -163,7 +164,10 @@ impl<F: Force, N: Names> Keeper<F, N> {
             action: action.to_owned(),
             target: target.clone(),
             weight: declared.weight,
-            source: self.source(&declared.span),
+            source: match declared.lifetime {
+                FilterLifetime::Persistent => self.source(&declared.span),
+                FilterLifetime::Boot => Source { lifetime: Lasting::Boot, ..self.source(&declared.span) },
+            },
         }
     }
 }

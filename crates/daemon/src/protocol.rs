@@ -103,6 +103,8 @@ pub enum Lasting {
     Daemon,
     /// Until it is removed.
     Persistent,
+    /// The same, of filters that are in force before there is a daemon and not while there is one.
+    Boot,
 }
 
 /// What is to be removed.
@@ -381,7 +383,7 @@ mod tests {
         for slip in [
             r#"{"request":"stop"}"#,
             r#"{"request":"change","lifetim":"daemon"}"#,
-            r#"{"request":"change","lifetime":"boot"}"#,
+            r#"{"request":"change","lifetime":"for ever"}"#,
             "[]",
             "",
         ] {

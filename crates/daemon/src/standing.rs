@@ -7,16 +7,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use waylay_config::{
-    Declarations, Diagnostic, Names, Sources, declaration::FilterDeclaration, duplicates, lower, read_from,
-    strangers,
+    Declarations, Diagnostic, Names, Sources, Span, declaration::FilterDeclaration, duplicates, lower,
+    read_from, strangers,
 };
 use waylay_core::{Change, Filter, FilterId, Policy, ServiceId};
 
 use crate::{
     authority::hold_to_account,
-    draft::LINTED,
+    draft::{LINTED, tell_lifetimes},
     keeper::State,
-    ledger::{Ledger, ROOT},
+    ledger::{Ledger, Lifetime, ROOT},
     names::Remembered,
     numbers::{Numbered, Numbers},
 };
@@ -84,10 +84,12 @@ impl<N: Names> Amendment<N> {
         let is_the_same = same == before.len() && same == after.len();
         // What a run says is for those in its cgroup.
         let of_runs = before[same..].iter().chain(&after[same..]).any(|piece| piece.run.is_some());
+        let of_boot = after[same..].iter().any(|piece| piece.origin.lifetime() == Lifetime::Boot);
         // After the last filter that asks for hosts nobody is asked for their names any more.
         let has_asked = gone.iter().any(asks_for_hosts);
         if is_the_same
             || of_runs
+            || of_boot
             || kept <= LINTED
             || gone.len() > MOST
             || has_asked
@@ -96,7 +98,8 @@ impl<N: Names> Amendment<N> {
             return None;
         }
         let sources = ledger.sources();
-        let (read, mut diagnostics) = read_from(&sources, same);
+        let (mut read, mut diagnostics) = read_from(&sources, same);
+        diagnostics.extend(tell_lifetimes(&mut read, ledger));
         diagnostics.extend(duplicates(&read));
         let is_named_again = are_named_again(&read.filters, &standing.declarations.filters[..kept]);
         if says_more_than_filters(&read, 0) || read.filters.len() > MOST || is_named_again {
@@ -169,6 +172,11 @@ impl<N: Names> Amendment<N> {
 }
 
 fn says_more_than_filters(declarations: &Declarations, first: usize) -> bool {
+    everything_but_filters(declarations).any(|span| span.source() >= first)
+}
+
+/// Where something else is said.
+pub(crate) fn everything_but_filters(declarations: &Declarations) -> impl Iterator<Item = Span> {
     let Declarations {
         services,
         sublayers,
@@ -190,7 +198,7 @@ fn says_more_than_filters(declarations: &Declarations, first: usize) -> bool {
         override_sandbox.as_ref().map(|switch| switch.span),
         resolvers.as_ref().map(|switch| switch.span),
     ];
-    names.chain(orders).chain(switches.into_iter().flatten()).any(|span| span.source() >= first)
+    names.chain(orders).chain(switches.into_iter().flatten())
 }
 
 fn asks_for_hosts(filter: &FilterDeclaration) -> bool {

@@ -16,6 +16,7 @@ use crate::{
     journey::Journey,
     keeper::{Keeper, Peer},
     ledger::ROOT,
+    past::PastLeg,
     protocol::{Answer, Code, Failure},
 };
 
@@ -23,9 +24,9 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Subject {
-    /// One that is redirected now, by the number of a flow of its.
+    /// One that is redirected now, or was lately, by the number of a flow of its.
     Flow(u64),
-    /// One that is redirected now, by the application's own address, as ss(8) shows it.
+    /// The same, by the application's own address, as ss(8) shows it.
     From(SocketAddr),
     /// One that a process would make.
     Process {
@@ -48,6 +49,10 @@ pub struct Why {
     pub to: String,
     /// Of one that is there: the services it has been led to, in order.
     pub taken: Vec<Taken>,
+    /// Connections that were redirected and have ended: the one that is asked about, or those of late of the process to that
+    /// destination, the latest first.
+    #[serde(default)]
+    pub past: Vec<Ended>,
     /// What would become of it if it were made now; nothing if its process has ended.
     pub now: Option<Journey>,
     /// What has been refused to the process, the latest last.
@@ -67,6 +72,34 @@ pub struct Taken {
     pub after_us: u64,
 }
 
+/// A connection that has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The application's own address, if it was known.
+    pub from: Option<String>,
+    /// How many seconds ago its last leg ended.
+    pub ago_s: u64,
+    /// How many microseconds passed from the first step to the end of the last leg.
+    pub lasted_us: u64,
+    /// The services it was led to, in order, by filters as they were called then.
+    pub taken: Vec<Taken>,
+}
+
+/// Past connections of a process that are told of.
+const MOST_PAST: usize = 8;
+
+/// Which connection it is.
+struct Asked {
+    pid: u32,
+    /// Nothing if only a process can tell.
+    uid: Option<u32>,
+    name: Option<String>,
+    to: SocketAddr,
+    protocol: Protocol,
+    taken: Vec<Taken>,
+    past: Vec<Ended>,
+}
+
 impl<F: Force, N: Names> Keeper<F, N> {
     /// Why a connection goes as it does. Those who are not root may ask about their own.
     ///
@@ -74,43 +107,81 @@ impl<F: Force, N: Names> Keeper<F, N> {
     /// [`Failure`] if there is no such connection, or it is none of theirs.
     pub fn why(&self, subject: &Subject, peer: &Peer) -> Result<Answer, Failure> {
         let unknown = |what: String| Failure::new(Code::Unknown, what);
-        let (pid, to, protocol, flows) = match subject {
-            Subject::Process { pid, to, udp } => {
-                (*pid, *to, if *udp { Protocol::Udp } else { Protocol::Tcp }, Vec::new())
-            }
-            Subject::Flow(_) | Subject::From(_) => {
-                let flows = self.legs_of(subject)?;
-                let first = flows.first().ok_or_else(|| {
-                    unknown(
-                        "no connection like that is redirected now; ask by process and destination"
-                            .to_owned(),
-                    )
-                })?;
-                (first.application.pid, first.destination, first.protocol, flows)
-            }
-        };
-        let of_a_flow = flows.first().map(|flow| flow.application.uid);
+        let Asked { pid, uid, name, to, protocol, taken, past } = self.asked(subject)?;
         let caller = Caller::look(pid);
-        let uid = of_a_flow.or(caller.as_ref().map(|caller| caller.process.uid));
+        // The number may be another process's by now.
+        let caller =
+            caller.filter(|caller| uid.is_none_or(|uid| past.is_empty() || uid == caller.process.uid));
+        let uid = uid.or(caller.as_ref().map(|caller| caller.process.uid));
+        let past = match (past.is_empty(), uid) {
+            (true, Some(uid)) => self.past_of(pid, uid, to, protocol),
+            (_, _) => past,
+        };
         let uid = uid.ok_or_else(|| unknown(format!("there is no process {pid}")))?;
         if peer.uid != ROOT && peer.uid != uid {
             return Err(Failure::new(Code::NotAllowed, format!("the process {pid} is somebody else's")));
         }
-        let name = match (&caller, flows.first()) {
-            (_, Some(flow)) => flow.application.comm.clone(),
-            (Some(caller), None) => caller.process.command.to_string(),
-            (None, None) => String::new(),
-        };
+        let command = || caller.as_ref().map(|caller| caller.process.command.to_string());
+        let name = name.or_else(command).unwrap_or_default();
         let application = format!("{name}[{pid}]");
         let now = caller.map(|caller| self.judge(&application, caller, to, protocol));
         let refused = self.history().1.refused(pid, uid);
         Ok(Answer::Why(Box::new(Why {
             to: to.to_string(),
-            taken: self.taken(&flows),
+            taken,
+            past,
             now: now.flatten(),
             refused,
             application,
         })))
+    }
+
+    /// One that is there, or else one that was.
+    fn asked(&self, subject: &Subject) -> Result<Asked, Failure> {
+        if let Subject::Process { pid, to, udp } = *subject {
+            let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+            let (taken, past) = (Vec::new(), Vec::new());
+            return Ok(Asked { pid, uid: None, name: None, to, protocol, taken, past });
+        }
+        let flows = self.legs_of(subject)?;
+        if let Some(first) = flows.first() {
+            return Ok(Asked {
+                pid: first.application.pid,
+                uid: Some(first.application.uid),
+                name: Some(first.application.comm.clone()),
+                to: first.destination,
+                protocol: first.protocol,
+                taken: self.taken(&flows),
+                past: Vec::new(),
+            });
+        }
+        let is_meant = |leg: &PastLeg| match subject {
+            Subject::Flow(id) => leg.id == *id,
+            Subject::From(address) => leg.from.is_some_and(|from| same(from, *address)),
+            Subject::Process { .. } => false,
+        };
+        let found = self.history().2.find(1, is_meant).into_iter().next().unwrap_or_default();
+        let first = found.first().ok_or_else(|| {
+            let what =
+                "no connection like that is redirected now, or was lately; ask by process and destination";
+            Failure::new(Code::Unknown, what)
+        })?;
+        Ok(Asked {
+            pid: first.pid,
+            uid: Some(first.uid),
+            name: Some(first.application.clone()),
+            to: first.to,
+            protocol: first.protocol,
+            taken: Vec::new(),
+            past: ended(&found).into_iter().collect(),
+        })
+    }
+
+    /// What has ended of what a process has sent to a destination. Another user's process of that number was another one.
+    fn past_of(&self, pid: u32, uid: u32, to: SocketAddr, protocol: Protocol) -> Vec<Ended> {
+        let is_meant =
+            |leg: &PastLeg| (leg.pid, leg.uid, leg.protocol) == (pid, uid, protocol) && same(leg.to, to);
+        self.history().2.find(MOST_PAST, is_meant).iter().filter_map(|legs| ended(legs)).collect()
     }
 
     /// The legs of the connection that is asked about, as they were made.
@@ -201,6 +272,25 @@ impl Naming for Known<'_> {
     fn filter(&self, id: FilterId) -> String {
         self.history.describe(id)
     }
+}
+
+/// A connection of these legs, which are in order.
+fn ended(legs: &[PastLeg]) -> Option<Ended> {
+    let first = legs.first()?;
+    let last = legs.iter().map(|leg| leg.ended).max()?;
+    let microseconds = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let taken = |leg: &PastLeg| Taken {
+        flow: leg.id,
+        service: leg.service.clone(),
+        filter: leg.filter.to_string(),
+        after_us: microseconds(leg.began.saturating_sub(first.began)),
+    };
+    Some(Ended {
+        from: first.from.map(|from| from.to_string()),
+        ago_s: legs.iter().map(|leg| leg.noticed.elapsed().as_secs()).min()?,
+        lasted_us: microseconds(last.saturating_sub(first.began)),
+        taken: legs.iter().map(taken).collect(),
+    })
 }
 
 /// An IPv4 address may be written as IPv6 has it.

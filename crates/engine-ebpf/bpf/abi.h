@@ -86,7 +86,7 @@ struct wl_flow {
 	__u32 slot; /* of the service it was redirected to; on an outbound socket: of the setter */
 	__u32 listener; /* of that service: an index of struct wl_progress */
 	__u32 taken;	/* the service has asked about it */
-	__u64 seen; /* the last sweep that found a socket of its, or began after it */
+	__u64 seen; /* the last sweep that found a socket of its, or began after it; of one that has ended: when */
 	__u64 errand; /* of a flow that is led to a resident: its places (errands.h); else 0 */
 	__u64 first; /* the flow of the connection's first leg */
 	__u64 began; /* in nanoseconds of the monotonic clock */

@@ -62,6 +62,7 @@ WL_GLOBAL int wl_end_datagrams(__u64 id)
 	cgroup = d->flow.admitted_cgroup;
 	wl_path_between(&d->ends.local, &d->ends.peer, &path);
 	wl_destination_of(d->cookie, &d->flow.destination, &to);
+	wl_tell_of_end(&d->flow);
 	if (bpf_map_delete_elem(&datagram_flows, &id))
 		return 0;
 	bpf_map_delete_elem(&paths, &path);

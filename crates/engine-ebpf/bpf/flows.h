@@ -63,6 +63,15 @@ static __always_inline void wl_take(struct wl_flow *flow)
 		__sync_fetch_and_add(&p->taken, 1);
 }
 
+/* Said before the entry is deleted, and so maybe twice, by two who do that at once. */
+static __always_inline void wl_tell_of_end(struct wl_flow *flow)
+{
+	if (flow->state != WL_FLOW_LIVE)
+		return;
+	flow->seen = bpf_ktime_get_ns();
+	bpf_ringbuf_output(&past, flow, sizeof(*flow), BPF_RB_NO_WAKEUP);
+}
+
 enum wl_ended_by {
 	WL_ENDED_BY_SERVICE,
 	WL_ENDED_BY_CLIENT,
@@ -85,6 +94,7 @@ WL_GLOBAL int wl_end_flow(__u64 id, __u32 by)
 	slot = flow->slot;
 	waiting = flow->state == WL_FLOW_LIVE && !flow->taken;
 	p = wl_progress_of(flow);
+	wl_tell_of_end(flow);
 	if (bpf_map_delete_elem(&flows, &id))
 		return 0;
 	wl_dismiss(cgroup);

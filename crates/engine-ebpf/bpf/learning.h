@@ -211,7 +211,10 @@ int wl_hear_names(struct __sk_buff *skb)
 	if (length > WL_MESSAGE_BYTES)
 		length = WL_MESSAGE_BYTES;
 	m->length = length;
-	if (length > 0 && length <= WL_MESSAGE_BYTES && !bpf_skb_load_bytes(skb, at, m->bytes, length))
+	/* The compiler is not to know what it is within, or it drops the bounds that
+	 * verifiers before Linux 6.8 need to see that it is neither 0 nor too much. */
+	asm volatile("" : "+r"(length));
+	if (length && !bpf_skb_load_bytes(skb, at, m->bytes, ((length - 1) & (WL_MESSAGE_BYTES - 1)) + 1))
 		wl_learn(m, asker);
 	__sync_lock_test_and_set(&m->busy, 0);
 	return WL_PASS_PACKET;

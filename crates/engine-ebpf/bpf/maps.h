@@ -431,6 +431,13 @@ struct {
 	__uint(max_entries, 256 * 1024);
 } events SEC(".maps");
 
+/* Flows that have ended, for whoever remembers them; user space makes it larger
+ * if it does, and looks now and then: it is not woken for each. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} past SEC(".maps");
+
 /* Who has been reported as dialling from another network namespace. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -42,14 +42,30 @@ impl Claims {
         Self { map, instance: *instance, scope: cgroup.clone(), scope_level: scope.level as usize }
     }
 
-    /// Claims the scope.
-    pub(crate) fn claim_scope(&self) -> Result<(), EbpfError> {
+    /// Claims the scope, if none of those holds it that are to go.
+    pub(crate) fn claim_scope(&self, former: &[u64]) -> Result<(), EbpfError> {
+        let holder = self.holder(cgroup_id(&self.scope)?)?;
+        if holder.is_some_and(|holder| former.contains(&holder.instance)) {
+            return self.see_no_service_of_an_outer_one();
+        }
         self.claim(&self.scope, Held::Scope)?;
         self.see_no_service_of_an_outer_one().inspect_err(|_| self.release_scope())
     }
 
+    /// Claims it whoever holds it.
+    pub(crate) fn take_scope(&self) -> Result<(), EbpfError> {
+        let id = cgroup_id(&self.scope)?;
+        let pid = std::process::id();
+        let holder = abi::Holder { instance: self.instance, pid, held: encode(Held::Scope) };
+        self.map.update(id.as_bytes(), holder.as_bytes(), MapFlags::ANY).map_err(error)
+    }
+
     pub(crate) fn release_scope(&self) {
-        self.release(&self.scope);
+        let is_own = |holder: Holder| holder.instance == self.instance;
+        let id = cgroup_id(&self.scope).ok();
+        if id.and_then(|id| self.holder(id).ok().flatten()).is_some_and(is_own) {
+            self.release(&self.scope);
+        }
     }
 
     /// Claims a service's cgroup.

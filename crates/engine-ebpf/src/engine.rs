@@ -10,13 +10,11 @@ use std::{
 use libbpf_rs::{Link, MapCore, MapFlags};
 use waylay_abi as abi;
 use waylay_core::{Event, Limit, LimitError, Protocol, Routes, ServiceId, Slots, TableService, Tables};
-use waylay_engine::{
-    Capabilities, Capability, CapabilityState, Endpoint, Engine, Feature, Installation, Liveness, MAX_BANK,
-    MAX_LISTENERS,
-};
+use waylay_engine::{Capabilities, Endpoint, Engine, Installation, Liveness, MAX_BANK, MAX_LISTENERS};
 use zerocopy::IntoBytes;
 
 use crate::{
+    capabilities::capabilities,
     carried::carried_slots,
     claims::Claims,
     encode::{encode, encode_residence},
@@ -31,6 +29,7 @@ use crate::{
         SERVICE_PROGRAMS,
     },
     loopback::{self, LoopbackMark},
+    past::{self, PastSource},
     progress::{self, ProgressReader},
     registry::{Registered, Registry},
     residents::{self, Residence, ResidentFlows},
@@ -70,11 +69,20 @@ impl EbpfEngine {
     /// # Errors
     /// [`EbpfError`] says what this kernel or process lacks; [`EbpfError::Overlap`] if another engine is in the way.
     pub fn load(scope: Scope) -> Result<Self, EbpfError> {
+        Self::load_beside(scope, &[])
+    }
+
+    /// The same where others have the scope that are to go: both are in force until [`EbpfEngine::take_scope`], and whatever one
+    /// of them refuses is refused. `former` are their instances, which have no services.
+    ///
+    /// # Errors
+    /// As [`EbpfEngine::load`].
+    pub fn load_beside(scope: Scope, former: &[u64]) -> Result<Self, EbpfError> {
         let loaded = Loaded::new(&scope)?;
         let in_force = InForce::new(&loaded)?;
         let registry = Registry::new(loaded.map("listeners")?, loaded.netns, &scope)?;
         let claims = Claims::new(loaded.map("holders")?, &scope);
-        claims.claim_scope()?;
+        claims.claim_scope(former)?;
         fs::create_dir_all(&scope.pins).map_err(|source| {
             claims.release_scope();
             EbpfError::FileSystem { path: scope.pins.clone(), source }
@@ -95,6 +103,14 @@ impl EbpfEngine {
             residences: BTreeMap::new(),
             served: BTreeMap::new(),
         })
+    }
+
+    /// Takes the scope over from those beside whom it was loaded. They are to be removed next.
+    ///
+    /// # Errors
+    /// [`EbpfError::Map`].
+    pub fn take_scope(&self) -> Result<(), EbpfError> {
+        self.claims.take_scope()
     }
 
     /// Attaches the programs that answer a service's questions to its cgroup.
@@ -265,6 +281,14 @@ impl EbpfEngine {
     /// [`EbpfError::Map`].
     pub fn unreachable_source(&self) -> Result<UnreachableSource, EbpfError> {
         Ok(UnreachableSource::new(self.loaded.map(UnreachableSource::MAP)?))
+    }
+
+    /// The flows that have ended; it can go to another thread.
+    ///
+    /// # Errors
+    /// [`EbpfError::Map`].
+    pub fn past_source(&self) -> Result<PastSource, EbpfError> {
+        Ok(PastSource::new(self.loaded.map(past::MAP)?))
     }
 
     /// How many flows are under way.
@@ -565,26 +589,4 @@ fn check_listeners(service: ServiceId, family: &[SocketAddr]) -> Result<(), Ebpf
         return Err(EbpfError::ListenersApart { service });
     }
     Ok(())
-}
-
-/// What the engine can do where its programs load; what is missing here no kernel would add.
-#[must_use]
-pub fn capabilities() -> Capabilities {
-    [
-        (Feature::RedirectTcp4, CapabilityState::Available),
-        (Feature::RedirectTcp6, CapabilityState::Available),
-        (Feature::RedirectUdp4, CapabilityState::Available),
-        (Feature::RedirectUdp6, CapabilityState::Available),
-        (Feature::Authorise, CapabilityState::Available),
-        (Feature::Records, CapabilityState::Available),
-        (Feature::HideRedirection, CapabilityState::Available),
-        (Feature::Enforcement, families::capability()),
-        (Feature::RefuseSockets, CapabilityState::Available),
-        (Feature::RefuseFamilies, families::capability()),
-        (Feature::OutliveOwner, CapabilityState::Available),
-        (Feature::HostScope, CapabilityState::Available),
-    ]
-    .into_iter()
-    .map(|(feature, state)| Capability { feature, state })
-    .collect()
 }

@@ -75,7 +75,7 @@ pub(crate) fn live(loaded: &Loaded) -> Result<Vec<LiveFlow>, EbpfError> {
     Ok(found)
 }
 
-fn decode(flow: &abi::Flow, protocol: Protocol) -> LiveFlow {
+pub(crate) fn decode(flow: &abi::Flow, protocol: Protocol) -> LiveFlow {
     let hops = flow.chain.hops.iter().take(flow.chain.hop_count as usize);
     LiveFlow {
         id: flow.id,

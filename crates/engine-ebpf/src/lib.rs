@@ -12,6 +12,7 @@
 
 mod admitted;
 mod bpffs;
+mod capabilities;
 mod carried;
 mod claims;
 mod cost;
@@ -28,6 +29,7 @@ mod learning;
 mod liveness;
 mod load;
 mod loopback;
+mod past;
 mod probe;
 mod progress;
 mod registry;
@@ -42,9 +44,10 @@ mod sys;
 mod unreachable;
 
 pub use bpffs::{bpf_file_system, bpf_file_system_is_mounted};
+pub use capabilities::capabilities;
 pub use cost::{Cost, STACK_UNIT, measure_programs};
 pub use encode::{encode, encode_residence};
-pub use engine::{EbpfEngine, capabilities};
+pub use engine::EbpfEngine;
 pub use error::{EbpfError, in_initial_user_namespace};
 pub use event::EventSource;
 pub use families::asks_about_every_family;
@@ -54,12 +57,13 @@ pub use hooks::{Below, Hook, Hooked, HookedProgram, hooked};
 pub use liveness::LivenessMarks;
 pub use load::OBJECT;
 pub use loopback::LoopbackMark;
+pub use past::{PastFlow, PastSource};
 pub use probe::{Probed, probe_programs};
 pub use progress::{Progress, ProgressReader};
 pub use registry::{LAYOUT as REGISTRY_LAYOUT, forget_instance, forget_other_layouts};
 pub use residents::{Residence, ResidentFlows};
 pub use routes::RoutePublisher;
-pub use scope::{Limits, Scope};
+pub use scope::{Limits, Scope, unpin};
 #[cfg(fuzzing)]
 pub use strange::frames;
 pub use sweep::FlowSweeper;

@@ -9,7 +9,7 @@ use rustix::rand::GetRandomFlags;
 use waylay_abi as abi;
 use zerocopy::IntoBytes;
 
-use crate::{admitted, error::EbpfError, families, registry, scope::Scope, sys};
+use crate::{admitted, error::EbpfError, families, past, registry, scope::Scope, sys};
 
 /// The compiled programs, with their type information.
 pub const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/waylay.bpf.o"));
@@ -185,6 +185,10 @@ fn load_with(scope: &Scope, every_family: bool) -> Result<Object, EbpfError> {
         if registry::SHARED.contains(&name.as_str()) {
             let path = registry::pin_path(&scope.pin_root, &name);
             map.set_pin_path(&path).map_err(|source| EbpfError::Pin { path: path.clone(), source })?;
+        }
+        if name == past::MAP {
+            let sized = map.set_max_entries(scope.limits.past);
+            sized.map_err(|source| EbpfError::Map { map: past::MAP, source })?;
         }
         if let Some(map_name) = admitted::MAPS.into_iter().find(|known| *known == name) {
             let sized = map.set_max_entries(scope.limits.cgroups);

@@ -1,11 +1,11 @@
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use crate::error::EbpfError;
+use crate::{error::EbpfError, load::SCOPE_PROGRAMS};
 
 /// Where an engine works and under which name.
 #[derive(Clone, Debug)]
@@ -42,6 +42,23 @@ impl Scope {
     }
 }
 
+/// Removes the pins of an engine whose process is gone, and with them what they hold: first what was attached last. Pins that are gone
+/// are no error.
+///
+/// # Errors
+/// [`EbpfError::Pin`] if one stays.
+pub fn unpin(pins: &Path) -> Result<(), EbpfError> {
+    let failed = |path: &Path, source: io::Error| {
+        let is_gone = source.kind() == io::ErrorKind::NotFound;
+        if is_gone { Ok(()) } else { Err(EbpfError::Pin { path: path.into(), source: source.into() }) }
+    };
+    for program in SCOPE_PROGRAMS.into_iter().rev() {
+        let path = pins.join(program);
+        fs::remove_file(&path).or_else(|source| failed(&path, source))?;
+    }
+    fs::remove_dir_all(pins).or_else(|source| failed(pins, source))
+}
+
 /// The id by which the programs know a cgroup: the inode of its directory.
 pub(crate) fn cgroup_id(path: &Path) -> Result<u64, EbpfError> {
     let metadata = fs::metadata(path).map_err(|source| EbpfError::Read { path: path.into(), source })?;
@@ -64,6 +81,8 @@ pub struct Limits {
     pub datagram_flows_per_cgroup: u64,
     /// How long a datagram flow is kept without a datagram. That of a connected socket is kept as long as the socket.
     pub datagram_idle: Duration,
+    /// Bytes for flows that have ended and that nobody has asked for yet; a power of two, of pages. Nobody asks: one page.
+    pub past: u32,
 }
 
 impl Default for Limits {
@@ -77,6 +96,7 @@ impl Default for Limits {
             datagram_flows: 131_072,
             datagram_flows_per_cgroup: 114_688,
             datagram_idle: Duration::from_secs(60),
+            past: 4096,
         }
     }
 }

@@ -27,9 +27,16 @@ pub(crate) struct Caller {
     pub(crate) exe_path: [u8; abi::EXE_LEN],
 }
 
-impl Caller {
+/// A caller, and the place of its cgroup, which is not looked up yet: looking at a process takes long, and keeps nobody
+/// waiting where it needs no lock.
+pub(crate) struct Seen {
+    caller: Caller,
+    place: Option<String>,
+}
+
+impl Seen {
     /// Looks at a thread that waits for an answer. Of a service nothing is asked but which one it is.
-    pub(crate) fn look(tid: u32, service: Option<ServiceId>, lines: &mut CgroupLines) -> io::Result<Self> {
+    pub(crate) fn look(tid: u32, service: Option<ServiceId>) -> io::Result<Self> {
         let status = fs::read_to_string(format!("/proc/{tid}/status"))?;
         let field = |name: &str| {
             status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
@@ -42,12 +49,28 @@ impl Caller {
             gid: field("Gid:").unwrap_or(u32::MAX),
             command: CommandName::new(fs::read(format!("/proc/{tid}/comm"))?.trim_ascii_end()),
             exe: fs::metadata(&exe).map(|file| file_id(&file)).unwrap_or_default(),
-            cgroup: service.map_or_else(|| lines.of(tid), home_of),
+            cgroup: service.map_or(0, home_of),
             service: None,
         };
-        Ok(Self { process, exe_path: path_bytes(fs::read_link(exe).ok()) })
+        let place = service.map_or_else(|| place_of(tid), |_| None);
+        let caller = Caller { process, exe_path: path_bytes(fs::read_link(exe).ok()) };
+        Ok(Self { caller, place })
     }
 
+    pub(crate) fn placed(mut self, lines: &mut CgroupLines) -> Caller {
+        if let Some(place) = self.place {
+            self.caller.process.cgroup = lines.of(&place);
+        }
+        self.caller
+    }
+}
+
+fn place_of(tid: u32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{tid}/cgroup")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+}
+
+impl Caller {
     pub(crate) fn on_the_wire(&self) -> abi::Process {
         let Process { pid, start_time_ns, uid, command, exe, cgroup, .. } = &self.process;
         let mut comm = [0; abi::COMM_LEN];
@@ -95,10 +118,8 @@ pub(crate) struct CgroupLines {
 }
 
 impl CgroupLines {
-    /// Of a process in none that can be looked at, 0.
-    fn of(&mut self, tid: u32) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{tid}/cgroup")).unwrap_or_default();
-        let Some(place) = text.lines().find_map(|line| line.strip_prefix("0::")) else { return 0 };
+    /// Of one that cannot be looked at, 0.
+    fn of(&mut self, place: &str) -> u64 {
         if let Some(&id) = self.known.get(place) {
             return id;
         }

@@ -15,11 +15,12 @@ use waylay_engine::memory::{FlowId, Outcome, SocketId};
 
 use crate::{
     call::{Call, LONGEST_ADDRESS, Named, errno, parse_address, write_address},
-    caller::Caller,
+    caller::{Caller, Seen},
     flows::{NewFlow, Path},
+    interrupted, loopback,
     shared::{Claim, Shared, source_towards},
     supervisor::{Answer, Dialler},
-    sys,
+    sys, udp,
 };
 
 /// `TCP_CLOSE` (net/tcp_states.h).
@@ -43,6 +44,14 @@ pub(crate) enum Decided<'s> {
     Answered(Answer),
     /// A connection is to be made, which may take long.
     Dial(Plan<'s>),
+}
+
+/// Whether a call is one that sends the first bytes of a connection. What is no stream takes no notice of the flag.
+pub(crate) fn begins(call: &Call) -> bool {
+    let is_asked_for = call.number_at(3) & libc::MSG_FASTOPEN != 0;
+    let is_datagram =
+        || call.descriptor().and_then(|socket| udp::family_of(&socket)).is_ok_and(|udp| udp.is_some());
+    is_asked_for && !is_datagram()
 }
 
 /// `address` and its length are the arguments with these indices.
@@ -89,7 +98,14 @@ fn prepare<'s>(
             shared.lock().end_flow_of(cookie);
             plain(claim, socket, bytes)
         }
-        (Kind::Stream { .. } | Kind::Datagram, Named::Ip(_) | Named::Nothing | Named::Other) => {
+        (Kind::Datagram { v6 }, _) => {
+            let party = udp::Party { call, dialler, socket, cookie, v6 };
+            match udp::connect(shared, &party, &bytes)? {
+                Some(answer) => Ok(Decided::Answered(answer)),
+                None => plain(claim, party.socket, bytes),
+            }
+        }
+        (Kind::Stream { .. } | Kind::Other, Named::Ip(_) | Named::Nothing | Named::Other) => {
             plain(claim, socket, bytes)
         }
     }
@@ -99,7 +115,8 @@ fn prepare<'s>(
 #[derive(Clone, Copy)]
 enum Kind {
     Stream { v6: bool },
-    Datagram,
+    Datagram { v6: bool },
+    Other,
 }
 
 impl Kind {
@@ -111,7 +128,12 @@ impl Kind {
             _ => return Ok(None),
         };
         let is_stream = sockopt::socket_type(socket)? == rustix::net::SocketType::STREAM;
-        Ok(Some(if is_stream { Self::Stream { v6 } } else { Self::Datagram }))
+        let is_udp = SockRef::from(&socket).protocol()? == Some(socket2::Protocol::UDP);
+        Ok(Some(match (is_stream, is_udp) {
+            (true, _) => Self::Stream { v6 },
+            (false, true) => Self::Datagram { v6 },
+            (false, false) => Self::Other,
+        }))
     }
 }
 
@@ -137,14 +159,14 @@ impl<'s> Wanted<'_, 's> {
             return Ok(self.dial(address, flow));
         }
         let remote = reachable(self.destination);
-        let route = source_towards(remote).map_or_else(missing, |_source| Route::Exists);
         let namespace = match sys::namespace_of(self.socket.as_fd())? {
             own if own == shared.namespace => Namespace::Own,
             other => Namespace::Foreign(other),
         };
+        let route = route_towards(remote, namespace);
+        let seen = Seen::look(self.call.tid, self.dialler.service())?;
         let mut state = shared.lock();
-        let service = self.dialler.service();
-        let caller = Caller::look(self.call.tid, service, &mut state.lines)?;
+        let caller = seen.placed(&mut state.lines);
         let local = SockRef::from(&self.socket).local_addr().ok().and_then(|address| address.as_socket());
         let local = local.filter(|local| !local.ip().is_unspecified());
         let leg = Leg { protocol: Protocol::Tcp, local, remote, caller: caller.process };
@@ -180,7 +202,7 @@ impl<'s> Wanted<'_, 's> {
         };
         let listener = listener.ok_or_else(|| abandon(errno(libc::ECONNREFUSED)))?;
         let from = self.fix_source(listener).map_err(abandon)?;
-        let (source, wishes) = (from, self.wishes());
+        let (source, wishes) = (from, wishes_of(&self.socket, self.v6));
         let mut state = shared.lock();
         let filter = state.engine.chain(flow).and_then(|chain| chain.hops().last().map(|hop| hop.filter));
         let Some(filter) = filter else { return Err(errno(libc::ENOBUFS)) };
@@ -245,41 +267,47 @@ impl<'s> Wanted<'_, 's> {
         }
     }
 
-    /// What the application gave its socket.
-    fn wishes(&self) -> abi::SocketWishes {
-        let socket = SockRef::from(&self.socket);
-        let source = socket.local_addr().ok().and_then(|address| address.as_socket());
-        let source = source
-            .map(|source| source.ip())
-            .filter(|ip| !ip.is_unspecified() && !ip.to_canonical().is_loopback());
-        abi::SocketWishes {
-            source: source.map_or([0; 16], |ip| match mapped(ip) {
-                IpAddr::V6(ip) => ip.octets(),
-                IpAddr::V4(_) => [0; 16],
-            }),
-            tos: socket
-                .tos_v4()
-                .ok()
-                .filter(|_| !self.v6)
-                .and_then(|tos| u8::try_from(tos).ok())
-                .unwrap_or(0),
-            tclass: socket
-                .tclass_v6()
-                .ok()
-                .filter(|_| self.v6)
-                .and_then(|class| u8::try_from(class).ok())
-                .unwrap_or(0),
-            ..abi::SocketWishes::default()
-        }
-    }
-
     fn dial(self, address: Vec<u8>, flow: Option<u64>) -> Decided<'s> {
         Decided::Dial(Plan { _claim: self.claim, socket: self.socket, cookie: self.cookie, address, flow })
     }
 }
 
+/// What the application gave its socket.
+pub(crate) fn wishes_of(socket: &OwnedFd, v6: bool) -> abi::SocketWishes {
+    let socket = SockRef::from(socket);
+    let source = socket.local_addr().ok().and_then(|address| address.as_socket());
+    let source = source
+        .map(|source| source.ip())
+        .filter(|ip| !ip.is_unspecified() && !ip.to_canonical().is_loopback());
+    abi::SocketWishes {
+        source: source.map_or([0; 16], |ip| match mapped(ip) {
+            IpAddr::V6(ip) => ip.octets(),
+            IpAddr::V4(_) => [0; 16],
+        }),
+        tos: socket.tos_v4().ok().filter(|_| !v6).and_then(|tos| u8::try_from(tos).ok()).unwrap_or(0),
+        tclass: socket
+            .tclass_v6()
+            .ok()
+            .filter(|_| v6)
+            .and_then(|class| u8::try_from(class).ok())
+            .unwrap_or(0),
+        ..abi::SocketWishes::default()
+    }
+}
+
+/// What waits there without waylay, as far as that can be told beforehand.
+fn route_towards(remote: SocketAddr, namespace: Namespace) -> Route {
+    match source_towards(remote) {
+        Err(error) => missing(error),
+        Ok(_source) if namespace == Namespace::Own && loopback::nobody_listens(remote) => {
+            Route::Missing(Errno::ECONNREFUSED)
+        }
+        Ok(_source) => Route::Exists,
+    }
+}
+
 /// As connect() takes the unspecified address.
-fn reachable(destination: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(destination: SocketAddr) -> SocketAddr {
     let ip = match destination.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -293,7 +321,7 @@ fn reachable(destination: SocketAddr) -> SocketAddr {
     reachable
 }
 
-fn missing(error: io::Error) -> Route {
+pub(crate) fn missing(error: io::Error) -> Route {
     match error.raw_os_error() {
         Some(number @ (libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL)) => {
             u16::try_from(number).ok().and_then(Errno::new).map_or(Route::Exists, Route::Missing)
@@ -312,12 +340,14 @@ fn mapped(ip: IpAddr) -> IpAddr {
 
 impl Plan<'_> {
     /// Makes the connection; waits for it if the socket's owner would. It goes on if the owner is interrupted meanwhile, as connect(2) has it.
-    pub(crate) fn carry_out(&self, shared: &Shared) -> Answer {
+    pub(crate) fn carry_out(&self, shared: &Shared, tid: u32) -> Answer {
         let is_asked_again = !shared.lock().unanswered.insert(self.cookie);
-        let Err(error) = sys::connect(self.socket.as_fd(), &self.address) else { return Answer::Value(0) };
+        let dialled = interrupted::connect(self.socket.as_fd(), &self.address, tid);
+        let Err(error) = dialled else { return Answer::Value(0) };
         match error.raw_os_error() {
             Some(libc::EISCONN) if is_asked_again => return Answer::Value(0),
-            Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR | libc::EISCONN) => {}
+            Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR | libc::EISCONN | interrupted::RESTART) => {
+            }
             Some(_) | None if self.flow.is_some() => shared.lock().end_flow_of(self.cookie),
             Some(_) | None => {}
         }

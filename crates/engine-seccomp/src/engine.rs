@@ -1,6 +1,12 @@
 //! The engine as others see it.
 
-use std::{collections::BTreeSet, io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io,
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use thiserror::Error;
 use waylay_core::{Event, Routes, SlotInUse, Slots};
@@ -65,6 +71,15 @@ impl SeccompEngine {
             state.unanswered.remove(&socket);
         }
     }
+
+    /// Ends the flows of datagrams that have been idle for a minute; of a connected socket, once that is gone. `open` are the UDP sockets of this
+    /// network namespace that have a port, by their cookies. To be called every few seconds.
+    pub fn sweep_datagrams(&self, open: &BTreeSet<u64>) {
+        let mut state = self.shared.lock();
+        for name in state.datagrams.sweep(open, Instant::now()) {
+            state.engine.close(name);
+        }
+    }
 }
 
 impl Engine for SeccompEngine {
@@ -74,6 +89,7 @@ impl Engine for SeccompEngine {
         let mut state = self.shared.lock();
         state.engine.install(installation)?;
         state.endpoints.clone_from(&installation.endpoints);
+        state.datagrams.forget_decisions();
         let services = installation.tables.services();
         state.names.extend(services.iter().map(|service| (service.id, service.name.clone())));
         Ok(())
@@ -84,7 +100,9 @@ impl Engine for SeccompEngine {
         service: waylay_core::ServiceId,
         liveness: Liveness,
     ) -> Result<(), Self::Error> {
-        Ok(self.shared.lock().engine.set_liveness(service, liveness)?)
+        let mut state = self.shared.lock();
+        state.datagrams.forget_decisions();
+        Ok(state.engine.set_liveness(service, liveness)?)
     }
 
     /// Routes are asked for one by one, when somebody dials.
@@ -95,7 +113,11 @@ impl Engine for SeccompEngine {
     fn events(&mut self, timeout: Duration) -> Result<Vec<Event>, Self::Error> {
         let mut waited = Duration::ZERO;
         loop {
-            let events = self.shared.lock().engine.events(Duration::ZERO)?;
+            let mut state = self.shared.lock();
+            let mut events = state.engine.events(Duration::ZERO)?;
+            let count = state.datagrams.newly_dropped();
+            drop(state);
+            events.extend((count > 0).then_some(Event::Dropped { count }));
             if !events.is_empty() || waited >= timeout {
                 return Ok(events);
             }
@@ -112,19 +134,15 @@ impl Engine for SeccompEngine {
         let available = [
             Feature::RedirectTcp4,
             Feature::RedirectTcp6,
+            Feature::RedirectUdp4,
+            Feature::RedirectUdp6,
             Feature::Authorise,
             Feature::Records,
             Feature::HideRedirection,
             Feature::RefuseSockets,
             Feature::RefuseFamilies,
         ];
-        let missing = [
-            Feature::RedirectUdp4,
-            Feature::RedirectUdp6,
-            Feature::Enforcement,
-            Feature::OutliveOwner,
-            Feature::HostScope,
-        ];
+        let missing = [Feature::Enforcement, Feature::OutliveOwner, Feature::HostScope];
         let needs_ebpf = CapabilityState::Missing {
             needs: "the engine on eBPF".into(),
             remedy: "run waylay as root".into(),

@@ -81,6 +81,11 @@ pub(crate) fn program(part: Part) -> Option<Vec<sock_filter>> {
     Some(program)
 }
 
+/// One that lets every call pass.
+pub(crate) fn harmless() -> Vec<sock_filter> {
+    vec![answer(ALLOW)]
+}
+
 fn native(calls: &Calls, part: Part) -> Vec<sock_filter> {
     let mut program = vec![load(NUMBER)];
     if let Some(bit) = calls.x32 {
@@ -91,9 +96,13 @@ fn native(calls: &Calls, part: Part) -> Vec<sock_filter> {
     for number in [libc::SYS_connect, libc::SYS_getpeername, libc::SYS_getsockname] {
         judge(number, &[answer(ASK)]);
     }
-    judge(libc::SYS_sendto, &fast_open(3, ASK));
+    judge(libc::SYS_sendto, &[&fast_open(3, ASK)[..], &with_a_name(4)].concat());
     for (number, flags) in [(libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)] {
-        judge(number, &fast_open(flags, NOT_SO_FAST));
+        judge(number, &[&fast_open(flags, NOT_SO_FAST)[..], &[answer(ASK)]].concat());
+    }
+    judge(libc::SYS_recvfrom, &with_a_name(4));
+    for number in [libc::SYS_recvmsg, libc::SYS_recvmmsg] {
+        judge(number, &[answer(ASK)]);
     }
     match part {
         Part::Command { any_socket: true } => {}
@@ -108,9 +117,22 @@ fn native(calls: &Calls, part: Part) -> Vec<sock_filter> {
 }
 
 /// Data that make a connection by themselves.
-fn fast_open(flags: u32, what: u32) -> [sock_filter; 4] {
+fn fast_open(flags: u32, what: u32) -> [sock_filter; 3] {
     let flag = libc::MSG_FASTOPEN.cast_unsigned();
-    [load(argument(flags)), jump(libc::BPF_JSET, flag, 0, 1), answer(what), answer(ALLOW)]
+    [load(argument(flags)), jump(libc::BPF_JSET, flag, 0, 1), answer(what)]
+}
+
+/// Datagrams whose peer is named, or is to be: the argument with this index says where. Registers tell no more.
+fn with_a_name(index: u32) -> [sock_filter; 6] {
+    let other_half = argument(index) ^ 4;
+    [
+        load(argument(index)),
+        jump(libc::BPF_JEQ, 0, 0, 2),
+        load(other_half),
+        jump(libc::BPF_JEQ, 0, 1, 0),
+        answer(ASK),
+        answer(ALLOW),
+    ]
 }
 
 fn questions() -> Vec<sock_filter> {

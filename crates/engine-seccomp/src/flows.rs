@@ -59,6 +59,15 @@ pub(crate) struct NewFlow {
     pub(crate) socket: u64,
 }
 
+impl Flow {
+    pub(crate) fn new(new: NewFlow) -> Self {
+        let NewFlow { number, service, filter, destination, application, exe_path, wishes, path, socket } =
+            new;
+        let is_missed = false;
+        Self { number, service, filter, destination, application, exe_path, wishes, path, socket, is_missed }
+    }
+}
+
 /// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct Flows {
@@ -73,25 +82,11 @@ pub(crate) struct Flows {
 impl Flows {
     /// Gives the socket of one that had the same addresses before, and is over.
     pub(crate) fn begin(&mut self, new: NewFlow) -> Option<u64> {
-        let NewFlow { number, service, filter, destination, application, exe_path, wishes, path, socket } =
-            new;
+        let (number, path, socket) = (new.number, new.path, new.socket);
         let replaced = self.by_path.get(&path).copied().and_then(|number| self.end(number));
         self.by_path.insert(path, number);
         self.by_outgoing.insert(socket, number);
-        let is_missed = false;
-        let flow = Flow {
-            number,
-            service,
-            filter,
-            destination,
-            application,
-            exe_path,
-            wishes,
-            path,
-            socket,
-            is_missed,
-        };
-        self.by_number.insert(number, flow);
+        self.by_number.insert(number, Flow::new(new));
         replaced
     }
 

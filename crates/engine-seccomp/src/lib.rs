@@ -12,11 +12,15 @@ mod engine;
 mod filter;
 mod flows;
 mod handles;
+mod interrupted;
+mod loopback;
 mod names;
 mod options;
+mod probe;
 mod shared;
 mod supervisor;
 mod sys;
+mod udp;
 
 use std::{io, os::fd::OwnedFd};
 
@@ -24,6 +28,7 @@ pub use caller::home_of;
 pub use engine::{SeccompEngine, SeccompError};
 pub use filter::Part;
 pub use flows::Path;
+pub use probe::{Probe, probe};
 pub use supervisor::{Dialler, Watch};
 
 /// Has this thread supervised from here on, and all that it starts. What it gives goes to the supervisor ([`SeccompEngine::watch`]):

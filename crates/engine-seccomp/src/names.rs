@@ -35,9 +35,7 @@ fn show(
     // Of what is no socket the kernel knows what to say.
     let Ok(socket) = call.descriptor() else { return Ok(Answer::Continue) };
     let Ok(cookie) = sockopt::socket_cookie(socket.as_fd()) else { return Ok(Answer::Continue) };
-    let Some(destination) = shared.lock().flows.of_outgoing(cookie).map(|flow| flow.destination) else {
-        return Ok(Answer::Continue);
-    };
+    let Some(destination) = shared.lock().destination_of(cookie) else { return Ok(Answer::Continue) };
     let Some(shown) = address(SockRef::from(&socket), destination) else { return Ok(Answer::Continue) };
     let is_v6 = sockopt::socket_domain(&socket)? == rustix::net::AddressFamily::INET6;
     call.write_cut(call.arguments[1], call.arguments[2], &write_address(shown, is_v6))?;

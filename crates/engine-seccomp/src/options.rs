@@ -19,6 +19,7 @@ use crate::{
     flows::{Flow, Inbound, Path},
     shared::{Shared, State},
     supervisor::Answer,
+    udp,
 };
 
 /// `SO_ORIGINAL_DST` and `IP6T_SO_ORIGINAL_DST` (linux/netfilter_ipv4.h).
@@ -32,6 +33,9 @@ pub(crate) fn ask(shared: &Shared, call: &Call) -> io::Result<Answer> {
         return Ok(Answer::Continue);
     }
     let socket = call.descriptor()?;
+    if udp::family_of(&socket)?.is_some() {
+        return udp::ask(shared, call);
+    }
     let cookie = sockopt::socket_cookie(&socket)?;
     let path = path_of(&socket);
     let mut state = shared.lock();
@@ -60,7 +64,12 @@ fn path_of(socket: &OwnedFd) -> Option<Path> {
     Some(Path::new(peer, local))
 }
 
-fn about(shared: &Shared, state: &State, flow: &Flow, (level, name): (i32, i32)) -> io::Result<Vec<u8>> {
+pub(crate) fn about(
+    shared: &Shared,
+    state: &State,
+    flow: &Flow,
+    (level, name): (i32, i32),
+) -> io::Result<Vec<u8>> {
     match (level, name) {
         (abi::SOL_WAYLAY, abi::QUERY_RECORDS) => Ok(shared.handles.make(flow.number).as_bytes().to_vec()),
         (abi::SOL_WAYLAY, abi::QUERY_CONTEXT) => Ok(context(flow).as_bytes().to_vec()),
@@ -111,7 +120,7 @@ fn chain(state: &State, flow: &Flow) -> Vec<u8> {
 }
 
 /// A length of 0 asks for the size; a buffer that is too short is an error, which netfilter calls another.
-fn give(call: &Call, answer: &[u8]) -> io::Result<Answer> {
+pub(crate) fn give(call: &Call, answer: &[u8]) -> io::Result<Answer> {
     let (at, length_at) = (call.arguments[3], call.arguments[4]);
     let room = call.read_length(length_at)?;
     let is_ours = call.number_at(1) == abi::SOL_WAYLAY;
@@ -131,7 +140,10 @@ pub(crate) fn tell(shared: &Shared, service: ServiceId, call: &Call) -> io::Resu
         return Ok(Answer::Continue);
     }
     if call.number_at(2) != abi::SET_RECORDS {
-        return Err(errno(libc::ENOPROTOOPT));
+        return match udp::family_of(&call.descriptor()?)? {
+            Some(_) => udp::tell(shared, service, call),
+            None => Err(errno(libc::ENOPROTOOPT)),
+        };
     }
     let size = size_of::<abi::Handle>();
     if usize::try_from(call.number_at(4)) != Ok(size) {
@@ -141,6 +153,7 @@ pub(crate) fn tell(shared: &Shared, service: ServiceId, call: &Call) -> io::Resu
     let number = shared.handles.check(&bytes).map_err(errno)?;
     let socket = call.descriptor()?;
     require_redirectable(&socket)?;
+    let is_udp = udp::family_of(&socket)?.is_some();
     let cookie = sockopt::socket_cookie(&socket)?;
     if SockRef::from(&socket).peer_addr().is_ok() {
         return Err(errno(libc::EISCONN));
@@ -150,7 +163,7 @@ pub(crate) fn tell(shared: &Shared, service: ServiceId, call: &Call) -> io::Resu
     let caller = Process { cgroup: home_of(service), ..Process::default() };
     match state.engine.set_records(SocketId(cookie), handle, &caller) {
         Ok(()) => {
-            state.flows.carry(cookie, number);
+            state.carry(cookie, number, is_udp);
             Ok(Answer::Value(0))
         }
         Err(SetRecordsError::FlowEnded) => Err(errno(libc::ESTALE)),
@@ -164,5 +177,9 @@ fn require_redirectable(socket: &OwnedFd) -> io::Result<()> {
     let is_ip = [rustix::net::AddressFamily::INET, rustix::net::AddressFamily::INET6]
         .contains(&sockopt::socket_domain(socket)?);
     let is_stream = sockopt::socket_type(socket.as_fd())? == rustix::net::SocketType::STREAM;
-    if is_ip && is_stream { Ok(()) } else { Err(errno(libc::EOPNOTSUPP)) }
+    if is_ip && (is_stream || udp::family_of(socket)?.is_some()) {
+        Ok(())
+    } else {
+        Err(errno(libc::EOPNOTSUPP))
+    }
 }

@@ -20,6 +20,7 @@ use crate::{
     flows::Flows,
     handles::Handles,
     sys,
+    udp::DatagramFlows,
 };
 
 /// Behind one lock, held for no system call that waits.
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     pub(crate) engine: MemoryEngine,
     pub(crate) flows: Flows,
+    pub(crate) datagrams: DatagramFlows,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) names: BTreeMap<ServiceId, String>,
     pub(crate) lines: CgroupLines,
@@ -88,6 +90,23 @@ impl Drop for Claim<'_> {
 }
 
 impl State {
+    /// Where a socket was to be connected that is connected to a service.
+    pub(crate) fn destination_of(&self, socket: u64) -> Option<SocketAddr> {
+        let connection = self.flows.of_outgoing(socket).map(|flow| flow.destination);
+        connection.or_else(|| Some(self.datagrams.of_connected(socket)?.flow.destination))
+    }
+
+    /// That a socket, which is not connected, has the records of a flow.
+    pub(crate) fn carry(&mut self, socket: u64, flow: u64, is_udp: bool) {
+        if !is_udp {
+            return self.flows.carry(socket, flow);
+        }
+        let of_datagrams = self.datagrams.get(flow).map(|datagrams| datagrams.flow.clone());
+        if let Some(flow) = self.flows.get(flow).cloned().or(of_datagrams) {
+            self.datagrams.carry(socket, &flow);
+        }
+    }
+
     /// Ends the flow that began on a socket, which keeps the records it had: it may be connected anew.
     pub(crate) fn end_flow_of(&mut self, socket: u64) {
         let carried = self.flows.carried_by(socket).map(|flow| (flow.number, flow.service));

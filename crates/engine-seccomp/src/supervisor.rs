@@ -20,7 +20,7 @@ use crate::{
     connect::{self, Decided, Plan},
     names, options,
     shared::Shared,
-    sys,
+    sys, udp,
 };
 
 /// Threads that may wait for connections at one time, of one part; one more waits until another has its answer.
@@ -76,6 +76,7 @@ pub struct Watch {
 
 impl Watch {
     pub(crate) fn start(shared: &Arc<Shared>, listener: OwnedFd, dialler: Dialler) -> io::Result<Self> {
+        let _as_fast_as_it_goes = sys::answer_in_turn(listener.as_fd());
         let pool = Arc::new(Pool {
             shared: Arc::clone(shared),
             listener,
@@ -172,7 +173,13 @@ impl Pool {
         let shared = &*self.shared;
         let answer = match call.number {
             libc::SYS_connect => return self.connect(call, (1, 2)),
-            libc::SYS_sendto => return self.connect(call, (4, 5)),
+            libc::SYS_sendto if connect::begins(call) => return self.connect(call, (4, 5)),
+            libc::SYS_sendto | libc::SYS_sendmsg | libc::SYS_sendmmsg => {
+                udp::send(shared, self.dialler, call, || sys::is_waiting(self.listener.as_fd(), call.id))
+            }
+            libc::SYS_recvfrom | libc::SYS_recvmsg | libc::SYS_recvmmsg => {
+                udp::receive(shared, self.dialler, call, || sys::is_waiting(self.listener.as_fd(), call.id))
+            }
             libc::SYS_getpeername => names::peer(shared, call),
             libc::SYS_getsockname => names::local(shared, call),
             libc::SYS_getsockopt => options::ask(shared, call),
@@ -198,7 +205,7 @@ impl Pool {
     }
 
     fn dial(&self, call: &Call, plan: &Plan<'_>) {
-        let mut answer = plan.carry_out(&self.shared);
+        let mut answer = plan.carry_out(&self.shared, call.tid);
         if answer == Answer::Value(0) && call.number == libc::SYS_sendto {
             answer = plan.send(call).unwrap_or_else(Answer::from);
         }

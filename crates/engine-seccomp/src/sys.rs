@@ -45,6 +45,16 @@ pub(crate) fn install(program: &[sock_filter]) -> io::Result<OwnedFd> {
     unsafe { own(check(fd)?) }
 }
 
+/// Has whoever waits for an answer go on where the supervisor was (`SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`), which saves waking another processor.
+/// It makes it faster, and is missing before Linux 6.6.
+pub(crate) fn answer_in_turn(listener: BorrowedFd<'_>) -> io::Result<()> {
+    const SET_FLAGS: libc::Ioctl = 0x4008_2104;
+    const SYNC_WAKE_UP: u64 = 1;
+    // SAFETY: a number only.
+    let result = unsafe { libc::ioctl(listener.as_raw_fd(), SET_FLAGS, SYNC_WAKE_UP) };
+    check(result.into()).map(drop)
+}
+
 /// The next notification; waits for one. `ENOENT` if its caller has gone already.
 pub(crate) fn receive(listener: BorrowedFd<'_>) -> io::Result<seccomp_notif> {
     // SAFETY: plain data, of which every byte may be zero, as the kernel wants it to be.

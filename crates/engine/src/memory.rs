@@ -3,7 +3,7 @@
 //! Who a caller is, is found out here as in every engine: by its cgroup, never by what the leg says.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use waylay_core::{
@@ -123,8 +123,14 @@ impl MemoryEngine {
 
     /// A process dials on a socket.
     pub fn connect(&mut self, leg: &Leg, socket: SocketId) -> Outcome {
+        self.connect_as(leg, socket, socket)
+    }
+
+    /// A process dials on a socket that may have several flows at a time, as one of UDP has: the flow is known by a name of its
+    /// own, by which it is closed, and has the records that are on the socket.
+    pub fn connect_as(&mut self, leg: &Leg, records_on: SocketId, socket: SocketId) -> Outcome {
         let leg = Leg { caller: self.identify(leg.caller), ..*leg };
-        let records = self.records_on(socket, leg.caller);
+        let records = self.records_on(records_on, leg.caller);
         let world = self.world_for(&leg);
         let verdict = self.installation.tables.decide(&leg, &records, &world);
         if verdict == Verdict::Direct {
@@ -187,6 +193,22 @@ impl MemoryEngine {
         Ok(())
     }
 
+    /// A flow of the same chain with somebody else, who answers in the destination's stead. `None` if that flow has ended.
+    pub fn branch(&mut self, flow: FlowId, destination: SocketAddr, socket: SocketId) -> Option<FlowId> {
+        let branch = Flow { original_destination: destination, ..self.flows.get(&flow)?.clone() };
+        self.last_flow += 1;
+        let number = FlowId(self.last_flow);
+        self.flows.insert(number, branch);
+        self.connected.insert(socket, Some(number));
+        Some(number)
+    }
+
+    /// Whether a service's process lives, as far as that has been said.
+    #[must_use]
+    pub fn is_alive(&self, service: ServiceId) -> bool {
+        self.liveness.get(&service) == Some(&Liveness::Alive)
+    }
+
     /// The destination that the application asked for.
     #[must_use]
     pub fn original_destination(&self, flow: FlowId) -> Option<SocketAddr> {
@@ -240,7 +262,7 @@ impl MemoryEngine {
         let services = self.installation.tables.services();
         let availability =
             services.iter().map(|service| (service.id, self.availability(service.id, leg))).collect();
-        let listener = self.listener_at(leg.remote).or(self.world.listener);
+        let listener = self.listener_at(leg.protocol, leg.remote).or(self.world.listener);
         let route = match self.routes.to(leg.remote.ip()).route() {
             Route::Exists => self.world.route,
             missing @ Route::Missing(_) => missing,
@@ -252,7 +274,8 @@ impl MemoryEngine {
         let listens = self.installation.endpoint(service).is_some_and(|endpoint| match leg.protocol {
             Protocol::Tcp if leg.remote.ip().to_canonical().is_ipv4() => !endpoint.tcp4.is_empty(),
             Protocol::Tcp => !endpoint.tcp6.is_empty(),
-            Protocol::Udp => false,
+            Protocol::Udp if leg.remote.ip().to_canonical().is_ipv4() => endpoint.udp4.is_some(),
+            Protocol::Udp => !endpoint.udp6.is_empty(),
         });
         match (self.liveness.get(&service), listens) {
             (Some(Liveness::Alive), true) => {
@@ -262,10 +285,17 @@ impl MemoryEngine {
         }
     }
 
-    fn listener_at(&self, address: SocketAddr) -> Option<ListenerOwner> {
+    fn listener_at(&self, protocol: Protocol, address: SocketAddr) -> Option<ListenerOwner> {
         let at = |listener| same_place(listener, address) || self.is_one_of_all(listener, address);
-        let endpoint = self.endpoints().find(|endpoint| {
-            endpoint.tcp4.iter().any(|&v4| at(v4.into())) || endpoint.tcp6.iter().any(|&v6| at(v6.into()))
+        let endpoint = self.endpoints().find(|endpoint| match protocol {
+            Protocol::Tcp => {
+                endpoint.tcp4.iter().any(|&v4| at(v4.into())) || endpoint.tcp6.iter().any(|&v6| at(v6.into()))
+            }
+            Protocol::Udp => {
+                let is_token = |port| address.ip().to_canonical().is_loopback() && address.port() == port;
+                endpoint.udp4.filter(|_| address.ip().to_canonical().is_ipv4()).is_some_and(is_token)
+                    || endpoint.udp6.iter().any(|&port| at((Ipv6Addr::LOCALHOST, port).into()))
+            }
         })?;
         Some(ListenerOwner::OwnInstance(endpoint.service))
     }

@@ -9,8 +9,17 @@ use waylay_core::Route;
 use waylay_engine_ebpf::EbpfEngine;
 
 use crate::{
-    assignment::StationSpec, cgroup::Cgroup, error::RunError, health::HealthWatch, icmp::Messenger,
-    loopback::LoopbackWatch, refusals::RefusalReader, roll::Roll, routes::RouteWatcher, spec::Observer,
+    assignment::{Ground, StationSpec},
+    cgroup::Cgroup,
+    error::RunError,
+    health::HealthWatch,
+    icmp::Messenger,
+    loopback::LoopbackWatch,
+    past::PastReader,
+    refusals::RefusalReader,
+    roll::Roll,
+    routes::RouteWatcher,
+    spec::Observer,
     sweep::Sweeping,
 };
 
@@ -40,6 +49,7 @@ pub(crate) struct Background {
     refusals: RefusalReader,
     messenger: Messenger,
     sweeping: Sweeping,
+    past: Option<PastReader>,
 }
 
 impl Background {
@@ -54,10 +64,17 @@ impl Background {
         let mut locked = engine.lock();
         let (events, unreachable) = (locked.event_source()?, locked.unreachable_source()?);
         let (sweeper, progress) = (locked.flow_sweeper()?, locked.progress_reader()?);
-        let loopback = locked.loopback_mark()?;
+        let (loopback, past) = (locked.loopback_mark()?, locked.past_source()?);
         let routes = RouteWatcher::start(locked.route_publisher()?).map_err(RunError::Routes)?;
         drop(locked);
+        let past = match spec.ground {
+            Ground::Own => None,
+            Ground::Existing(_) => {
+                Some(PastReader::start(past, roll.clone(), observer).map_err(RunError::Thread)?)
+            }
+        };
         Ok(Self {
+            past,
             routes,
             loopback: LoopbackWatch::start(loopback, above),
             health: HealthWatch::start(progress, spec.patience, observer),
@@ -83,6 +100,7 @@ impl Background {
         self.health.stop();
         stop_services();
         self.refusals.stop();
+        self.past.into_iter().for_each(PastReader::stop);
         self.messenger.stop();
         self.sweeping.stop();
     }

@@ -5,6 +5,7 @@ mod checks;
 mod facts;
 mod others;
 mod runs;
+mod supervision;
 
 use std::{io, path::PathBuf};
 
@@ -33,6 +34,10 @@ pub struct Diagnosis {
     pub checks: Vec<Check>,
     /// What the engine can do here.
     pub capabilities: Capabilities,
+    /// What a run without root needs, and whether it is there.
+    pub without_root: Vec<Check>,
+    /// What its engine can do; `None` if that could not be started.
+    pub capabilities_without_root: Option<Capabilities>,
     /// Programs of others on the way from the root to a run, and on this process's own cgroup.
     pub others: io::Result<Vec<Other>>,
     /// Runs, alive and otherwise.
@@ -42,11 +47,23 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// Whether nothing that a run needs is known to be missing.
+    /// Whether nothing that a run by the engine on eBPF needs is known to be missing.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         !self.checks.iter().any(|check| check.state == State::Missing)
     }
+
+    /// Whether nothing that a run without root needs is known to be missing.
+    #[must_use]
+    pub fn is_ready_without_root(&self) -> bool {
+        !self.without_root.iter().any(|check| check.state == State::Missing)
+    }
+}
+
+/// What keeps the engine on eBPF from being chosen, if anything does; whether its programs load is not tried.
+#[must_use]
+pub fn lacking() -> Option<Need> {
+    checks::lacking()
 }
 
 /// Looks at this machine with the eyes of this process.
@@ -67,7 +84,19 @@ pub fn examine() -> Diagnosis {
     };
     let runs = runs::runs(root.as_deref());
     let facts = facts::facts(&kernel);
-    Diagnosis { kernel, place, checks, capabilities, others, runs, facts }
+    let without_root = supervision::checks();
+    let capabilities_without_root = supervision::capabilities();
+    Diagnosis {
+        kernel,
+        place,
+        checks,
+        capabilities,
+        without_root,
+        capabilities_without_root,
+        others,
+        runs,
+        facts,
+    }
 }
 
 /// Where a run could not even start, the engine can do nothing.

@@ -14,7 +14,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use waylay_engine_ebpf::{REGISTRY_LAYOUT, forget_instance, forget_other_layouts};
+use waylay_engine_ebpf::{REGISTRY_LAYOUT, forget_instance, forget_other_layouts, unpin};
 
 use crate::{assignment::Ground, cgroup::Cgroup, resident::KnownBy, user::share_users};
 
@@ -53,6 +53,9 @@ pub(crate) struct Record {
     /// The cgroups that it has made for commands of its clients, with their levels.
     #[serde(default)]
     pub(crate) enclosures: Vec<(PathBuf, u32)>,
+    /// Whether it is in force without a process, until something takes its place.
+    #[serde(default)]
+    pub(crate) boot: bool,
 }
 
 /// A service that runs already, in a cgroup to which a run's programs are attached.
@@ -140,18 +143,28 @@ impl Instance {
         cgroup: &Cgroup,
         pins: &Path,
     ) -> Result<Self, InstanceError> {
-        let record = Record {
-            cgroup: cgroup.path().into(),
-            level: cgroup.level(),
-            scope: match ground {
-                Ground::Own => None,
-                Ground::Existing(scope) => Some((scope.path().into(), scope.level())),
-            },
-            pins: pins.into(),
-            registry: REGISTRY_LAYOUT,
-            residents: Vec::new(),
-            enclosures: Vec::new(),
+        let scope = match ground {
+            Ground::Own => None,
+            Ground::Existing(scope) => Some((scope.path().into(), scope.level())),
         };
+        Self::write_down(id, Record::new(cgroup, scope, pins))
+    }
+
+    /// The same of what is going to be in force without a process. It has no cgroup of its own: `cgroup` says where that would be.
+    ///
+    /// # Errors
+    /// [`InstanceError::Record`].
+    pub(crate) fn record_boot(
+        id: InstanceId,
+        scope: &Cgroup,
+        cgroup: &Cgroup,
+        pins: &Path,
+    ) -> Result<Self, InstanceError> {
+        let scope = Some((scope.path().into(), scope.level()));
+        Self::write_down(id, Record { boot: true, ..Record::new(cgroup, scope, pins) })
+    }
+
+    fn write_down(id: InstanceId, record: Record) -> Result<Self, InstanceError> {
         let path = record_of(id.0);
         let failed = |source| InstanceError::Record { path: path.clone(), source };
         DirBuilder::new().recursive(true).mode(0o755).create(STATE).map_err(failed)?;
@@ -208,11 +221,58 @@ impl Instance {
     }
 }
 
+impl Record {
+    fn new(cgroup: &Cgroup, scope: Option<(PathBuf, u32)>, pins: &Path) -> Self {
+        Self {
+            cgroup: cgroup.path().into(),
+            level: cgroup.level(),
+            scope,
+            pins: pins.into(),
+            registry: REGISTRY_LAYOUT,
+            residents: Vec::new(),
+            enclosures: Vec::new(),
+            boot: false,
+        }
+    }
+
+    pub(crate) fn pins(&self) -> &Path {
+        &self.pins
+    }
+
+    pub(crate) fn shares_the_registry(&self) -> bool {
+        self.registry == REGISTRY_LAYOUT
+    }
+}
+
+/// A record of somebody who is gone, with its lock.
+#[derive(Debug)]
+pub(crate) struct Abandoned {
+    pub(crate) id: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) record: Record,
+    _lock: File,
+}
+
+/// Those of whom this holds. Nobody else cleans them up meanwhile.
+pub(crate) fn abandoned(is_meant: impl Fn(&Record) -> bool) -> Vec<Abandoned> {
+    let entries = fs::read_dir(STATE).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter_map(|path| abandoned_at(path).filter(|found| is_meant(&found.record))).collect()
+}
+
+fn abandoned_at(path: PathBuf) -> Option<Abandoned> {
+    let id = id_of(&path)?;
+    let lock = File::open(&path).ok()?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
+    let record = serde_json::from_str(&io::read_to_string(&lock).ok()?).ok()?;
+    Some(Abandoned { id, path, record, _lock: lock })
+}
+
 /// Removes what a station of a dead process has left on this scope, whoever is in it: another one takes its place. Returns
 /// how many there were.
 #[must_use]
 pub(crate) fn take_over(scope: &Cgroup, pin_root: &Path) -> usize {
-    let is_of_it = |record: &Record| record.scope.as_ref().is_some_and(|(path, _)| path == scope.path());
+    let is_of_it =
+        |record: &Record| !record.boot && record.scope.as_ref().is_some_and(|(path, _)| path == scope.path());
     let entries = fs::read_dir(STATE).into_iter().flatten().flatten();
     entries.filter(|entry| clean_up_one(&entry.path(), pin_root, is_of_it)).count()
 }
@@ -242,6 +302,10 @@ fn clean_up_one(path: &Path, pin_root: &Path, is_removable: impl Fn(&Record) -> 
 
 /// Whether there is nobody left for whom its rules could be in force.
 fn serves_nobody(record: &Record) -> bool {
+    if record.boot {
+        // Whoever is going to be there is served.
+        return record.scope.as_ref().is_none_or(|(scope, _)| !scope.is_dir());
+    }
     let cgroup = Cgroup::from((record.cgroup.clone(), record.level));
     match record.scope.clone().map(Cgroup::from) {
         Some(scope) => !scope.is_populated_outside(&cgroup),
@@ -257,11 +321,7 @@ fn remove(record: &Record, id: u64, pin_root: &Path) -> bool {
     let enclosures: Vec<Cgroup> = record.enclosures.iter().cloned().map(Cgroup::from).collect();
     enclosures.iter().for_each(Cgroup::kill);
     let opened = enclosures.iter().all(|enclosure| enclosure.remove().is_ok());
-    let unpinned = match fs::remove_dir_all(&record.pins) {
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
-        Ok(()) => true,
-    };
-    unpinned && forget_instance(pin_root, id).is_ok() && cgroup.remove().is_ok() && opened
+    unpin(&record.pins).is_ok() && forget_instance(pin_root, id).is_ok() && cgroup.remove().is_ok() && opened
 }
 
 fn name_of(run: u64) -> String {

@@ -19,6 +19,8 @@ use std::{
     },
     path::{Path, PathBuf},
     process::Command,
+    sync::mpsc,
+    thread,
 };
 
 use rustix::{
@@ -284,8 +286,18 @@ impl Launch {
         };
         let entered = || {
             rustix::thread::set_no_new_privs(true)?;
-            let calls = waylay_engine_seccomp::supervise(part)?;
-            handover::give(&sys::inherited(socket)?, calls)
+            let passage = sys::inherited(socket)?;
+            // By a thread that is not supervised: whoever is would wait to send a message until somebody answers, who waits for this one.
+            thread::scope(|threads| {
+                let (made, to_be_given) = mpsc::channel();
+                let giver = threads.spawn(move || {
+                    to_be_given.recv().map_or(Ok(()), |calls| handover::give(&passage, calls))
+                });
+                let sent = waylay_engine_seccomp::supervise(part).map(|calls| made.send(calls));
+                drop(made);
+                let given = giver.join().unwrap_or_else(|_panic| Err(io::ErrorKind::Other.into()));
+                sent.and(given)
+            })
         };
         entered().map_err(LaunchError::Supervision)
     }

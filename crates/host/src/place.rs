@@ -14,6 +14,9 @@ use crate::{
     user::Identity,
 };
 
+/// Bytes for flows that have ended, until the next look: of a thousand and more.
+const PAST: u32 = 1 << 20;
+
 /// The cgroups and pins of a station.
 pub(crate) struct Place {
     instance: Instance,
@@ -45,7 +48,7 @@ impl Place {
             instance: id.number(),
             pin_root: pin_root.into(),
             pins: pin_root.join(id.name()),
-            limits: Limits::default(),
+            limits: limits(ground),
             residents,
         };
         let instance = Instance::record(id, ground, &cgroup, &scope.pins)?;
@@ -131,5 +134,13 @@ impl Place {
         if unpinned && forgotten && self.cgroup.remove().is_ok() && self.enclosures.is_empty() {
             self.instance.forget();
         }
+    }
+}
+
+/// Whoever has a ground of its own asks for nothing that is over.
+fn limits(ground: &Ground) -> Limits {
+    match ground {
+        Ground::Own => Limits::default(),
+        Ground::Existing(_) => Limits { past: PAST, ..Limits::default() },
     }
 }

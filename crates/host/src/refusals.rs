@@ -6,7 +6,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use waylay_core::{Event, Refusal, ServiceId};
@@ -28,13 +28,18 @@ impl RefusalReader {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, observer) = (Arc::clone(&stop), Arc::clone(observer));
         let thread = thread::spawn(move || {
+            let mut ending: Option<Instant> = None;
             // A buffer that cannot be read loses log lines, not connections.
             while let Ok(events) = source.poll(EVENT_PATIENCE) {
                 for event in &events {
                     let name = concerned(event).and_then(|service| roll.name_of(service));
                     observer.refused(event, name.as_deref());
                 }
-                if events.is_empty() && stopped.load(Ordering::Acquire) {
+                if !stopped.load(Ordering::Acquire) {
+                    continue;
+                }
+                // Somebody who is refused all the time must not keep a station from ending.
+                if events.is_empty() || ending.get_or_insert_with(Instant::now).elapsed() > EVENT_PATIENCE {
                     break;
                 }
             }

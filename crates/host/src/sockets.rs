@@ -32,6 +32,7 @@ const REQUEST_BYTES: usize = 56;
 const SOCKET_BYTES: usize = 72;
 const KEY_IN_SOCKET: usize = 4;
 const KEY_BYTES: usize = 48;
+const COOKIE_IN_KEY: usize = 40;
 const ONLY_V6: u16 = 11;
 const CGROUP: u16 = 21;
 const INET: u8 = 2;
@@ -63,6 +64,12 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
+    /// What `SO_COOKIE` says of it.
+    pub(crate) fn cookie(&self) -> u64 {
+        let half = |at: usize| self.key[at..].first_chunk().map_or(0, |half| u32::from_ne_bytes(*half));
+        u64::from(half(COOKIE_IN_KEY + 4)) << 32 | u64::from(half(COOKIE_IN_KEY))
+    }
+
     /// Whether what is sent to an address arrives here.
     pub(crate) fn takes(&self, address: SocketAddr) -> bool {
         let (own, other) = (self.local.ip().to_canonical(), address.ip().to_canonical());
@@ -126,6 +133,11 @@ pub(crate) fn connections() -> io::Result<Vec<Socket>> {
 pub(crate) fn every(protocol: Protocol) -> io::Result<Vec<Socket>> {
     const ALL: u32 = 0xfff;
     dump(protocol, ALL & !(1 << LISTEN | 1 << CLOSE | 1 << TIME_WAIT))
+}
+
+/// UDP sockets that have a port.
+pub(crate) fn of_datagrams() -> io::Result<Vec<Socket>> {
+    dump(Protocol::Udp, 1 << ESTABLISHED | 1 << CLOSE)
 }
 
 /// UDP sockets that are connected to somebody.

@@ -9,6 +9,7 @@ use waylay_core::{
     ServiceId,
 };
 use waylay_engine::LocalName;
+use waylay_engine_ebpf::PastFlow;
 
 use crate::{existing::Swept, resident::KnownBy, user::Identity};
 
@@ -150,6 +151,10 @@ pub trait Observer: Send + Sync {
     fn family_missing(&self, service: &str, family: &str, on_failure: FailurePolicy);
     /// Connections that are older than the policy were ended, or could not be, as it says.
     fn existing_ended(&self, swept: &Swept);
+    /// A leg has ended that was redirected, to this service at last. The same may be told twice.
+    fn leg_ended(&self, past: &PastFlow, service: Option<&str>) {
+        let (_, _) = (past, service);
+    }
     /// The command has ended, but processes it started go on.
     fn waiting_for_background(&self);
     /// What the run does now and until the next step.

@@ -19,6 +19,7 @@ use waylay_engine_ebpf::{EbpfEngine, EbpfError, LiveFlow, bpf_file_system, in_in
 use crate::{
     assignment::{Assignment, Condition, Ground, ServiceState, StationSpec},
     background::{Background, SharedEngine},
+    boot::Former,
     caller::Caller,
     cgroup::Cgroup,
     crew::{Crew, Leaving, Profile},
@@ -53,6 +54,8 @@ pub struct Station {
     /// The services in the order of the policy in force.
     order: Vec<ServiceId>,
     is_attached: bool,
+    /// What is in force until the first policy is.
+    former: Option<Former>,
 }
 
 impl fmt::Debug for Station {
@@ -75,7 +78,8 @@ pub(crate) fn require_root() -> Result<(), RunError> {
 }
 
 impl Station {
-    /// Takes the ground and loads the programs. Nothing is in force before the first [`Station::apply`].
+    /// Takes the ground and loads the programs. Nothing is in force before the first [`Station::apply`] but what [`crate::boot()`] has
+    /// put there, which that apply ends.
     ///
     /// What a station of a dead process has left on the same ground is removed.
     ///
@@ -84,9 +88,12 @@ impl Station {
     pub fn open(spec: StationSpec, observer: Arc<dyn Observer>) -> Result<Self, RunError> {
         require_root()?;
         let pin_root = bpf_file_system()?;
-        let (parent, mut removed) = match &spec.ground {
-            Ground::Own => (Cgroup::for_runs()?, 0),
-            Ground::Existing(scope) => (scope.clone(), take_over(scope, &pin_root)),
+        let (parent, mut removed, former) = match &spec.ground {
+            Ground::Own => (Cgroup::for_runs()?, 0, None),
+            Ground::Existing(scope) => {
+                let former = Former::on(scope, &pin_root);
+                (scope.clone(), take_over(scope, &pin_root), Some(former))
+            }
         };
         Instance::see_versions_around(&parent)?;
         removed += clean_up(&pin_root);
@@ -96,7 +103,9 @@ impl Station {
         let place = Place::new(&spec.ground, &parent, &pin_root, spec.residents)?;
         let roll = Roll::default();
         observer.step(Step::LoadingPrograms);
-        let loaded = EbpfEngine::load(place.scope.clone()).map_err(RunError::from).and_then(|engine| {
+        let instances = former.as_ref().map(Former::instances).unwrap_or_default();
+        let loaded = EbpfEngine::load_beside(place.scope.clone(), &instances);
+        let loaded = loaded.map_err(RunError::from).and_then(|engine| {
             let engine = SharedEngine::new(engine);
             let in_force = InForce::start(&engine).map_err(RunError::Thread)?;
             match Background::start(&engine, &spec, parent.with_those_above(), &roll, &observer) {
@@ -127,6 +136,7 @@ impl Station {
             in_force,
             order: Vec::new(),
             is_attached: false,
+            former,
         })
     }
 
@@ -151,6 +161,7 @@ impl Station {
         match change.carry_out() {
             Ok(()) => {
                 change.settle();
+                self.end_former()?;
                 self.end_existing(&assignment.policy);
                 Ok(())
             }
@@ -159,6 +170,15 @@ impl Station {
                 Err(error)
             }
         }
+    }
+
+    /// What was in force from boot on goes: from here on the policy alone decides.
+    fn end_former(&mut self) -> Result<(), RunError> {
+        if let Some(former) = self.former.take() {
+            self.engine.lock().take_scope()?;
+            former.end();
+        }
+        Ok(())
     }
 
     /// Puts a change of filters in force, of a policy whose services stay: `policy` is what it leads to. However many filters

@@ -42,8 +42,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Looks at refusals for one at connections.
 const LOOKS_A_SWEEP: u32 = 40;
 
-/// Runs a command, its connections redirected through services, without any privilege: TCP, of programs that do not try
-/// to get around it. UDP goes as without waylay.
+/// Runs a command, its connections redirected through services, without any privilege: those of programs that do not try
+/// to get around it.
 ///
 /// # Errors
 /// [`RunError`] if it could not start; nothing is left behind then.
@@ -169,8 +169,8 @@ fn endpoint(service: ServiceId, waiting: &Waiting) -> Endpoint {
         cgroup: home_of(service),
         tcp4: listening.tcp4,
         tcp6: listening.tcp6,
-        udp4: None,
-        udp6: Vec::new(),
+        udp4: listening.udp4,
+        udp6: listening.udp6,
         local_name: LocalName::Listener,
     }
 }
@@ -316,4 +316,7 @@ fn sweep(engine: &Shared) {
     let Ok(open) = sockets::every(Protocol::Tcp) else { return };
     let open: BTreeSet<Path> = open.iter().map(|socket| Path::new(socket.local, socket.remote)).collect();
     engine.lock().sweep(&open);
+    let Ok(open) = sockets::of_datagrams() else { return };
+    let open: BTreeSet<u64> = open.iter().map(|socket| socket.cookie()).collect();
+    engine.lock().sweep_datagrams(&open);
 }

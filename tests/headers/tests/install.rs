@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use waylay_headers::{program, root};
 
 const PREFIX: &str = "/usr/local";
-const EXPECTED: [&str; 15] = [
+const EXPECTED: [&str; 17] = [
     "bin/waylay",
     "bin/waylayd",
     "include/waylay/mstcpip.h",
@@ -28,6 +28,8 @@ const EXPECTED: [&str; 15] = [
     "lib/libwaylay_ws2.so",
     "lib/libwaylay_ws2.so.0",
     "lib/pkgconfig/waylay-ws2.pc",
+    "lib/systemd/system/waylay-boot.service",
+    "lib/systemd/system/waylayd.service",
 ];
 /// What a program meets that is no redirect service: WSAENOPROTOOPT, WSAENOTSOCK.
 const SAYS: &str = "version 2.2\nsocket made\nquery 10042\nquery of no socket 10038\nclose 0\ncleanup 0\n";

@@ -4,11 +4,14 @@
 #   storm HOST PORT  dial without a pause until a refusal, and see whether it lasts
 #   get HOST PORT    connect, send a request, read five bytes, close
 #   source HOST PORT connect, say the own address, close
+#   name HOST PORT   connect, read a greeting, say the own address and port, close
+#   pid              say the number of this process
 #   listen HOST PORT listen there from now on
 #   accept           keep a connection that has come
 #   ping             send a byte on it and read the echo
 #   drain            read it to its end
 import errno
+import os
 import socket
 import sys
 import time
@@ -64,6 +67,14 @@ def source(host, port):
         return name(error)
 
 
+def own_name(host, port):
+    stream, answer = greeting(host, port)
+    if not stream:
+        return answer
+    with stream:
+        return "%s:%d" % stream.getsockname()[:2]
+
+
 listeners = []
 
 
@@ -111,6 +122,10 @@ for line in sys.stdin:
         answer = get(*words[1:])
     elif words[0] == "source":
         answer = source(*words[1:])
+    elif words[0] == "name":
+        answer = own_name(*words[1:])
+    elif words[0] == "pid":
+        answer = os.getpid()
     elif words[0] == "listen":
         answer = listen(*words[1:])
     elif words[0] == "accept":

@@ -8,6 +8,7 @@
 mod c;
 mod corners;
 mod fence;
+mod forbidden;
 mod ground;
 mod home;
 mod instance;
@@ -24,6 +25,7 @@ mod station;
 pub use c::{CheckedBy, program};
 pub use corners::{Corner, Corners, Greeter, one_after_another};
 pub use fence::Fence;
+pub use forbidden::forbidding;
 pub use ground::{Family, Ground, Namespace, Place};
 pub use home::{Dialler, Home};
 pub use instance::{Instance, cgroup_file_system};

@@ -329,6 +329,56 @@ fn why_tells_the_way_a_connection_has_taken_and_what_would_become_of_it_now() {
 }
 
 #[test]
+fn why_remembers_connections_that_have_ended_as_they_were() {
+    let mut scene = Scene::new("why-past");
+    let second = "[service.second]\nrun = \"log\"\n[[filter]]\nname = \"too\"\naction = \"redirect\"\nservice = \"second\"\n";
+    let file = scene.folder.path().join("second.toml");
+    fs::write(&file, second).unwrap();
+    assert!(scene.ask(&["service", "add", "--file", file.to_str().unwrap()]).status.success());
+    let address = scene.server.address();
+    let from = scene.client.ask(&format!("name {} {}", address.ip(), address.port()));
+    let past = |scene: &Scene, which: &[&str]| {
+        let answer = scene.ask(&[&["why"], which, &["-o", "json"]].concat());
+        let why: Value = serde_json::from_slice(&answer.stdout).ok()?;
+        let legs = why["past"][0]["taken"].as_array()?.len();
+        (legs == 2).then_some(why)
+    };
+    let why = patiently("both legs have ended", || past(&scene, &["--from", &from]));
+    let (ended, steps) = (&why["past"][0], why["past"][0]["taken"].as_array().unwrap());
+    assert_eq!(
+        (&why["to"], &ended["from"]),
+        (&Value::from(address.to_string()), &Value::from(from.as_str()))
+    );
+    let told: Vec<_> = steps.iter().map(|step| [&step["service"], &step["filter"]]).collect();
+    let filters = ["filter \"all\" (policy.toml:8)", "filter \"too\" (added by root (1):3)"].map(Value::from);
+    assert_eq!(told, [[&Value::from("log"), &filters[0]], [&Value::from("second"), &filters[1]]]);
+    let us = |value: &Value| value.as_u64().unwrap();
+    assert_eq!(us(&steps[0]["after_us"]), 0);
+    assert!(us(&steps[1]["after_us"]) > 0 && us(&ended["lasted_us"]) >= us(&steps[1]["after_us"]), "{why}");
+
+    // Filters are what they were called then; those who may not ask about it are not told.
+    fs::write(scene.folder.path().join("policy.toml"), format!("\n\n{POLICY}")).unwrap();
+    assert!(scene.ask(&["reload"]).status.success());
+    let flow = steps[1]["flow"].to_string();
+    let again = text(&scene.ask(&["why", "--flow", &flow]).stdout);
+    for part in ["was led to", "log by filter \"all\" (policy.toml:8), after 0.000 ms", "and ended after"] {
+        assert!(again.contains(part), "{part}: {again}");
+    }
+    let nobody = scene.ask_as_nobody(&["why", "--from", &from]);
+    assert!(text(&nobody.stderr).contains("is somebody else's"), "{nobody:?}");
+    let pid = scene.client.ask("pid");
+    let of_the_process = past(&scene, &["--pid", &pid, "--to", &address.to_string()]).unwrap();
+    assert_eq!(of_the_process["past"][0]["taken"], ended["taken"]);
+    let elsewhere = scene.ask(&["why", "--pid", &pid, "--to", "127.0.0.1:9", "-o", "json"]);
+    let elsewhere: Value = serde_json::from_slice(&elsewhere.stdout).unwrap();
+    assert_eq!(elsewhere["past"], serde_json::json!([]));
+    scene.client = scene.home.start_dialler();
+    let over = text(&scene.ask(&["why", "--from", &from]).stdout);
+    assert!(over.contains("second by filter") && over.contains("its process has ended"), "{over}");
+    scene.end();
+}
+
+#[test]
 fn why_looks_at_routes_sandboxes_and_network_namespaces() {
     let scene = Scene::new("why-around");
     let to = scene.server.address().to_string();

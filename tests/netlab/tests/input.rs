@@ -161,7 +161,8 @@ mod missing {
     #[test]
     fn cgroup2_is_asked_for() {
         let fence = Fence::new();
-        let script = format!("umount {} && exec \"$0\" run -- true", cgroup_file_system().display());
+        let script =
+            format!("umount {} && exec \"$0\" run --engine ebpf -- true", cgroup_file_system().display());
         let finished = in_a_private_place(&fence, &script).finish();
         assert!(finished.refused_in_a_line().contains("mount -t cgroup2"), "{finished:?}");
         assert!(fence.is_empty());
@@ -174,7 +175,7 @@ mod missing {
         for missing in ["-bpf,-sys_admin", "-net_admin,-sys_admin", "-perfmon,-sys_admin"] {
             let fence = Fence::new();
             let script = format!(
-                "setpriv --bounding-set {missing} \"$0\" run -- true; code=$?; ls /run/waylay; exit $code"
+                "setpriv --bounding-set {missing} \"$0\" run --engine ebpf -- true; code=$?; ls /run/waylay; exit $code"
             );
             let finished = in_a_private_place(&fence, &script).finish();
             assert!(finished.refused_in_a_line().contains("CAP_BPF"), "without {missing}: {finished:?}");

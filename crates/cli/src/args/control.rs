@@ -88,12 +88,13 @@ Examples:
       What would become of a connection of that process: what each service and each sublayer
       says, by which filter of which file; and what has been refused to it lately.
   sudo waylay why --from 10.0.0.5:43210
-      The connection with this address of its own, as ss(8) shows it: the way it has taken.
+      The connection with this address of its own, as ss(8) shows it: the way it has taken, or
+      had taken when it ended.
   sudo waylay why --flow 17 -o json
       One from waylay flows; for scripts.
 
-Services are taken as they are: one that is gone is gone. Routes are not looked at. Without root
-you may ask about your own processes.
+Services are taken as they are: one that is gone is gone. Without root you may ask about your own
+processes. Of connections that have ended the last few thousand are remembered.
 
 Exit status: 0 if the connection would get to its destination now, 1 if it would be refused or there
 is no such connection, 2 if no daemon answers.";
@@ -110,10 +111,10 @@ pub(crate) struct WhyArgs {
     /// What it would be
     #[arg(long, value_name = "PROTOCOL", value_enum, default_value_t = Transport::Tcp)]
     pub(crate) protocol: Transport,
-    /// The application's own address of a connection that is redirected now
+    /// The application's own address of a connection that is redirected now, or was lately
     #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["pid", "flow"])]
     pub(crate) from: Option<SocketAddr>,
-    /// A flow of a connection that is redirected now
+    /// A flow of a connection that is redirected now, or was lately
     #[arg(long, value_name = "NUMBER", conflicts_with = "pid")]
     pub(crate) flow: Option<u64>,
     #[command(flatten)]
@@ -142,6 +143,8 @@ Examples:
       One filter, line by line as in a policy's file (docs/policy.md); until the daemon stops.
   sudo waylay filter add --lifetime persistent --file rules.toml
       All that the file says, or nothing of it; also after the daemon was started anew.
+  sudo waylay filter add --lifetime boot 'action = \"block\"' 'sublayer = \"mine\"' 'unless.port = 53'
+      Not now, but from early boot on until the daemon takes over (waylayd --boot).
   waylay filter add --file mine.toml
       Without root: for your own programs, as long as this command runs (Ctrl-C); docs/daemon.md
       says what may be in it.
@@ -274,6 +277,8 @@ pub(crate) enum Lifetime {
     Daemon,
     /// Until it is removed
     Persistent,
+    /// The same, of filters for the time before there is a daemon
+    Boot,
 }
 
 impl From<Lifetime> for Lasting {
@@ -282,6 +287,7 @@ impl From<Lifetime> for Lasting {
             Lifetime::Session => Self::Session,
             Lifetime::Daemon => Self::Daemon,
             Lifetime::Persistent => Self::Persistent,
+            Lifetime::Boot => Self::Boot,
         }
     }
 }

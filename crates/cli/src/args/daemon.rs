@@ -15,6 +15,8 @@ Examples:
       Those of the processes in one cgroup and below it.
   sudo waylay filter add 'action = \"block\"' 'sublayer = \"mine\"' 'if.port = 25'
       Change what it does meanwhile; waylay filter, service, status, observe and why ask it.
+  sudo waylayd --boot
+      Put the policy's boot filters in force, until a daemon takes over.
   sudo kill -HUP $(pidof waylayd)
       Have the policy's files read again, as waylay reload does.
 
@@ -22,7 +24,7 @@ When it ends in order, connections go as without it. If it is killed, what it ha
 stays until the next one is started on the same scope: its services are gone, and their failure
 policies answer.
 
-Exit status: 0 after SIGTERM or Ctrl-C; 2 if it could not start, or not end in order.";
+Exit status: 0 after SIGTERM or Ctrl-C, or when --boot is done; 2 if it could not start, or not end in order.";
 
 /// Keep a policy in force for a host, or for one cgroup of it.
 #[derive(Debug, Parser)]
@@ -34,6 +36,12 @@ pub(crate) struct DaemonArgs {
     /// Whose connections: the processes in this cgroup and below, a path below the root of the hierarchy [default: all of the host]
     #[arg(long, value_name = "CGROUP")]
     pub(crate) scope: Option<PathBuf>,
+    /// Put the policy's filters with the lifetime `boot` in force, and end: they hold until a daemon takes over
+    ///
+    /// Of what is declared nothing else comes in force. To be started early at boot, before there is a network; the daemon that takes
+    /// over has the same scope, or one around it. Where the policy has no such filters (any more), those in force are lifted.
+    #[arg(long)]
+    pub(crate) boot: bool,
     /// Where it listens for requests
     #[arg(long, value_name = "PATH", default_value = waylay_daemon::server::DEFAULT, value_hint = clap::ValueHint::FilePath)]
     pub(crate) socket: PathBuf,

@@ -1,6 +1,6 @@
 //! The findings for people.
 
-use waylay_engine::CapabilityState;
+use waylay_engine::{Capabilities, CapabilityState};
 use waylay_host::doctor::{Check, Diagnosis, Other, Relation, Run, RunState, State};
 
 use super::words;
@@ -12,7 +12,13 @@ pub(super) fn text(diagnosis: &Diagnosis, paint: Paint) -> String {
     page.title("What waylay run needs");
     diagnosis.checks.iter().for_each(|check| page.check(check));
     page.title("What the engine can do");
-    page.capabilities(diagnosis);
+    page.capabilities(&diagnosis.capabilities);
+    page.title("What it needs without root (--engine seccomp)");
+    diagnosis.without_root.iter().for_each(|check| page.check(check));
+    page.title("What goes without root");
+    if let Some(capabilities) = &diagnosis.capabilities_without_root {
+        page.capabilities(capabilities);
+    }
     page.others(diagnosis);
     page.runs(&diagnosis.runs);
     page.title("What can get past, and what is worth knowing");
@@ -39,12 +45,12 @@ struct Page {
 impl Page {
     fn verdict(&mut self, diagnosis: &Diagnosis) {
         let missing = diagnosis.checks.iter().filter(|check| check.state == State::Missing).count();
-        let verdict = match missing {
-            0 => self.paint.paint(Colour::Bold, "waylay run can start here"),
-            count => {
-                self.paint.paint(Colour::Bold, &format!("waylay run cannot start here: {count} missing"))
-            }
+        let verdict = match (missing, diagnosis.is_ready_without_root()) {
+            (0, _) => "waylay run can start here".to_owned(),
+            (count, true) => format!("waylay run can start here without root only: {count} missing for eBPF"),
+            (count, false) => format!("waylay run cannot start here: {count} missing, and without root too"),
         };
+        let verdict = self.paint.paint(Colour::Bold, &verdict);
         self.text.push_str(&format!("{verdict}\n"));
     }
 
@@ -78,8 +84,8 @@ impl Page {
         }
     }
 
-    fn capabilities(&mut self, diagnosis: &Diagnosis) {
-        for capability in diagnosis.capabilities.iter() {
+    fn capabilities(&mut self, capabilities: &Capabilities) {
+        for capability in capabilities.iter() {
             let feature = capability.feature;
             match &capability.state {
                 CapabilityState::Available => self.line(Mark::Fine, &feature.to_string()),
@@ -121,7 +127,12 @@ impl Page {
             self.line(Mark::Fine, "none");
         }
         for run in runs {
-            let mark = if run.state == RunState::Alive { Mark::Fine } else { Mark::Note };
+            let mark = match run.state {
+                RunState::Alive | RunState::Boot => Mark::Fine,
+                RunState::LeftBehind | RunState::Removable | RunState::Unrecorded | RunState::Unknown => {
+                    Mark::Note
+                }
+            };
             self.line(mark, &format!("{}: {}", run.id, printable(&words::run(run))));
         }
     }

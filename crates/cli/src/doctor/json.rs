@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use waylay_core::MAX_HOPS;
-use waylay_engine::{Capability, CapabilityState, Feature};
+use waylay_engine::{Capabilities, Capability, CapabilityState, Feature};
 use waylay_host::doctor::{
     Check, Diagnosis, Facts, Jit, Meaning, Other, Relation, ResidentSeen, Run, RunState, State,
 };
@@ -22,12 +22,20 @@ struct Written<'d> {
     cgroup: Option<String>,
     needs: Vec<WrittenNeed<'d>>,
     capabilities: Vec<WrittenCapability<'d>>,
+    without_root: WithoutRoot<'d>,
     /// `null` if this process may not ask.
     programs: Option<Vec<WrittenProgram<'d>>>,
     runs: Vec<WrittenRun<'d>>,
     open_ends: Vec<OpenEnd>,
     facts: WrittenFacts<'d>,
     bound: Bound,
+}
+
+#[derive(Serialize)]
+struct WithoutRoot<'d> {
+    ready: bool,
+    needs: Vec<WrittenNeed<'d>>,
+    capabilities: Vec<WrittenCapability<'d>>,
 }
 
 #[derive(Serialize)]
@@ -113,12 +121,26 @@ impl<'d> Written<'d> {
             cgroup: diagnosis.place.as_ref().map(|place| place.display().to_string()),
             needs: diagnosis.checks.iter().map(need).collect(),
             capabilities: diagnosis.capabilities.iter().map(capability).collect(),
+            without_root: without_root(diagnosis),
             programs: diagnosis.others.as_ref().ok().map(|others| others.iter().map(program).collect()),
             runs: diagnosis.runs.iter().map(run).collect(),
             open_ends: ends.map(|(name, text)| OpenEnd { name, text }).collect(),
             facts: facts(&diagnosis.facts),
             bound: Bound { with_records: "n", whatever_services_do: "n(n+1)/2", most_hops: MAX_HOPS },
         }
+    }
+}
+
+fn without_root(diagnosis: &Diagnosis) -> WithoutRoot<'_> {
+    WithoutRoot {
+        ready: diagnosis.is_ready_without_root(),
+        needs: diagnosis.without_root.iter().map(need).collect(),
+        capabilities: diagnosis
+            .capabilities_without_root
+            .iter()
+            .flat_map(Capabilities::iter)
+            .map(capability)
+            .collect(),
     }
 }
 
@@ -184,6 +206,7 @@ fn resident(resident: &ResidentSeen) -> WrittenResident<'_> {
 fn run(run: &Run) -> WrittenRun<'_> {
     let state = match run.state {
         RunState::Alive => "alive",
+        RunState::Boot => "boot",
         RunState::LeftBehind => "left-behind",
         RunState::Removable => "removable",
         RunState::Unrecorded => "unrecorded",

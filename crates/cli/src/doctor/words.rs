@@ -17,6 +17,13 @@ pub(super) fn need(need: Need) -> &'static str {
         Need::CapPerfmon => "CAP_PERFMON, to let them follow the kernel's structures",
         Need::Programs => "programs that this kernel takes",
         Need::Hooks => "hooks that nobody above has reserved",
+        Need::Notifications => {
+            "filters of system calls that ask (seccomp user notifications, Linux 5.19 or later)"
+        }
+        Need::SoleSupervisor => "no other filter that asks, on this process",
+        Need::Descriptors => "copies of the command's descriptors (pidfd_getfd)",
+        Need::Memory => "the command's memory (process_vm_readv)",
+        Need::Tracing => "to look at processes that it starts (kernel.yama.ptrace_scope below 2)",
     }
 }
 
@@ -34,6 +41,19 @@ pub(super) fn remedy(need: Need) -> &'static str {
         }
         Need::Programs => "WAYLAY_LIBBPF_LOG=1 waylay doctor shows the kernel's own words",
         Need::Hooks => "have them attached with BPF_F_ALLOW_MULTI, or run waylay in another cgroup",
+        Need::Notifications => {
+            "boot a newer kernel; in a container: one whose seccomp profile lets seccomp(2) pass"
+        }
+        Need::SoleSupervisor => {
+            "run it outside of the other supervisor (waylay run without root, or a container manager's)"
+        }
+        Need::Descriptors => {
+            "a container whose seccomp profile lets pidfd_getfd pass, as with --cap-add SYS_PTRACE"
+        }
+        Need::Memory => {
+            "a container whose seccomp profile lets process_vm_readv pass, as with --cap-add SYS_PTRACE"
+        }
+        Need::Tracing => "sudo sysctl kernel.yama.ptrace_scope=1",
     }
 }
 
@@ -42,6 +62,7 @@ pub(super) fn why_unknown(need: Need) -> &'static str {
     match need {
         Need::Programs => "not tried: that takes the privileges above",
         Need::Hooks => "not known: asking takes CAP_NET_ADMIN and a cgroup2 file system",
+        Need::SoleSupervisor => "not tried: there is no filter that asks",
         Need::Kernel
         | Need::Btf
         | Need::Cgroup2
@@ -50,7 +71,11 @@ pub(super) fn why_unknown(need: Need) -> &'static str {
         | Need::InitialUserNamespace
         | Need::CapBpf
         | Need::CapNetAdmin
-        | Need::CapPerfmon => "not known",
+        | Need::CapPerfmon
+        | Need::Notifications
+        | Need::Descriptors
+        | Need::Memory
+        | Need::Tracing => "not known",
     }
 }
 
@@ -90,6 +115,7 @@ pub(super) fn run(run: &Run) -> String {
                 pids => format!("{killed}; kill {} ends them, and the next run cleans up", numbers(pids)),
             }
         }
+        RunState::Boot => "filters that are in force from boot on, until a daemon takes over".to_owned(),
         RunState::Removable => "left behind by a waylay that was killed; the next run removes it".to_owned(),
         RunState::Unrecorded if run.processes.is_empty() => format!(
             "of another container or mount namespace, or forgotten: it has no record in /run/waylay, and no processes; \

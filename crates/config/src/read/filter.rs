@@ -4,13 +4,16 @@ use waylay_core::{Errno, Right};
 
 use super::conditions;
 use super::table::{Problems, Scalar, Table, number, string, word};
-use crate::declaration::{ActionDeclaration, ConditionDeclarations, FilterDeclaration, LayerDeclaration};
+use crate::declaration::{
+    ActionDeclaration, ConditionDeclarations, FilterDeclaration, FilterLifetime, LayerDeclaration,
+};
 use crate::problem::{Diagnostic, Problem};
 use crate::source::Located;
 use crate::values;
 
 /// TOML has numbers up to this.
 const HEAVIEST: u64 = i64::MAX as u64;
+const LIFETIMES: &[&str] = &["persistent", "boot"];
 
 #[derive(Clone, Copy)]
 enum Verb {
@@ -23,13 +26,17 @@ enum Verb {
 pub(super) fn read(table: &Table<'_>, problems: &mut Problems) -> Option<FilterDeclaration> {
     let name = table.one("name", problems, name);
     let weight = table.one("weight", problems, |value| number(value, HEAVIEST)).unwrap_or(0);
+    let lifetimes = [FilterLifetime::Persistent, FilterLifetime::Boot];
+    let lifetime = table.one("lifetime", problems, |value| word(value, LIFETIMES, &lifetimes));
+    let lifetime = lifetime.unwrap_or_default();
     let wanted = conditions::read(table, "if", problems);
     let excluded = conditions::read(table, "unless", problems);
     let layer = layer(table, wanted.flags, problems)?;
     refuse_foreign_redirects(&layer, [&wanted.lists, &excluded.lists], problems);
     refuse_passing_by_name(&layer, &wanted.lists, &excluded.lists, problems);
     let span = table.span;
-    Some(FilterDeclaration { name, span, weight, layer, wanted: wanted.lists, excluded: excluded.lists })
+    let (wanted, excluded) = (wanted.lists, excluded.lists);
+    Some(FilterDeclaration { name, span, lifetime, weight, layer, wanted, excluded })
 }
 
 fn layer(table: &Table<'_>, flags: conditions::Flags, problems: &mut Problems) -> Option<LayerDeclaration> {

@@ -7,14 +7,14 @@ use waylay_engine_ebpf::{
     Below, EbpfError, Hook, bpf_file_system_is_mounted, hooked, in_initial_user_namespace, probe_programs,
 };
 
-use crate::cgroup::{CgroupError, Line};
+use crate::cgroup::{Cgroup, CgroupError, Line};
 
 /// The oldest kernel whose features all programs use.
 const OLDEST: (u32, u32) = (6, 1);
 /// Its type information.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Something `waylay run` needs.
+/// Something `waylay run` needs, by the one engine or the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Need {
     /// Linux 6.1 or later.
@@ -39,6 +39,16 @@ pub enum Need {
     Programs,
     /// That nobody above has reserved the hooks.
     Hooks,
+    /// Filters of system calls that ask a supervisor, for runs without root.
+    Notifications,
+    /// That no filter that this process is under has a supervisor already.
+    SoleSupervisor,
+    /// Copies of other processes' descriptors.
+    Descriptors,
+    /// Other processes' memory.
+    Memory,
+    /// That a process may look at those it has started.
+    Tracing,
 }
 
 /// One need, looked at.
@@ -79,6 +89,11 @@ impl Need {
             Self::CapPerfmon => "cap-perfmon",
             Self::Programs => "programs",
             Self::Hooks => "hooks",
+            Self::Notifications => "seccomp-notifications",
+            Self::SoleSupervisor => "sole-supervisor",
+            Self::Descriptors => "pidfd-getfd",
+            Self::Memory => "process-vm-readv",
+            Self::Tracing => "ptrace-scope",
         }
     }
 
@@ -91,8 +106,8 @@ pub(super) fn checks(kernel: &str, line: &Result<Line, CgroupError>) -> Vec<Chec
     let privileges = privileges();
     let may_load = privileges.iter().all(|check| check.state == State::Fine);
     let mut checks = vec![
-        Need::Kernel.is(version(kernel).is_some_and(|version| version >= OLDEST), Some(kernel.to_owned())),
-        Need::Btf.is(Path::new(BTF).exists(), Some(BTF.to_owned())),
+        linux(kernel),
+        btf(),
         cgroup2(line),
         bpf_file_system(),
         Need::Root.is(rustix::process::geteuid().is_root(), None),
@@ -101,6 +116,29 @@ pub(super) fn checks(kernel: &str, line: &Result<Line, CgroupError>) -> Vec<Chec
     checks.push(programs(may_load));
     checks.push(hooks(line));
     checks
+}
+
+/// What the engine on eBPF lacks, as far as that can be told at once: what keeps it from being chosen.
+pub(super) fn lacking() -> Option<Need> {
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let is_missing = |check: Check| (check.state == State::Missing).then_some(check.need);
+    let of_the_caller = || {
+        let root = Need::Root.is(rustix::process::geteuid().is_root(), None);
+        std::iter::once(root).chain(privileges()).find_map(is_missing)
+    };
+    let of_the_machine = || {
+        let line = Cgroup::line_of_the_caller();
+        [linux(&kernel), btf(), cgroup2(&line), bpf_file_system()].into_iter().find_map(is_missing)
+    };
+    of_the_caller().or_else(of_the_machine)
+}
+
+fn linux(kernel: &str) -> Check {
+    Need::Kernel.is(version(kernel).is_some_and(|version| version >= OLDEST), Some(kernel.to_owned()))
+}
+
+fn btf() -> Check {
+    Need::Btf.is(Path::new(BTF).exists(), Some(BTF.to_owned()))
 }
 
 /// The first two numbers of a release such as `6.1.0-13-amd64`.
@@ -135,7 +173,7 @@ fn bpf_file_system() -> Check {
     Need::BpfFileSystem.is(mounted || mountable, found.map(str::to_owned))
 }
 
-fn effective() -> CapabilitySet {
+pub(super) fn effective() -> CapabilitySet {
     rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective)
 }
 
@@ -155,10 +193,13 @@ fn programs(may_load: bool) -> Check {
     if !may_load {
         return Check { need: Need::Programs, state: State::Unknown, found: None };
     }
-    let refused: Vec<String> = probe_programs()
-        .into_iter()
-        .filter_map(|probed| Some(format!("{}: {}", probed.program, with_cause(&probed.refusal?))))
-        .collect();
+    let refused: Vec<String> = match probe_programs() {
+        Ok(probed) => probed
+            .into_iter()
+            .filter_map(|probed| Some(format!("{}: {}", probed.program, with_cause(&probed.refusal?))))
+            .collect(),
+        Err(error) => vec![with_cause(&error)],
+    };
     Need::Programs.is(refused.is_empty(), (!refused.is_empty()).then(|| refused.join("; ")))
 }
 

@@ -60,6 +60,8 @@ pub enum RunState {
     Alive,
     /// Its owner was killed, and its rules stay in force for processes that live on.
     LeftBehind,
+    /// It is in force from boot on and has no owner, until a daemon takes over.
+    Boot,
     /// Nothing of it lives; the next run removes it.
     Removable,
     /// Its pins are there and no record of it: it is that of another mount namespace, alive or not.
@@ -153,7 +155,11 @@ fn run(path: &Path) -> Option<Run> {
         run.inside = around(&record.cgroup);
         run.cgroup = Some(record.cgroup.clone());
         let is_populated = cgroup.is_populated() || !run.processes.is_empty();
-        run.state = if is_populated { RunState::LeftBehind } else { RunState::Removable };
+        run.state = match (record.boot, is_populated) {
+            (true, _) => RunState::Boot,
+            (false, true) => RunState::LeftBehind,
+            (false, false) => RunState::Removable,
+        };
     } else if text.is_ok() {
         // Its owner died before it wrote the record, or has not written it yet.
         run.state = RunState::Removable;

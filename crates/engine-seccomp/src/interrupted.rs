@@ -1,0 +1,138 @@
+//! A connection that its caller waits for, unless a signal interrupts that.
+//!
+//! The caller waits for its answer where only a signal that ends it gets through (`SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`), so that it is the supervisor
+//! who looks whether there is one to be handled. Then it answers what the kernel itself says inside: what becomes of
+//! that, EINTR or the same call again, is decided by the kernel as for every call (signal(7)).
+
+use std::{
+    fs, io,
+    os::fd::BorrowedFd,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::OFlags,
+    net::sockopt::{self, Timeout},
+};
+
+use crate::{call::errno, sys};
+
+/// Between two looks.
+const SLICE: Duration = Duration::from_millis(50);
+/// `ERESTARTSYS` (linux/errno.h), which no program ever sees: there is a signal, before which it is replaced.
+pub(crate) const RESTART: i32 = 512;
+
+/// connect(2) for a thread, which is interrupted by what would interrupt the thread's own.
+pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8], tid: u32) -> io::Result<()> {
+    if rustix::fs::fcntl_getfl(socket)?.contains(OFlags::NONBLOCK) {
+        return sys::connect(socket, address);
+    }
+    let wait = Wait::begin(socket)?;
+    let first = match sys::connect(socket, address) {
+        Err(error) if is_under_way(&error) => error,
+        outcome => return outcome,
+    };
+    loop {
+        if wait.is_over() {
+            return Err(first);
+        }
+        if has_signal(tid) {
+            // The kernel, too, interrupts a wait that has an end for good.
+            return Err(errno(if wait.patience.is_some() { libc::EINTR } else { RESTART }));
+        }
+        match sys::connect(socket, address) {
+            Err(error) if is_under_way(&error) => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_under_way(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EALREADY))
+}
+
+/// The time that a socket gives its connection (`SO_SNDTIMEO`), in slices.
+struct Wait<'s> {
+    socket: BorrowedFd<'s>,
+    patience: Option<Duration>,
+    begun: Instant,
+}
+
+impl<'s> Wait<'s> {
+    fn begin(socket: BorrowedFd<'s>) -> io::Result<Self> {
+        let patience = sockopt::socket_timeout(socket, Timeout::Send)?;
+        let slice = patience.map_or(SLICE, |patience| patience.min(SLICE));
+        sockopt::set_socket_timeout(socket, Timeout::Send, Some(slice))?;
+        Ok(Self { socket, patience, begun: Instant::now() })
+    }
+
+    fn is_over(&self) -> bool {
+        self.patience.is_some_and(|patience| self.begun.elapsed() >= patience)
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        // As it was, which it took before.
+        let _as_before = sockopt::set_socket_timeout(self.socket, Timeout::Send, self.patience);
+    }
+}
+
+/// Whether a thread will have to handle a signal once it has its answer. Of those to a whole process, those that are another thread's to
+/// handle are none.
+pub(crate) fn has_signal(tid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{tid}/status")).is_ok_and(|status| shows_signal(&status, tid))
+}
+
+fn shows_signal(status: &str, tid: u32) -> bool {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let set = |name: &str| field(name).and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(0);
+    let number = |name: &str| field(name).and_then(|text| text.parse::<u32>().ok());
+    // The kernel gives those to the first thread, if that can take them.
+    let is_first = number("Tgid:") == Some(tid) || number("Threads:") == Some(1);
+    let shared = if is_first { set("ShdPnd:") } else { 0 };
+    (set("SigPnd:") | shared) & !set("SigBlk:") & !set("SigIgn:") != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn status(tgid: u32, threads: u32, sets: [u64; 4]) -> String {
+        let [own, shared, blocked, ignored] = sets;
+        format!(
+            "Name:\tx\nTgid:\t{tgid}\nThreads:\t{threads}\nSigPnd:\t{own:016x}\nShdPnd:\t{shared:016x}\n\
+             SigBlk:\t{blocked:016x}\nSigIgn:\t{ignored:016x}\n"
+        )
+    }
+
+    #[test]
+    fn signals_count_that_this_thread_will_handle() {
+        for (tgid, threads, sets, counts) in [
+            (7, 1, [0, 0, 0, 0], false),
+            (7, 1, [0x2000, 0, 0, 0], true),
+            (7, 1, [0x2000, 0, 0x2000, 0], false),
+            (7, 1, [0, 0x2000, 0, 0x2000], false),
+            (7, 1, [0, 0x2000, 0, 0], true),
+            (7, 3, [0, 0x2000, 0, 0], true),
+            (6, 3, [0, 0x2000, 0, 0], false),
+            (6, 3, [0x2000, 0, 0, 0], true),
+        ] {
+            assert_eq!(shows_signal(&status(tgid, threads, sets), 7), counts, "{tgid} {threads} {sets:x?}");
+        }
+    }
+
+    #[test]
+    fn a_socket_keeps_the_patience_that_it_had() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        for patience in [None, Some(Duration::from_secs(3))] {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.set_write_timeout(patience).unwrap();
+            let address = crate::call::write_address(listener.local_addr().unwrap(), false);
+            connect(socket.as_fd(), &address, std::process::id()).unwrap();
+            assert_eq!(socket.write_timeout().unwrap(), patience);
+        }
+    }
+}
