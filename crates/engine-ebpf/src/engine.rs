@@ -2,7 +2,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -53,7 +53,9 @@ pub struct EbpfEngine {
     pub(crate) tables: Tables,
     in_force: InForce,
     slots: SharedSlots,
-    endpoints: BTreeMap<ServiceId, Endpoint>,
+    pub(crate) endpoints: BTreeMap<ServiceId, Endpoint>,
+    /// The program there, while a service needs it.
+    pub(crate) on_loopback: Option<OwnedFd>,
     events: Option<EventSource>,
     guards_families: bool,
     /// Whether names of hosts are learned.
@@ -97,6 +99,7 @@ impl EbpfEngine {
             in_force,
             slots: SharedSlots::default(),
             endpoints: BTreeMap::new(),
+            on_loopback: None,
             events: None,
             guards_families: false,
             learns: false,
@@ -380,6 +383,7 @@ impl EbpfEngine {
         if compiled.ask_for_hosts() && self.is_attached() {
             self.learn_names(true)?;
         }
+        self.show_in_packets(endpoints)?;
         self.in_force.replace(&self.tables, compiled, tables)?;
         self.slots.change(|shared| *shared = slots);
         self.tables = compiled.clone();
@@ -421,7 +425,7 @@ impl EbpfEngine {
             self.endpoints.remove(&service);
             self.slots.change(|slots| slots.release(service));
         }
-        Ok(())
+        self.show_in_packets(&[])
     }
 
     /// As a slot is before anybody has it: its service absent, and nothing waiting for it.

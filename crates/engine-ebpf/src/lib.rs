@@ -29,6 +29,7 @@ mod learning;
 mod liveness;
 mod load;
 mod loopback;
+mod packets;
 mod past;
 mod probe;
 mod progress;

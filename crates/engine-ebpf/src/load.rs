@@ -37,6 +37,8 @@ pub(crate) const SCOPE_PROGRAMS: [&str; 17] = [
 ];
 /// Attached to the scope while a policy asks for names of hosts.
 pub(crate) const LEARNING_PROGRAMS: [&str; 2] = ["wl_note_asker", "wl_hear_names"];
+/// Attached to the loopback while a service is shown the destination in datagrams themselves.
+pub(crate) const PACKET_PROGRAM: &str = "wl_packets";
 /// Attached to each service's cgroup.
 pub(crate) const SERVICE_PROGRAMS: [&str; 7] = [
     "wl_getsockopt",

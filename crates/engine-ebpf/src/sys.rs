@@ -1,7 +1,7 @@
 //! Questions to the kernel that no safe library asks.
 #![expect(
     unsafe_code,
-    reason = "getsockopt(SO_NETNS_COOKIE), open_by_handle_at(2), lsm_list_modules(2), bpf(BPF_PROG_LOAD), bpf(BPF_PROG_QUERY, BPF_MAP_LOOKUP_BATCH, BPF_OBJ_GET_INFO_BY_FD), the verifier's log"
+    reason = "getsockopt(SO_NETNS_COOKIE), open_by_handle_at(2), lsm_list_modules(2), bpf(BPF_PROG_LOAD), bpf(BPF_LINK_CREATE, BPF_PROG_QUERY, BPF_MAP_LOOKUP_BATCH, BPF_OBJ_GET_INFO_BY_FD), the verifier's log"
 )]
 
 use std::{
@@ -43,6 +43,41 @@ pub(crate) fn attached_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io:
     let count = unsafe { query.__bindgen_anon_1.prog_cnt };
     ids.truncate(count as usize);
     Ok(Attached { ids, flags: query.attach_flags })
+}
+
+/// The loopback's index in every network namespace: `LOOPBACK_IFINDEX` of the kernel.
+const LOOPBACK: i32 = 1;
+
+/// Attaches a program to what comes in by the loopback of this thread's network namespace (bpf(2), `BPF_LINK_CREATE`). It is
+/// detached with the descriptor.
+pub(crate) fn attach_to_loopback(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: there are no options, and the descriptor outlives the call.
+    let link = unsafe {
+        libbpf_sys::bpf_link_create(
+            program.as_raw_fd(),
+            LOOPBACK,
+            libbpf_sys::BPF_TCX_INGRESS,
+            ptr::null(),
+        )
+    };
+    if link < 0 {
+        return Err(io::Error::from_raw_os_error(-link));
+    }
+    // SAFETY: the descriptor is new, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+}
+
+/// Whether the kernel says who is attached there (bpf(2), `BPF_PROG_QUERY`), as Linux 6.6 and later do.
+pub(crate) fn ask_the_loopback() -> io::Result<()> {
+    let mut query = libbpf_sys::bpf_prog_query_opts {
+        sz: size_of::<libbpf_sys::bpf_prog_query_opts>() as _,
+        ..Default::default()
+    };
+    // SAFETY: no numbers of programs are asked for, so that the kernel writes to the fields of `query` only, which outlives
+    // the call.
+    let result =
+        unsafe { libbpf_sys::bpf_prog_query_opts(LOOPBACK, libbpf_sys::BPF_TCX_INGRESS, &raw mut query) };
+    if result != 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
 }
 
 /// Whether the kernel takes a program of a cgroup for a hook of its security modules (bpf(2), `BPF_PROG_LOAD`). One that

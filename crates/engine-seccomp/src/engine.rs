@@ -142,7 +142,8 @@ impl Engine for SeccompEngine {
             Feature::RefuseSockets,
             Feature::RefuseFamilies,
         ];
-        let missing = [Feature::Enforcement, Feature::OutliveOwner, Feature::HostScope];
+        let missing =
+            [Feature::Enforcement, Feature::OutliveOwner, Feature::HostScope, Feature::ShowInPackets];
         let needs_ebpf = CapabilityState::Missing {
             needs: "the engine on eBPF".into(),
             remedy: "run waylay as root".into(),

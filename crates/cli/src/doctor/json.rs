@@ -168,6 +168,7 @@ fn capability(capability: &Capability) -> WrittenCapability<'_> {
         Feature::Enforcement => "enforcement",
         Feature::OutliveOwner => "outlive-owner",
         Feature::HostScope => "host-scope",
+        Feature::ShowInPackets => "show-in-packets",
     };
     let (needs, remedy) = match &capability.state {
         CapabilityState::Available => (None, None),
