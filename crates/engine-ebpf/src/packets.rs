@@ -7,7 +7,13 @@ use std::{io, os::fd::AsFd};
 
 use waylay_engine::{CapabilityState, Endpoint, LocalName};
 
-use crate::{engine::EbpfEngine, error::EbpfError, load::PACKET_PROGRAM, sys};
+use crate::{
+    engine::EbpfEngine,
+    error::EbpfError,
+    hooks::{HookedProgram, named},
+    load::PACKET_PROGRAM,
+    sys,
+};
 
 impl EbpfEngine {
     /// Attaches it if one of these services needs it or one that is there still, and detaches it otherwise.
@@ -31,13 +37,25 @@ fn needs_it(endpoint: &Endpoint) -> bool {
     }
 }
 
+/// What is attached to the loopback of this thread's network namespace by links, at what comes in by it: such a program of this
+/// engine's is called `wl_packets`.
+///
+/// # Errors
+/// If the kernel has no such links (before Linux 6.6), or this process may not ask.
+pub fn hooked_to_loopback() -> io::Result<Vec<HookedProgram>> {
+    match sys::attached_to_loopback() {
+        Ok(attached) => Ok(named(attached.ids)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
 /// For a report.
 pub(crate) fn capability() -> CapabilityState {
     let missing =
         |needs: &str, remedy: &str| CapabilityState::Missing { needs: needs.into(), remedy: remedy.into() };
-    match sys::ask_the_loopback().map_err(|error| error.raw_os_error()) {
-        // Nobody is attached.
-        Ok(()) | Err(Some(libc::ENOENT)) => CapabilityState::Available,
+    match hooked_to_loopback().map_err(|error| error.raw_os_error()) {
+        Ok(_) => CapabilityState::Available,
         Err(Some(libc::EPERM)) => missing("CAP_NET_ADMIN", "run waylay as root"),
         Err(_) => missing("programs that are attached to devices by links (tcx)", "use Linux 6.6 or later"),
     }

@@ -18,7 +18,7 @@ use zerocopy::IntoBytes;
 /// Programs that the kernel lets anybody attach to one cgroup at one hook: `BPF_CGROUP_MAX_PROGS`.
 const MOST_PROGRAMS: u32 = 64;
 
-/// What is attached to a cgroup itself at one hook.
+/// What is attached at one hook of a cgroup itself, or of a device.
 pub(crate) struct Attached {
     pub(crate) ids: Vec<u32>,
     pub(crate) flags: u32,
@@ -26,6 +26,11 @@ pub(crate) struct Attached {
 
 /// The programs attached to a cgroup (bpf(2), `BPF_PROG_QUERY`).
 pub(crate) fn attached_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Attached> {
+    attached_to(cgroup.as_raw_fd(), attach_type)
+}
+
+/// `target` is a cgroup's descriptor or a device's index, as the hook has it.
+fn attached_to(target: i32, attach_type: u32) -> io::Result<Attached> {
     let mut ids = vec![0_u32; MOST_PROGRAMS as usize];
     let mut query = libbpf_sys::bpf_prog_query_opts {
         sz: size_of::<libbpf_sys::bpf_prog_query_opts>() as _,
@@ -35,7 +40,7 @@ pub(crate) fn attached_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io:
     query.__bindgen_anon_1.prog_cnt = MOST_PROGRAMS;
     // SAFETY: the kernel writes at most `prog_cnt` numbers to `prog_ids`, which has room for them, and the
     // fields of `query`; both outlive the call.
-    let result = unsafe { libbpf_sys::bpf_prog_query_opts(cgroup.as_raw_fd(), attach_type, &raw mut query) };
+    let result = unsafe { libbpf_sys::bpf_prog_query_opts(target, attach_type, &raw mut query) };
     if result != 0 {
         return Err(io::Error::from_raw_os_error(-result));
     }
@@ -67,17 +72,9 @@ pub(crate) fn attach_to_loopback(program: BorrowedFd<'_>) -> io::Result<OwnedFd>
     Ok(unsafe { OwnedFd::from_raw_fd(link) })
 }
 
-/// Whether the kernel says who is attached there (bpf(2), `BPF_PROG_QUERY`), as Linux 6.6 and later do.
-pub(crate) fn ask_the_loopback() -> io::Result<()> {
-    let mut query = libbpf_sys::bpf_prog_query_opts {
-        sz: size_of::<libbpf_sys::bpf_prog_query_opts>() as _,
-        ..Default::default()
-    };
-    // SAFETY: no numbers of programs are asked for, so that the kernel writes to the fields of `query` only, which outlives
-    // the call.
-    let result =
-        unsafe { libbpf_sys::bpf_prog_query_opts(LOOPBACK, libbpf_sys::BPF_TCX_INGRESS, &raw mut query) };
-    if result != 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
+/// The programs attached there, by links (bpf(2), `BPF_PROG_QUERY`); an error before Linux 6.6.
+pub(crate) fn attached_to_loopback() -> io::Result<Attached> {
+    attached_to(LOOPBACK, libbpf_sys::BPF_TCX_INGRESS)
 }
 
 /// Whether the kernel takes a program of a cgroup for a hook of its security modules (bpf(2), `BPF_PROG_LOAD`). One that

