@@ -86,8 +86,8 @@ fn adopted(table: &Table<'_>, problems: &mut Problems) -> Option<ServiceKind> {
     };
     let listeners = table.list("adopt", problems, listener)?.value;
     let destinations = [DestinationBy::Option, DestinationBy::LocalName, DestinationBy::Packet];
-    let words = ["option", "local", "packet"];
-    let destination = table.one("destination", problems, |value| word(value, &words, &destinations));
+    let destination = table
+        .one("destination", problems, |value| word(value, &["option", "local", "packet"], &destinations));
     let identity = identity(table, problems)?;
     Some(ServiceKind::Adopted { listeners, identity, destination: destination.unwrap_or_default() })
 }
