@@ -23,7 +23,7 @@ use crate::{
     run::Waylay,
 };
 
-const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
 const STREAM_MODULE: &str = "usr/lib/nginx/modules/ngx_stream_module.so";
 const SQUID: &str = "usr/sbin/squid";
 const SQUID_TYPES: &str = "usr/share/squid/mime.conf";
@@ -122,9 +122,11 @@ impl Proxies {
         }
         proxies.copy(Path::new(STREAM_MODULE));
         proxies.copy(Path::new(SOCKS_SERVER));
-        let libraries = fs::read_dir(unpacked().join(LIBRARIES)).unwrap().flatten();
-        for entry in libraries.filter(|entry| entry.path().is_file()) {
-            proxies.copy(&Path::new(LIBRARIES).join(entry.file_name()));
+        for directory in LIBRARIES {
+            let libraries = fs::read_dir(unpacked().join(directory)).unwrap().flatten();
+            for entry in libraries.filter(|entry| entry.path().is_file()) {
+                proxies.copy(&Path::new(directory).join(entry.file_name()));
+            }
         }
         proxies.socks = Some(proxies.start_socks(clients));
         proxies
@@ -173,7 +175,7 @@ impl Proxies {
     /// `ss-redir -U` likewise.
     pub fn ss_redir(&self, server: SocketAddrV4) -> String {
         self.copy(Path::new(SHADOWSOCKS));
-        let (port, program, libraries) = (free_port(), self.path(SHADOWSOCKS), self.path(LIBRARIES));
+        let (port, program, libraries) = (free_port(), self.path(SHADOWSOCKS), self.libraries());
         let to = format!("-s {} -p {} {SHADOWSOCKS_ACCOUNT}", server.ip(), server.port());
         let command = format!("env LD_LIBRARY_PATH={libraries} {program} {to} -b 0.0.0.0 -l {port} -U");
         format!("ss-redir=adopt/udp+packet:0.0.0.0:{port}={command}")
@@ -183,12 +185,17 @@ impl Proxies {
     pub fn ss_server(&self, servers: &Namespace, at: SocketAddrV4) -> Process {
         self.copy(Path::new(SHADOWSOCKS_SERVER));
         let mut command = servers.command(&self.path(SHADOWSOCKS_SERVER));
-        command.env("LD_LIBRARY_PATH", self.path(LIBRARIES)).stderr(Stdio::null()).stdout(Stdio::null());
+        command.env("LD_LIBRARY_PATH", self.libraries()).stderr(Stdio::null()).stdout(Stdio::null());
         command.args(["-s", &at.ip().to_string(), "-p", &at.port().to_string(), "-u"]);
         let mut process = Process::spawn(command.args(SHADOWSOCKS_ACCOUNT.split(' ')));
         let pid = process.child().id();
         patiently("the Shadowsocks server", || listens(pid, at.port()).then_some(()));
         process
+    }
+
+    /// For the dynamic linker.
+    fn libraries(&self) -> String {
+        LIBRARIES.map(|directory| self.path(directory)).join(":")
     }
 
     fn of_both_families(&self, file: &str, page: &str, documented: &str, arguments: &str) -> String {
@@ -219,7 +226,7 @@ impl Proxies {
         text += &format!("mime_table {types}\nerr_page_stylesheet {style}\nerror_directory {errors}\n");
         text += &format!("icon_directory {errors}\ncoredump_dir /tmp\nunlinkd_program /bin/true\n");
         let (program, page) = (self.path(SQUID), self.write(&format!("{place}-squid.conf"), &text));
-        let libraries = self.path(LIBRARIES);
+        let libraries = self.libraries();
         format!(
             "squid={kind}:127.0.0.1:{place}=env LD_LIBRARY_PATH={libraries} {program} -N -n squid{place} -f {page}"
         )
@@ -255,7 +262,7 @@ impl Proxies {
     /// The command of a proxy with a configuration of its own, for a shell.
     pub fn command(&self, proxy: Proxy, number: u16, configuration: &str) -> String {
         let file = self.write(&format!("{}-{number}.cfg", proxy.name()), configuration);
-        let (libraries, program) = (self.path(LIBRARIES), self.path(&format!("usr/sbin/{}", proxy.name())));
+        let (libraries, program) = (self.libraries(), self.path(&format!("usr/sbin/{}", proxy.name())));
         let arguments = match proxy {
             Proxy::Haproxy => format!("-db -f {file}"),
             Proxy::Nginx => {

@@ -128,8 +128,8 @@ fn on_loopback(namespace: &Namespace) -> usize {
 fn the_program_on_the_loopback_is_there_for_such_services_only_and_goes_with_them() {
     let ground = Ground::new(Family::V4, Place::Veth);
     let namespace = ground.client_namespace().unwrap();
-    let of_tokens = One::that("sends");
-    for (spec, expected) in [(of_tokens.started(), 0), (One::that("sends").told(), 1)] {
+    let proxy = One::that("sends");
+    for (spec, expected) in [(proxy.started(), 0), (proxy.told(), 1)] {
         let mut running = ground.waylay().args(["--through", &spec]).spawn_dialler();
         running.instance();
         running.service("proxy");
@@ -137,7 +137,7 @@ fn the_program_on_the_loopback_is_there_for_such_services_only_and_goes_with_the
         drop(running);
         patiently("its end", || (on_loopback(namespace) == 0).then_some(()));
     }
-    let mut running = ground.waylay().args(["--through", &One::that("sends").told()]).spawn_dialler();
+    let mut running = ground.waylay().args(["--through", &proxy.told()]).spawn_dialler();
     running.instance();
     patiently("the run", || (on_loopback(namespace) == 1).then_some(()));
     running.signal(rustix::process::Signal::KILL);
