@@ -9,8 +9,8 @@ use crate::{
     error::EbpfError,
     families,
     load::{
-        LEARNING_PROGRAMS, OBJECT, PACKET_PROGRAM, RESIDENT_PROGRAMS, RESIDENTS_ALONE, SCOPE_PROGRAMS, SERVICE_PROGRAMS,
-        WALK_PROGRAMS, leave_out_what_the_kernel_lacks, quiet_libbpf,
+        LEARNING_PROGRAMS, OBJECT, PACKET_PROGRAM, RESIDENT_PROGRAMS, RESIDENTS_ALONE, SCOPE_PROGRAMS,
+        SERVICE_PROGRAMS, WALK_PROGRAMS, leave_out_what_the_kernel_lacks, quiet_libbpf,
     },
     sys::{self, ProgramInfo},
 };

@@ -63,7 +63,9 @@ pub enum EbpfError {
     #[error("the engine was loaded without the programs for services that run already")]
     NoResidents,
     /// A service cannot be shown the destination in datagrams themselves.
-    #[error("cannot attach {PACKET_PROGRAM} to the loopback, by which a service is shown the destination of datagrams (Linux 6.6 or later is needed)")]
+    #[error(
+        "cannot attach {PACKET_PROGRAM} to the loopback, by which a service is shown the destination of datagrams (Linux 6.6 or later is needed)"
+    )]
     Packets(#[source] io::Error),
     /// A map could not be read or written.
     #[error("cannot access the map {map}")]

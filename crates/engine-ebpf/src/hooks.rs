@@ -200,9 +200,7 @@ pub(crate) fn named(ids: Vec<u32>) -> Vec<HookedProgram> {
 }
 
 fn names() -> BTreeMap<u32, String> {
-    ProgInfoIter::default()
-        .map(|program| (program.id, program.name.to_string_lossy().into_owned()))
-        .collect()
+    ProgInfoIter::default().map(|program| (program.id, program.name.to_string_lossy().into_owned())).collect()
 }
 
 fn name(found: &mut [Hooked]) {

@@ -58,12 +58,7 @@ const LOOPBACK: i32 = 1;
 pub(crate) fn attach_to_loopback(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: there are no options, and the descriptor outlives the call.
     let link = unsafe {
-        libbpf_sys::bpf_link_create(
-            program.as_raw_fd(),
-            LOOPBACK,
-            libbpf_sys::BPF_TCX_INGRESS,
-            ptr::null(),
-        )
+        libbpf_sys::bpf_link_create(program.as_raw_fd(), LOOPBACK, libbpf_sys::BPF_TCX_INGRESS, ptr::null())
     };
     if link < 0 {
         return Err(io::Error::from_raw_os_error(-link));

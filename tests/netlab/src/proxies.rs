@@ -168,7 +168,8 @@ impl Proxies {
         let (text, port) = self.read("sing-box-remote.json", "5010");
         let text = text.replace("192.0.2.1", &server.ip().to_string());
         let text = text.replace("\"server_port\": 8388", &format!("\"server_port\": {}", server.port()));
-        let (program, page) = (self.path(SING_BOX), self.write(&format!("{port}-sing-box-remote.json"), &text));
+        let (program, page) =
+            (self.path(SING_BOX), self.write(&format!("{port}-sing-box-remote.json"), &text));
         format!("sing-box=adopt/udp+packet:0.0.0.0:{port}={program} run -D /tmp -c {page}")
     }
 

@@ -77,14 +77,13 @@ fn sing_box_tells_a_server_where_they_were_going() {
 #[test]
 fn of_no_length_pass_ss_redir() {
     let remote = Remote::new();
-    let (_server, lines) = Process::spawn_read(
-        remote.ground.server_namespace().unwrap().command(system_python()).args([
+    let (_server, lines) =
+        Process::spawn_read(remote.ground.server_namespace().unwrap().command(system_python()).args([
             "-u",
             "-c",
             datagrams::ECHO,
             &remote.ground.server().to_string(),
-        ]),
-    );
+        ]));
     let ports = lines.wait_for_line(0);
     let ports: Vec<&str> = ports.split(' ').collect();
     let host = remote.ground.server().to_string();
