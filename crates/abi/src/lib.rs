@@ -17,7 +17,7 @@ mod tables;
 
 pub use address::{Address, Process, comm_to_string, path_to_string};
 pub use datagrams::{
-    Datagram, DatagramFlag, DatagramFlow, DatagramPath, Reply, Unreachable, UnreachableReport,
+    Datagram, DatagramFlag, DatagramFlow, DatagramPath, Reply, Told, Unreachable, UnreachableReport,
 };
 pub use options::{
     ABI_VERSION, OPEN_REPLY, QUERY_CHAIN, QUERY_CONTEXT, QUERY_DATAGRAM, QUERY_ORIGINAL_DST, QUERY_RECORDS,

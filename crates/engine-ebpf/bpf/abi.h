@@ -171,6 +171,16 @@ struct wl_caller_from {
 	__u32 protocol;
 };
 
+/* Which service has been told that datagrams of whom were going where; all zero for
+ * a peer: of anybody. With WL_NO_SLOT: from which place aside who is answered. */
+struct wl_told {
+	__u8 ip[16];
+	__u8 peer_ip[16];
+	__u16 port;
+	__u16 peer_port;
+	__u32 slot;
+};
+
 /* For the supervisor: an error that an application is to see. */
 struct wl_unreachable {
 	struct wl_datagram_path path;

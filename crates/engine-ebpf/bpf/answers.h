@@ -53,7 +53,7 @@ static __always_inline bool wl_answers_from(const struct wl_service *service, __
 	if (!(service->flags & WL_IN_PACKETS))
 		return false;
 	wl_told_of(&a->as, NULL, slot, &told);
-	a->was_told = !!bpf_map_lookup_elem(&tokens_told, &told);
+	a->was_told = !!wl_token_told(&told);
 	return a->was_told;
 }
 
@@ -116,12 +116,12 @@ WL_GLOBAL __u32 wl_token_towards(const struct wl_address *as, const struct wl_ad
 	struct wl_address token = {};
 	struct wl_datagram_flow *d;
 	struct wl_told told = {};
-	__u32 *ip4;
+	const __u32 *ip4;
 
 	if (!as || !peer)
 		return 0;
 	wl_told_of(as, peer, slot, &told);
-	ip4 = bpf_map_lookup_elem(&tokens_told, &told);
+	ip4 = wl_token_told(&told);
 	if (!ip4)
 		return 0;
 	wl_map_ip4(token.ip, *ip4);
@@ -195,7 +195,7 @@ static __always_inline int wl_on_connected_answer(struct bpf_sock_addr *ctx, int
 	wl_map_ip4(from.ip, a->aside);
 	from.port = service->udp4;
 	wl_told_of(&from, &peer, WL_NO_SLOT, &told);
-	if (bpf_map_update_elem(&tokens_told, &told, &ip4, BPF_ANY))
+	if (!wl_tell_token(&told, ip4))
 		return wl_answers_nobody();
 	return WL_PASS;
 }

@@ -306,22 +306,20 @@ struct {
 	__type(value, struct wl_answering);
 } answering SEC(".maps");
 
-/* Who has been told that datagrams of whom were going where; all zero for a peer:
- * of anybody. With WL_NO_SLOT: from which place aside who is answered. */
-struct wl_told {
-	__u8 ip[16];
-	__u32 peer_ip4;
-	__u16 port;
-	__u16 peer_port;
-	__u32 slot;
+/* The token of the flow. */
+struct wl_told_slot {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1); /* user space makes one with room when it needs it */
+	__uint(key_size, sizeof(struct wl_told));
+	__uint(value_size, sizeof(__u32));
 };
 
-/* The token of the flow. */
+/* Empty unless a service is told. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, WL_MAX_CALLERS);
-	__type(key, struct wl_told);
-	__type(value, __u32);
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct wl_told_slot);
 } tokens_told SEC(".maps");
 
 /* For servers in the scope: which application a service's own address stands for. */

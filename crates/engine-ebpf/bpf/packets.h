@@ -89,22 +89,22 @@ static __always_inline struct wl_datagram_flow *wl_flow_in_packets(const struct 
 }
 
 /* The service can bind to the destination from now on, and answer from it. */
-WL_GLOBAL int wl_note_told(const struct wl_datagram_flow *d, const struct wl_address *peer, __u32 ip4)
+WL_GLOBAL int wl_note_told(const struct wl_datagram_flow *d, const struct wl_address *peer, __u32 token)
 {
 	struct wl_told told = {};
-	__u32 *known, token = ip4;
+	const __u32 *known;
 
 	if (!d || !peer)
 		return 0;
 	wl_told_of(&d->flow.destination, peer, d->flow.slot, &told);
-	known = bpf_map_lookup_elem(&tokens_told, &told);
+	known = wl_token_told(&told);
 	if (known && *known == token)
 		return 1;
-	if (bpf_map_update_elem(&tokens_told, &told, &token, BPF_ANY))
+	if (!wl_tell_token(&told, token))
 		return 0;
-	told.peer_ip4 = 0;
+	__builtin_memset(told.peer_ip, 0, sizeof(told.peer_ip));
 	told.peer_port = 0;
-	return !bpf_map_update_elem(&tokens_told, &told, &token, BPF_ANY);
+	return wl_tell_token(&told, token);
 }
 
 /* The socket that gets it as it is gets it whatever it says. */
@@ -169,10 +169,10 @@ static __always_inline int wl_answer_in_packet(struct __sk_buff *skb, const stru
 	struct wl_address token = {};
 	struct wl_told told = {};
 	struct wl_datagram_flow *d;
-	__u32 *ip4;
+	const __u32 *ip4;
 
 	wl_told_of(&p->from, &p->to, WL_NO_SLOT, &told);
-	ip4 = bpf_map_lookup_elem(&tokens_told, &told);
+	ip4 = wl_token_told(&told);
 	if (!ip4)
 		return WL_NEXT_PROGRAM;
 	wl_map_ip4(token.ip, *ip4);

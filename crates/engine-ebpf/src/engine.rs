@@ -2,7 +2,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -29,6 +29,7 @@ use crate::{
         SERVICE_PROGRAMS,
     },
     loopback::{self, LoopbackMark},
+    packets::OnLoopback,
     past::{self, PastSource},
     progress::{self, ProgressReader},
     registry::{Registered, Registry},
@@ -55,7 +56,7 @@ pub struct EbpfEngine {
     slots: SharedSlots,
     pub(crate) endpoints: BTreeMap<ServiceId, Endpoint>,
     /// The program there, while a service needs it.
-    pub(crate) on_loopback: Option<OwnedFd>,
+    pub(crate) on_loopback: Option<OnLoopback>,
     events: Option<EventSource>,
     guards_families: bool,
     /// Whether names of hosts are learned.

@@ -3,17 +3,42 @@
 //! It is the one thing of the engine that is not bounded to the scope and its services. So it is there only while a service needs
 //! it, and is not pinned: it goes with the process.
 
-use std::{io, os::fd::AsFd};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
+use libbpf_rs::{MapCore, MapHandle, MapType};
+use waylay_abi as abi;
 use waylay_engine::{CapabilityState, Endpoint, LocalName};
 
 use crate::{
     engine::EbpfEngine,
     error::EbpfError,
     hooks::{HookedProgram, named},
+    in_force::put,
     load::PACKET_PROGRAM,
     sys,
 };
+
+/// Who has been told what, and the token that stands for it.
+const TOLD: &str = "tokens_told";
+/// Flows that services are told of at once; of others they cannot answer any more.
+const MOST_TOLD: u32 = 1 << 16;
+
+/// The program at its place, as long as this lives, and what it writes to, which takes some 7 MB.
+#[derive(Debug)]
+pub(crate) struct OnLoopback {
+    told: MapHandle,
+    _link: OwnedFd,
+}
+
+impl Drop for OnLoopback {
+    fn drop(&mut self) {
+        // What is not deleted takes room until the next one is put there.
+        let _stays = self.told.delete(&0_u32.to_ne_bytes());
+    }
+}
 
 impl EbpfEngine {
     /// Attaches it if one of these services needs it or one that is there still, and detaches it otherwise.
@@ -21,12 +46,34 @@ impl EbpfEngine {
         if !endpoints.iter().chain(self.endpoints.values()).any(needs_it) {
             self.on_loopback = None;
         } else if self.on_loopback.is_none() {
-            let program = self.loaded.program(PACKET_PROGRAM);
-            let program = program.ok_or_else(|| EbpfError::Packets(io::ErrorKind::NotFound.into()))?;
-            let link = sys::attach_to_loopback(program.as_fd()).map_err(EbpfError::Packets)?;
-            self.on_loopback = Some(link);
+            self.on_loopback = Some(self.attach_to_loopback()?);
         }
         Ok(())
+    }
+
+    fn attach_to_loopback(&mut self) -> Result<OnLoopback, EbpfError> {
+        let told = self.loaded.map(TOLD)?;
+        let program = self.loaded.program(PACKET_PROGRAM).filter(|_| has_the_hook());
+        let program = program.ok_or_else(|| EbpfError::Packets(io::ErrorKind::Unsupported.into()))?;
+        let room = told_map().map_err(|source| EbpfError::Map { map: TOLD, source })?;
+        put(&told, TOLD, 0, &room)?;
+        let link = sys::attach_to_loopback(program.as_fd());
+        link.map(|link| OnLoopback { told, _link: link }).map_err(EbpfError::Packets)
+    }
+}
+
+fn told_map() -> libbpf_rs::Result<MapHandle> {
+    let mut options = libbpf_rs::libbpf_sys::bpf_map_create_opts::default();
+    options.sz = size_of_val(&options) as _;
+    let (key, token) = (size_of::<abi::Told>() as u32, size_of::<u32>() as u32);
+    MapHandle::create(MapType::LruHash, Some("told_slot"), key, token, MOST_TOLD, &options)
+}
+
+/// Whether the program can be attached, before which there is no use in loading it: to devices by links, since Linux 6.6.
+pub(crate) fn has_the_hook() -> bool {
+    match sys::attached_to_loopback() {
+        Ok(_) => true,
+        Err(error) => error.raw_os_error() != Some(libc::EINVAL),
     }
 }
 

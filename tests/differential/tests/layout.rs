@@ -197,6 +197,7 @@ fn state() -> Vec<(&'static str, Layout)> {
         ("wl_route", layout!(abi::Route { source, error, here })),
         ("wl_listener", layout!(abi::Listener { netns, ip, port, protocol, reserved })),
         ("wl_resolver", layout!(abi::Resolver { ip, port, reserved })),
+        ("wl_told", layout!(abi::Told { ip, peer_ip, port, peer_port, slot })),
         ("wl_holder", layout!(abi::Holder { instance, pid, held })),
         ("wl_listener_owner", layout!(abi::ListenerOwner { instance, scope, scope_level, service })),
         (
