@@ -194,7 +194,9 @@ impl Options {
                 "tproxy" => local_name = local_name.max(LocalName::Destination),
                 "packet" => local_name = LocalName::Packet,
                 _ => {
-                    return Err(format!("/{option}: no such option; known options: tcp, udp, tproxy, packet"));
+                    return Err(format!(
+                        "/{option}: no such option; known options: tcp, udp, tproxy, packet"
+                    ));
                 }
             }
         }

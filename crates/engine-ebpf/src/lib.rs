@@ -58,7 +58,7 @@ pub use hooks::{Below, Hook, Hooked, HookedProgram, hooked};
 pub use liveness::LivenessMarks;
 pub use load::OBJECT;
 pub use loopback::LoopbackMark;
-pub use packets::hooked_to_loopback;
+pub use packets::{hooked_to_loopback, shown_in_packets_here};
 pub use past::{PastFlow, PastSource};
 pub use probe::{Probed, probe_programs};
 pub use progress::{Progress, ProgressReader};

@@ -97,6 +97,13 @@ pub fn hooked_to_loopback() -> io::Result<Vec<HookedProgram>> {
     }
 }
 
+/// How many programs there are of these engines.
+#[must_use]
+pub fn shown_in_packets_here() -> usize {
+    let is_ours = |program: &&HookedProgram| program.name.as_deref() == Some(PACKET_PROGRAM);
+    hooked_to_loopback().map_or(0, |hooked| hooked.iter().filter(is_ours).count())
+}
+
 /// For a report.
 pub(crate) fn capability() -> CapabilityState {
     let missing =

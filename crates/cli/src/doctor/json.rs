@@ -103,6 +103,7 @@ struct WrittenFacts<'d> {
     container: Option<&'d str>,
     hidepid: Option<&'d str>,
     lockdown: Option<&'d str>,
+    in_packets: usize,
 }
 
 #[derive(Serialize)]
@@ -235,5 +236,6 @@ fn facts(facts: &Facts) -> WrittenFacts<'_> {
         container: facts.container.as_deref(),
         hidepid: facts.hidepid.as_deref(),
         lockdown: facts.lockdown.as_deref(),
+        in_packets: facts.in_packets,
     }
 }

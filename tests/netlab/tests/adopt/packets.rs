@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use waylay_engine_ebpf::{HookedProgram, hooked_to_loopback};
 use waylay_netlab::{
-    Family, Finished, Ground, Namespace, Place, Process, Proxies, free_port, patiently, system_python,
+    Family, Finished, Ground, Namespace, Place, Process, Proxies, Waylay, free_port, patiently, system_python,
 };
 
 use crate::{
@@ -122,6 +122,25 @@ fn on_loopback(namespace: &Namespace) -> usize {
     })
 }
 
+fn said_by_doctor(namespace: &Namespace) -> usize {
+    let told = namespace.command(Waylay::binary().to_str().unwrap()).args(["doctor", "-o", "json"]).output().unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    usize::try_from(told["facts"]["in_packets"].as_u64().unwrap()).unwrap()
+}
+
+/// On a kernel that lacks the hook the rest of waylay is as it is, and such a service is refused.
+#[test]
+fn a_kernel_without_the_hook_is_said_to_lack_it() {
+    let (proxy, ground) = (One::that("sends"), Ground::new(Family::V4, Place::Veth));
+    let finished = ground.waylay().args(["--through", &proxy.told()]).watch(["true"]);
+    match hooked_to_loopback() {
+        Ok(_) => assert!(finished.status.success(), "{finished:?}"),
+        Err(_) => assert!(finished.stderr.contains("Linux 6.6 or later is needed"), "{finished:?}"),
+    }
+    let without = ground.waylay().args(["--through", &proxy.started()]).watch(["true"]);
+    assert!(without.status.success(), "{without:?}");
+}
+
 /// Whatever ends the run, a kill included.
 #[test]
 fn the_program_on_the_loopback_is_there_for_such_services_only_and_goes_with_them() {
@@ -133,6 +152,7 @@ fn the_program_on_the_loopback_is_there_for_such_services_only_and_goes_with_the
         running.instance();
         running.service("proxy");
         patiently("the run", || (on_loopback(namespace) == expected).then_some(()));
+        assert_eq!(said_by_doctor(namespace), expected);
         drop(running);
         patiently("its end", || (on_loopback(namespace) == 0).then_some(()));
     }
