@@ -25,7 +25,7 @@ pub use options::{
 };
 pub use records::{Chain, Context, Flow, Handle, Hop, NamedChain, NamedHop, SocketWishes};
 pub use tables::{
-    Config, Event, HandleKey, Holder, IN_PACKETS, IS_RESIDENT, Listener, ListenerOwner,
+    Asker, Config, Event, HandleKey, Holder, IN_PACKETS, IS_RESIDENT, Known, Listener, ListenerOwner, Names,
     PASSED_FOREIGN_NAMESPACE, PASSED_SANDBOX, Progress, RESIDENT_BY_EXE, RESIDENT_BY_UID, Refusal, Resolver,
     Route, RouteKey, SHOWS_DESTINATION, Service, SocketEvent, Tables,
 };

@@ -123,7 +123,11 @@ fn on_loopback(namespace: &Namespace) -> usize {
 }
 
 fn said_by_doctor(namespace: &Namespace) -> usize {
-    let told = namespace.command(Waylay::binary().to_str().unwrap()).args(["doctor", "-o", "json"]).output().unwrap();
+    let told = namespace
+        .command(Waylay::binary().to_str().unwrap())
+        .args(["doctor", "-o", "json"])
+        .output()
+        .unwrap();
     let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
     usize::try_from(told["facts"]["in_packets"].as_u64().unwrap()).unwrap()
 }
