@@ -17,6 +17,7 @@ mod carried;
 mod claims;
 mod cost;
 mod encode;
+mod endpoints;
 mod engine;
 mod error;
 mod event;
