@@ -64,6 +64,11 @@ impl SeccompEngine {
         Ok(Self { shared: Arc::new(Shared::new().map_err(SeccompError::Start)?) })
     }
 
+    /// What getsockname(2) will say of a service's accepted sockets, which it may ask about before anything is installed.
+    pub fn expect(&self, service: ServiceId, local_name: LocalName) {
+        self.shared.lock().local_names.insert(service, local_name);
+    }
+
     /// Answers the calls of a part of the tree, of which [`crate::supervise`] gave the descriptor, until no process of it is left.
     ///
     /// # Errors

@@ -63,6 +63,9 @@ const NOT_SO_FAST: u32 = libc::SECCOMP_RET_ERRNO | libc::EOPNOTSUPP as u32;
 
 /// `SO_ORIGINAL_DST` and `IP6T_SO_ORIGINAL_DST`.
 const ORIGINAL_DESTINATION: u32 = 80;
+/// By which a socket takes what goes to others' addresses; it takes a privilege.
+pub(crate) const TRANSPARENT: [(i32, i32); 2] =
+    [(libc::SOL_IP, libc::IP_TRANSPARENT), (libc::SOL_IPV6, libc::IPV6_TRANSPARENT)];
 const TYPE_MASK: u32 = 0xf;
 
 /// The filter; `None` on an architecture whose system calls are not known here.
@@ -109,7 +112,7 @@ fn native(calls: &Calls, part: Part) -> Vec<sock_filter> {
         Part::Command { any_socket: false } => judge(libc::SYS_socket, &redirectable()),
         Part::Service => {
             judge(libc::SYS_getsockopt, &questions());
-            judge(libc::SYS_setsockopt, &records());
+            judge(libc::SYS_setsockopt, &statements());
         }
     }
     program.push(answer(ALLOW));
@@ -148,9 +151,16 @@ fn questions() -> Vec<sock_filter> {
     program
 }
 
-fn records() -> Vec<sock_filter> {
+/// Records, and the wish to be transparent.
+fn statements() -> Vec<sock_filter> {
     let mut program = vec![load(argument(1))];
     program.extend(if_equal(waylay_abi::SOL_WAYLAY.cast_unsigned(), &[answer(ASK)]));
+    for (level, name) in TRANSPARENT {
+        let mut wish = vec![load(argument(2))];
+        wish.extend(if_equal(name.cast_unsigned(), &[answer(ASK)]));
+        wish.push(answer(ALLOW));
+        program.extend(if_equal(level.cast_unsigned(), &wish));
+    }
     program.push(answer(ALLOW));
     program
 }

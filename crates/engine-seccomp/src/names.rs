@@ -5,10 +5,15 @@ use std::{io, net::SocketAddr, os::fd::AsFd};
 use rustix::net::sockopt;
 use socket2::SockRef;
 
+use waylay_core::ServiceId;
+use waylay_engine::LocalName;
+
 use crate::{
     call::{Call, write_address},
+    flows::Inbound,
+    options::path_of,
     shared::Shared,
-    supervisor::Answer,
+    supervisor::{Answer, Dialler},
 };
 
 pub(crate) fn peer(shared: &Shared, call: &Call) -> io::Result<Answer> {
@@ -18,13 +23,33 @@ pub(crate) fn peer(shared: &Shared, call: &Call) -> io::Result<Answer> {
     })
 }
 
-pub(crate) fn local(shared: &Shared, call: &Call) -> io::Result<Answer> {
+pub(crate) fn local(shared: &Shared, dialler: Dialler, call: &Call) -> io::Result<Answer> {
+    if let Some(service) = dialler.service()
+        && shared.lock().local_name_of(service) == LocalName::Destination
+        && let Some(answer) = destination(shared, service, call)?
+    {
+        return Ok(answer);
+    }
     show(shared, call, |socket, destination| {
         let bound = socket.local_addr().ok()?.as_socket()?;
         let is_own_choice = !bound.ip().to_canonical().is_loopback();
         let source = shared.scout.source_towards(destination).ok()?;
         (!is_own_choice).then(|| SocketAddr::new(source, bound.port()))
     })
+}
+
+/// As a transparent proxy hears from its socket where the connection was going.
+fn destination(shared: &Shared, service: ServiceId, call: &Call) -> io::Result<Option<Answer>> {
+    let Ok(socket) = call.descriptor(&shared.threads) else { return Ok(None) };
+    let Ok(cookie) = sockopt::socket_cookie(socket.as_fd()) else { return Ok(None) };
+    let path = path_of(&socket);
+    let destination = match shared.lock().flows.of_inbound(cookie, path) {
+        Inbound::Of(flow) if flow.service == service => flow.destination,
+        Inbound::Of(_) | Inbound::Ended | Inbound::NotRedirected => return Ok(None),
+    };
+    let is_v6 = sockopt::socket_domain(&socket)? == rustix::net::AddressFamily::INET6;
+    call.write_cut(call.arguments[1], call.arguments[2], &write_address(destination, is_v6))?;
+    Ok(Some(Answer::Value(0)))
 }
 
 fn show(

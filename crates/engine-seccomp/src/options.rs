@@ -10,12 +10,16 @@ use rustix::net::sockopt;
 use socket2::SockRef;
 use waylay_abi as abi;
 use waylay_core::{Process, ServiceId};
-use waylay_engine::memory::{FlowId, RecordsHandle, SetRecordsError, SocketId};
+use waylay_engine::{
+    LocalName,
+    memory::{FlowId, RecordsHandle, SetRecordsError, SocketId},
+};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::{
     call::{Call, errno, write_address},
     caller::home_of,
+    filter::TRANSPARENT,
     flows::{Flow, Inbound, Path},
     shared::{Shared, State},
     supervisor::Answer,
@@ -58,7 +62,7 @@ pub(crate) fn ask(shared: &Shared, call: &Call) -> io::Result<Answer> {
     give(call, &answer)
 }
 
-fn path_of(socket: &OwnedFd) -> Option<Path> {
+pub(crate) fn path_of(socket: &OwnedFd) -> Option<Path> {
     let socket = SockRef::from(socket);
     let (peer, local) = (socket.peer_addr().ok()?.as_socket()?, socket.local_addr().ok()?.as_socket()?);
     Some(Path::new(peer, local))
@@ -136,6 +140,11 @@ pub(crate) fn give(call: &Call, answer: &[u8]) -> io::Result<Answer> {
 
 /// setsockopt(2) of a service.
 pub(crate) fn tell(shared: &Shared, service: ServiceId, call: &Call) -> io::Result<Answer> {
+    if TRANSPARENT.contains(&(call.number_at(1), call.number_at(2))) {
+        // It is shown destinations, and would be told that it may not be.
+        let is_shown = shared.lock().local_name_of(service) == LocalName::Destination;
+        return Ok(if is_shown { Answer::Value(0) } else { Answer::Continue });
+    }
     if call.number_at(1) != abi::SOL_WAYLAY {
         return Ok(Answer::Continue);
     }

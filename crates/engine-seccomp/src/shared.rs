@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 
 use waylay_core::{Leg, Namespace, Process, Route, ServiceId, Verdict, World};
 use waylay_engine::{
-    Endpoint, MemoryEngine,
+    Endpoint, LocalName, MemoryEngine,
     memory::{FlowId, RecordsHandle, SocketId},
 };
 
@@ -47,6 +47,8 @@ pub(crate) struct State {
     pub(crate) datagrams: DatagramFlows,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) names: BTreeMap<ServiceId, String>,
+    /// Of services that are to be told by their sockets where connections were going.
+    pub(crate) local_names: BTreeMap<ServiceId, LocalName>,
     pub(crate) lines: CgroupLines,
     /// Sockets that are being connected, or were when whoever had asked for it had to handle a signal: that call is made again, and
     /// finds the connection that the first has made.
@@ -170,6 +172,11 @@ impl State {
 }
 
 impl State {
+    /// What getsockname(2) says of a service's accepted sockets.
+    pub(crate) fn local_name_of(&self, service: ServiceId) -> LocalName {
+        self.local_names.get(&service).copied().unwrap_or_default()
+    }
+
     /// Where connections are led to that a service is to have.
     pub(crate) fn listeners_of(&self, service: ServiceId) -> Vec<SocketAddr> {
         let endpoints = self.endpoints.iter().filter(|endpoint| endpoint.service == service);

@@ -99,7 +99,7 @@ impl Desk<'_> {
                 udp::receive(shared, dialler, call, turn)
             }
             libc::SYS_getpeername => names::peer(shared, call),
-            libc::SYS_getsockname => names::local(shared, call),
+            libc::SYS_getsockname => names::local(shared, dialler, call),
             libc::SYS_getsockopt => options::ask(shared, call),
             libc::SYS_setsockopt => match dialler {
                 Dialler::Service(service) => options::tell(shared, service, call),

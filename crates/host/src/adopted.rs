@@ -316,7 +316,7 @@ pub(crate) fn taking(sockets: &[Socket], address: SocketAddr) -> Option<&Socket>
 }
 
 /// Somebody may be there whom only a look shows: both may have said that they share their port.
-fn check_address(spec: &ServiceSpec, address: SocketAddr) -> Result<(), RunError> {
+pub(crate) fn check_address(spec: &ServiceSpec, address: SocketAddr) -> Result<(), RunError> {
     let service = spec.name.clone();
     if let Err(source) = UdpSocket::bind((address.ip(), 0)) {
         return Err(RunError::AddressElsewhere { service, address, source });

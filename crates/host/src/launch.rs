@@ -260,6 +260,7 @@ impl Launch {
                 let _own_session = rustix::process::setsid();
                 wait_for_supervisor()?;
                 self.give_up_privileges(supervisor, &mut command)?;
+                self.enter_supervision()?;
                 place_from(FIRST_LISTEN_FD, Vec::new()).map_err(LaunchError::Listen)?;
             }
         }

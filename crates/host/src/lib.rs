@@ -24,6 +24,7 @@ pub mod doctor;
 mod error;
 mod existing;
 mod families;
+mod foundling;
 mod handover;
 mod health;
 mod hung;

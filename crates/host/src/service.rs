@@ -37,6 +37,8 @@ pub(crate) struct Waiting {
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
     input: Vec<u8>,
+    /// Whether it is told when to accept.
+    is_told: bool,
     pub(crate) name: String,
     pub(crate) listening: Listening,
 }
@@ -76,13 +78,25 @@ impl Waiting {
         match read_announcement(&mut stdout) {
             Ok(listening) => {
                 let (name, input) = (spec.name.clone(), spec.input.clone());
-                Ok(Self { child, stdin, stdout, input, name, listening })
+                Ok(Self { child, stdin, stdout, input, is_told: true, name, listening })
             }
             Err(source) => {
                 end(&mut child);
                 Err(failed(source))
             }
         }
+    }
+
+    /// A program that knows nothing of waylay, and has been let go already.
+    pub(crate) fn adopted(started: (Child, ChildStdin, ChildStdout), name: String) -> Self {
+        let ((child, stdin, stdout), listening) = (started, Listening::default());
+        let stdout = BufReader::new(stdout);
+        Self { child, stdin, stdout, input: Vec::new(), is_told: false, name, listening }
+    }
+
+    /// How it has ended, if it has.
+    pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
     }
 
     /// Ends it before it was of use.
@@ -97,7 +111,9 @@ impl Waiting {
         on_death: impl FnOnce(ExitStatus) + Send + 'static,
     ) -> Result<Running, RunError> {
         let failed = |source| RunError::ServiceStart { service: self.name.clone(), source };
-        self.stdin.write_all(b"go\n").map_err(failed)?;
+        if self.is_told {
+            self.stdin.write_all(b"go\n").map_err(failed)?;
+        }
         feed(self.stdin, self.input);
         let stopping = Arc::new(AtomicBool::new(false));
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);

@@ -25,7 +25,7 @@ use crate::{
     assignment::Interruption,
     deadline::Deadline,
     error::RunError,
-    handover,
+    foundling, handover,
     hung::Wards,
     launch::{Families, Launch, Role, Supervision},
     refusals::concerned,
@@ -56,8 +56,7 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
     // Whoever of the command's processes goes into the background stays below this one, as looking at it takes (ptrace(2)).
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|errno| RunError::CommandStart(errno.into()))?;
-    let interruption = Interruption::default();
-    let signals = Signals::watch(interruption).map_err(RunError::CommandStart)?;
+    let signals = Signals::watch(Interruption::default()).map_err(RunError::CommandStart)?;
     let mut engine = SeccompEngine::new()?;
     let tables = Tables::compile(&spec.policy)?;
     if tables.ask_for_hosts() {
@@ -71,7 +70,9 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
     let mut starting = Starting {
         engine: &engine,
         spawner: &spawner,
+        signals: &signals,
         observer,
+        start_patience: spec.start_patience,
         identity: spec.identity.clone(),
         waiting: BTreeMap::new(),
     };
@@ -81,7 +82,7 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
         waiting.into_values().for_each(Waiting::give_up);
         return Err(error);
     }
-    let endpoints = waiting.iter().map(|(id, waiting)| endpoint(*id, waiting)).collect();
+    let endpoints = waiting.iter().map(|(id, waiting)| endpoint(*id, waiting, spec)).collect();
     engine.install(&Installation { tables, endpoints })?;
     let engine = Shared(Arc::new(Mutex::new(engine)));
     let crew = Arc::new(Crew::release(waiting, spec, &engine, observer)?);
@@ -103,13 +104,18 @@ fn refuse_what_needs_root(spec: &RunSpec) -> Result<(), RunError> {
     if let Some(service) = spec.services.iter().find(|service| service.adoption.as_ref().is_some_and(shown)) {
         return Err(SeccompError::Packets { service: service.name.clone() }.into());
     }
-    match spec.services.iter().find(|service| service.adoption.is_some() || service.identity.is_some()) {
-        Some(service) => needs_root(&format!(
-            "the service {:?}, which is adopted or runs as a user of its own,",
-            service.name
-        )),
-        None => Ok(()),
+    for service in &spec.services {
+        let runs_already = service.adoption.as_ref().is_some_and(|adoption| adoption.known_by.is_some());
+        let takes_datagrams = service.adoption.is_some() && service.transports.include_udp();
+        let why = match (service.identity.is_some(), runs_already, takes_datagrams) {
+            (true, _, _) => "runs as a user of its own",
+            (false, true, _) => "runs already",
+            (false, false, true) => "is adopted and takes datagrams",
+            (false, false, false) => continue,
+        };
+        return needs_root(&format!("the service {:?}, which {why},", service.name));
     }
+    Ok(())
 }
 
 /// The engine, for those who work with it on several threads.
@@ -126,7 +132,9 @@ impl Shared {
 struct Starting<'s> {
     engine: &'s SeccompEngine,
     spawner: &'s Spawner,
+    signals: &'s Signals,
     observer: &'s Arc<dyn Observer>,
+    start_patience: Duration,
     identity: Option<Identity>,
     waiting: BTreeMap<ServiceId, Waiting>,
 }
@@ -144,6 +152,10 @@ impl Starting<'_> {
     fn start(&self, id: ServiceId, spec: &ServiceSpec) -> Result<Waiting, RunError> {
         let failed = |source| RunError::ServiceStart { service: spec.name.clone(), source };
         let (own, passed) = passage().map_err(failed)?;
+        if let Some(adoption) = &spec.adoption {
+            let waiting = foundling::start(spec, adoption, self.identity.clone(), passed, self.spawner)?;
+            return self.adopt(id, adoption, waiting, &own);
+        }
         let launch = Launch {
             cgroup: None,
             // Root has no need of being one.
@@ -159,6 +171,36 @@ impl Starting<'_> {
         self.engine.watch(calls, Dialler::Service(id))?;
         Ok(waiting)
     }
+
+    fn adopt(
+        &self,
+        id: ServiceId,
+        adoption: &Adoption,
+        mut waiting: Waiting,
+        own: &OwnedFd,
+    ) -> Result<Waiting, RunError> {
+        let started = match handover::take(own) {
+            Ok(calls) => {
+                self.engine.expect(id, adoption.local_name);
+                let watched = self.engine.watch(calls, Dialler::Service(id));
+                watched.map(drop).map_err(RunError::from)
+            }
+            // It has ended before, and that is seen below.
+            Err(_no_calls) => Ok(()),
+        };
+        let started = started.and_then(|()| {
+            let interrupted_by = || self.signals.take();
+            let (patience, observer) = (self.start_patience, &**self.observer);
+            foundling::wait_until_it_listens(&mut waiting, adoption, patience, observer, interrupted_by)
+        });
+        match started {
+            Ok(()) => Ok(waiting),
+            Err(error) => {
+                waiting.give_up();
+                Err(error)
+            }
+        }
+    }
 }
 
 /// A pair of sockets, of which the second is there for a process that is started.
@@ -168,7 +210,9 @@ fn passage() -> std::io::Result<(OwnedFd, OwnedFd)> {
     Ok((own.into(), passed.into()))
 }
 
-fn endpoint(service: ServiceId, waiting: &Waiting) -> Endpoint {
+fn endpoint(service: ServiceId, waiting: &Waiting, spec: &RunSpec) -> Endpoint {
+    let adoption = spec.services.iter().find(|service| service.name == waiting.name);
+    let adoption = adoption.and_then(|service| service.adoption.as_ref());
     let listening = waiting.listening.clone();
     Endpoint {
         service,
@@ -177,7 +221,7 @@ fn endpoint(service: ServiceId, waiting: &Waiting) -> Endpoint {
         tcp6: listening.tcp6,
         udp4: listening.udp4,
         udp6: listening.udp6,
-        local_name: LocalName::Listener,
+        local_name: adoption.map_or(LocalName::Listener, |adoption| adoption.local_name),
     }
 }
 
