@@ -25,9 +25,9 @@ pub use options::{
 };
 pub use records::{Chain, Context, Flow, Handle, Hop, NamedChain, NamedHop, SocketWishes};
 pub use tables::{
-    Config, Event, HandleKey, Holder, IS_RESIDENT, Listener, ListenerOwner, PASSED_FOREIGN_NAMESPACE,
-    PASSED_SANDBOX, Progress, RESIDENT_BY_EXE, RESIDENT_BY_UID, Refusal, Resolver, Route, RouteKey,
-    SHOWS_DESTINATION, Service, SocketEvent, Tables,
+    Asker, Config, Event, HandleKey, Holder, IS_RESIDENT, Known, Listener, ListenerOwner, Names,
+    PASSED_FOREIGN_NAMESPACE, PASSED_SANDBOX, Progress, RESIDENT_BY_EXE, RESIDENT_BY_UID, Refusal, Resolver,
+    Route, RouteKey, SHOWS_DESTINATION, Service, SocketEvent, Tables,
 };
 
 /// Slots for services in one policy.

@@ -1,6 +1,6 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{Address, MAX_BANK, MAX_LISTENERS, MAX_SERVICES, NAME_LEN, Process};
+use crate::{Address, LINEAGE, MAX_BANK, MAX_LISTENERS, MAX_SERVICES, NAME_LEN, Process};
 
 /// What makes an instance's handles its own.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -169,6 +169,42 @@ pub struct Resolver {
     pub port: u16,
     /// Zero.
     pub reserved: u16,
+}
+
+/// An application that asks resolvers, in whichever process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Asker {
+    /// As in [`Process::exe_device`](crate::Process::exe_device).
+    pub exe_device: u64,
+    /// As in [`Process::exe_inode`](crate::Process::exe_inode).
+    pub exe_inode: u64,
+    /// Id of its cgroup.
+    pub cgroup: u64,
+    /// Its user, the real one.
+    pub uid: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// An address that an application has had for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Known {
+    /// Who has asked.
+    pub by: Asker,
+    /// As in [`Address::ip`].
+    pub ip: [u8; 16],
+}
+
+/// What covers the names by which it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Names {
+    /// Keys of patterns; 0: none.
+    pub keys: [u64; LINEAGE],
+    /// Until when each counts, in seconds since boot.
+    pub until: [u32; LINEAGE],
 }
 
 /// Key of the registry of listeners all instances of a host share.

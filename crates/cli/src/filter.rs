@@ -13,8 +13,8 @@ use waylay_config::{
     read,
 };
 use waylay_core::{
-    Availability, Chain, ChainError, Confinement, Hop, HostName, HostNameError, Leg, Namespace, Policy,
-    Process, Protocol, Records, ServiceId, Stage, World, follow,
+    Availability, Chain, ChainError, Confinement, Hop, HostName, HostNameError, HostPattern, Leg, Namespace,
+    Policy, Process, Protocol, Records, ServiceId, Stage, World, follow,
 };
 use waylay_daemon::journey::Journey;
 use waylay_host::names::HostNames;
@@ -135,7 +135,9 @@ fn world(
         false => Availability::Available,
     };
     let name = |name: &String| {
-        HostName::new(name).map_err(|error| TestError::HostName { name: name.clone(), error })
+        HostName::new(name)
+            .map(HostPattern::Name)
+            .map_err(|error| TestError::HostName { name: name.clone(), error })
     };
     Ok(World {
         namespace,

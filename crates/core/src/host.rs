@@ -113,12 +113,13 @@ impl HostPattern {
     }
 }
 
-/// The keys of all patterns that cover a name: its own, and one for each name above it.
-pub fn keys_of(name: &HostName) -> impl Iterator<Item = u64> {
+/// The keys of all patterns that cover a name of which this is known: its own, and one for each name above it.
+pub fn keys_of(known: &HostPattern) -> impl Iterator<Item = u64> {
+    let (HostPattern::Name(name) | HostPattern::Below(name)) = known;
     let text = name.as_str();
     let above = text.match_indices('.').map(|(at, _)| &text[at + 1..]);
     let above = above.map(|above| finish(digest(above.bytes()) ^ BELOW));
-    std::iter::once(finish(digest(text.bytes()))).chain(above)
+    std::iter::once(known.key()).chain(above)
 }
 
 const BEGINNING: u64 = 0xcbf2_9ce4_8422_2325;
@@ -200,7 +201,13 @@ mod tests {
     proptest! {
         #[test]
         fn a_pattern_covers_the_names_that_have_its_key(pattern in patterns(), name in names()) {
-            prop_assert_eq!(keys_of(&name).any(|key| key == pattern.key()), pattern.covers(&name));
+            let known = HostPattern::Name(name.clone());
+            prop_assert_eq!(keys_of(&known).any(|key| key == pattern.key()), pattern.covers(&name));
+        }
+
+        #[test]
+        fn a_pattern_covers_what_has_its_key(pattern in patterns(), known in patterns()) {
+            prop_assert_eq!(keys_of(&known).any(|key| key == pattern.key()), pattern.covers_all_of(&known));
         }
 
         #[test]

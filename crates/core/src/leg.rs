@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use crate::address::normal_form;
 use crate::chain::Chain;
-use crate::host::HostName;
+use crate::host::HostPattern;
 use crate::process::{Cgroups, CommandName, FileId, Process};
 use crate::world::{Namespace, World};
 
@@ -42,8 +42,8 @@ pub struct Facts {
     pub remote_port: u16,
     /// The source address the caller bound, in normal form; a port alone is none.
     pub local: Option<Ipv6Addr>,
-    /// The names by which the original application has asked for the destination.
-    pub hosts: Vec<HostName>,
+    /// What is known of the names by which the original application has asked for the destination.
+    pub hosts: Vec<HostPattern>,
     /// The network namespace that the leg is in.
     pub namespace: Namespace,
     /// The original application.

@@ -1,12 +1,14 @@
 //! A policy: services in their solved order, sublayers and filters, all checked once.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 
 use crate::chain::ServiceSet;
 use crate::change::Change;
+use crate::conditions::OneOf;
+use crate::host::HostPattern;
 use crate::ids::{FilterId, ServiceId, SublayerId};
 use crate::model::{Action, AuthRule, Filter, Layer, Service, Sublayer};
 use crate::order::{OrderError, solve};
@@ -300,6 +302,13 @@ impl Policy {
     #[must_use]
     pub fn filters(&self) -> &[Filter] {
         &self.filters
+    }
+
+    /// The patterns of hosts that filters name, by their keys.
+    #[must_use]
+    pub fn host_patterns(&self) -> BTreeMap<u64, &HostPattern> {
+        let asked = self.filters.iter().filter_map(|filter| filter.conditions.host.as_ref());
+        asked.flat_map(OneOf::values).map(|pattern| (pattern.key(), pattern)).collect()
     }
 
     /// What becomes of legs of foreign network namespaces.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::host::HostName;
+use crate::host::HostPattern;
 use crate::ids::ServiceId;
 use crate::model::Errno;
 use crate::process::Cgroups;
@@ -31,8 +31,9 @@ pub struct World {
     pub room: Room,
     /// Which cgroup is below which.
     pub cgroups: Cgroups,
-    /// The names by which the original application has asked for the destination.
-    pub hosts: Vec<HostName>,
+    /// What is known of the names by which the original application has asked for the destination: of each the name itself, or
+    /// patterns that cover it, where no more has been kept.
+    pub hosts: Vec<HostPattern>,
 }
 
 impl World {

@@ -49,9 +49,9 @@ pub trait Force: Send {
     /// Ends all who are in one and removes it.
     fn dissolve(&mut self, enclosure: &Enclosure);
 
-    /// What a connection of a process would meet on its way; nothing in particular where nobody can say.
-    fn surroundings(&self, caller: &Caller, to: SocketAddr) -> Surroundings {
-        let (_, _) = (caller, to);
+    /// What a connection of a process would meet on its way, by a policy; nothing in particular where nobody can say.
+    fn surroundings(&self, caller: &Caller, to: SocketAddr, policy: &Policy) -> Surroundings {
+        let (_, _, _) = (caller, to, policy);
         Surroundings::default()
     }
 }
@@ -89,7 +89,7 @@ impl Force for Station {
         Self::dissolve(self, enclosure);
     }
 
-    fn surroundings(&self, caller: &Caller, to: SocketAddr) -> Surroundings {
-        Self::surroundings(self, caller, to)
+    fn surroundings(&self, caller: &Caller, to: SocketAddr, policy: &Policy) -> Surroundings {
+        Self::surroundings(self, caller, to, policy)
     }
 }

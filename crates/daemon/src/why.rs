@@ -236,7 +236,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
             true => (service.id, Availability::Available),
             false => (service.id, Availability::Absent),
         });
-        let Surroundings { confinement, route } = self.force().surroundings(&caller, to);
+        let Surroundings { confinement, route, hosts } = self.force().surroundings(&caller, to, policy);
         let namespace = HostNames::new().namespace(&format!("/proc/{}/ns/net", caller.process.pid));
         let world = World {
             availability: availability.collect(),
@@ -244,6 +244,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
             namespace: namespace.unwrap_or_default(),
             confinement,
             route,
+            hosts,
             ..World::default()
         };
         let leg = Leg { protocol, local: None, remote: to, caller: caller.process };

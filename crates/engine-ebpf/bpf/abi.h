@@ -346,6 +346,27 @@ struct wl_resolver {
 	__u16 reserved;
 };
 
+/* Who has asked a resolver, and for an address of which names. */
+struct wl_asker {
+	__u64 exe_device;
+	__u64 exe_inode;
+	__u64 cgroup;
+	__u32 uid;
+	__u32 reserved;
+};
+
+struct wl_known {
+	struct wl_asker by;
+	__u8 ip[16];
+};
+
+/* What covers the names by which an address is known, and until when, in seconds
+ * since boot. */
+struct wl_names {
+	__u64 keys[WL_LINEAGE];
+	__u32 until[WL_LINEAGE];
+};
+
 struct wl_tuple {
 	__u64 netns;
 	__u8 client_ip[16];

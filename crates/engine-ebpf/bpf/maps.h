@@ -137,14 +137,6 @@ struct {
 /* The programs write these. */
 
 /* Who asks for names. */
-struct wl_asker {
-	__u64 exe_device;
-	__u64 exe_inode;
-	__u64 cgroup;
-	__u32 uid;
-	__u32 reserved;
-};
-
 /* On UDP sockets that were made while names are asked for. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -152,18 +144,6 @@ struct {
 	__type(key, int);
 	__type(value, struct wl_asker);
 } askers SEC(".maps");
-
-struct wl_known {
-	struct wl_asker by;
-	__u8 ip[16];
-};
-
-/* What covers the names by which an address is known, and until when, in seconds
- * since boot. */
-struct wl_names {
-	__u64 keys[WL_LINEAGE];
-	__u32 until[WL_LINEAGE];
-};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

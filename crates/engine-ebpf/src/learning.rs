@@ -1,10 +1,14 @@
-//! Names of hosts, learned from what resolvers answer: which resolvers those are, and when the programs are attached.
+//! Names of hosts, learned from what resolvers answer: which resolvers those are, when the programs are attached, and what they know.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use rustix::time::{ClockId, clock_gettime};
 use waylay_abi as abi;
-use waylay_core::{Limit, LimitError};
+use waylay_core::{Limit, LimitError, Process};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
@@ -16,6 +20,38 @@ use crate::{
 const RESOLVERS: &str = "resolvers";
 /// Entries of that map.
 const MOST_RESOLVERS: usize = 256;
+const KNOWN: &str = "known_names";
+
+/// What the programs have learned of names of hosts; it can go to another thread.
+#[derive(Debug)]
+pub struct KnownNames {
+    map: MapHandle,
+}
+
+impl KnownNames {
+    /// The keys ([`HostPattern::key`](waylay_core::HostPattern::key)) of what covers the names by which an application has asked for
+    /// an address. Kept are those that some filter asked for when the answer came.
+    ///
+    /// # Errors
+    /// [`EbpfError::Map`].
+    pub fn keys(&self, application: &Process, address: IpAddr) -> Result<BTreeSet<u64>, EbpfError> {
+        let by = abi::Asker {
+            exe_device: application.exe.device,
+            exe_inode: application.exe.inode,
+            cgroup: application.cgroup,
+            uid: application.uid,
+            reserved: 0,
+        };
+        let known = abi::Known { by, ip: abi::Address::from(SocketAddr::new(address, 0)).ip };
+        let found = self.map.lookup(known.as_bytes(), MapFlags::ANY);
+        let found = found.map_err(|source| EbpfError::Map { map: KNOWN, source })?;
+        let names = found.and_then(|bytes| abi::Names::read_from_bytes(&bytes).ok());
+        let now = clock_gettime(ClockId::Boottime).tv_sec;
+        let valid = names.iter().flat_map(|names| names.keys.into_iter().zip(names.until));
+        let valid = valid.filter(|&(key, until)| key != 0 && i64::from(until) > now);
+        Ok(valid.map(|(key, _)| key).collect())
+    }
+}
 
 impl EbpfEngine {
     /// Publishes the tables' resolvers, before tables are in force that ask for what they say.
@@ -49,6 +85,14 @@ impl EbpfEngine {
         }
         self.learns = wanted;
         Ok(())
+    }
+
+    /// Says what is known of names of hosts; it can go to another thread.
+    ///
+    /// # Errors
+    /// [`EbpfError::Map`].
+    pub fn known_names(&self) -> Result<KnownNames, EbpfError> {
+        Ok(KnownNames { map: self.loaded.map(KNOWN)? })
     }
 
     /// Whether the programs of the scope are in force.

@@ -54,6 +54,7 @@ pub use families::asks_about_every_family;
 pub use flows::{FlowApplication, LiveFlow};
 pub use holder::{Held, Holder};
 pub use hooks::{Below, Hook, Hooked, HookedProgram, hooked};
+pub use learning::KnownNames;
 pub use liveness::LivenessMarks;
 pub use load::OBJECT;
 pub use loopback::LoopbackMark;

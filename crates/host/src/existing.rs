@@ -11,7 +11,7 @@ use std::{
     net::SocketAddr,
 };
 
-use waylay_core::{Existing, ExistingVerdict, Leg, Policy, Protocol, Verdict, World, decide_existing};
+use waylay_core::{ExistingVerdict, Leg, Policy, Protocol, Verdict, World, decide_existing};
 use waylay_engine::Endpoint;
 
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     cgroup::Cgroup,
     processes::{self, Running},
     sockets::{self, Socket},
+    surroundings::Around,
 };
 
 const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -66,16 +67,13 @@ pub(crate) struct Past<'p> {
     pub(crate) policy: &'p Policy,
     /// Whether a connection that goes there has been led to a service.
     pub(crate) is_led: &'p dyn Fn(Protocol, SocketAddr) -> bool,
+    pub(crate) around: &'p Around<'p>,
 }
 
 impl Past<'_> {
     /// Ends those that the policy ends. The programs have to be attached: what is made meanwhile is theirs.
     pub(crate) fn sweep(&self) -> Swept {
         let mut swept = Swept::default();
-        match self.policy.existing() {
-            Existing::Leave => return swept,
-            Existing::Reset => {}
-        }
         let ending = self.ending().unwrap_or_else(|error| {
             swept.unseen = Some(error);
             Vec::new()
@@ -117,10 +115,15 @@ impl Past<'_> {
     }
 
     fn judge(&self, protocol: Protocol, socket: &Socket, holder: &Running) -> Option<ExistingConnection> {
-        let Caller { process, cgroups, cgroup: _ } = Caller::of(holder)?;
+        let Caller { process, cgroups, cgroup } = Caller::of(holder)?;
         // Whether its address was bound or followed from the route cannot be seen any more.
         let leg = Leg { protocol, local: None, remote: socket.remote, caller: process };
-        let world = World { cgroups, ..World::default() };
+        let world = World {
+            cgroups,
+            confinement: self.around.confinement(&cgroup),
+            hosts: self.around.hosts(&process, socket.remote.ip()),
+            ..World::default()
+        };
         match decide_existing(self.policy, &leg, &world) {
             ExistingVerdict::Stays => None,
             ExistingVerdict::Ends(verdict) => Some(ExistingConnection {

@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use waylay_core::{Limit, LimitError, Policy, ServiceId, Tables};
+use waylay_core::{Existing, Limit, LimitError, Policy, ServiceId, Tables};
 use waylay_engine::{Endpoint, Engine};
 use waylay_engine_ebpf::{EbpfEngine, EbpfError, LiveFlow, bpf_file_system, in_initial_user_namespace};
 
@@ -30,7 +30,7 @@ use crate::{
     roll::Roll,
     spawner::Spawner,
     spec::{Observer, Step},
-    surroundings::{Surroundings, confinement},
+    surroundings::{Around, Surroundings},
     user::UIDS_OF_A_RUN,
 };
 use change::Change;
@@ -201,17 +201,18 @@ impl Station {
 
     /// What is older than the policy goes on or ends, as that says; the observer is told.
     fn end_existing(&self, policy: &Policy) {
-        let scope = match &self.spec.ground {
+        let scope = match (&self.spec.ground, policy.existing()) {
             // Nothing has been made there before.
-            Ground::Own => return,
-            Ground::Existing(scope) => scope,
+            (Ground::Own, _) | (Ground::Existing(_), Existing::Leave) => return,
+            (Ground::Existing(scope), Existing::Reset) => scope,
         };
         let leaving = self.leaving.iter().flat_map(Leaving::profiles);
         let endpoints: Vec<&Endpoint> =
             self.crew.profiles().chain(leaving).map(|profile| &profile.endpoint).collect();
         let is_led =
             |protocol, to| endpoints.iter().any(|endpoint| existing::leads_to(endpoint, protocol, to));
-        let past = Past { scope, own: self.cgroup(), policy, is_led: &is_led };
+        let around = self.around(policy);
+        let past = Past { scope, own: self.cgroup(), policy, is_led: &is_led, around: &around };
         self.observer.existing_ended(&past.sweep());
     }
 
@@ -235,16 +236,14 @@ impl Station {
         Ok(self.engine.lock().live_flows()?)
     }
 
-    /// What a connection of a process would meet on its way to a destination.
+    /// What a connection of a process would meet on its way to a destination, by a policy.
     #[must_use]
-    pub fn surroundings(&self, caller: &Caller, to: SocketAddr) -> Surroundings {
-        let scope = match &self.spec.ground {
-            Ground::Own => self.cgroup(),
-            Ground::Existing(scope) => scope,
-        };
+    pub fn surroundings(&self, caller: &Caller, to: SocketAddr, policy: &Policy) -> Surroundings {
+        let around = self.around(policy);
         Surroundings {
-            confinement: confinement(&caller.cgroup, scope.path()),
+            confinement: around.confinement(&caller.cgroup),
             route: self.background.route_to(to.ip()),
+            hosts: around.hosts(&caller.process, to.ip()),
         }
     }
 
@@ -281,6 +280,14 @@ impl Station {
     /// The cgroup of its own.
     pub(crate) fn cgroup(&self) -> &Cgroup {
         &self.place.cgroup
+    }
+
+    fn around<'a>(&'a self, policy: &'a Policy) -> Around<'a> {
+        let scope = match &self.spec.ground {
+            Ground::Own => self.cgroup(),
+            Ground::Existing(scope) => scope,
+        };
+        Around::new(scope.path(), policy, self.engine.lock().known_names().ok())
     }
 
     fn state(&self, profile: &Profile, condition: Condition) -> ServiceState {

@@ -65,7 +65,12 @@ impl Home {
 
     /// Starts the client in it that is told what to do.
     pub fn start_dialler(&self) -> Dialler {
-        let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.directory().display());
+        Self::start_dialler_in(self.directory())
+    }
+
+    /// The same in another cgroup.
+    pub fn start_dialler_in(directory: &Path) -> Dialler {
+        let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", directory.display());
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", &enter, "sh", python(), "-u", "-c", DIALLER]);
         let mut process = Process::spawn(shell.stdin(Stdio::piped()).stdout(Stdio::piped()));

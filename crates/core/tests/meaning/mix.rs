@@ -226,7 +226,7 @@ prop_compose! {
         remote in addresses(),
         remote_port in prop_oneof![4 => 0..62_u16, 1 => Just(u16::MAX)],
         local in option::of(addresses()),
-        hosts in vec(hosts(), 0..3),
+        hosts in vec(host_patterns(), 0..3),
         namespace in prop_oneof![4 => Just(Namespace::Own), 1 => namespaces()],
         application in who(),
         via in who(),

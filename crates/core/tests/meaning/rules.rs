@@ -108,7 +108,7 @@ fn names_lead_and_block_and_never_let_pass() {
     let (named, unnamed) = (OneOf::only(example.clone()), OneOf::none_of([example]));
     let with = |filter| Policy::new(vec![service(1, CLOSED)], vec![sublayer(1, 0)], vec![filter]);
     let known = |name: &str| World {
-        hosts: vec![HostName::new("b.example").unwrap(), HostName::new(name).unwrap()],
+        hosts: ["b.example", name].map(|name| HostPattern::Name(HostName::new(name).unwrap())).to_vec(),
         ..with_availability([(1, Availability::Available)])
     };
     let (ad, other) = (known("x.ads.example"), known("ads.example"));

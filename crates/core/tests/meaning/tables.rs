@@ -348,7 +348,7 @@ fn worlds() -> impl Strategy<Value = World> {
         prop_oneof![4 => Just(Room::Granted), 1 => Just(Room::Exhausted(Resource::Flows))],
         option::weighted(0.1, listener),
         prop_oneof![9 => Just(Confinement::Free), 1 => Just(Confinement::Sandboxed)],
-        vec(hosts(), 0..3),
+        vec(host_patterns(), 0..3),
     )
         .prop_map(
             |(states, socket_owner, sphere, namespace, route, room, listener, confinement, hosts)| {
