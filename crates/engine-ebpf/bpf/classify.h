@@ -44,17 +44,12 @@ WL_GLOBAL int wl_know_namespace(struct wl_query *q, __u64 cookie)
 /* Numbers what covers the names of the destination. */
 WL_GLOBAL int wl_know_hosts_in(struct wl_search *s, const struct wl_query *q)
 {
-	__u64 places = 0;
-
 	if (!s || !q)
 		return 0;
-	for (int i = 0; i < WL_LINEAGE; i++) {
-		__u32 number = q->hosts[i] ? wl_number_of_id(s->tables, WL_AT_HOSTS, q->hosts[i]) : 0;
-
-		s->lineages[WL_OF_HOSTS * WL_STRIDE + i] = number;
-		places |= wl_less(0, number) << i;
-	}
-	wl_name_places(s, WL_OF_HOSTS, places);
+	wl_unname(s, WL_OF_HOSTS);
+	for (int i = 0; i < WL_LINEAGE; i++)
+		wl_name(s, WL_OF_HOSTS, i,
+			q->hosts[i] ? wl_number_of_id(s->tables, WL_AT_HOSTS, q->hosts[i]) : 0);
 	return 0;
 }
 

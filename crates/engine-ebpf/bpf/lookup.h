@@ -201,28 +201,37 @@ WL_GLOBAL __u32 wl_number_of_id(__u32 tables, __u32 at, __u64 id)
 	return number;
 }
 
-/* Says which places of a lineage have a number. */
-WL_INLINE void wl_name_places(struct wl_search *s, __u32 lineage, __u64 places)
-{
-	s->named = (s->named & ~(0xffffULL << lineage * WL_STRIDE)) | places << lineage * WL_STRIDE;
-}
-
+/* Bits in memory, and read there each time: of what is in a register older verifiers
+ * would follow every combination. */
 WL_INLINE __u64 wl_named_places(const struct wl_search *s, __u32 lineage)
 {
-	return s->named >> lineage * WL_STRIDE & 0xffff;
+	return *(const volatile __u64 *)&s->named >> lineage * WL_STRIDE & 0xffff;
+}
+
+WL_INLINE void wl_unname(struct wl_search *s, __u32 lineage)
+{
+	*(volatile __u64 *)&s->named &= ~(0xffffULL << lineage * WL_STRIDE);
+}
+
+/* The number of a place of a lineage; 0: none. */
+WL_INLINE void wl_name(struct wl_search *s, __u32 lineage, __u32 place, __u32 number)
+{
+	__u32 at = (lineage & 3) * WL_STRIDE + place;
+
+	s->lineages[at] = number;
+	*(volatile __u64 *)&s->named |= wl_less(0, *(volatile __u32 *)&s->lineages[at]) << at;
 }
 
 /* Numbers somebody, as the application or as who dials. */
 WL_GLOBAL int wl_know(struct wl_search *s, const struct wl_who *who, __u32 lineage)
 {
 	__u32 base, tables;
-	__u64 places = 0;
 
 	if (!s || !who)
 		return 0;
 	tables = s->tables;
 	lineage &= 1;
-	wl_name_places(s, lineage, 0);
+	wl_unname(s, lineage);
 	base = lineage ? WL_FIELD_VIA : WL_FIELD_APPLICATION;
 	s->fields[base] = wl_number_of_name(tables, WL_AT_FILES, who->exe_device, who->exe_inode);
 	s->fields[base + 1] = who->uid;
@@ -230,13 +239,9 @@ WL_GLOBAL int wl_know(struct wl_search *s, const struct wl_who *who, __u32 linea
 	s->fields[base + 3] = wl_number_of_name(tables, WL_AT_COMMANDS, who->command[0], who->command[1]);
 	if (!wl_word(tables, WL_AT_CGROUPS))
 		return 0;
-	for (int i = 0; i < WL_LINEAGE; i++) {
-		__u32 number = who->lineage[i] ? wl_number_of_id(tables, WL_AT_CGROUPS, who->lineage[i]) : 0;
-
-		s->lineages[lineage * WL_STRIDE + i] = number;
-		places |= wl_less(0, number) << i;
-	}
-	wl_name_places(s, lineage, places);
+	for (int i = 0; i < WL_LINEAGE; i++)
+		wl_name(s, lineage, i,
+			who->lineage[i] ? wl_number_of_id(tables, WL_AT_CGROUPS, who->lineage[i]) : 0);
 	return 0;
 }
 
@@ -258,11 +263,11 @@ WL_INLINE void wl_know_same_in(struct wl_search *s)
 {
 	for (int i = 0; i < 4; i++)
 		s->fields[WL_FIELD_APPLICATION + i] = s->fields[WL_FIELD_VIA + i];
-	wl_name_places(s, WL_OF_APPLICATION, wl_named_places(s, WL_OF_VIA));
+	wl_unname(s, WL_OF_APPLICATION);
 	if (!wl_named_places(s, WL_OF_VIA))
 		return;
 	for (int i = 0; i < WL_LINEAGE; i++)
-		s->lineages[i] = s->lineages[WL_STRIDE + i];
+		wl_name(s, WL_OF_APPLICATION, i, s->lineages[WL_STRIDE + i]);
 }
 
 WL_GLOBAL int wl_know_same(struct wl_query *q)
@@ -280,13 +285,11 @@ WL_GLOBAL int wl_know_same(struct wl_query *q)
 /* Whether something of a lineage is on a list. */
 WL_INLINE bool wl_is_in(const struct wl_search *s, __u32 lineage, __u64 list)
 {
-	__u64 places = wl_named_places(s, lineage & 3);
-
 	WL_KEEP_LOOP
 	for (int i = 0; i < WL_LINEAGE; i++) {
 		__u32 number = s->lineages[(lineage & 3) * WL_STRIDE + i];
 
-		if (places >> i & 1 && wl_search(s->tables, list, number) & 1)
+		if (wl_named_places(s, lineage & 3) >> i & 1 && wl_search(s->tables, list, number) & 1)
 			return true;
 	}
 	return false;
