@@ -34,6 +34,13 @@ pub struct Conditions {
     pub via: ProcessConditions,
 }
 
+impl Conditions {
+    /// Whether anything must hold of the application or of the process that dials.
+    pub(crate) fn ask_of_processes(&self) -> bool {
+        [&self.application, &self.via].into_iter().any(|process| *process != ProcessConditions::default())
+    }
+}
+
 /// What must hold of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessConditions {

@@ -236,7 +236,8 @@ impl<F: Force, N: Names> Keeper<F, N> {
             true => (service.id, Availability::Available),
             false => (service.id, Availability::Absent),
         });
-        let Surroundings { confinement, route, hosts } = self.force().surroundings(&caller, to, policy);
+        let Surroundings { service, confinement, route, hosts } =
+            self.force().surroundings(&caller, to, policy);
         let namespace = HostNames::new().namespace(&format!("/proc/{}/ns/net", caller.process.pid));
         let world = World {
             availability: availability.collect(),
@@ -247,7 +248,8 @@ impl<F: Force, N: Names> Keeper<F, N> {
             hosts,
             ..World::default()
         };
-        let leg = Leg { protocol, local: None, remote: to, caller: caller.process };
+        let caller = Process { service, ..caller.process };
+        let leg = Leg { protocol, local: None, remote: to, caller };
         let dialler = |service| Process { service: Some(service), ..Process::default() };
         let stages = follow(policy, &leg, &Records::None, &world, dialler);
         let names = Known { policy, history: self.history() };

@@ -65,6 +65,7 @@ impl SeccompEngine {
     /// Ends the flows of which neither end is open: `open` are the connections of this network namespace, in every state but
     /// TIME_WAIT. To be called every few seconds.
     pub fn sweep(&self, open: &BTreeSet<Path>) {
+        self.shared.threads.sweep();
         let mut state = self.shared.lock();
         for socket in state.flows.sweep(open) {
             state.engine.close(SocketId(socket));

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use waylay_core::{Protocol, ServiceId};
+use waylay_core::{Protocol, Resident, ServiceId};
 use waylay_engine::Endpoint;
 
 use crate::{
@@ -38,6 +38,8 @@ pub(crate) struct Profile {
     /// Its own, in which nobody is if it runs already.
     pub(crate) cgroup: Cgroup,
     pub(crate) resident: Option<RecordedResident>,
+    /// Which processes are its.
+    pub(crate) processes: Resident,
     pub(crate) endpoint: Endpoint,
     pub(crate) leave_within: Option<Duration>,
     /// Until it has ended, or listens no longer.

@@ -11,7 +11,7 @@ use std::{
     net::SocketAddr,
 };
 
-use waylay_core::{ExistingVerdict, Leg, Policy, Protocol, Verdict, World, decide_existing};
+use waylay_core::{ExistingVerdict, Leg, Policy, Process, Protocol, Verdict, World, decide_existing};
 use waylay_engine::Endpoint;
 
 use crate::{
@@ -115,9 +115,12 @@ impl Past<'_> {
     }
 
     fn judge(&self, protocol: Protocol, socket: &Socket, holder: &Running) -> Option<ExistingConnection> {
-        let Caller { process, cgroups, cgroup } = Caller::of(holder)?;
+        let caller = Caller::of(holder)?;
+        let service = self.around.service(&caller);
+        let Caller { process, cgroups, cgroup } = caller;
         // Whether its address was bound or followed from the route cannot be seen any more.
-        let leg = Leg { protocol, local: None, remote: socket.remote, caller: process };
+        let leg =
+            Leg { protocol, local: None, remote: socket.remote, caller: Process { service, ..process } };
         let world = World {
             cgroups,
             confinement: self.around.confinement(&cgroup),

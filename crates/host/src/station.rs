@@ -241,6 +241,7 @@ impl Station {
     pub fn surroundings(&self, caller: &Caller, to: SocketAddr, policy: &Policy) -> Surroundings {
         let around = self.around(policy);
         Surroundings {
+            service: around.service(caller),
             confinement: around.confinement(&caller.cgroup),
             route: self.background.route_to(to.ip()),
             hosts: around.hosts(&caller.process, to.ip()),
@@ -287,7 +288,9 @@ impl Station {
             Ground::Own => self.cgroup(),
             Ground::Existing(scope) => scope,
         };
-        Around::new(scope.path(), policy, self.engine.lock().known_names().ok())
+        let leaving = self.leaving.iter().flat_map(Leaving::profiles);
+        let services = self.crew.profiles().chain(leaving).map(|profile| (profile.id, profile.processes));
+        Around::new(scope.path(), services.collect(), policy, self.engine.lock().known_names().ok())
     }
 
     fn state(&self, profile: &Profile, condition: Condition) -> ServiceState {

@@ -7,15 +7,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use waylay_core::{Confinement, HostPattern, Policy, Process, Route};
+use waylay_core::{Confinement, HostPattern, Policy, Process, Resident, Route, ServiceId};
 use waylay_engine_ebpf::{Hook, KnownNames, hooked};
+
+use crate::caller::Caller;
 
 /// The kernel side's program for packets, which is nobody's sandbox.
 const OURS: &str = "wl_hear_names";
 
-/// What a connection would meet.
+/// What a connection would meet, and which service would make it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
+    /// The service that the process is of.
+    pub service: Option<ServiceId>,
     /// Whether the process is in somebody's sandbox.
     pub confinement: Confinement,
     /// Whether the destination has a route, as is published to the programs.
@@ -24,18 +28,32 @@ pub struct Surroundings {
     pub hosts: Vec<HostPattern>,
 }
 
-/// The sandboxes of a scope, each looked at once, and what is known of names that a policy asks for. Where nobody can say a process
-/// is free and nothing is known, as it is for the programs.
+/// The services of a scope; its sandboxes, each looked at once; and what is known of names that a policy asks for. Where nobody can
+/// say a process is free and nothing is known, as it is for the programs.
 pub(crate) struct Around<'a> {
     scope: &'a Path,
+    services: Vec<(ServiceId, Resident)>,
     sandboxes: RefCell<BTreeMap<PathBuf, bool>>,
     asked: BTreeMap<u64, &'a HostPattern>,
     known: Option<KnownNames>,
 }
 
 impl<'a> Around<'a> {
-    pub(crate) fn new(scope: &'a Path, policy: &'a Policy, known: Option<KnownNames>) -> Self {
-        Self { scope, sandboxes: RefCell::default(), asked: policy.host_patterns(), known }
+    pub(crate) fn new(
+        scope: &'a Path,
+        services: Vec<(ServiceId, Resident)>,
+        policy: &'a Policy,
+        known: Option<KnownNames>,
+    ) -> Self {
+        Self { scope, services, sandboxes: RefCell::default(), asked: policy.host_patterns(), known }
+    }
+
+    /// Which service a process is of.
+    pub(crate) fn service(&self, caller: &Caller) -> Option<ServiceId> {
+        let line = caller.cgroups.lineage(caller.process.cgroup);
+        let is_of =
+            |resident: &Resident| resident.recognises(&caller.process, line.contains(&resident.cgroup));
+        self.services.iter().find(|(_, resident)| is_of(resident)).map(|&(service, _)| service)
     }
 
     /// Whether somebody has attached programs for packets to a cgroup or above it, within the scope: those at the scope and above

@@ -7,6 +7,7 @@
 
 mod c;
 mod corners;
+mod daemon;
 mod fence;
 mod forbidden;
 mod ground;
@@ -24,6 +25,7 @@ mod station;
 
 pub use c::{CheckedBy, program};
 pub use corners::{Corner, Corners, Greeter, one_after_another};
+pub use daemon::Daemon;
 pub use fence::Fence;
 pub use forbidden::forbidding;
 pub use ground::{Family, Ground, Namespace, Place};

@@ -9,14 +9,13 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::Command,
 };
 
-use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 use waylay_netlab::{
-    Dialler, Foreign, Home, Lines, Namespace, Process, TcpServer, Waylay, kill, patiently, python,
+    Daemon, Dialler, Foreign, Home, Lines, Namespace, Process, TcpServer, patiently, python,
 };
 
 const RESOLVER: &str = include_str!("../scripts/resolver.py");
@@ -75,21 +74,8 @@ impl Scene {
         Self { folder, home: Home::new(name), _namespace: namespace }
     }
 
-    fn start(&self) -> (Process, Lines) {
-        let mut command = Command::new(Waylay::binary().with_file_name("waylayd"));
-        command.args(["--policy", "policy.toml", "--state", "state", "--socket", "control.sock"]);
-        command.arg("--scope").arg(self.home.path()).current_dir(self.folder.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut daemon = Process::spawn(&mut command);
-        let seen = Lines::read(daemon.child().stderr.take().unwrap());
-        seen.wait_for("requests are answered");
-        (daemon, seen)
-    }
-
-    fn ask(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(Waylay::binary());
-        command.args(arguments).args(["--socket", "control.sock"]).current_dir(self.folder.path());
-        command.stdin(Stdio::null()).output().unwrap()
+    fn start(&self) -> Daemon {
+        Daemon::start(self.folder.path(), &self.home.path())
     }
 
     /// A resolver, and servers at every address.
@@ -130,11 +116,6 @@ fn open(client: &mut Dialler, to: SocketAddr) {
     assert_eq!(client.ask(&format!("open {} {}", to.ip(), to.port())), "ok");
 }
 
-fn end(daemon: &mut Process) {
-    kill(daemon.child().id(), Signal::TERM);
-    assert!(daemon.child().wait().unwrap().success());
-}
-
 fn remove(cgroup: &Path) {
     patiently("the cgroup's end", || fs::remove_dir(cgroup).ok());
 }
@@ -149,14 +130,13 @@ fn what_comes_out_of_a_sandbox_goes_on_as_a_new_one_would_unless_the_policy_over
     let (mut free, mut sandboxed) = (scene.home.start_dialler(), Home::start_dialler_in(&boxed));
     open(&mut free, server.address());
     open(&mut sandboxed, server.address());
-    let (mut daemon, seen) = scene.start();
-    assert_eq!(free.ask("ping"), "ECONNABORTED", "{}", seen.text());
-    assert_eq!(sandboxed.ask("ping"), "pong", "{}", seen.text());
+    let daemon = scene.start();
+    assert_eq!(free.ask("ping"), "ECONNABORTED", "{}", daemon.seen().text());
+    assert_eq!(sandboxed.ask("ping"), "pong", "{}", daemon.seen().text());
     fs::write(scene.folder.path().join("policy.toml"), format!("override_sandbox = true\n{LEAD}")).unwrap();
-    let reloaded = scene.ask(&["reload"]);
-    assert!(reloaded.status.success(), "{reloaded:?}");
-    assert_eq!(sandboxed.ask("ping"), "ECONNABORTED", "{}", seen.text());
-    end(&mut daemon);
+    daemon.change(&["reload"]);
+    assert_eq!(sandboxed.ask("ping"), "ECONNABORTED", "{}", daemon.seen().text());
+    daemon.end();
     drop(sandboxed);
     remove(&boxed);
 }
@@ -166,7 +146,7 @@ fn what_its_application_has_asked_for_by_a_name_is_reset_when_that_is_blocked() 
     let scene = Scene::new("existing-names", NAMES);
     let (ads, others) = (echo(ADS), echo(OTHERS));
     let _resolver = Scene::resolver();
-    let (mut daemon, seen) = scene.start();
+    let daemon = scene.start();
     let mut clients = [ads.address(), others.address()].map(|to| {
         let mut client = scene.home.start_dialler();
         open(&mut client, to);
@@ -174,21 +154,20 @@ fn what_its_application_has_asked_for_by_a_name_is_reset_when_that_is_blocked() 
     });
     let block = |host: &str| {
         let host = format!("if.host = \"{host}\"");
-        let added = scene.ask(&["filter", "add", "action = \"block\"", "sublayer = \"names\"", &host]);
-        assert!(added.status.success(), "{added:?}");
+        daemon.change(&["filter", "add", "action = \"block\"", "sublayer = \"names\"", &host]);
     };
     // Nobody has asked for it yet.
     block("ads.example");
-    assert_eq!(clients.each_mut().map(|client| client.ask("ping")), ["pong"; 2], "{}", seen.text());
+    assert_eq!(clients.each_mut().map(|client| client.ask("ping")), ["pong"; 2], "{}", daemon.seen().text());
     scene.learn("ads.example");
     scene.learn("x.example");
     block("ads.example");
     let pings = clients.each_mut().map(|client| client.ask("ping"));
-    assert_eq!(pings, ["ECONNABORTED", "pong"], "{}", seen.text());
+    assert_eq!(pings, ["ECONNABORTED", "pong"], "{}", daemon.seen().text());
     // Of this one only the pattern is known, which was asked for when the answer came.
     block("*.example");
-    assert_eq!(clients[1].ask("ping"), "ECONNABORTED", "{}", seen.text());
-    end(&mut daemon);
+    assert_eq!(clients[1].ask("ping"), "ECONNABORTED", "{}", daemon.seen().text());
+    daemon.end();
 }
 
 #[test]
@@ -196,11 +175,11 @@ fn why_knows_by_which_names_a_process_has_asked_for_a_destination() {
     let policy = NAMES.replace("continue", "block").replace("existing = \"reset\"", "");
     let scene = Scene::new("why-names", &policy);
     let _resolver = Scene::resolver();
-    let (mut daemon, _seen) = scene.start();
+    let daemon = scene.start();
     let mut client = scene.home.start_dialler();
     let pid = client.ask("pid");
     let why = |to: Ipv4Addr| {
-        let answer = scene.ask(&["why", "--pid", &pid, "--to", &format!("{to}:80")]);
+        let answer = daemon.ask(&["why", "--pid", &pid, "--to", &format!("{to}:80")]);
         (answer.status.code(), String::from_utf8(answer.stdout).unwrap())
     };
     assert_eq!(why(ADS).0, Some(0), "{}", why(ADS).1);
@@ -212,5 +191,5 @@ fn why_knows_by_which_names_a_process_has_asked_for_a_destination() {
     assert_eq!(why(OTHERS).0, Some(0));
     scene.learn("x.example");
     assert_eq!(why(OTHERS).0, Some(1));
-    end(&mut daemon);
+    daemon.end();
 }

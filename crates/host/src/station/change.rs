@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use waylay_core::{ServiceId, Tables};
+use waylay_core::{Mark, Resident, ServiceId, Tables};
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
 
 use super::Station;
@@ -203,6 +203,9 @@ impl<'s> Change<'s> {
             seat,
             cgroup: cgroup.clone(),
             resident: found.and_then(|found| residents::record(spec, found)),
+            processes: found.map_or(Resident { cgroup: endpoint.cgroup, mark: Mark::Cgroup }, |found| {
+                found.residence.resident
+            }),
             endpoint,
             leave_within: spec.leave_within,
             alive: Arc::new(AtomicBool::new(true)),

@@ -1,11 +1,11 @@
 //! A program that dials when it is told to, from whichever cgroup it is in:
 //! `dial ADDRESS RECORDS` (in hexadecimal, or `-`) on standard input is answered
-//! with `connected PEER`, `errno NUMBER` or `unset REASON`; `close` closes all
-//! that it has opened.
+//! with `connected PEER`, `errno NUMBER` or `unset REASON`; `ask RESOLVER NAME`
+//! with `answered` or `errno NUMBER`; `close` closes all that it has opened.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test program: a failed step must show")]
 
 use std::{
-    io::{self, BufRead, Write},
+    io::{self, BufRead, Read, Write},
     net::SocketAddr,
     time::Duration,
 };
@@ -19,6 +19,7 @@ fn main() {
         let line = line.unwrap();
         let answer = match line.split(' ').collect::<Vec<_>>()[..] {
             ["dial", address, records] => dial(address.parse().unwrap(), records, &mut open),
+            ["ask", resolver, name] => ask(resolver.parse().unwrap(), name),
             ["close"] => {
                 open.clear();
                 "closed".to_owned()
@@ -47,6 +48,24 @@ fn dial(to: SocketAddr, records: &str, open: &mut Vec<Socket>) -> String {
         }
         Err(error) => format!("errno {}", error.raw_os_error().unwrap()),
     }
+}
+
+/// For its addresses, as stub resolvers do.
+fn ask(resolver: SocketAddr, name: &str) -> String {
+    let mut question = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        question.push(u8::try_from(label.len()).unwrap());
+        question.extend(label.as_bytes());
+    }
+    question.extend([0, 0, 1, 0, 1]);
+    let socket = Socket::new(Domain::for_address(resolver), Type::DGRAM, None).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    if let Err(error) = socket.connect(&resolver.into()) {
+        return format!("errno {}", error.raw_os_error().unwrap());
+    }
+    socket.send(&question).unwrap();
+    let answered = (&socket).read(&mut [0; 512]);
+    answered.map_or_else(|error| format!("unanswered {error}"), |_| "answered".to_owned())
 }
 
 fn bytes(hexadecimal: &str) -> Option<Vec<u8>> {

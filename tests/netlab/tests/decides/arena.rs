@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
+    thread,
     time::Duration,
 };
 
@@ -11,22 +12,28 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno as Fault,
 };
-use socket2::{Domain, SockRef, Socket, Type};
-use waylay::{
-    QueryError, RedirectRecords, query_redirect_chain, query_redirect_context, query_redirect_records,
-};
+use socket2::SockRef;
+use waylay::RedirectRecords;
 use waylay_core::{
-    Availability, Cgroups, Chain, Change, Confinement, Event, FileId, FilterId, Leg, ListenerOwner, Policy,
-    Prefix, Protocol, Reach, Records, Refusal, Routes, ServiceId, Slots, Tables, TraceStep, Verdict, World,
-    decide,
+    Availability, Cgroups, Chain, Change, Confinement, Event, FileId, FilterId, ForeignNamespace,
+    HostPattern, Leg, ListenerOwner, Namespace as Net, Policy, Prefix, Protocol, Reach, Records, Refusal,
+    Routes, ServiceId, Slots, Tables, TraceStep, Verdict, World, decide,
 };
 use waylay_engine::{Endpoint, Engine, Installation, Liveness};
-use waylay_engine_ebpf::Limits;
+use waylay_engine_ebpf::{Limits, netns_cookie};
 use waylay_netlab::{Foreign, Lab, Namespace, patiently};
 
-use crate::callers::{Answer, Dialler, Programs};
-use crate::case::{
-    CarryOn, Case, Declared, DeclaredFilter, Family, Names, PORTS, Party, Place, Program, SERVICES, Step, To,
+use crate::{
+    callers::{Answer, Dialler, Programs},
+    case::{
+        self, CarryOn, Case, Declared, DeclaredFilter, Family, Host, Names, Party, Place, Program, Realm,
+        Step, To,
+    },
+    doors::{
+        Door, Seen, canonical, doors, endpoint_of, is_deserted, is_ip4, resolved, see_at_destination,
+        see_at_service,
+    },
+    hearsay::{Hearsay, RESOLVER},
 };
 
 /// Only a connection that nobody gets takes as long.
@@ -35,6 +42,7 @@ const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 pub(crate) struct Arena {
     diallers: BTreeMap<Party, Dialler>,
+    hearsay: Hearsay,
     doors: Vec<(Door, TcpListener)>,
     lab: Lab,
     programs: Programs,
@@ -45,14 +53,9 @@ pub(crate) struct Arena {
     known: BTreeMap<ServiceId, Endpoint>,
     flows: Vec<Flow>,
     pub(crate) tally: Tally,
-    _namespace: Namespace,
-}
-
-/// Who listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Door {
-    Server,
-    Service(u32),
+    _namespaces: [Namespace; 2],
+    /// By which filters know that namespace.
+    visited: Net,
 }
 
 /// What is in force.
@@ -84,58 +87,46 @@ pub(crate) struct Tally {
     pub(crate) forgotten: u64,
     /// Legs that a service was wanted for, and that stayed in their sandbox.
     pub(crate) sandboxed: u64,
+    /// Questions to the resolver that were answered.
+    pub(crate) answered: u64,
+    /// Legs of which the names decided.
+    pub(crate) named: u64,
+    /// Legs from the other network namespace that were judged by a filter.
+    pub(crate) visited: u64,
     /// Changes of filters after which the whole was not written anew.
     pub(crate) amended: u64,
 }
 
-/// What a connect() came to, seen from all sides.
-#[derive(Debug, PartialEq, Eq)]
-enum Seen {
-    /// At the server of this address, which is the one the caller is shown.
-    AtDestination(SocketAddr),
-    AtService {
-        service: u32,
-        /// Which of its listeners.
-        ip4: bool,
-        /// What the caller is shown.
-        peer: SocketAddr,
-        /// What the service is told.
-        hops: Vec<(u32, u32)>,
-        destination: SocketAddr,
-        application: (u32, u32, u64, String),
-    },
-    Refused {
-        errno: i32,
-        reported: Vec<Refusal>,
-    },
-    /// Nobody has it, or the records could not be set.
-    Lost(String),
-}
-
 impl Arena {
     pub(crate) fn new() -> Self {
-        let namespace = Namespace::new();
-        for address in ["fd00:1::1/128", "fd00:1:8000::5/128"] {
+        let (namespace, visitors) = (Namespace::new(), Namespace::new());
+        for (namespace, address) in [&namespace, &visitors]
+            .into_iter()
+            .flat_map(|one| ["fd00:1::1/128", "fd00:1:8000::5/128"].map(|ip| (one, ip)))
+        {
             namespace.ip(&["addr", "add", address, "dev", "lo", "nodad"]);
         }
+        let visited = thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                visitors.enter();
+                netns_cookie().unwrap()
+            });
+            Net::Foreign(inside.join().unwrap())
+        });
         namespace.enter();
         let mut lab = Lab::new("decides", Limits::default());
-        let programs = Programs::new();
-        let mut doors: Vec<(Door, TcpListener)> = Vec::new();
-        for service in 1..=SERVICES {
-            let listeners = lab.as_service(service, || service_listeners(service));
-            doors.extend(listeners.into_iter().map(|listener| (Door::Service(service), listener)));
+        let (programs, hearsay) = (Programs::new(), Hearsay::start());
+        let doors = doors(&lab, &visitors);
+        for party in [Party::SANDBOXED, Party::VISITOR] {
+            lab.add_cgroup(&party.cgroup());
         }
-        let served = PORTS[..PORTS.len() - 1].iter().flat_map(|&port| {
-            [listener((Ipv4Addr::UNSPECIFIED, port).into()), listener((Ipv6Addr::UNSPECIFIED, port).into())]
-        });
-        doors.extend(served.map(|listener| (Door::Server, listener)));
-        Foreign::EGRESS.attach(&lab.add_cgroup(&Party::SANDBOXED.cgroup()), "somebodys");
-        let diallers =
-            Party::ALL.map(|party| (party, Dialler::start(party, &lab, &programs))).into_iter().collect();
+        Foreign::EGRESS.attach(&lab.cgroup(Some(&Party::SANDBOXED.cgroup())), "somebodys");
+        let dialler = |party| (party, Dialler::start(party, &lab, &programs, &visitors));
+        let diallers = Party::ALL.map(dialler).into_iter().collect();
         lab.install(&Policy::default(), Vec::new());
         Self {
             diallers,
+            hearsay,
             doors,
             lab,
             programs,
@@ -144,7 +135,8 @@ impl Arena {
             known: BTreeMap::new(),
             flows: Vec::new(),
             tally: Tally::default(),
-            _namespace: namespace,
+            _namespaces: [namespace, visitors],
+            visited,
         }
     }
 
@@ -162,6 +154,7 @@ impl Arena {
                             .map(|(prefix, error)| (prefix, error.map_or(Reach::From(None), Reach::Never))),
                     );
                 }
+                Step::Ask { by, host } => self.ask(*by, *host)?,
                 Step::Dial { by, to } => {
                     let to = self.address(*to);
                     self.compare(*by, None, to)?;
@@ -174,6 +167,7 @@ impl Arena {
 
     /// Nothing is left of the case before, and every service has the slot it is said to have.
     fn begin(&mut self, case: &Case) {
+        self.hearsay.begin();
         self.flows.clear();
         self.diallers.values_mut().for_each(Dialler::close_all);
         while self.accept(&AT_ONCE).is_some() {}
@@ -184,6 +178,7 @@ impl Arena {
             filters: Vec::new(),
             sublayers: [0; 3],
             overrides_sandboxes: false,
+            foreign: ForeignNamespace::Permit,
         });
         let engine = &mut self.lab.engine;
         patiently("the slots are free", || engine.slots().unwrap().iter().next().is_none().then_some(()));
@@ -225,6 +220,7 @@ impl Arena {
             Endpoint { tcp4, tcp6, ..all }
         });
         let endpoints: Vec<Endpoint> = endpoints.collect();
+        self.hearsay.compiled(&policy);
         let installation = Installation { tables: tables.clone(), endpoints: endpoints.clone() };
         self.lab.engine.install(&installation).unwrap();
         for endpoint in &endpoints {
@@ -245,9 +241,14 @@ impl Arena {
         let change = self.change(going, coming);
         self.scene.policy.change(&change).unwrap();
         let amended = self.scene.tables.change(&change).unwrap();
-        self.tally.amended += u64::from(amended.share_whole_with(&self.scene.tables));
+        if amended.share_whole_with(&self.scene.tables) {
+            self.tally.amended += 1;
+        } else {
+            self.hearsay.compiled(&self.scene.policy);
+        }
         self.replace_tables(amended);
         if renew {
+            self.hearsay.compiled(&self.scene.policy);
             self.replace_tables(self.scene.tables.renewed().unwrap());
         }
     }
@@ -316,17 +317,52 @@ impl Arena {
         self.compare(by, carry_on.with_records.then_some(at), to)
     }
 
+    /// A connect() of UDP, of which the services here take none; and if it goes there an answer.
+    fn ask(&mut self, by: Party, host: Host) -> Result<(), TestCaseError> {
+        let leg = Leg {
+            protocol: Protocol::Udp,
+            local: None,
+            remote: RESOLVER,
+            caller: self.diallers[&by].identity(),
+        };
+        let world = World { availability: BTreeMap::new(), ..self.world(by, by, RESOLVER) };
+        let decision = decide(&self.scene.policy, &leg, &Records::None, &world);
+        let expected = match &decision.verdict {
+            Verdict::Direct => (None, Vec::new()),
+            Verdict::Refuse(refusal) => (Some(refusal.errno().number().into()), vec![*refusal]),
+            Verdict::Redirect { .. } => unreachable!("no service is there"),
+        };
+        let name = self.hearsay.name(host);
+        let answer = self.diallers.get_mut(&by).unwrap().ask(RESOLVER, &name);
+        let seen = (answer, self.reported());
+        if seen != expected {
+            let what = format!(
+                "{by:?} asks for {name}; {}\nexpected: {expected:?}\n    seen: {seen:?}",
+                decision.trace
+            );
+            return Err(TestCaseError::fail(what));
+        }
+        if seen.0.is_none() {
+            self.tally.answered += 1;
+            self.hearsay.learn(by, host, &self.scene.policy);
+        }
+        Ok(())
+    }
+
     /// Somebody dials, with the records of that flow: what is seen is what the meaning says.
     fn compare(&mut self, by: Party, records: Option<usize>, to: SocketAddr) -> Result<(), TestCaseError> {
         let remote = resolved(to);
         let carried = records.map(|at| &self.flows[at]);
         let leg = Leg { protocol: Protocol::Tcp, local: None, remote, caller: self.diallers[&by].identity() };
         let brought = carried.map_or(Records::None, |flow| Records::Carried(flow.chain.clone()));
-        let world = self.world(by, remote);
+        let application = carried.and_then(|flow| self.party(flow.chain.origin()?.pid)).unwrap_or(by);
+        let world = self.world(by, application, remote);
         let decision = decide(&self.scene.policy, &leg, &brought, &world);
         let by_tables = self.scene.tables.decide(&leg, &brought, &world);
         let handle = carried.map(|flow| flow.records.clone());
-        let expected = self.expect(&decision.verdict, remote);
+        let expected = self.expect(by, &decision.verdict, remote);
+        let unnamed = World { hosts: Vec::new(), ..world.clone() };
+        let is_named = decide(&self.scene.policy, &leg, &brought, &unnamed).verdict != decision.verdict;
         let (seen, received) = self.dial(by, handle.as_ref(), to);
         let what = format!("{by:?} dials {to} with {brought:?}; {}", decision.trace);
         if seen != expected || by_tables != decision.verdict {
@@ -339,6 +375,7 @@ impl Arena {
         let stays =
             decision.verdict == Verdict::Direct && decision.trace.steps().contains(&TraceStep::SandboxStays);
         self.tally.sandboxed += u64::from(stays);
+        self.tally.named += u64::from(is_named);
         if let (Verdict::Redirect { service, chain, .. }, Some((accepted, records))) =
             (decision.verdict, received)
         {
@@ -348,8 +385,12 @@ impl Arena {
         Ok(())
     }
 
-    /// What the meaning needs to know of the world.
-    fn world(&self, by: Party, remote: SocketAddr) -> World {
+    fn party(&self, pid: u32) -> Option<Party> {
+        self.diallers.values().find(|dialler| dialler.identity().pid == pid).map(Dialler::party)
+    }
+
+    /// What the meaning needs to know of the world, for an application for whom somebody dials.
+    fn world(&self, by: Party, application: Party, remote: SocketAddr) -> World {
         let ip4 = is_ip4(remote);
         let listens = |endpoint: &Endpoint| match ip4 {
             true => !endpoint.tcp4.is_empty(),
@@ -362,12 +403,16 @@ impl Arena {
             tcp4.chain(endpoint.tcp6.iter().copied().map(SocketAddr::V6)).collect::<Vec<_>>()
         };
         let at = |endpoint: &&Endpoint| listeners(endpoint).contains(&canonical(remote));
-        let listener = self.known.values().find(at);
+        let (is_visitor, own) = (by == Party::VISITOR, Net::Own);
+        // Nobody is registered in the other namespace.
+        let listener = self.known.values().find(at).filter(|_| !is_visitor);
         let listener = listener.map(|endpoint| ListenerOwner::OwnInstance(endpoint.service));
         let confinement = if by == Party::SANDBOXED { Confinement::Sandboxed } else { Confinement::Free };
         World {
             listener,
             confinement,
+            namespace: if is_visitor { self.visited } else { own },
+            hosts: self.hearsay.of(application, remote.ip().to_canonical()),
             route: self.scene.routes.to(remote.ip()).route(),
             availability: there.map(|id| (id, Availability::Available)).collect(),
             cgroups: Cgroups::new(
@@ -377,9 +422,9 @@ impl Arena {
         }
     }
 
-    fn expect(&self, verdict: &Verdict, remote: SocketAddr) -> Seen {
+    fn expect(&self, by: Party, verdict: &Verdict, remote: SocketAddr) -> Seen {
         match verdict {
-            Verdict::Direct if remote.port() == PORTS[PORTS.len() - 1] => {
+            Verdict::Direct if is_deserted(remote.port(), by == Party::VISITOR) => {
                 Seen::Refused { errno: Fault::CONNREFUSED.raw_os_error(), reported: Vec::new() }
             }
             Verdict::Direct => Seen::AtDestination(canonical(remote)),
@@ -461,6 +506,7 @@ impl Arena {
             Verdict::Refuse(refusal) => *self.tally.refused.entry(kind(*refusal)).or_default() += 1,
         }
         match (by, with_records) {
+            (Party::VISITOR, _) => self.tally.visited += 1,
             (Party::Application(_), _) => {}
             (Party::Service(_), true) => self.tally.carried += 1,
             (Party::Service(_), false) => self.tally.forgotten += 1,
@@ -469,7 +515,8 @@ impl Arena {
 }
 
 /// The kinds of refusals that the cases come to.
-pub(crate) const KINDS: [&str; 4] = ["blocked", "absent", "listener dialled", "no route"];
+pub(crate) const KINDS: [&str; 5] =
+    ["blocked", "absent", "listener dialled", "no route", "foreign namespace"];
 
 fn kind(refusal: Refusal) -> &'static str {
     match refusal {
@@ -477,9 +524,9 @@ fn kind(refusal: Refusal) -> &'static str {
         Refusal::ServiceAbsent { .. } => KINDS[1],
         Refusal::ListenerDialled { .. } => KINDS[2],
         Refusal::NoRoute { .. } => KINDS[3],
+        Refusal::ForeignNamespace => KINDS[4],
         Refusal::BacklogFull { .. }
         | Refusal::HopLimit { .. }
-        | Refusal::ForeignNamespace
         | Refusal::Unredirectable
         | Refusal::Shortage(_) => "another",
     }
@@ -496,87 +543,16 @@ impl Names for Arena {
             Place::Scope => self.lab.cgroup_id("."),
         }
     }
-}
 
-fn see_at_destination(
-    accepted: &TcpStream,
-    peer: SocketAddr,
-) -> (Seen, Option<(TcpStream, RedirectRecords)>) {
-    let at = canonical(accepted.local_addr().unwrap());
-    let seen = match canonical(peer) == at {
-        true => Seen::AtDestination(at),
-        false => Seen::Lost(format!("at {at}, and {peer} is shown")),
-    };
-    (seen, None)
-}
-
-fn see_at_service(
-    service: u32,
-    accepted: TcpStream,
-    peer: SocketAddr,
-) -> (Seen, Option<(TcpStream, RedirectRecords)>) {
-    let asked = (
-        query_redirect_records(&accepted),
-        query_redirect_context(&accepted),
-        query_redirect_chain(&accepted),
-    );
-    if let (Err(QueryError::NotRegistered | QueryError::NotRedirected), Err(_), Err(_)) = asked {
-        // Dialled without the engine's doing: a destination as any other.
-        return see_at_destination(&accepted, peer);
+    fn pattern(&self, host: Host, reach: case::Reach) -> HostPattern {
+        self.hearsay.pattern(host, reach)
     }
-    let (Ok(records), Ok(context), Ok(hops)) = asked else {
-        return (Seen::Lost(format!("at service {service}, which is answered {asked:?}")), None);
-    };
-    let application = context.application();
-    let seen = Seen::AtService {
-        service,
-        ip4: accepted.local_addr().unwrap().is_ipv4(),
-        peer: canonical(peer),
-        hops: hops.iter().map(|hop| (hop.service_id, hop.filter_id)).collect(),
-        destination: canonical(context.original_destination()),
-        application: (application.pid, application.uid, application.cgroup, application.path.clone()),
-    };
-    (seen, Some((accepted, records)))
-}
 
-fn listener(address: SocketAddr) -> TcpListener {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-    if address.is_ipv6() {
-        socket.set_only_v6(true).unwrap();
-    }
-    socket.set_linger(Some(Duration::ZERO)).unwrap();
-    socket.bind(&address.into()).unwrap();
-    socket.listen(64).unwrap();
-    socket.into()
-}
-
-fn service_listeners(service: u32) -> [TcpListener; 2] {
-    let port = 9000 + service as u16;
-    [listener((Ipv4Addr::LOCALHOST, port).into()), listener((Ipv6Addr::LOCALHOST, port).into())]
-}
-
-fn endpoint_of(lab: &Lab, doors: &[(Door, TcpListener)], service: u32) -> Endpoint {
-    let own = doors.iter().filter(|(door, _)| *door == Door::Service(service));
-    lab.endpoint(service, own.map(|(_, listener)| listener))
-}
-
-/// To connect(), the unspecified address means this host.
-fn resolved(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.to_ipv4_mapped() == Some(Ipv4Addr::UNSPECIFIED) => {
-            Ipv4Addr::LOCALHOST.to_ipv6_mapped().into()
+    fn namespace(&self, realm: Realm) -> Net {
+        match realm {
+            Realm::Own => Net::Own,
+            Realm::OfTheVisitor => self.visited,
+            Realm::OfNobody => Net::Foreign(u64::MAX),
         }
-        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
-    };
-    (ip, address.port()).into()
-}
-
-fn canonical(address: SocketAddr) -> SocketAddr {
-    (address.ip().to_canonical(), address.port()).into()
-}
-
-fn is_ip4(address: SocketAddr) -> bool {
-    address.ip().to_canonical().is_ipv4()
+    }
 }

@@ -11,8 +11,8 @@ use std::{
 
 use tempfile::TempDir;
 use waylay::RedirectRecords;
-use waylay_core::{CommandName, FileId, Process as Caller, ServiceId};
-use waylay_netlab::{Lab, Process};
+use waylay_core::{CommandName, FileId, HostName, Process as Caller, ServiceId};
+use waylay_netlab::{Lab, Namespace, Process};
 
 use crate::case::{Party, Program};
 
@@ -64,10 +64,13 @@ pub(crate) enum Answer {
 }
 
 impl Dialler {
-    pub(crate) fn start(party: Party, lab: &Lab, programs: &Programs) -> Self {
+    pub(crate) fn start(party: Party, lab: &Lab, programs: &Programs, visitors: &Namespace) -> Self {
         let program = programs.path(party.program());
         let enter = "echo $$ > \"$0\"; exec setpriv --reuid \"$1\" --regid \"$2\" --clear-groups \"$3\"";
-        let mut command = Command::new("sh");
+        let mut command = match party {
+            Party::VISITOR => visitors.command("sh"),
+            Party::Application(_) | Party::Service(_) => Command::new("sh"),
+        };
         command.args(["-c", enter]).arg(lab.procs(&party.cgroup())).arg(party.uid().to_string());
         command.arg(party.gid().to_string());
         command.arg(&program).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -109,6 +112,16 @@ impl Dialler {
             ["connected", peer] => Answer::Connected { peer: peer.parse().unwrap() },
             ["errno", number] => Answer::Errno(number.parse().unwrap()),
             _ => Answer::Unset(answer),
+        }
+    }
+
+    /// Asks a resolver for a name: the errno of connect(), or nothing once it has answered.
+    pub(crate) fn ask(&mut self, resolver: SocketAddr, name: &HostName) -> Option<i32> {
+        let answer = self.order(&format!("ask {resolver} {name}"));
+        match answer.split(' ').collect::<Vec<_>>()[..] {
+            ["answered"] => None,
+            ["errno", number] => Some(number.parse().unwrap()),
+            _ => panic!("{answer}"),
         }
     }
 

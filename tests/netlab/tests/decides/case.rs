@@ -6,9 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use waylay_core::{
     Action, AuthRule, CommandName, Conditions, Errno, FailurePolicy, Family as IpFamily, FileId, Filter,
-    FilterId, FlagConditions, Layer, OneOf, Policy, PortRange, Prefix, ProcessConditions, Protocol, Right,
-    Sandboxes, Service, ServiceId, Sublayer, SublayerId,
+    FilterId, FlagConditions, ForeignNamespace, HostPattern, Layer, Namespace, OneOf, Policy, PortRange,
+    Prefix, ProcessConditions, Protocol, Right, Sandboxes, Service, ServiceId, Sublayer, SublayerId,
 };
+
+use crate::hearsay::RESOLVER;
 
 /// Services 1 to this one have a cgroup and a program.
 pub(crate) const SERVICES: u32 = 4;
@@ -38,6 +40,11 @@ pub(crate) enum Step {
         alive: bool,
     },
     Routes(Vec<(Net, Option<Errno>)>),
+    /// A resolver is asked for a name.
+    Ask {
+        by: Party,
+        host: Host,
+    },
     Dial {
         by: Party,
         to: To,
@@ -83,10 +90,14 @@ impl Party {
     /// In a cgroup with a program of somebody else's.
     pub(crate) const SANDBOXED: Self = Self::Application(3);
 
-    pub(crate) const ALL: [Self; 7] = [
+    /// In another network namespace.
+    pub(crate) const VISITOR: Self = Self::Application(4);
+
+    pub(crate) const ALL: [Self; 8] = [
         Self::Application(1),
         Self::Application(2),
         Self::SANDBOXED,
+        Self::VISITOR,
         Self::Service(1),
         Self::Service(2),
         Self::Service(3),
@@ -150,6 +161,7 @@ pub(crate) struct Declared {
     pub(crate) filters: Vec<DeclaredFilter>,
     pub(crate) sublayers: [u16; 3],
     pub(crate) overrides_sandboxes: bool,
+    pub(crate) foreign: ForeignNamespace,
 }
 
 #[derive(Clone, Debug)]
@@ -171,6 +183,9 @@ pub(crate) struct DeclaredFilter {
     /// The first and the last, by their place among the ports.
     pub(crate) ports: Listed<(usize, usize)>,
     pub(crate) local: Listed<Net>,
+    /// Whether they are excluded follows from the layer.
+    pub(crate) hosts: Option<Vec<(Host, Reach)>>,
+    pub(crate) namespace: Listed<Realm>,
     pub(crate) application: DeclaredProcess,
     pub(crate) via: DeclaredProcess,
     pub(crate) layer: Layer,
@@ -184,6 +199,33 @@ pub(crate) struct DeclaredProcess {
     pub(crate) gid: Listed<u32>,
     pub(crate) command: Listed<Program>,
     pub(crate) cgroup: Listed<Place>,
+}
+
+/// A name of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Host {
+    Top,
+    Middle,
+    Deep,
+}
+
+impl Host {
+    pub(crate) const ALL: [Self; 3] = [Self::Top, Self::Middle, Self::Deep];
+}
+
+/// What a pattern covers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reach {
+    Itself,
+    Below,
+}
+
+/// A network namespace.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Realm {
+    Own,
+    OfTheVisitor,
+    OfNobody,
 }
 
 /// Some values, or the exclusion of them; or nothing is asked.
@@ -216,6 +258,8 @@ impl Net {
 pub(crate) trait Names {
     fn file(&self, program: Program) -> FileId;
     fn cgroup_id(&self, place: Place) -> u64;
+    fn pattern(&self, host: Host, reach: Reach) -> HostPattern;
+    fn namespace(&self, realm: Realm) -> Namespace;
 }
 
 impl Declared {
@@ -227,7 +271,9 @@ impl Declared {
         let filters = (1..).zip(self.filters.iter().filter(|filter| filter.stands(is_known)));
         let filters = filters.map(|(id, filter)| filter.filter(id, names)).collect();
         let sandboxes = if self.overrides_sandboxes { Sandboxes::Overridden } else { Sandboxes::Stay };
-        Policy::new(services, sublayers, filters).unwrap().with_sandboxes(sandboxes)
+        let policy = Policy::new(services, sublayers, filters).unwrap();
+        let policy = policy.with_sandboxes(sandboxes).with_foreign_namespace(self.foreign);
+        policy.with_resolvers([RESOLVER])
     }
 }
 
@@ -260,13 +306,19 @@ impl DeclaredFilter {
             remote: one_of(&self.remote, |net| net.prefix()),
             remote_ports: one_of(&self.ports, range),
             local: one_of(&self.local, |net| net.prefix()),
-            // Of these there are tests of their own: a resolver has to answer, a namespace to be entered.
-            host: None,
-            namespace: None,
+            host: self.hosts(names),
+            namespace: one_of(&self.namespace, |realm| names.namespace(*realm)),
             application: self.application.conditions(names),
             via: self.via.conditions(names),
         };
         Filter { id: FilterId(id), weight: self.weight, conditions, layer: self.layer }
+    }
+
+    /// Nothing may pass by a name.
+    fn hosts(&self, names: &impl Names) -> Option<OneOf<HostPattern>> {
+        let patterns = self.hosts.as_ref()?.iter().map(|&(host, reach)| names.pattern(host, reach));
+        let permits = matches!(self.layer, Layer::Auth(AuthRule { action: Action::Permit(_), .. }));
+        Some(if permits { OneOf::none_of(patterns) } else { OneOf::these(patterns) })
     }
 }
 
@@ -295,7 +347,9 @@ fn steps() -> impl Strategy<Value = Step> {
     let mark =
         (1..=SERVICES, prop::bool::weighted(0.4)).prop_map(|(service, alive)| Step::Mark { service, alive });
     let reach = option::of(select(vec![Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES]));
-    let by = select(vec![Party::Application(1), Party::Application(2), Party::SANDBOXED]);
+    let residents = vec![Party::Application(1), Party::Application(2), Party::SANDBOXED];
+    let by = select([residents.clone(), vec![Party::SANDBOXED, Party::VISITOR]].concat());
+    let ask = (select(residents), hosts()).prop_map(|(by, host)| Step::Ask { by, host });
     let carry_on = (0_usize..8, prop::bool::weighted(0.7), option::weighted(0.3, destinations()))
         .prop_map(|(flow, with_records, elsewhere)| Step::CarryOn(CarryOn { flow, with_records, elsewhere }));
     let amend = (vec(any::<usize>(), 0..3), vec(filters(), 0..3), prop::bool::weighted(0.2))
@@ -305,7 +359,8 @@ fn steps() -> impl Strategy<Value = Step> {
         3 => amend,
         2 => mark,
         1 => vec((nets(), reach), 0..3).prop_map(Step::Routes),
-        10 => (by, destinations()).prop_map(|(by, to)| Step::Dial { by, to }),
+        6 => ask,
+        14 => (by, destinations()).prop_map(|(by, to)| Step::Dial { by, to }),
         16 => carry_on,
     ]
 }
@@ -319,12 +374,14 @@ fn declared() -> impl Strategy<Value = Declared> {
             |(id, (open, listens4, listens6, alive))| DeclaredService { id, open, listens4, listens6, alive };
         order.into_iter().zip(traits).take(count).map(service).collect()
     });
-    (services, vec(filters(), 0..16), [0_u16..3, 0..3, 0..3], any::<bool>()).prop_map(
-        |(services, filters, sublayers, overrides_sandboxes)| Declared {
+    let foreign = select(vec![ForeignNamespace::Permit, ForeignNamespace::Block]);
+    (services, vec(filters(), 0..16), [0_u16..3, 0..3, 0..3], any::<bool>(), foreign).prop_map(
+        |(services, filters, sublayers, overrides_sandboxes, foreign)| Declared {
             services,
             filters,
             sublayers,
             overrides_sandboxes,
+            foreign,
         },
     )
 }
@@ -337,11 +394,15 @@ prop_compose! {
         remote in listed(0.3, nets()),
         ports in listed(0.3, (0..PORTS.len(), 0..PORTS.len())),
         local in listed(0.05, nets()),
+        hosts in option::weighted(0.3, vec((hosts(), select(vec![Reach::Itself, Reach::Below])), 1..3)),
+        namespace in listed(0.1, select(vec![Realm::Own, Realm::OfTheVisitor, Realm::OfNobody])),
         application in processes(),
         via in processes(),
         layer in layers(),
     ) -> DeclaredFilter {
-        DeclaredFilter { weight, protocol, family, remote, ports, local, application, via, layer }
+        DeclaredFilter {
+            weight, protocol, family, remote, ports, local, hosts, namespace, application, via, layer,
+        }
     }
 }
 
@@ -366,6 +427,10 @@ fn listed<T: std::fmt::Debug>(
 
 fn places() -> impl Strategy<Value = Place> {
     prop_oneof![4 => select(Party::ALL.to_vec()).prop_map(Place::Of), 1 => Just(Place::Scope)]
+}
+
+fn hosts() -> impl Strategy<Value = Host> {
+    select(Host::ALL.to_vec())
 }
 
 fn layers() -> impl Strategy<Value = Layer> {
