@@ -108,6 +108,8 @@ pub enum DestinationBy {
     Option,
     /// The local address of the accepted socket, as with TPROXY.
     LocalName,
+    /// The same, and the header of datagrams, which have the destination itself there.
+    Packet,
 }
 
 /// A sublayer.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
 /*
- * What sockets say of their two ends: to the application what would be true if nobody
- * redirected it, and to a service that looks there, where the connection was going.
+ * What sockets say of their ends: to an application as if there were no service, to a
+ * service of the TPROXY kind as if it were where the connection was going.
  */
 #pragma once
 

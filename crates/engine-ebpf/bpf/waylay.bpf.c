@@ -9,12 +9,13 @@
  *   bind4/6         lets services answer in a token's name (answers.h), and nobody
  *                   bind to where their datagrams arrive (reserved.h)
  *   sockops.h       carries the flow from the client's socket to the accepted one
- *   shown.h         shows the application the address it asked for, by getpeername,
- *                   and by getsockname the one it would have started from
+ *   getpeername4/6  shows the application the address it asked for (shown.h)
+ *   getsockname4/6  and the one it would have started from
  *   sockets.h       refuses sockets that cannot be redirected
  *   sockopt.h       answers the services' questions, takes records from them
  *   learning.h      learns from resolvers' answers by which names applications know
  *                   addresses (names.h)
+ *   packets.h       shows services in datagrams themselves where these were going
  *   sandboxes.h     leaves legs alone that somebody's sandbox watches
  *   residents.h     lets services be that run already, in the programs called wl_resident_*
  *   sock_release    ends flows, together with sockops and walks.h
@@ -44,8 +45,9 @@
 #include "answers.h"
 #include "reserved.h"
 #include "datagrams.h"
-#include "learning.h"
+#include "packets.h"
 #include "shown.h"
+#include "learning.h"
 #include "sockopt.h"
 #include "sockets.h"
 #include "sockops.h"
@@ -405,6 +407,8 @@ static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family
 	int verdict;
 
 	if (ctx->protocol != SOCK_PROTO_UDP)
+		return WL_PASS;
+	if (dial == WL_DATAGRAMS_BY_CONNECT && wl_is_answer(ctx))
 		return WL_PASS;
 	if (dial == WL_DATAGRAMS_BY_CONNECT)
 		wl_leave_flow(ctx);

@@ -194,6 +194,9 @@ fn what_needs_root_is_refused_and_said() {
     let finished = waylay().args(["--through", "adopt:127.0.0.1:5000=true"]).watch(["true"]);
     assert_eq!(finished.code(), 2);
     assert!(finished.stderr.contains("needs root"), "{finished:?}");
+    let finished = waylay().args(["--through", "adopt/udp+packet:0.0.0.0:5000=true"]).watch(["true"]);
+    assert_eq!(finished.code(), 2);
+    assert!(finished.stderr.contains("takes a program on the loopback and so root"), "{finished:?}");
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let policy = folder.path().join("policy.toml");
