@@ -89,7 +89,7 @@ pub enum RunError {
     },
     /// An adopted service is gone before it has listened.
     #[error(
-        "the service {service:?} ended with {status} before it listened on {address}; it runs as a user of its own (uid {uid}) without privileges, who has to be able to read its program and its files"
+        "the service {service:?} ended with {status} before it listened on {address}; it runs without privileges, as the user with uid {uid}, who has to be able to read its program and its files"
     )]
     AdoptedEnded {
         /// The service's name.

@@ -61,7 +61,9 @@ pub(crate) fn wait_until_it_listens(
 ) -> Result<(), RunError> {
     let started = Instant::now();
     loop {
-        let open = sockets::listeners(Protocol::Tcp).map_err(RunError::Sockets)?;
+        let mut open = sockets::listeners(Protocol::Tcp).map_err(RunError::Sockets)?;
+        let own = sockets::of_session(waiting.pid());
+        open.retain(|socket| own.contains(&socket.inode));
         let missing = adoption.listens.iter().find(|address| taking(&open, **address).is_none());
         let Some(&address) = missing else {
             let found = adoption.listens.iter().filter_map(|&address| taking(&open, address));
@@ -81,7 +83,8 @@ pub(crate) fn wait_until_it_listens(
             return Err(RunError::AdoptedEnded { service, status, address, uid });
         }
         if started.elapsed() >= patience {
-            return Err(RunError::NotListening { service, address, waited: patience, elsewhere: Vec::new() });
+            let elsewhere = open.iter().map(|socket| socket.local).collect();
+            return Err(RunError::NotListening { service, address, waited: patience, elsewhere });
         }
         thread::sleep(START_STEP);
     }

@@ -20,6 +20,7 @@ use crate::{
     deadline::Deadline,
     error::RunError,
     launch::{self, Announcement, Families, Launch, Listening, Role},
+    sockets,
     spawner::Spawner,
     spec::{Observer, ServiceSpec},
     user::Identity,
@@ -99,9 +100,21 @@ impl Waiting {
         self.child.try_wait()
     }
 
+    /// Its first process, which leads a session.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it before it was of use.
     pub(crate) fn give_up(mut self) {
         end(&mut self.child);
+    }
+
+    /// The same, of one that has been let go, and has said why it is of no use.
+    pub(crate) fn give_up_and_tell(mut self, observer: &Arc<dyn Observer>) {
+        end(&mut self.child);
+        // A reader that panicked has read all it will.
+        let _read = read_reports(self.name, self.stdout, Arc::clone(observer)).join();
     }
 
     /// Lets it accept. `on_death` is called if it ends before it is told to.
@@ -135,6 +148,13 @@ impl Running {
         self.stopping.store(true, Ordering::Release);
         self.signal(Signal::KILL);
         let _ended = self.watcher.join();
+    }
+
+    /// Whether a process of its session has a connection.
+    pub(crate) fn has_connections(&self) -> bool {
+        let Some(pid) = self.pid.filter(|_| !self.watcher.is_finished()) else { return false };
+        let own = sockets::of_session(pid.as_raw_nonzero().get().cast_unsigned());
+        sockets::connections().is_ok_and(|open| open.iter().any(|socket| own.contains(&socket.inode)))
     }
 
     /// Ends a service that hangs, with what it has started. Its death is told as any.

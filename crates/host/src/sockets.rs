@@ -3,9 +3,11 @@
 //! Only the network namespace of this process is looked at.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
+    path::PathBuf,
 };
 
 use rustix::net::{
@@ -109,6 +111,23 @@ impl Socket {
         let name = fs::read_to_string(process.path().join("comm")).ok()?;
         Some(format!("{}[{}]", name.trim().escape_debug(), process.file_name().display()))
     }
+}
+
+/// Sockets that processes of a session have, by their inodes: as far as these may be looked at.
+pub(crate) fn of_session(leader: u32) -> BTreeSet<u32> {
+    let is_member = |process: &PathBuf| {
+        let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
+        // Field 6 of proc_pid_stat(5), which the name comes before.
+        stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(3)) == Some(&*leader.to_string())
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    let descriptors = processes.filter(is_member).flat_map(|process| {
+        fs::read_dir(process.join("fd")).into_iter().flatten().flatten().map(|entry| entry.path())
+    });
+    let links = descriptors.filter_map(|descriptor| fs::read_link(descriptor).ok());
+    links
+        .filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
+        .collect()
 }
 
 /// What is open to connections or datagrams of anybody.
@@ -300,6 +319,17 @@ mod tests {
             drop(listener);
             assert_eq!(find(listeners(Protocol::Tcp).unwrap(), address), None);
         }
+    }
+
+    #[test]
+    fn the_sockets_of_a_session_are_those_of_its_processes() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = find(listeners(Protocol::Tcp).unwrap(), listener.local_addr().unwrap()).unwrap().inode;
+        let session = rustix::process::getsid(None).unwrap().as_raw_nonzero().get().cast_unsigned();
+        assert!(of_session(session).contains(&inode));
+        assert!(of_session(u32::MAX).is_empty());
+        drop(listener);
+        assert!(!of_session(session).contains(&inode));
     }
 
     #[test]

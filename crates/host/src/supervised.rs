@@ -40,6 +40,8 @@ use crate::{
 
 /// Between two looks at what is open and what has been refused.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// Between two looks at an adopted service's connections.
+const DRAIN_STEP: Duration = Duration::from_millis(20);
 /// Looks at refusals for one at connections.
 const LOOKS_A_SWEEP: u32 = 40;
 
@@ -196,7 +198,7 @@ impl Starting<'_> {
         match started {
             Ok(()) => Ok(waiting),
             Err(error) => {
-                waiting.give_up();
+                waiting.give_up_and_tell(self.observer);
                 Err(error)
             }
         }
@@ -226,7 +228,13 @@ fn endpoint(service: ServiceId, waiting: &Waiting, spec: &RunSpec) -> Endpoint {
 }
 
 /// Services at work, in the order of the chain.
-struct Crew(Vec<(ServiceId, Running)>);
+struct Crew(Vec<Member>);
+
+struct Member {
+    id: ServiceId,
+    is_adopted: bool,
+    running: Running,
+}
 
 impl Crew {
     fn release(
@@ -246,20 +254,27 @@ impl Crew {
                 let _said = engine.lock().set_liveness(id, Liveness::Dead);
                 told.service_died(&name, status, on_failure);
             };
-            crew.0.push((id, service.release(observer, on_death)?));
+            let adopted = spec.services.iter().find(|adopted| adopted.name == service.name);
+            let is_adopted = adopted.is_some_and(|service| service.adoption.is_some());
+            crew.0.push(Member { id, is_adopted, running: service.release(observer, on_death)? });
         }
         Ok(crew)
     }
 
     fn end_hung(&self, services: &[ServiceId]) {
-        let hung = self.0.iter().filter(|(id, _)| services.contains(id));
-        hung.for_each(|(_, running)| running.end_hung());
+        let hung = self.0.iter().filter(|member| services.contains(&member.id));
+        hung.for_each(|member| member.running.end_hung());
     }
 
     fn stop(self) {
-        for (_, running) in self.0 {
+        for Member { is_adopted, running, .. } in self.0 {
+            let deadline = Deadline::within(STOP_PATIENCE);
+            // Programs that were not made for waylay drop what they have when they are told to end.
+            while is_adopted && running.has_connections() && !deadline.is_over() {
+                thread::sleep(DRAIN_STEP);
+            }
             running.tell_to_stop();
-            running.wait(&Deadline::within(STOP_PATIENCE));
+            running.wait(&deadline);
         }
     }
 }

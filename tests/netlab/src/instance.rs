@@ -119,8 +119,7 @@ pub(crate) fn service_below(waylay: u32, name: &str) -> Option<u32> {
         let is_own = line.windows(2).any(|pair| pair[0] == b"--name" && pair[1] == name.as_bytes());
         let is_named =
             |word: &Vec<u8>| Path::new(OsStr::from_bytes(word)).file_stem() == Some(OsStr::new(name));
-        let is_service = words("environ").iter().any(|word| word.starts_with(b"WAYLAY_LISTEN="));
-        is_service && (is_own || !line.contains(&b"--name".to_vec()) && line.iter().any(is_named))
+        is_own || !line.contains(&b"--name".to_vec()) && line.iter().any(is_named)
     };
     let process = children_of(waylay).find(serves)?;
     process.file_name()?.to_str()?.parse().ok()

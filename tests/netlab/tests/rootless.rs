@@ -191,9 +191,15 @@ fn a_run_lasts_as_long_as_what_it_has_started() {
 
 #[test]
 fn what_needs_root_is_refused_and_said() {
-    let finished = waylay().args(["--through", "adopt:127.0.0.1:5000=true"]).watch(["true"]);
-    assert_eq!(finished.code(), 2);
-    assert!(finished.stderr.contains("needs root"), "{finished:?}");
+    for (spec, why) in [
+        ("adopt/udp:0.0.0.0:5000=true", "is adopted and takes datagrams"),
+        ("adopt:127.0.0.1:5000@uid=1", "runs already"),
+    ] {
+        let finished = waylay().args(["--through", spec]).watch(["true"]);
+        assert_eq!(finished.code(), 2);
+        let said = finished.stderr.contains("needs root") && finished.stderr.contains(why);
+        assert!(said, "{finished:?}");
+    }
     let finished = waylay().args(["--through", "adopt/udp+packet:0.0.0.0:5000=true"]).watch(["true"]);
     assert_eq!(finished.code(), 2);
     assert!(finished.stderr.contains("takes a program on the loopback and so root"), "{finished:?}");
