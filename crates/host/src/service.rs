@@ -131,7 +131,7 @@ impl Waiting {
         let stopping = Arc::new(AtomicBool::new(false));
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let reader = read_reports(self.name, self.stdout, Arc::clone(observer));
-        let watcher = watch(self.child, reader, Arc::clone(&stopping), on_death);
+        let watcher = watch(self.child, self.is_told, reader, Arc::clone(&stopping), on_death);
         Ok(Running { pid, stopping, watcher })
     }
 }
@@ -212,6 +212,14 @@ pub(crate) fn end(child: &mut Child) {
     let _reaped = child.wait();
 }
 
+fn end_session(leader: u32) {
+    for pid in sockets::processes_of_session(leader) {
+        if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+            let _gone_already = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
 /// What a launcher says of itself.
 fn read_announcement(stdout: &mut impl BufRead) -> io::Result<Listening> {
     let mut line = String::new();
@@ -256,12 +264,17 @@ impl<R: BufRead> Lines<R> {
 
 fn watch(
     mut child: Child,
+    is_told: bool,
     reader: JoinHandle<()>,
     stopping: Arc<AtomicBool>,
     on_death: impl FnOnce(ExitStatus) + Send + 'static,
 ) -> JoinHandle<()> {
     thread::spawn(move || {
         let status = child.wait().unwrap_or_else(|_| ExitStatus::from_raw(0));
+        // What a program has started that knows nothing of waylay would go on without it, where nobody looks.
+        if !is_told {
+            end_session(child.id());
+        }
         if !stopping.load(Ordering::Acquire) {
             on_death(status);
         }

@@ -113,15 +113,25 @@ impl Socket {
     }
 }
 
-/// Sockets that processes of a session have, by their inodes: as far as these may be looked at.
-pub(crate) fn of_session(leader: u32) -> BTreeSet<u32> {
-    let is_member = |process: &PathBuf| {
+/// The processes of a session, by their folders in /proc.
+fn members_of(leader: u32) -> impl Iterator<Item = PathBuf> {
+    let leader = leader.to_string();
+    let is_member = move |process: &PathBuf| {
         let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
         // Field 6 of proc_pid_stat(5), which the name comes before.
-        stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(3)) == Some(&*leader.to_string())
+        stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(3)) == Some(&*leader)
     };
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
-    let descriptors = processes.filter(is_member).flat_map(|process| {
+    fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path()).filter(is_member)
+}
+
+/// The processes of a session.
+pub(crate) fn processes_of_session(leader: u32) -> Vec<u32> {
+    members_of(leader).filter_map(|process| process.file_name()?.to_str()?.parse().ok()).collect()
+}
+
+/// Sockets that processes of a session have, by their inodes: as far as these may be looked at.
+pub(crate) fn of_session(leader: u32) -> BTreeSet<u32> {
+    let descriptors = members_of(leader).flat_map(|process| {
         fs::read_dir(process.join("fd")).into_iter().flatten().flatten().map(|entry| entry.path())
     });
     let links = descriptors.filter_map(|descriptor| fs::read_link(descriptor).ok());
@@ -327,6 +337,7 @@ mod tests {
         let inode = find(listeners(Protocol::Tcp).unwrap(), listener.local_addr().unwrap()).unwrap().inode;
         let session = rustix::process::getsid(None).unwrap().as_raw_nonzero().get().cast_unsigned();
         assert!(of_session(session).contains(&inode));
+        assert!(processes_of_session(session).contains(&std::process::id()));
         assert!(of_session(u32::MAX).is_empty());
         drop(listener);
         assert!(!of_session(session).contains(&inode));

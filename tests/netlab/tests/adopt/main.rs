@@ -11,6 +11,7 @@ mod life;
 mod others;
 mod packets;
 mod residents;
+mod rootless;
 mod selves;
 mod starts;
 mod tproxy;
@@ -18,7 +19,7 @@ mod tproxy;
 use std::net::IpAddr;
 
 use tempfile::TempDir;
-use waylay_netlab::{Family, Finished, Ground, Place, Proxies, Proxy, WebServer};
+use waylay_netlab::{Family, Finished, Ground, Place, Proxies, Proxy, Waylay, WebServer};
 
 /// Clients, a server with a file, and the proxies beside the clients.
 struct Stage {
@@ -44,10 +45,12 @@ impl Stage {
 
     /// Gets the file through these services. It arrives, and the server has been asked for it once.
     fn fetch(&self, through: &[String]) -> Finished {
+        self.fetch_by(self.ground.waylay(), through)
+    }
+
+    fn fetch_by(&self, waylay: Waylay, through: &[String]) -> Finished {
         let requests = self.web.requests().len();
-        let finished = self
-            .ground
-            .waylay()
+        let finished = waylay
             .args(through.iter().flat_map(|spec| ["--through", spec]))
             .reporting()
             .watch(["curl", "-sS", "-o", "got", &self.web.url("file")])
