@@ -322,10 +322,16 @@ impl Proxies {
     }
 }
 
-/// Whether somebody listens on an IPv4 port, by the table of the namespace that the process is in.
+/// Whether somebody listens on a port, by the tables of the namespace that the process is in.
 pub fn listens(pid: u32, port: u16) -> bool {
-    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
-    table.lines().any(|line| line.contains(&format!(":{port:04X} 00000000:0000 0A")))
+    let port = format!(":{port:04X}");
+    ["tcp", "tcp6"].into_iter().any(|table| {
+        let table = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        let mut fields = table.lines().map(|line| line.split_ascii_whitespace());
+        fields.any(|mut line| {
+            line.nth(1).is_some_and(|local| local.ends_with(&port)) && line.nth(1) == Some("0A")
+        })
+    })
 }
 
 /// A port on which nobody listens or will: out of the range from which the kernel takes ports by itself, and no other
