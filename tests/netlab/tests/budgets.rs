@@ -13,7 +13,7 @@ struct Budget {
     stack: u32,
 }
 
-const BUDGETS: [Budget; 42] = [
+const BUDGETS: [Budget; 43] = [
     budget("wl_connect4", 8_500, 240_000, 512),
     budget("wl_connect6", 8_500, 240_000, 512),
     budget("wl_sockops", 1_300, 2_400, 352),
@@ -31,6 +31,7 @@ const BUDGETS: [Budget; 42] = [
     budget("wl_reserve4", 500, 3_000, 320),
     budget("wl_reserve6", 500, 3_000, 320),
     budget("wl_answer4", 600, 3_000, 352),
+    budget("wl_answer6", 800, 3_000, 416),
     budget("wl_packets", 900, 1_500, 384),
     budget("wl_connect_answer4", 800, 3_000, 416),
     budget("wl_connect_answer6", 800, 3_000, 416),

@@ -90,6 +90,7 @@ impl Host {
             tcp6: vec![SocketAddrV6::new(ip6, port, 0, 0)],
             udp4: None,
             udp6: Vec::new(),
+            behind6: None,
             local_name: LocalName::Destination,
         };
         let one = |service, listeners: &Listeners| lab.endpoint(service, [&listeners.four, &listeners.six]);
@@ -312,6 +313,7 @@ fn of_datagrams(lab: &Lab, port: u16) -> Endpoint {
         tcp6: Vec::new(),
         udp4: Some(port),
         udp6: Vec::new(),
+        behind6: None,
         local_name: LocalName::Destination,
     }
 }

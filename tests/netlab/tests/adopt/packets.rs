@@ -1,6 +1,6 @@
 //! Datagrams through proxies that tell somebody else where these were going, and see it in the datagrams themselves.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 
 use waylay_engine_ebpf::{HookedProgram, hooked_to_loopback};
 use waylay_netlab::{
@@ -40,43 +40,48 @@ fn pass(spec: &str, ground: &Ground, program: &str) -> Finished {
 struct Remote {
     ground: Ground,
     proxies: Proxies,
-    at: SocketAddrV4,
+    at: SocketAddr,
     _server: Process,
 }
 
 impl Remote {
-    fn new() -> Self {
-        let ground = Ground::new(Family::V4, Place::Veth);
+    fn new(family: Family) -> Self {
+        let ground = Ground::new(family, Place::Veth);
         let proxies = Proxies::new(ground.client_namespace());
-        let at = SocketAddrV4::new(of_ipv4(ground.server()), free_port());
+        let at = SocketAddr::new(ground.server(), free_port());
         let server = proxies.ss_server(ground.server_namespace().unwrap(), at);
         Self { ground, proxies, at, _server: server }
     }
 }
 
-fn of_ipv4(address: IpAddr) -> Ipv4Addr {
-    match address {
-        IpAddr::V4(address) => address,
-        IpAddr::V6(address) => panic!("{address}"),
-    }
-}
-
 #[test]
 fn ss_redir_tells_its_server_where_they_were_going() {
-    let remote = Remote::new();
+    let remote = Remote::new(Family::V4);
     pass(&remote.proxies.ss_redir(remote.at), &remote.ground, "ss-redir");
 }
 
 #[test]
 fn sing_box_tells_a_server_where_they_were_going() {
-    let remote = Remote::new();
+    let remote = Remote::new(Family::V4);
+    pass(&remote.proxies.sing_box_for_datagrams(remote.at), &remote.ground, "sing-box");
+}
+
+#[test]
+fn ss_redir_tells_its_server_where_they_were_going_over_ipv6() {
+    let remote = Remote::new(Family::V6);
+    pass(&remote.proxies.ss_redir(remote.at), &remote.ground, "ss-redir");
+}
+
+#[test]
+fn sing_box_tells_a_server_where_they_were_going_over_ipv6() {
+    let remote = Remote::new(Family::V6);
     pass(&remote.proxies.sing_box_for_datagrams(remote.at), &remote.ground, "sing-box");
 }
 
 /// Two destinations of one socket, and a datagram without a byte.
 #[test]
 fn of_no_length_pass_ss_redir() {
-    let remote = Remote::new();
+    let remote = Remote::new(Family::V4);
     let (_server, lines) =
         Process::spawn_read(remote.ground.server_namespace().unwrap().command(system_python()).args([
             "-u",
@@ -100,6 +105,18 @@ fn of_no_length_pass_ss_redir() {
 #[test]
 fn a_proxy_answers_from_where_it_was_told_they_were_going() {
     pass(&One::that("sends").told(), &Ground::new(Family::V4, Place::Veth), "python");
+}
+
+#[test]
+fn a_proxy_answers_from_where_it_was_told_they_were_going_over_ipv6() {
+    pass(&One::that("sends").told_over_ipv6(), &Ground::new(Family::V6, Place::Veth), "python");
+}
+
+#[test]
+fn a_proxy_may_connect_what_it_answers_from_over_ipv6() {
+    let ground = Ground::new(Family::V6, Place::Veth);
+    let finished = pass(&One::that("connects").told_over_ipv6(), &ground, "python");
+    assert_eq!(finished.stderr.matches("again").count(), 0, "{finished:?}");
 }
 
 /// Unlike with tokens nothing is refused first.
