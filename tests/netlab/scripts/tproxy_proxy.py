@@ -8,7 +8,7 @@ import socket
 import sys
 
 ipv6 = sys.argv[3:] == ["ipv6"]
-family, level = (socket.AF_INET6, socket.SOL_IPV6) if ipv6 else (socket.AF_INET, socket.SOL_IP)
+family, level = (socket.AF_INET6, socket.IPPROTO_IPV6) if ipv6 else (socket.AF_INET, socket.SOL_IP)
 transparency, told_by = (75, 74) if ipv6 else (19, 20)  # IPV6_TRANSPARENT, IPV6_RECVORIGDSTADDR and those of IPv4
 connects = sys.argv[2] == "connects"
 

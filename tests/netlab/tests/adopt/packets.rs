@@ -112,6 +112,12 @@ fn a_proxy_answers_from_where_it_was_told_they_were_going_over_ipv6() {
     pass(&One::that("sends").told_over_ipv6(), &Ground::new(Family::V6, Place::Veth), "python");
 }
 
+/// The destination is then the address that tokens have.
+#[test]
+fn a_proxy_answers_from_where_it_was_told_they_were_going_over_the_loopback_of_ipv6() {
+    pass(&One::that("sends").told_over_ipv6(), &Ground::new(Family::V6, Place::Loopback), "python");
+}
+
 #[test]
 fn a_proxy_may_connect_what_it_answers_from_over_ipv6() {
     let ground = Ground::new(Family::V6, Place::Veth);
