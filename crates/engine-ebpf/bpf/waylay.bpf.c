@@ -231,6 +231,15 @@ static __always_inline void wl_authorise(struct wl_connect *c, int *verdict)
 				     c->q->blocked_by);
 }
 
+/* By the policy that is in force now, to the end; whether there is room for a search. */
+static __always_inline bool wl_prepare(struct wl_connect *c)
+{
+	c->config = wl_config();
+	c->tables = wl_tables();
+	c->q = wl_claim();
+	return c->q;
+}
+
 /* What is settled before any policy is asked. */
 static __always_inline int wl_meet(struct bpf_sock_addr *ctx, struct wl_connect *c)
 {
@@ -297,7 +306,7 @@ static __always_inline int wl_judge_connect(struct bpf_sock_addr *ctx, int famil
 
 static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family, enum wl_place place)
 {
-	struct wl_connect c = { .config = wl_config(), .tables = wl_tables() };
+	struct wl_connect c = {};
 	int verdict;
 
 	if (ctx->protocol != SOCK_PROTO_TCP)
@@ -305,8 +314,7 @@ static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family, 
 	wl_forget(ctx);
 	if (wl_owned_by_kernel(ctx->sk))
 		return WL_PASS;
-	c.q = wl_claim();
-	if (!c.q)
+	if (!wl_prepare(&c))
 		return wl_refuse_crowded(ctx);
 	verdict = wl_judge_connect(ctx, family, place, &c);
 	wl_give_back(c.q);
@@ -395,7 +403,7 @@ static __always_inline int wl_judge_datagram(struct bpf_sock_addr *ctx, int fami
 static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family, enum wl_dial dial,
 					   enum wl_place place)
 {
-	struct wl_connect c = { .config = wl_config(), .tables = wl_tables() };
+	struct wl_connect c = {};
 	int verdict;
 
 	if (ctx->protocol != SOCK_PROTO_UDP)
@@ -408,8 +416,7 @@ static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family
 		return WL_PASS;
 	if (wl_owned_by_kernel(ctx->sk))
 		return WL_PASS;
-	c.q = wl_claim();
-	if (!c.q)
+	if (!wl_prepare(&c))
 		return wl_refuse_crowded(ctx);
 	verdict = wl_judge_datagram(ctx, family, dial, place, &c);
 	wl_give_back(c.q);
