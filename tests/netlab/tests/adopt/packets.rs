@@ -1,6 +1,6 @@
 //! Datagrams through proxies that tell somebody else where these were going, and see it in the datagrams themselves.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use waylay_engine_ebpf::{HookedProgram, hooked_to_loopback};
 use waylay_netlab::{
@@ -9,30 +9,33 @@ use waylay_netlab::{
 
 use crate::{
     datagrams,
-    tproxy::{ASK, One, serve},
+    tproxy::{ASK, One, serve_at},
 };
 
 /// What the services around a proxy see: of the first, a flow for each socket and destination; of the last, the proxy's own.
-fn judge(finished: &Finished, ground: &Ground, flows: usize, program: &str) {
+fn judge(finished: &Finished, server: IpAddr, flows: usize, program: &str) {
     assert_eq!(finished.reports_of("log").len(), flows, "{finished:?}");
     let last = finished.reports_of("log-2");
     assert!(!last.is_empty(), "{finished:?}");
     for report in last {
         assert_eq!(report.chain, ["log-2"]);
-        assert_eq!(report.original_destination.ip(), ground.server(), "no token: {report:?}");
+        assert_eq!(report.original_destination.ip(), server, "no token: {report:?}");
         assert!(report.application.contains(program), "{report:?}");
     }
 }
 
 /// Each datagram arrives and each answer, on twelve flows, from whom the application has asked.
 fn pass(spec: &str, ground: &Ground, program: &str) -> Finished {
-    let (_server, _lines, ports) = serve(ground);
-    let host = ground.server().to_string();
-    let ask = [system_python(), "-c", ASK, &host, &ports[0], &ports[1]];
+    pass_to(ground.server(), ground.server_namespace(), spec, ground, program)
+}
+
+fn pass_to(server: IpAddr, at: Option<&Namespace>, spec: &str, ground: &Ground, program: &str) -> Finished {
+    let (_server, _lines, ports) = serve_at(server, at);
+    let ask = [system_python(), "-c", ASK, &server.to_string(), &ports[0], &ports[1]];
     let through = ["--through", "log", "--through", spec, "--through", "log"];
     let finished = ground.waylay().args(through).reporting().watch(ask).well();
     assert_eq!(finished.stdout, "all of them\n", "{finished:?}");
-    judge(&finished, ground, 12, program);
+    judge(&finished, server, 12, program);
     finished
 }
 
@@ -99,7 +102,7 @@ fn of_no_length_pass_ss_redir() {
     let once = format!("{} 1000 True\n{} 1000 True\n", ports[0], ports[1]);
     let connected = format!("{0} 0 {0} 1400 True\n", ports[0]);
     assert_eq!(finished.stdout, format!("{once}{once}{connected}"), "{finished:?}");
-    judge(&finished, &remote.ground, 3, "ss-redir");
+    judge(&finished, remote.ground.server(), 3, "ss-redir");
 }
 
 #[test]
@@ -115,7 +118,9 @@ fn a_proxy_answers_from_where_it_was_told_they_were_going_over_ipv6() {
 /// The destination is then the address that tokens have.
 #[test]
 fn a_proxy_answers_from_where_it_was_told_they_were_going_over_the_loopback_of_ipv6() {
-    pass(&One::that("sends").told_over_ipv6(), &Ground::new(Family::V6, Place::Loopback), "python");
+    let ground = Ground::new(Family::V6, Place::Veth);
+    let here = Ipv6Addr::LOCALHOST.into();
+    pass_to(here, ground.client_namespace(), &One::that("sends").told_over_ipv6(), &ground, "python");
 }
 
 #[test]

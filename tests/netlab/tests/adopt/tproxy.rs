@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use waylay_netlab::{
-    Family, Finished, Ground, Home, Lines, Other, Place, Process, Proxies, WorldReadable, free_port,
-    system_python, world_readable_file,
+    Family, Finished, Ground, Home, Lines, Namespace, Other, Place, Process, Proxies, WorldReadable,
+    free_port, system_python, world_readable_file,
 };
 
 /// How many answers come of each datagram.
@@ -48,12 +48,15 @@ print('all of them')
 
 /// The server of a test, and the ports of it.
 pub(crate) fn serve(ground: &Ground) -> (Process, Lines, Vec<String>) {
-    let mut server = match ground.server_namespace() {
+    serve_at(ground.server(), ground.server_namespace())
+}
+
+pub(crate) fn serve_at(host: IpAddr, namespace: Option<&Namespace>) -> (Process, Lines, Vec<String>) {
+    let mut server = match namespace {
         Some(namespace) => namespace.command(system_python()),
         None => std::process::Command::new(system_python()),
     };
-    let (process, lines) =
-        Process::spawn_read(server.args(["-u", "-c", SERVE, &ground.server().to_string()]));
+    let (process, lines) = Process::spawn_read(server.args(["-u", "-c", SERVE, &host.to_string()]));
     let ports = lines.wait_for_line(0).split(' ').map(str::to_owned).collect();
     (process, lines, ports)
 }
