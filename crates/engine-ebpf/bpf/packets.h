@@ -6,8 +6,7 @@
  * such a service's flows get the destination instead of the token, and its socket
  * as the one to take them. Attached only while there is such a service.
  *
- * A datagram in fragments or with options keeps its token, as does one for a
- * listener of a group (SO_REUSEPORT) where the kernel assigns none, before Linux 6.6.
+ * A datagram in fragments or with options keeps its token.
  */
 #pragma once
 
@@ -144,13 +143,20 @@ WL_GLOBAL int wl_note_told(const struct wl_datagram_flow *d, const struct wl_add
 	return wl_tell_token(&told, token);
 }
 
+enum wl_assigned {
+	WL_ASSIGNED,
+	WL_NOBODY_THERE, /* of which the kernel tells the sender */
+	WL_SOMEBODY_ELSE_THERE,
+};
+
 /* With IPv4 the socket that gets it as it is, whatever it says then. */
-static __always_inline bool wl_assign_listener(struct __sk_buff *skb, const struct wl_packet *p,
-					       const struct wl_service *service)
+static __always_inline enum wl_assigned wl_assign_listener(struct __sk_buff *skb, const struct wl_packet *p,
+							   const struct wl_service *service)
 {
+	enum wl_assigned answer = WL_SOMEBODY_ELSE_THERE;
 	struct bpf_sock_tuple tuple = {};
+	struct sock *full;
 	struct bpf_sock *sk;
-	long failed;
 
 	if (p->ip4) {
 		tuple.ipv4.saddr = wl_ip4(p->from.ip);
@@ -166,10 +172,12 @@ static __always_inline bool wl_assign_listener(struct __sk_buff *skb, const stru
 		sk = bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
 	}
 	if (!sk)
-		return false;
-	failed = bpf_sk_assign(skb, sk, 0);
+		return WL_NOBODY_THERE;
+	full = wl_full_sock(sk);
+	if (BPF_CORE_READ(full, sk_cgrp_data.cgroup, kn, id) == service->cgroup && !bpf_sk_assign(skb, sk, 0))
+		answer = WL_ASSIGNED;
 	bpf_sk_release(sk);
-	return !failed;
+	return answer;
 }
 
 /* An address of the packet, and the checksums that cover it. */
@@ -218,9 +226,17 @@ static __always_inline int wl_show_in_packet(struct __sk_buff *skb, struct wl_pa
 		wl_see_peer(d, &p->from);
 	d->last = bpf_ktime_get_ns();
 	to = d->flow.destination;
-	if (!wl_note_told(d, &p->from, p->ip4 ? wl_ip4(p->to.ip) : p->to.port) || !wl_assign_listener(skb, p, service))
+	if (!wl_note_told(d, &p->from, p->ip4 ? wl_ip4(p->to.ip) : p->to.port))
+		return WL_DROP_SHOT;
+	switch (wl_assign_listener(skb, p, service)) {
+	case WL_ASSIGNED:
+		return wl_write_destination(skb, p, &to) ? WL_NEXT_PROGRAM : WL_DROP_SHOT;
+	case WL_NOBODY_THERE:
 		return WL_NEXT_PROGRAM;
-	return wl_write_destination(skb, p, &to) ? WL_NEXT_PROGRAM : WL_DROP_SHOT;
+	case WL_SOMEBODY_ELSE_THERE:
+		return WL_DROP_SHOT;
+	}
+	return WL_DROP_SHOT;
 }
 
 /* The flow that is answered from a token, of a service that is told in packets. */

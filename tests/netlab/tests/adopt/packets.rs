@@ -138,6 +138,106 @@ fn a_proxy_may_connect_what_it_answers_from() {
     assert_eq!(finished.stderr.matches("again").count(), 0, "{finished:?}");
 }
 
+/// Also several that are handed to the kernel in one piece (`UDP_SEGMENT`).
+#[test]
+fn over_ipv6_of_any_size_are_told_where_they_were_going() {
+    let (ground, one) = (Ground::new(Family::V6, Place::Veth), One::that("sends"));
+    let (_server, _lines, ports) = serve_at(ground.server(), ground.server_namespace());
+    let ask = "
+import socket, struct, sys
+one = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+one.settimeout(10)
+def answers(count): return sorted({int(one.recv(100).split()[2]) for _ in range(3 * count)})
+for size in 0, 1, 1400, 9000, 60000:
+    one.sendto(b'x' * size, (sys.argv[1], int(sys.argv[2])))
+    print(*answers(1))
+segments = [(socket.IPPROTO_UDP, 103, struct.pack('H', 1000))]
+one.sendmsg([b'x' * 2500], segments, 0, (sys.argv[1], int(sys.argv[2])))
+print(*answers(3))";
+    let watched = [system_python(), "-c", ask, &ground.server().to_string(), &ports[0]];
+    let finished = ground.waylay().args(["--through", &one.told_over_ipv6()]).watch(watched).well();
+    assert_eq!(finished.stdout, "0\n1\n1400\n9000\n60000\n500 1000\n", "{finished:?}");
+}
+
+/// The listener lets others bind there that ask for `SO_REUSEADDR`, as it does itself; `::1` would get all that is led to it.
+#[test]
+fn over_ipv6_are_taken_and_sent_by_nobody_else_where_they_arrive() {
+    let (ground, one) = (Ground::new(Family::V6, Place::Veth), One::that("sends"));
+    let (_server, _lines, ports) = serve_at(ground.server(), ground.server_namespace());
+    let ask = "
+import errno, socket, sys
+host, to, port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+def bind(where, port, only=0):
+    one = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+    try: one.bind((where, port))
+    except OSError as error: print(where, errno.errorcode[error.errno])
+    else: print(where, 'bound')
+    return one
+one = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+one.settimeout(10)
+one.sendto(b'x', (host, to))
+kept = [bind('::', port), bind('::', port, 1), bind('::1', port), bind('::1', 0), bind(host, port)]
+print(one.recv(100).decode().split()[2])
+local = [line.split()[1].split(':') for line in open('/proc/net/udp6') if ':' in line.split()[1]]
+theirs = {int(where, 16) for ip, where in local if ip == '0' * 24 + '01000000'} | {port}
+theirs -= {one.getsockname()[1], *(other.getsockname()[1] for other in kept)}
+refused = 0
+for there in theirs:
+    try: one.sendto(b'x', ('::1', there))
+    except ConnectionRefusedError: refused += 1
+print(len(theirs) - refused, refused > 64)";
+    let through = ["--through", &one.told_over_ipv6()];
+    let port = one.port.to_string();
+    let watched = [system_python(), "-c", ask, &ground.server().to_string(), &ports[0], &port];
+    let finished = ground.waylay().args(through).watch(watched).well();
+    let taken = ["::", "::", "::1"].map(|where_to| format!("{where_to} EADDRINUSE\n")).concat();
+    let bound = format!("{taken}::1 bound\n{} EADDRNOTAVAIL\n1\n", ground.server());
+    // What it answers from is a socket as any other.
+    assert_eq!(finished.stdout, format!("{bound}1 True\n"), "{finished:?}");
+}
+
+/// Another process may start from any address, but cannot know what belongs behind the token.
+#[test]
+fn over_ipv6_answers_are_forged_by_nobody() {
+    let (ground, one) = (Ground::new(Family::V6, Place::Veth), One::that("sends"));
+    let (_server, _lines, ports) = serve_at(ground.server(), ground.server_namespace());
+    let ask = "
+import socket, sys
+one = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+one.settimeout(10)
+one.sendto(b'x', (sys.argv[1], int(sys.argv[2])))
+for number in range(3): one.recv(100)
+print(one.getsockname()[1], flush=True)
+sources = set()
+while True:
+    data, peer = one.recvfrom(100)
+    if data == b'end': break
+    sources.add(peer[0][:4])
+print(*sources)";
+    let forge = "
+import socket, sys
+def send(source, data):
+    one = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    one.setsockopt(socket.IPPROTO_IPV6, 78, 1)  # IPV6_FREEBIND
+    one.bind((source, 0))
+    one.sendto(data, ('::1', int(sys.argv[1])))
+local = [line.split()[1].split(':') for line in open('/proc/net/udp6') if ':' in line.split()[1]]
+bank = [int(port, 16) for ip, port in local if ip == '0' * 24 + '01000000']
+assert len(bank) > 64
+for port in bank: send('fd77:%x::1234:5678:9abc:def0' % port, b'forged')
+send('::1', b'end')";
+    let watched = [system_python(), "-u", "-c", ask, &ground.server().to_string(), &ports[0]];
+    let mut running = ground.waylay().args(["--through", &one.told_over_ipv6()]).spawn(watched);
+    let port = running.answer();
+    let forged =
+        ground.client_namespace().unwrap().command(system_python()).args(["-c", forge, &port]).status();
+    assert!(forged.unwrap().success());
+    assert_eq!(running.answer(), "fd77");
+    assert!(running.finish().status.success());
+}
+
 /// The engine's programs on a namespace's loopback.
 fn on_loopback(namespace: &Namespace) -> usize {
     std::thread::scope(|scope| {

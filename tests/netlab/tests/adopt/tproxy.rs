@@ -99,7 +99,7 @@ fn pass_sing_box_on_the_loopback() {
 pub(crate) struct One {
     program: WorldReadable,
     how: &'static str,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl One {
