@@ -75,8 +75,7 @@ fn whole(mix: Mix) -> Tables {
 fn lab_with(mix: Mix, name: &str, tables: &Tables) -> Lab {
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     let (mut lab, own, _service) = empty_lab(&format!("{mix:?}-{name}").to_lowercase());
-    let endpoint = lab.endpoint(1, [&own]);
-    install(&mut lab, tables, &endpoint);
+    lab.install_tables(tables.clone(), vec![lab.endpoint(1, [&own])]);
     lab
 }
 
