@@ -34,6 +34,22 @@ pub struct UnreachableReport {
     pub info: u32,
 }
 
+/// Which service has been told that datagrams of whom were going where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Told {
+    /// Where to, as in [`Address::ip`].
+    pub ip: [u8; 16],
+    /// Whose; all zero: of anybody.
+    pub peer_ip: [u8; 16],
+    /// Host order, as is the next.
+    pub port: u16,
+    /// Of the peer.
+    pub peer_port: u16,
+    /// The service's place in the tables; `u32::MAX` for an address that a socket is bound to instead of that it asked for.
+    pub slot: u32,
+}
+
 /// A bit of [`Datagram::flags`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

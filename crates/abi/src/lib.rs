@@ -17,7 +17,7 @@ mod tables;
 
 pub use address::{Address, Process, comm_to_string, path_to_string};
 pub use datagrams::{
-    Datagram, DatagramFlag, DatagramFlow, DatagramPath, Reply, Unreachable, UnreachableReport,
+    Datagram, DatagramFlag, DatagramFlow, DatagramPath, Reply, Told, Unreachable, UnreachableReport,
 };
 pub use options::{
     ABI_VERSION, OPEN_REPLY, QUERY_CHAIN, QUERY_CONTEXT, QUERY_DATAGRAM, QUERY_ORIGINAL_DST, QUERY_RECORDS,
@@ -25,7 +25,7 @@ pub use options::{
 };
 pub use records::{Chain, Context, Flow, Handle, Hop, NamedChain, NamedHop, SocketWishes};
 pub use tables::{
-    Asker, Config, Event, HandleKey, Holder, IS_RESIDENT, Known, Listener, ListenerOwner, Names,
+    Asker, Config, Event, HandleKey, Holder, IN_PACKETS, IS_RESIDENT, Known, Listener, ListenerOwner, Names,
     PASSED_FOREIGN_NAMESPACE, PASSED_SANDBOX, Progress, RESIDENT_BY_EXE, RESIDENT_BY_UID, Refusal, Resolver,
     Route, RouteKey, SHOWS_DESTINATION, Service, SocketEvent, Tables,
 };

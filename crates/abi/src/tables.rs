@@ -46,6 +46,8 @@ pub const IS_RESIDENT: u32 = 1 << 1;
 pub const RESIDENT_BY_EXE: u32 = 1 << 2;
 /// In [`Service::flags`]: or by its user.
 pub const RESIDENT_BY_UID: u32 = 1 << 3;
+/// In [`Service::flags`]: datagrams show it the original destination too, instead of a token.
+pub const IN_PACKETS: u32 = 1 << 4;
 
 /// A service's place in the tables.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -71,7 +73,7 @@ pub struct Service {
     pub count4: u16,
     /// How many of `ports6` count.
     pub count6: u16,
-    /// [`SHOWS_DESTINATION`], [`IS_RESIDENT`], [`RESIDENT_BY_EXE`], [`RESIDENT_BY_UID`].
+    /// [`SHOWS_DESTINATION`], [`IS_RESIDENT`], [`RESIDENT_BY_EXE`], [`RESIDENT_BY_UID`], [`IN_PACKETS`].
     pub flags: u32,
     /// Port of its UDP socket for IPv4; 0 if it has none.
     pub udp4: u16,

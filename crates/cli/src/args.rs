@@ -136,7 +136,8 @@ pub(crate) struct RunArgs {
     ///
     /// adopt:ADDRESS=COMMAND: a transparent proxy that knows nothing of waylay (HAProxy, nginx, redsocks, …) and listens on
     /// ADDRESS by itself; ADDRESS,ADDRESS for IPv4 and IPv6. It learns the destination by SO_ORIGINAL_DST; write
-    /// adopt/tproxy: for one that goes by the address of its socket
+    /// adopt/tproxy: for one that goes by the address of its socket, and adopt/udp+packet: for one that tells others where
+    /// datagrams were going
     ///
     /// adopt:ADDRESS@unit=NAME: one that runs already, known by its systemd unit, or by cgroup=/PATH, exe=/PATH or
     /// uid=USER instead; it stays as it is

@@ -221,6 +221,7 @@ fn kind(service: &ServiceSpec) -> Result<Vec<String>, Box<dyn Error>> {
         lines.push(match local_name {
             LocalName::Listener => "destination = \"option\"".to_owned(),
             LocalName::Destination => "destination = \"local\"".to_owned(),
+            LocalName::Packet => "destination = \"packet\"".to_owned(),
         });
     }
     Ok(lines)

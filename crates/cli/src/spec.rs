@@ -118,7 +118,9 @@ impl Builtin {
 fn exec(options: Option<&str>, command: &str) -> Result<Service, String> {
     let Options { transports, local_name } = Options::parse(options)?;
     if local_name != LocalName::default() {
-        return Err("tproxy is for adopt: only; what cooperates asks the kernel itself".to_owned());
+        return Err(
+            "tproxy and packet are for adopt: only; what cooperates asks the kernel itself".to_owned()
+        );
     }
     match command.trim() {
         "" => Err("exec: needs a command, as in exec:./my-service".to_owned()),
@@ -189,8 +191,13 @@ impl Options {
             match option {
                 "tcp" => tcp = true,
                 "udp" => udp = true,
-                "tproxy" => local_name = LocalName::Destination,
-                _ => return Err(format!("/{option}: no such option; known options: tcp, udp, tproxy")),
+                "tproxy" => local_name = local_name.max(LocalName::Destination),
+                "packet" => local_name = LocalName::Packet,
+                _ => {
+                    return Err(format!(
+                        "/{option}: no such option; known options: tcp, udp, tproxy, packet"
+                    ));
+                }
             }
         }
         let transports = match (tcp, udp) {
@@ -296,6 +303,11 @@ mod tests {
         assert_eq!((name.as_deref(), transports), (Some("front"), Transports::TcpAndUdp));
         assert_eq!(adoption.listens, ["0.0.0.0:5000".parse().unwrap(), "[::]:5000".parse().unwrap()]);
         assert_eq!(adoption.local_name, LocalName::Destination);
+        for packet in
+            ["adopt/udp+packet:0.0.0.0:5000=ss-redir", "adopt/packet+udp+tproxy:0.0.0.0:5000=ss-redir"]
+        {
+            assert_eq!(adopted(packet).2.local_name, LocalName::Packet, "{packet}");
+        }
         assert_eq!(adopted("adopt/tproxy:[::]:5000=nginx").1, Transports::Tcp);
         assert_eq!(adopted("adopt/udp:[::]:5000=nginx").1, Transports::Udp);
     }
@@ -332,7 +344,7 @@ mod tests {
         assert_eq!(transports("exec/udp:./dns"), Transports::Udp);
         assert_eq!(transports("guard=exec/tcp+udp:./dns"), Transports::TcpAndUdp);
         let error = Spec::parse("exec/tproxy:./dns").unwrap_err();
-        assert!(error.starts_with("tproxy is for adopt: only"), "{error}");
+        assert!(error.starts_with("tproxy and packet are for adopt: only"), "{error}");
     }
 
     #[test]
@@ -356,7 +368,10 @@ mod tests {
             ("adopt:127.0.0.1:1@pid=7", "known by unit=, cgroup=, exe= or uid="),
             ("adopt:127.0.0.1:1@unit=", "unit= needs a value"),
             ("adopt:@unit=haproxy", "is not an address with a port"),
-            ("adopt/sctp:127.0.0.1:1=haproxy", "/sctp: no such option; known options: tcp, udp, tproxy"),
+            (
+                "adopt/sctp:127.0.0.1:1=haproxy",
+                "/sctp: no such option; known options: tcp, udp, tproxy, packet",
+            ),
             ("adopt/udp:127.0.0.1:1=nginx", "what takes UDP has to listen on 0.0.0.0"),
             ("adopt/:127.0.0.1:1=haproxy", "no such option"),
         ] {

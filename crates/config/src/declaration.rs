@@ -15,6 +15,8 @@ use crate::source::{Located, Span};
 pub struct Declarations {
     /// The services, as they come in the files.
     pub services: Vec<ServiceDeclaration>,
+    /// Names of services that are declared and not above, as something is wrong with them.
+    pub unreadable_services: Vec<Located<String>>,
     /// The sublayers, as they come in the files.
     pub sublayers: Vec<SublayerDeclaration>,
     /// The filters, as they come in the files.
@@ -106,6 +108,8 @@ pub enum DestinationBy {
     Option,
     /// The local address of the accepted socket, as with TPROXY.
     LocalName,
+    /// The same, and the header of datagrams, which have the destination itself there.
+    Packet,
 }
 
 /// A sublayer.

@@ -93,8 +93,8 @@ pub const SERVICE: TableKind = TableKind {
         key("user", "string or number", "With `adopt`: it is what runs as this user."),
         key(
             "destination",
-            "`\"option\"`, `\"local\"`",
-            "With `adopt`: it finds the original destination by `SO_ORIGINAL_DST`, as with REDIRECT, or in the local address of its socket, as with TPROXY. Default: `\"option\"`.",
+            "`\"option\"`, `\"local\"`, `\"packet\"`",
+            "With `adopt`: it finds the original destination by `SO_ORIGINAL_DST`, as with REDIRECT, or in the local address of its socket, as with TPROXY; `\"packet\"`: likewise, and its datagrams over IPv4 say the destination itself and not a token, for those that tell it to somebody else (Linux 6.6, [a program on the loopback](adopt/README.md#told-to-somebody-else)). Default: `\"option\"`.",
         ),
         key(
             "protocol",

@@ -131,7 +131,14 @@ fn parts(
         }
     }
     let is_wrong = diagnostics.iter().any(|diagnostic| diagnostic.severity() == Severity::Error);
+    // What is wrong with a service is said there, and not again wherever somebody names it.
+    diagnostics.retain(|diagnostic| !names_one_of(&declarations.unreadable_services, diagnostic));
     (!is_wrong).then_some((services, filters))
+}
+
+fn names_one_of(unreadable: &[Located<String>], diagnostic: &Diagnostic) -> bool {
+    let Problem::Unknown { what: "service", name } = &diagnostic.problem else { return false };
+    unreadable.iter().any(|service| service.value == *name)
 }
 
 fn assemble(

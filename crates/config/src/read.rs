@@ -93,7 +93,10 @@ fn read_file(top: &Table<'_>, source: u32, into: &mut Declarations, problems: &m
         into.existing = Some(fate);
     }
     for (name, table) in named_tables(top, ("service", LONGEST_SERVICE), SERVICE, source, problems) {
-        into.services.extend(service::read(name, &table, problems));
+        match service::read(name.clone(), &table, problems) {
+            Some(service) => into.services.push(service),
+            None => into.unreadable_services.push(name),
+        }
     }
     for (name, table) in named_tables(top, ("sublayer", LONGEST_NAME), SUBLAYER, source, problems) {
         let weight = table.one("weight", problems, |value| number(value, u16::MAX.into()));

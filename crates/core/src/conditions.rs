@@ -37,6 +37,13 @@ pub struct Conditions {
 // There are 100,000 of them, three times: as they are declared, in the policy, and in its tables.
 const _: () = assert!(size_of::<Conditions>() <= 17 * size_of::<usize>());
 
+impl Conditions {
+    /// Whether anything must hold of the application or of the process that dials.
+    pub(crate) fn ask_of_processes(&self) -> bool {
+        [&self.application, &self.via].into_iter().any(|process| *process != ProcessConditions::default())
+    }
+}
+
 /// What must hold of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessConditions {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::ids::ServiceId;
 
@@ -76,13 +77,13 @@ impl fmt::Debug for CommandName {
 /// Which cgroup is below which.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cgroups {
-    parents: BTreeMap<u64, u64>,
+    parents: Arc<BTreeMap<u64, u64>>,
 }
 
 impl Cgroups {
     /// The hierarchy in which each first cgroup is right below the second.
     pub fn new(parents: impl IntoIterator<Item = (u64, u64)>) -> Self {
-        Self { parents: parents.into_iter().collect() }
+        Self { parents: Arc::new(parents.into_iter().collect()) }
     }
 
     /// A cgroup and all above it, from itself up. One of which nothing is known is alone.

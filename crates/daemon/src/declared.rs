@@ -70,6 +70,7 @@ impl Making {
                 let local_name = match destination {
                     DestinationBy::Option => LocalName::Listener,
                     DestinationBy::LocalName => LocalName::Destination,
+                    DestinationBy::Packet => LocalName::Packet,
                 };
                 let adoption = Adoption { known_by, listens: listeners.clone(), local_name };
                 (false, command, Vec::new(), Some(adoption))

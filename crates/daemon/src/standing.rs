@@ -179,6 +179,7 @@ fn says_more_than_filters(declarations: &Declarations, first: usize) -> bool {
 pub(crate) fn everything_but_filters(declarations: &Declarations) -> impl Iterator<Item = Span> {
     let Declarations {
         services,
+        unreadable_services,
         sublayers,
         orders,
         filters: _,
@@ -189,6 +190,7 @@ pub(crate) fn everything_but_filters(declarations: &Declarations) -> impl Iterat
         resolvers,
     } = declarations;
     let names = services.iter().map(|service| service.name.span);
+    let names = names.chain(unreadable_services.iter().map(|name| name.span));
     let names = names.chain(sublayers.iter().map(|sublayer| sublayer.name.span));
     let orders = orders.iter().flatten().map(|name| name.span);
     let switches = [

@@ -171,6 +171,16 @@ struct wl_caller_from {
 	__u32 protocol;
 };
 
+/* Which service has been told that datagrams of whom were going where; all zero for
+ * a peer: of anybody. With WL_NO_SLOT: from which place aside who is answered. */
+struct wl_told {
+	__u8 ip[16];
+	__u8 peer_ip[16];
+	__u16 port;
+	__u16 peer_port;
+	__u32 slot;
+};
+
 /* For the supervisor: an error that an application is to see. */
 struct wl_unreachable {
 	struct wl_datagram_path path;
@@ -250,6 +260,7 @@ enum wl_service_flag {
 	WL_IS_RESIDENT = 1 << 1,       /* it runs by itself, in `resident_cgroup` or below */
 	WL_RESIDENT_BY_EXE = 1 << 2,   /* and is told from others there by its executable */
 	WL_RESIDENT_BY_UID = 1 << 3,   /* or its user */
+	WL_IN_PACKETS = 1 << 4,	       /* it is shown in datagrams too (packets.h) */
 };
 
 struct wl_service {

@@ -8,69 +8,83 @@
  */
 #pragma once
 
-/* Addresses of the loopback that are no tokens, to which nothing is sent. Two
- * tokens share one, as two sockets may that ask for SO_REUSEADDR. */
+/* Addresses of the loopback that are no tokens, to which nothing is sent; one after
+ * the other. */
 #define WL_ASIDE 0x7f400000 /* 127.64.0.0/10 */
 #define WL_ASIDES 0x400000
 
-static __always_inline __u32 wl_aside(const struct wl_address *token)
+static __always_inline bool wl_is_aside(const __u8 *ip)
 {
-	return bpf_htonl(WL_ASIDE | (bpf_ntohl(wl_ip4(token->ip)) & (WL_ASIDES - 1)));
+	return wl_is_mapped(ip) && (bpf_ntohl(wl_ip4(ip)) & ~(WL_ASIDES - 1)) == WL_ASIDE;
 }
 
-/* The token in whose name a socket answers. */
-static __always_inline struct wl_address *wl_answers_as(struct bpf_sock_addr *ctx)
+static __always_inline struct wl_answering *wl_answering(struct bpf_sock_addr *ctx)
 {
-	return standing_aside ? bpf_sk_storage_get(&answers_as, ctx->sk, NULL, 0) : NULL;
+	return standing_aside ? bpf_sk_storage_get(&answering, ctx->sk, NULL, 0) : NULL;
 }
 
-/* A socket that is connected starts from where it is bound, and no program is
- * asked about what it sends. A service that connects is bound to tokens. */
+/* The service that calls, or NULL. */
+static __always_inline const struct wl_service *wl_calling_service(__u64 *slot)
+{
+	const struct wl_tables *t = wl_tables();
+	struct wl_process caller = {};
+
+	wl_caller(&caller);
+	*slot = wl_service_slot(&caller);
+	asm volatile("" : "+r"(*slot));
+	return t && *slot < WL_MAX_SERVICES ? &t->services[*slot] : NULL;
+}
+
+/* A socket that is connected to a token starts from where it is bound, and no program
+ * is asked about what it sends. A service that connects is bound to tokens. */
 static __always_inline bool wl_answers_connected(const struct wl_service *service, __u64 slot)
 {
 	return connects_answers[slot & (WL_MAX_SERVICES - 1)] == service->cgroup;
 }
 
-/* Whether it is to be bound aside. */
-static __always_inline bool wl_answers_from(const struct wl_address *at)
+/* To be bound aside, and in whose name. */
+static __always_inline bool wl_answers_from(const struct wl_service *service, __u64 slot, struct wl_answering *a)
 {
-	const struct wl_tables *t = wl_tables();
-	const struct wl_service *service;
-	struct wl_process caller = {};
-	__u64 slot;
+	struct wl_told told = {};
 
-	wl_caller(&caller);
-	slot = wl_service_slot(&caller);
-	asm volatile("" : "+r"(slot));
-	if (!t || slot >= WL_MAX_SERVICES)
+	if (wl_is_token(a->as.ip))
+		return service->flags & WL_SHOWS_DESTINATION && service->udp4 == a->as.port &&
+		       !wl_answers_connected(service, slot);
+	if (!(service->flags & WL_IN_PACKETS))
 		return false;
-	service = &t->services[slot];
-	return service->flags & WL_SHOWS_DESTINATION && service->udp4 == at->port &&
-	       !wl_answers_connected(service, slot);
+	wl_told_of(&a->as, NULL, slot, &told);
+	a->was_told = !!wl_token_told(&told);
+	return a->was_told;
 }
 
 static __always_inline int wl_on_bind(struct bpf_sock_addr *ctx, int family)
 {
 	const struct wl_config *cfg = wl_config();
-	struct wl_address at = {}, *token;
+	const struct wl_service *service;
+	struct wl_answering a = {};
+	__u64 slot;
 
 	if (ctx->protocol != SOCK_PROTO_UDP)
 		return WL_PASS;
-	if (wl_answers_as(ctx)) /* of an attempt that has failed */
-		bpf_sk_storage_delete(&answers_as, ctx->sk);
-	wl_remote(ctx, family, &at);
-	if (!wl_is_token(at.ip) || !cfg || bpf_get_netns_cookie(ctx) != cfg->netns || !wl_answers_from(&at))
+	if (wl_answering(ctx)) /* of an attempt that has failed */
+		bpf_sk_storage_delete(&answering, ctx->sk);
+	wl_remote(ctx, family, &a.as);
+	if (!wl_is_mapped(a.as.ip) || !cfg || bpf_get_netns_cookie(ctx) != cfg->netns)
 		return WL_PASS;
-	token = bpf_sk_storage_get(&answers_as, ctx->sk, &at, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!token) {
+	service = wl_calling_service(&slot);
+	if (!service || !wl_answers_from(service, slot, &a))
+		return WL_PASS;
+	a.aside = bpf_htonl(WL_ASIDE | (__sync_fetch_and_add(&last_aside, 1) & (WL_ASIDES - 1)));
+	if (!bpf_sk_storage_get(&answering, ctx->sk, &a, BPF_SK_STORAGE_GET_F_CREATE)) {
 		bpf_set_retval(-ENOBUFS);
 		return WL_REJECT;
 	}
 	standing_aside = 1;
 	if (family == AF_INET)
-		ctx->user_ip4 = wl_aside(token);
+		ctx->user_ip4 = a.aside;
 	else
-		ctx->user_ip6[3] = wl_aside(token);
+		ctx->user_ip6[3] = a.aside;
+	ctx->user_port = bpf_htons(service->udp4);
 	return WL_PASS;
 }
 
@@ -86,12 +100,43 @@ int wl_bind6(struct bpf_sock_addr *ctx)
 	return wl_on_bind(ctx, AF_INET6);
 }
 
-/* The token that getsockname(2) says, of a socket that is bound to `ip4`. */
+/* What getsockname(2) says of a socket that is bound to `ip4`. */
 static __always_inline const struct wl_address *wl_named_after(struct bpf_sock_addr *ctx, __u32 ip4)
 {
-	const struct wl_address *token = wl_answers_as(ctx);
+	const struct wl_answering *a = wl_answering(ctx);
 
-	return token && ip4 == wl_aside(token) ? token : NULL;
+	return a && ip4 == a->aside ? &a->as : NULL;
+}
+
+/* The token of the flow that a socket's answer to this peer is of; 0: of none, or it
+ * has become another's. */
+WL_GLOBAL __u32 wl_token_towards(const struct wl_address *as, const struct wl_address *peer, __u64 slot,
+			       __u16 port)
+{
+	struct wl_address token = {};
+	struct wl_datagram_flow *d;
+	struct wl_told told = {};
+	const __u32 *ip4;
+
+	if (!as || !peer)
+		return 0;
+	wl_told_of(as, peer, slot, &told);
+	ip4 = wl_token_told(&told);
+	if (!ip4)
+		return 0;
+	wl_map_ip4(token.ip, *ip4);
+	token.port = port;
+	d = wl_datagrams(wl_find_datagrams(&token, peer));
+	if (!d || d->flow.slot != slot || d->flow.destination.port != as->port ||
+	    !wl_same_ip(d->flow.destination.ip, as->ip))
+		return 0;
+	return *ip4;
+}
+
+static __always_inline int wl_answers_nobody(void)
+{
+	bpf_set_retval(-ESTALE);
+	return WL_REJECT;
 }
 
 /* What is sent from aside starts from the token; the scope's program, which is
@@ -100,40 +145,77 @@ static __always_inline const struct wl_address *wl_named_after(struct bpf_sock_a
 SEC("cgroup/sendmsg4")
 int wl_answer4(struct bpf_sock_addr *ctx)
 {
-	const struct wl_address *token = wl_answers_as(ctx);
+	const struct wl_answering *a = wl_answering(ctx);
+	struct wl_address as, peer = {};
+	const struct wl_service *service;
+	__u64 slot;
+	__u32 ip4;
 
-	if (token && ctx->msg_src_ip4 == wl_aside(token))
-		ctx->msg_src_ip4 = wl_ip4(token->ip);
+	if (!a || ctx->msg_src_ip4 != a->aside)
+		return WL_PASS;
+	as = a->as;
+	ip4 = wl_ip4(as.ip);
+	if (a->was_told) {
+		wl_remote(ctx, AF_INET, &peer);
+		service = wl_calling_service(&slot);
+		ip4 = service ? wl_token_towards(&as, &peer, slot, service->udp4) : 0;
+		if (!ip4)
+			return wl_answers_nobody();
+	}
+	ctx->msg_src_ip4 = ip4;
 	return WL_PASS;
 }
 
-/* That cannot be done for a socket which connects: it is refused once, and the
- * service is remembered. */
-static __always_inline int wl_on_connected_answer(struct bpf_sock_addr *ctx)
+/* That cannot be done for a socket which connects. With a token it is refused once,
+ * and the service is remembered; with a destination its datagrams get their source
+ * on the way (packets.h). */
+static __always_inline int wl_on_connected_answer(struct bpf_sock_addr *ctx, int family)
 {
-	const struct wl_tables *t = wl_tables();
-	struct wl_process caller = {};
+	const struct wl_answering *a = wl_answering(ctx);
+	struct wl_address as, peer = {}, from = {};
+	const struct wl_service *service;
+	struct wl_told told = {};
 	__u64 slot;
+	__u32 ip4;
 
-	if (!wl_answers_as(ctx))
+	if (!a)
 		return WL_PASS;
-	wl_caller(&caller);
-	slot = wl_service_slot(&caller);
-	asm volatile("" : "+r"(slot));
-	if (t && slot < WL_MAX_SERVICES)
-		connects_answers[slot] = t->services[slot].cgroup;
-	bpf_set_retval(-EAGAIN);
-	return WL_REJECT;
+	as = a->as;
+	service = wl_calling_service(&slot);
+	if (!a->was_told) {
+		if (service)
+			connects_answers[slot & (WL_MAX_SERVICES - 1)] = service->cgroup;
+		bpf_set_retval(-EAGAIN);
+		return WL_REJECT;
+	}
+	wl_remote(ctx, family, &peer);
+	ip4 = service ? wl_token_towards(&as, &peer, slot, service->udp4) : 0;
+	if (!ip4)
+		return wl_answers_nobody();
+	wl_map_ip4(from.ip, a->aside);
+	from.port = service->udp4;
+	wl_told_of(&from, &peer, WL_NO_SLOT, &told);
+	if (!wl_tell_token(&told, ip4))
+		return wl_answers_nobody();
+	return WL_PASS;
 }
 
 SEC("cgroup/connect4")
 int wl_connect_answer4(struct bpf_sock_addr *ctx)
 {
-	return wl_on_connected_answer(ctx);
+	return wl_on_connected_answer(ctx, AF_INET);
 }
 
 SEC("cgroup/connect6")
 int wl_connect_answer6(struct bpf_sock_addr *ctx)
 {
-	return wl_on_connected_answer(ctx);
+	return wl_on_connected_answer(ctx, AF_INET6);
+}
+
+/* Whether it has been connected by those: its datagrams are answers, and no flow. */
+static __always_inline bool wl_is_answer(struct bpf_sock_addr *ctx)
+{
+	const struct wl_answering *a = wl_answering(ctx);
+
+	return a && a->was_told;
 }

@@ -46,9 +46,10 @@ WL_GLOBAL int wl_know_hosts_in(struct wl_search *s, const struct wl_query *q)
 {
 	if (!s || !q)
 		return 0;
+	wl_unname(s, WL_OF_HOSTS);
 	for (int i = 0; i < WL_LINEAGE; i++)
-		s->lineages[WL_OF_HOSTS * WL_STRIDE + i] =
-			q->hosts[i] ? wl_number_of_id(s->tables, WL_AT_HOSTS, q->hosts[i]) : 0;
+		wl_name(s, WL_OF_HOSTS, i,
+			q->hosts[i] ? wl_number_of_id(s->tables, WL_AT_HOSTS, q->hosts[i]) : 0);
 	return 0;
 }
 

@@ -73,6 +73,40 @@ WL_GLOBAL int wl_end_datagrams(__u64 id)
 	return 1;
 }
 
+/* `told` is all zero; `peer` may be NULL: of anybody. */
+static __always_inline void wl_told_of(const struct wl_address *of, const struct wl_address *peer, __u32 slot,
+				       struct wl_told *told)
+{
+	__builtin_memcpy(told->ip, of->ip, sizeof(told->ip));
+	told->port = of->port;
+	told->slot = slot;
+	if (!peer)
+		return;
+	__builtin_memcpy(told->peer_ip, peer->ip, sizeof(told->peer_ip));
+	told->peer_port = peer->port;
+}
+
+/* NULL: nothing was told. */
+static __always_inline const __u32 *wl_token_told(const struct wl_told *told)
+{
+	__u32 zero = 0;
+	void *slot = bpf_map_lookup_elem(&tokens_told, &zero);
+
+	return slot ? bpf_map_lookup_elem(slot, told) : NULL;
+}
+
+WL_GLOBAL int wl_tell_token(const struct wl_told *told, __u32 token)
+{
+	__u32 zero = 0, value = token;
+	void *slot = bpf_map_lookup_elem(&tokens_told, &zero);
+	struct wl_told key;
+
+	if (!slot || !told)
+		return 0;
+	key = *told; /* see wl_try_port() */
+	return !bpf_map_update_elem(slot, &key, &value, BPF_ANY);
+}
+
 /* The application sends no more; what is under way still finds the flow. */
 static __always_inline void wl_close_datagrams(__u64 id)
 {

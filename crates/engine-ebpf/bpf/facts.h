@@ -52,7 +52,9 @@ static __always_inline struct wl_query *wl_claim(void)
 static __always_inline void wl_open(struct wl_query *q, const struct wl_tables *t)
 {
 	q->whole.tables = t->filters;
+	q->whole.named = 0;
 	q->amendments.tables = t->amendments;
+	q->amendments.named = 0;
 	q->amended = t->amendments;
 	q->foreign = 0;
 }

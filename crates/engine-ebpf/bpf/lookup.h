@@ -112,7 +112,9 @@ struct wl_search {
 	__u64 block; /* a node that is to be looked through; 0: none */
 	__u64 left;  /* of a block: filters whose turn is still to come */
 	__u64 removed; /* a list of ranks that do not count; 0: none */
-	__u32 next;  /* the next beginning: 0 that for everybody, then one for each place of a lineage */
+	__u64 named;  /* places of lineages that have a number, a bit each */
+	__u64 places; /* of those, where a search has yet to begin */
+	__u32 begun;  /* whether it has begun with what is for everybody */
 	__u32 layer;
 };
 
@@ -199,6 +201,27 @@ WL_GLOBAL __u32 wl_number_of_id(__u32 tables, __u32 at, __u64 id)
 	return number;
 }
 
+/* Bits in memory, and read there each time: of what is in a register older verifiers
+ * would follow every combination. */
+WL_INLINE __u64 wl_named_places(const struct wl_search *s, __u32 lineage)
+{
+	return *(const volatile __u64 *)&s->named >> lineage * WL_STRIDE & 0xffff;
+}
+
+WL_INLINE void wl_unname(struct wl_search *s, __u32 lineage)
+{
+	*(volatile __u64 *)&s->named &= ~(0xffffULL << lineage * WL_STRIDE);
+}
+
+/* The number of a place of a lineage; 0: none. */
+WL_INLINE void wl_name(struct wl_search *s, __u32 lineage, __u32 place, __u32 number)
+{
+	__u32 at = (lineage & 3) * WL_STRIDE + place;
+
+	s->lineages[at] = number;
+	*(volatile __u64 *)&s->named |= wl_less(0, *(volatile __u32 *)&s->lineages[at]) << at;
+}
+
 /* Numbers somebody, as the application or as who dials. */
 WL_GLOBAL int wl_know(struct wl_search *s, const struct wl_who *who, __u32 lineage)
 {
@@ -208,6 +231,7 @@ WL_GLOBAL int wl_know(struct wl_search *s, const struct wl_who *who, __u32 linea
 		return 0;
 	tables = s->tables;
 	lineage &= 1;
+	wl_unname(s, lineage);
 	base = lineage ? WL_FIELD_VIA : WL_FIELD_APPLICATION;
 	s->fields[base] = wl_number_of_name(tables, WL_AT_FILES, who->exe_device, who->exe_inode);
 	s->fields[base + 1] = who->uid;
@@ -216,8 +240,8 @@ WL_GLOBAL int wl_know(struct wl_search *s, const struct wl_who *who, __u32 linea
 	if (!wl_word(tables, WL_AT_CGROUPS))
 		return 0;
 	for (int i = 0; i < WL_LINEAGE; i++)
-		s->lineages[lineage * WL_STRIDE + i] =
-			who->lineage[i] ? wl_number_of_id(tables, WL_AT_CGROUPS, who->lineage[i]) : 0;
+		wl_name(s, lineage, i,
+			who->lineage[i] ? wl_number_of_id(tables, WL_AT_CGROUPS, who->lineage[i]) : 0);
 	return 0;
 }
 
@@ -239,8 +263,11 @@ WL_INLINE void wl_know_same_in(struct wl_search *s)
 {
 	for (int i = 0; i < 4; i++)
 		s->fields[WL_FIELD_APPLICATION + i] = s->fields[WL_FIELD_VIA + i];
+	wl_unname(s, WL_OF_APPLICATION);
+	if (!wl_named_places(s, WL_OF_VIA))
+		return;
 	for (int i = 0; i < WL_LINEAGE; i++)
-		s->lineages[i] = s->lineages[WL_STRIDE + i];
+		wl_name(s, WL_OF_APPLICATION, i, s->lineages[WL_STRIDE + i]);
 }
 
 WL_GLOBAL int wl_know_same(struct wl_query *q)
@@ -262,7 +289,7 @@ WL_INLINE bool wl_is_in(const struct wl_search *s, __u32 lineage, __u64 list)
 	for (int i = 0; i < WL_LINEAGE; i++) {
 		__u32 number = s->lineages[(lineage & 3) * WL_STRIDE + i];
 
-		if (number && wl_search(s->tables, list, number) & 1)
+		if (wl_named_places(s, lineage & 3) >> i & 1 && wl_search(s->tables, list, number) & 1)
 			return true;
 	}
 	return false;
@@ -432,36 +459,41 @@ WL_INLINE void wl_step(struct wl_search *s)
 	s->at = chunk[(at + 1) % WL_CHUNK];
 }
 
-/* Where to begin next; whether there is anywhere. */
+/* Which places of lineages have a number and trees in this layer. */
+WL_INLINE __u64 wl_places_with_trees(const struct wl_search *s, __u64 at)
+{
+	__u64 places = 0;
+
+	if (!s->named)
+		return 0;
+	for (int i = 0; i < WL_LINEAGES; i++)
+		places |= (0xffff & -wl_less(0, wl_word(s->tables, at + 1 + i))) << i * WL_STRIDE;
+	return places & s->named;
+}
+
+/* Where to begin next, for everybody and then for each place; whether there is anywhere. */
 WL_INLINE bool wl_begin(struct wl_search *s)
 {
-	__u64 at = WL_AT_LAYERS + (1 + WL_LINEAGES) * (s->layer & 3), trees;
+	__u64 at = WL_AT_LAYERS + (1 + WL_LINEAGES) * (s->layer & 3), place;
 
-	if (!s->next) {
-		s->next = 1;
+	if (!s->begun) {
+		s->begun = 1;
+		s->places = wl_places_with_trees(s, at);
 		s->at = wl_word(s->tables, at);
 		return true;
 	}
-	for (int i = 0; i < WL_LINEAGES * WL_STRIDE; i++) {
-		__u32 place = s->next - 1, number;
-
-		if (place >= WL_LINEAGES * WL_STRIDE)
-			break;
-		s->next = place + 2;
-		number = s->lineages[place & (4 * WL_STRIDE - 1)];
-		trees = wl_word(s->tables, at + 1 + place / WL_STRIDE);
-		if (!trees || !number)
-			continue;
-		s->at = wl_word(s->tables, trees + number);
-		return true;
-	}
-	return false;
+	if (!s->places)
+		return false;
+	place = wl_lowest(s->places) & (4 * WL_STRIDE - 1);
+	s->places &= s->places - 1;
+	s->at = wl_word(s->tables, wl_word(s->tables, at + 1 + place / WL_STRIDE) + s->lineages[place]);
+	return true;
 }
 
 /* Legs of other network namespaces are the affair of those who ask for such. */
-WL_INLINE __u32 wl_first_beginning(const struct wl_query *q, const struct wl_search *s)
+WL_INLINE bool wl_is_left_out(const struct wl_query *q, const struct wl_search *s)
 {
-	return q->foreign && !wl_word(s->tables, WL_AT_NAMESPACES) ? WL_LINEAGES * WL_STRIDE + 1 : 0;
+	return q->foreign && !wl_word(s->tables, WL_AT_NAMESPACES);
 }
 
 /* One step of a search, whether there are more. */
@@ -483,7 +515,8 @@ WL_GLOBAL int wl_advance(struct wl_search *s)
 WL_INLINE void wl_go_through(struct wl_query *q, struct wl_search *s, __u64 found, int most)
 {
 	s->found = found;
-	s->next = wl_first_beginning(q, s);
+	s->begun = wl_is_left_out(q, s);
+	s->places = 0;
 	s->at = 0;
 	s->block = 0;
 	WL_KEEP_LOOP

@@ -272,13 +272,35 @@ struct {
 	__type(value, struct wl_address);
 } asked_by_token SEC(".maps");
 
-/* On a socket that is bound aside (answers.h): the token in whose name it answers. */
+/* A socket that is bound aside (answers.h). */
+struct wl_answering {
+	struct wl_address as; /* in whose name it answers: a token's, or a destination's */
+	__u32 aside;
+	__u32 was_told; /* 1: a destination's, which packets.h has told the service */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct wl_address);
-} answers_as SEC(".maps");
+	__type(value, struct wl_answering);
+} answering SEC(".maps");
+
+/* The token of the flow. */
+struct wl_told_slot {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1); /* user space makes one with room when it needs it */
+	__uint(key_size, sizeof(struct wl_told));
+	__uint(value_size, sizeof(__u32));
+};
+
+/* Empty unless a service is told. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct wl_told_slot);
+} tokens_told SEC(".maps");
 
 /* For servers in the scope: which application a service's own address stands for. */
 struct {
@@ -432,7 +454,8 @@ __u64 live_flows;
 __u64 live_datagram_flows;
 __u64 last_token;
 __u64 tokens_asked; /* whether there is anything in `asked_by_token` */
-__u64 standing_aside; /* whether there is anything in `answers_as` */
+__u64 standing_aside; /* whether there is anything in `answering` */
+__u64 last_aside;
 __u64 connects_answers[WL_MAX_SERVICES]; /* cgroups of services that connect what they answer from */
 __u64 first_age; /* where to look next for a datagram flow to drop */
 __u64 next_age;

@@ -9,12 +9,13 @@
  *   bind4/6         lets services answer in a token's name (answers.h), and nobody
  *                   bind to where their datagrams arrive (reserved.h)
  *   sockops.h       carries the flow from the client's socket to the accepted one
- *   getpeername4/6  shows the application the address it asked for
+ *   getpeername4/6  shows the application the address it asked for (shown.h)
  *   getsockname4/6  and the one it would have started from
  *   sockets.h       refuses sockets that cannot be redirected
  *   sockopt.h       answers the services' questions, takes records from them
  *   learning.h      learns from resolvers' answers by which names applications know
  *                   addresses (names.h)
+ *   packets.h       shows services in datagrams themselves where these were going
  *   sandboxes.h     leaves legs alone that somebody's sandbox watches
  *   residents.h     lets services be that run already, in the programs called wl_resident_*
  *   sock_release    ends flows, together with sockops and walks.h
@@ -44,6 +45,8 @@
 #include "answers.h"
 #include "reserved.h"
 #include "datagrams.h"
+#include "packets.h"
+#include "shown.h"
 #include "learning.h"
 #include "sockopt.h"
 #include "sockets.h"
@@ -228,6 +231,15 @@ static __always_inline void wl_authorise(struct wl_connect *c, int *verdict)
 				     c->q->blocked_by);
 }
 
+/* By the policy that is in force now, to the end; whether there is room for a search. */
+static __always_inline bool wl_prepare(struct wl_connect *c)
+{
+	c->config = wl_config();
+	c->tables = wl_tables();
+	c->q = wl_claim();
+	return c->q;
+}
+
 /* What is settled before any policy is asked. */
 static __always_inline int wl_meet(struct bpf_sock_addr *ctx, struct wl_connect *c)
 {
@@ -294,7 +306,7 @@ static __always_inline int wl_judge_connect(struct bpf_sock_addr *ctx, int famil
 
 static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family, enum wl_place place)
 {
-	struct wl_connect c = { .config = wl_config(), .tables = wl_tables() };
+	struct wl_connect c = {};
 	int verdict;
 
 	if (ctx->protocol != SOCK_PROTO_TCP)
@@ -302,8 +314,7 @@ static __always_inline int wl_on_connect(struct bpf_sock_addr *ctx, int family, 
 	wl_forget(ctx);
 	if (wl_owned_by_kernel(ctx->sk))
 		return WL_PASS;
-	c.q = wl_claim();
-	if (!c.q)
+	if (!wl_prepare(&c))
 		return wl_refuse_crowded(ctx);
 	verdict = wl_judge_connect(ctx, family, place, &c);
 	wl_give_back(c.q);
@@ -392,10 +403,12 @@ static __always_inline int wl_judge_datagram(struct bpf_sock_addr *ctx, int fami
 static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family, enum wl_dial dial,
 					   enum wl_place place)
 {
-	struct wl_connect c = { .config = wl_config(), .tables = wl_tables() };
+	struct wl_connect c = {};
 	int verdict;
 
 	if (ctx->protocol != SOCK_PROTO_UDP)
+		return WL_PASS;
+	if (dial == WL_DATAGRAMS_BY_CONNECT && wl_is_answer(ctx))
 		return WL_PASS;
 	if (dial == WL_DATAGRAMS_BY_CONNECT)
 		wl_leave_flow(ctx);
@@ -403,8 +416,7 @@ static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family
 		return WL_PASS;
 	if (wl_owned_by_kernel(ctx->sk))
 		return WL_PASS;
-	c.q = wl_claim();
-	if (!c.q)
+	if (!wl_prepare(&c))
 		return wl_refuse_crowded(ctx);
 	verdict = wl_judge_datagram(ctx, family, dial, place, &c);
 	wl_give_back(c.q);
@@ -484,96 +496,6 @@ SEC("cgroup/recvmsg6")
 int wl_resident_recvmsg6(struct bpf_sock_addr *ctx)
 {
 	wl_show_sender(ctx, AF_INET6, false);
-	return WL_PASS;
-}
-
-/* Whom the socket is connected to as far as its owner is concerned. */
-static __always_inline const struct wl_address *wl_shown_peer(struct bpf_sock_addr *ctx)
-{
-	struct wl_outgoing *out = bpf_sk_storage_get(&outgoing, ctx->sk, NULL, 0);
-
-	return out ? &out->destination : bpf_sk_storage_get(&peers, ctx->sk, NULL, 0);
-}
-
-SEC("cgroup/getpeername4")
-int wl_getpeername4(struct bpf_sock_addr *ctx)
-{
-	const struct wl_address *peer = wl_shown_peer(ctx);
-
-	if (peer)
-		wl_rewrite_to(ctx, AF_INET, peer);
-	return WL_PASS;
-}
-
-SEC("cgroup/getpeername6")
-int wl_getpeername6(struct bpf_sock_addr *ctx)
-{
-	const struct wl_address *peer = wl_shown_peer(ctx);
-
-	if (peer)
-		wl_rewrite_to(ctx, AF_INET6, peer);
-	return WL_PASS;
-}
-
-/* What getsockname has to show instead of the socket's own address. */
-static __always_inline const __u32 *wl_shown_source(struct bpf_sock_addr *ctx)
-{
-	struct wl_outgoing *out = bpf_sk_storage_get(&outgoing, ctx->sk, NULL, 0);
-
-	if (!out || ctx->sk->state == TCP_CLOSE || !wl_is_set(out->source))
-		return NULL;
-	return (const __u32 *)out->source;
-}
-
-/* The same on a service's accepted socket, if it is one that looks there for
- * where the connection was going. Looking is how it takes the connection. */
-static __always_inline const struct wl_address *wl_shown_destination(struct bpf_sock_addr *ctx)
-{
-	__u64 slot, *id = bpf_sk_storage_get(&inbound, ctx->sk, NULL, 0);
-	const struct wl_tables *t = wl_tables();
-	struct wl_flow *flow = id ? wl_live_flow(*id) : NULL;
-
-	if (!flow || !t)
-		return NULL;
-	slot = flow->slot;
-	asm volatile("" : "+r"(slot));
-	if (slot >= WL_MAX_SERVICES || !(t->services[slot].flags & WL_SHOWS_DESTINATION))
-		return NULL;
-	wl_take(flow);
-	return &flow->destination;
-}
-
-SEC("cgroup/getsockname4")
-int wl_getsockname4(struct bpf_sock_addr *ctx)
-{
-	const struct wl_address *destination = wl_named_after(ctx, ctx->user_ip4) ?: wl_shown_destination(ctx);
-	const __u32 *ip;
-
-	if (destination && wl_is_mapped(destination->ip)) {
-		ctx->user_ip4 = wl_ip4(destination->ip);
-		ctx->user_port = bpf_htons(destination->port);
-		return WL_PASS;
-	}
-	ip = wl_shown_source(ctx);
-	if (ip)
-		ctx->user_ip4 = ip[3];
-	return WL_PASS;
-}
-
-SEC("cgroup/getsockname6")
-int wl_getsockname6(struct bpf_sock_addr *ctx)
-{
-	const struct wl_address *destination = wl_named_after(ctx, ctx->user_ip6[3]) ?: wl_shown_destination(ctx);
-	const __u32 *ip = destination ? (const __u32 *)destination->ip : wl_shown_source(ctx);
-
-	if (destination)
-		ctx->user_port = bpf_htons(destination->port);
-	if (ip) {
-		ctx->user_ip6[0] = ip[0];
-		ctx->user_ip6[1] = ip[1];
-		ctx->user_ip6[2] = ip[2];
-		ctx->user_ip6[3] = ip[3];
-	}
 	return WL_PASS;
 }
 

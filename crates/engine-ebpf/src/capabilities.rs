@@ -1,6 +1,6 @@
 use waylay_engine::{Capabilities, Capability, CapabilityState, Feature};
 
-use crate::families;
+use crate::{families, packets};
 
 /// What the engine can do where its programs load; what is missing here no kernel would add.
 #[must_use]
@@ -18,6 +18,7 @@ pub fn capabilities() -> Capabilities {
         (Feature::RefuseFamilies, families::capability()),
         (Feature::OutliveOwner, CapabilityState::Available),
         (Feature::HostScope, CapabilityState::Available),
+        (Feature::ShowInPackets, packets::capability()),
     ]
     .into_iter()
     .map(|(feature, state)| Capability { feature, state })

@@ -9,8 +9,8 @@ use crate::{
     error::EbpfError,
     families,
     load::{
-        LEARNING_PROGRAMS, OBJECT, RESIDENT_PROGRAMS, RESIDENTS_ALONE, SCOPE_PROGRAMS, SERVICE_PROGRAMS,
-        WALK_PROGRAMS, leave_out_what_the_kernel_lacks, quiet_libbpf,
+        LEARNING_PROGRAMS, OBJECT, PACKET_PROGRAM, RESIDENT_PROGRAMS, RESIDENTS_ALONE, SCOPE_PROGRAMS,
+        SERVICE_PROGRAMS, WALK_PROGRAMS, leave_out_what_the_kernel_lacks, quiet_libbpf,
     },
     sys::{self, ProgramInfo},
 };
@@ -72,7 +72,7 @@ pub fn measure_programs() -> Result<Vec<Cost>, EbpfError> {
 
 fn every_program() -> impl Iterator<Item = &'static str> {
     let others = RESIDENT_PROGRAMS.into_iter().filter(|program| program.starts_with(RESIDENTS_ALONE));
-    let scope = SCOPE_PROGRAMS.into_iter().chain([families::PROGRAM]);
+    let scope = SCOPE_PROGRAMS.into_iter().chain([families::PROGRAM, PACKET_PROGRAM]);
     scope.chain(LEARNING_PROGRAMS).chain(SERVICE_PROGRAMS).chain(others).chain(WALK_PROGRAMS)
 }
 

@@ -103,6 +103,7 @@ fn flags(local_name: LocalName) -> u32 {
     match local_name {
         LocalName::Listener => 0,
         LocalName::Destination => abi::SHOWS_DESTINATION,
+        LocalName::Packet => abi::SHOWS_DESTINATION | abi::IN_PACKETS,
     }
 }
 

@@ -1,7 +1,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     time::Duration,
@@ -9,8 +8,8 @@ use std::{
 
 use libbpf_rs::{Link, MapCore, MapFlags};
 use waylay_abi as abi;
-use waylay_core::{Event, Limit, LimitError, Protocol, Routes, ServiceId, Slots, TableService, Tables};
-use waylay_engine::{Capabilities, Endpoint, Engine, Installation, Liveness, MAX_BANK, MAX_LISTENERS};
+use waylay_core::{Event, Routes, ServiceId, Slots, TableService, Tables};
+use waylay_engine::{Capabilities, Endpoint, Engine, Installation, Liveness};
 use zerocopy::IntoBytes;
 
 use crate::{
@@ -18,6 +17,7 @@ use crate::{
     carried::carried_slots,
     claims::Claims,
     encode::{encode, encode_residence},
+    endpoints::{check_endpoint, registered},
     error::EbpfError,
     event::EventSource,
     families,
@@ -29,9 +29,10 @@ use crate::{
         SERVICE_PROGRAMS,
     },
     loopback::{self, LoopbackMark},
+    packets::OnLoopback,
     past::{self, PastSource},
     progress::{self, ProgressReader},
-    registry::{Registered, Registry},
+    registry::Registry,
     residents::{self, Residence, ResidentFlows},
     routes::RoutePublisher,
     scope::{Scope, cgroup_id},
@@ -53,7 +54,9 @@ pub struct EbpfEngine {
     pub(crate) tables: Tables,
     in_force: InForce,
     slots: SharedSlots,
-    endpoints: BTreeMap<ServiceId, Endpoint>,
+    pub(crate) endpoints: BTreeMap<ServiceId, Endpoint>,
+    /// The program there, while a service needs it.
+    pub(crate) on_loopback: Option<OnLoopback>,
     events: Option<EventSource>,
     guards_families: bool,
     /// Whether names of hosts are learned.
@@ -97,6 +100,7 @@ impl EbpfEngine {
             in_force,
             slots: SharedSlots::default(),
             endpoints: BTreeMap::new(),
+            on_loopback: None,
             events: None,
             guards_families: false,
             learns: false,
@@ -380,6 +384,7 @@ impl EbpfEngine {
         if compiled.ask_for_hosts() && self.is_attached() {
             self.learn_names(true)?;
         }
+        self.show_in_packets(endpoints)?;
         self.in_force.replace(&self.tables, compiled, tables)?;
         self.slots.change(|shared| *shared = slots);
         self.tables = compiled.clone();
@@ -421,7 +426,7 @@ impl EbpfEngine {
             self.endpoints.remove(&service);
             self.slots.change(|slots| slots.release(service));
         }
-        Ok(())
+        self.show_in_packets(&[])
     }
 
     /// As a slot is before anybody has it: its service absent, and nothing waiting for it.
@@ -551,42 +556,4 @@ fn service_pin(program: &str, service: ServiceId) -> String {
 
 fn resident_pin(program: &str, service: ServiceId, number: usize) -> String {
     format!("{program}-{}-at-{number}", service.0)
-}
-
-/// By family.
-fn listeners(endpoint: &Endpoint) -> [Vec<SocketAddr>; 2] {
-    let tcp4 = endpoint.tcp4.iter().copied().map(SocketAddr::V4);
-    let tcp6 = endpoint.tcp6.iter().copied().map(SocketAddr::V6);
-    [tcp4.collect(), tcp6.collect()]
-}
-
-/// All that it listens on.
-fn registered(endpoint: &Endpoint) -> Vec<Registered> {
-    let tcp = listeners(endpoint).into_iter().flatten();
-    let tcp = tcp.map(|address| Registered { protocol: Protocol::Tcp, address });
-    let udp4 = endpoint.udp4.iter().map(|&port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
-    let udp6 = endpoint.udp6.iter().map(|&port| SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
-    tcp.chain(udp4.chain(udp6).map(|address| Registered { protocol: Protocol::Udp, address })).collect()
-}
-
-fn check_endpoint(endpoint: &Endpoint) -> Result<(), EbpfError> {
-    for family in listeners(endpoint) {
-        check_listeners(endpoint.service, &family)?;
-    }
-    let (need, allowed) = (endpoint.udp6.len(), MAX_BANK);
-    if need > allowed {
-        return Err(LimitError { limit: Limit::Listeners, need, allowed }.into());
-    }
-    Ok(())
-}
-
-fn check_listeners(service: ServiceId, family: &[SocketAddr]) -> Result<(), EbpfError> {
-    let (need, allowed) = (family.len(), MAX_LISTENERS);
-    if need > allowed {
-        return Err(LimitError { limit: Limit::Listeners, need, allowed }.into());
-    }
-    if family.windows(2).any(|pair| pair[0].ip() != pair[1].ip()) {
-        return Err(EbpfError::ListenersApart { service });
-    }
-    Ok(())
 }

@@ -4,7 +4,7 @@ use rustix::thread::CapabilitySet;
 use thiserror::Error;
 use waylay_core::{LimitError, SlotInUse};
 
-use crate::holder::Holder;
+use crate::{holder::Holder, load::PACKET_PROGRAM};
 
 /// Why the engine cannot do what it was told.
 #[derive(Debug, Error)]
@@ -62,6 +62,11 @@ pub enum EbpfError {
     /// The engine was told that there would be no such services.
     #[error("the engine was loaded without the programs for services that run already")]
     NoResidents,
+    /// A service cannot be shown the destination in datagrams themselves.
+    #[error(
+        "cannot attach {PACKET_PROGRAM} to the loopback, by which a service is shown the destination of datagrams (Linux 6.6 or later is needed)"
+    )]
+    Packets(#[source] io::Error),
     /// A map could not be read or written.
     #[error("cannot access the map {map}")]
     Map {

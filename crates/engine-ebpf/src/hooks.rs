@@ -194,13 +194,20 @@ fn below(flags: u32) -> Below {
     }
 }
 
+pub(crate) fn named(ids: Vec<u32>) -> Vec<HookedProgram> {
+    let names = if ids.is_empty() { BTreeMap::new() } else { names() };
+    ids.into_iter().map(|id| HookedProgram { id, name: names.get(&id).cloned() }).collect()
+}
+
+fn names() -> BTreeMap<u32, String> {
+    ProgInfoIter::default().map(|program| (program.id, program.name.to_string_lossy().into_owned())).collect()
+}
+
 fn name(found: &mut [Hooked]) {
     if found.is_empty() {
         return;
     }
-    let names: BTreeMap<u32, String> = ProgInfoIter::default()
-        .map(|program| (program.id, program.name.to_string_lossy().into_owned()))
-        .collect();
+    let names = names();
     for program in found.iter_mut().flat_map(|hooked| &mut hooked.programs) {
         program.name = names.get(&program.id).cloned();
     }

@@ -110,7 +110,12 @@ impl InForce {
     }
 }
 
-fn put(outer: &MapHandle, name: &'static str, place: u32, inner: &MapHandle) -> Result<(), EbpfError> {
+pub(crate) fn put(
+    outer: &MapHandle,
+    name: &'static str,
+    place: u32,
+    inner: &MapHandle,
+) -> Result<(), EbpfError> {
     let inner = inner.as_fd().as_raw_fd().to_ne_bytes();
     outer.update(place.as_bytes(), &inner, MapFlags::ANY).map_err(failed(name))
 }

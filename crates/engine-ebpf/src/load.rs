@@ -9,7 +9,7 @@ use rustix::rand::GetRandomFlags;
 use waylay_abi as abi;
 use zerocopy::IntoBytes;
 
-use crate::{admitted, error::EbpfError, families, past, registry, scope::Scope, sys};
+use crate::{admitted, error::EbpfError, families, packets, past, registry, scope::Scope, sys};
 
 /// The compiled programs, with their type information.
 pub const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/waylay.bpf.o"));
@@ -37,6 +37,8 @@ pub(crate) const SCOPE_PROGRAMS: [&str; 17] = [
 ];
 /// Attached to the scope while a policy asks for names of hosts.
 pub(crate) const LEARNING_PROGRAMS: [&str; 2] = ["wl_note_asker", "wl_hear_names"];
+/// Attached to the loopback while a service is shown the destination in datagrams themselves.
+pub(crate) const PACKET_PROGRAM: &str = "wl_packets";
 /// Attached to each service's cgroup.
 pub(crate) const SERVICE_PROGRAMS: [&str; 7] = [
     "wl_getsockopt",
@@ -195,7 +197,8 @@ fn load_with(scope: &Scope, every_family: bool) -> Result<Object, EbpfError> {
             sized.map_err(|source| EbpfError::Map { map: map_name, source })?;
         }
     }
-    ask_about_every_family(&mut open, every_family);
+    leave_out_unless(every_family, families::PROGRAM, &mut open);
+    leave_out_unless(packets::has_the_hook(), PACKET_PROGRAM, &mut open);
     if !scope.residents {
         leave_out_residents(&mut open)?;
     }
@@ -203,7 +206,8 @@ fn load_with(scope: &Scope, every_family: bool) -> Result<Object, EbpfError> {
 }
 
 pub(crate) fn leave_out_what_the_kernel_lacks(open: &mut OpenObject) {
-    ask_about_every_family(open, families::has_the_hook());
+    leave_out_unless(families::has_the_hook(), families::PROGRAM, open);
+    leave_out_unless(packets::has_the_hook(), PACKET_PROGRAM, open);
 }
 
 /// Where none can come, nothing is loaded for them nor kept.
@@ -220,10 +224,10 @@ pub(crate) fn leave_out_residents(open: &mut OpenObject) -> Result<(), EbpfError
     }
 }
 
-fn ask_about_every_family(open: &mut OpenObject, whether: bool) {
-    let optional = open.progs_mut().find(|program| program.name() == families::PROGRAM);
-    if let Some(mut program) = optional {
-        program.set_autoload(whether);
+fn leave_out_unless(is_wanted: bool, program: &str, open: &mut OpenObject) {
+    let optional = open.progs_mut().find(|found| found.name() == program && !is_wanted);
+    if let Some(mut optional) = optional {
+        optional.set_autoload(false);
     }
 }
 

@@ -5,7 +5,6 @@ use libbpf_rs::ObjectBuilder;
 
 use crate::{
     error::EbpfError,
-    families,
     load::{OBJECT, leave_out_residents, leave_out_what_the_kernel_lacks, quiet_libbpf},
 };
 
@@ -56,9 +55,7 @@ fn load(wanted: impl Fn(&str) -> bool) -> Result<(), EbpfError> {
         let is_wanted = program.name().to_str().is_some_and(&wanted);
         program.set_autoload(is_wanted);
     }
-    if wanted(families::PROGRAM) {
-        leave_out_what_the_kernel_lacks(&mut open);
-    }
+    leave_out_what_the_kernel_lacks(&mut open);
     leave_out_residents(&mut open)?;
     open.load().map_err(EbpfError::of_load)?;
     Ok(())

@@ -1,7 +1,7 @@
 //! Questions to the kernel that no safe library asks.
 #![expect(
     unsafe_code,
-    reason = "getsockopt(SO_NETNS_COOKIE), open_by_handle_at(2), lsm_list_modules(2), bpf(BPF_PROG_LOAD), bpf(BPF_PROG_QUERY, BPF_MAP_LOOKUP_BATCH, BPF_OBJ_GET_INFO_BY_FD), the verifier's log"
+    reason = "getsockopt(SO_NETNS_COOKIE), open_by_handle_at(2), lsm_list_modules(2), bpf(BPF_PROG_LOAD), bpf(BPF_LINK_CREATE, BPF_PROG_QUERY, BPF_MAP_LOOKUP_BATCH, BPF_OBJ_GET_INFO_BY_FD), the verifier's log"
 )]
 
 use std::{
@@ -18,7 +18,7 @@ use zerocopy::IntoBytes;
 /// Programs that the kernel lets anybody attach to one cgroup at one hook: `BPF_CGROUP_MAX_PROGS`.
 const MOST_PROGRAMS: u32 = 64;
 
-/// What is attached to a cgroup itself at one hook.
+/// What is attached at one hook of a cgroup itself, or of a device.
 pub(crate) struct Attached {
     pub(crate) ids: Vec<u32>,
     pub(crate) flags: u32,
@@ -26,6 +26,11 @@ pub(crate) struct Attached {
 
 /// The programs attached to a cgroup (bpf(2), `BPF_PROG_QUERY`).
 pub(crate) fn attached_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Attached> {
+    attached_to(cgroup.as_raw_fd(), attach_type)
+}
+
+/// `target` is a cgroup's descriptor or a device's index, as the hook has it.
+fn attached_to(target: i32, attach_type: u32) -> io::Result<Attached> {
     let mut ids = vec![0_u32; MOST_PROGRAMS as usize];
     let mut query = libbpf_sys::bpf_prog_query_opts {
         sz: size_of::<libbpf_sys::bpf_prog_query_opts>() as _,
@@ -35,7 +40,7 @@ pub(crate) fn attached_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io:
     query.__bindgen_anon_1.prog_cnt = MOST_PROGRAMS;
     // SAFETY: the kernel writes at most `prog_cnt` numbers to `prog_ids`, which has room for them, and the
     // fields of `query`; both outlive the call.
-    let result = unsafe { libbpf_sys::bpf_prog_query_opts(cgroup.as_raw_fd(), attach_type, &raw mut query) };
+    let result = unsafe { libbpf_sys::bpf_prog_query_opts(target, attach_type, &raw mut query) };
     if result != 0 {
         return Err(io::Error::from_raw_os_error(-result));
     }
@@ -43,6 +48,28 @@ pub(crate) fn attached_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io:
     let count = unsafe { query.__bindgen_anon_1.prog_cnt };
     ids.truncate(count as usize);
     Ok(Attached { ids, flags: query.attach_flags })
+}
+
+/// The loopback's index in every network namespace: `LOOPBACK_IFINDEX` of the kernel.
+const LOOPBACK: i32 = 1;
+
+/// Attaches a program to what comes in by the loopback of this thread's network namespace (bpf(2), `BPF_LINK_CREATE`). It is
+/// detached with the descriptor.
+pub(crate) fn attach_to_loopback(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: there are no options, and the descriptor outlives the call.
+    let link = unsafe {
+        libbpf_sys::bpf_link_create(program.as_raw_fd(), LOOPBACK, libbpf_sys::BPF_TCX_INGRESS, ptr::null())
+    };
+    if link < 0 {
+        return Err(io::Error::from_raw_os_error(-link));
+    }
+    // SAFETY: the descriptor is new, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+}
+
+/// The programs attached there, by links (bpf(2), `BPF_PROG_QUERY`); an error before Linux 6.6.
+pub(crate) fn attached_to_loopback() -> io::Result<Attached> {
+    attached_to(LOOPBACK, libbpf_sys::BPF_TCX_INGRESS)
 }
 
 /// Whether the kernel takes a program of a cgroup for a hook of its security modules (bpf(2), `BPF_PROG_LOAD`). One that

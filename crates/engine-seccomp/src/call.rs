@@ -3,10 +3,10 @@
 use std::{
     fs, io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{BorrowedFd, OwnedFd},
 };
 
-use crate::sys;
+use crate::{sys, threads::Threads};
 
 /// Bytes of the longest socket address (`struct sockaddr_storage`).
 pub(crate) const LONGEST_ADDRESS: usize = 128;
@@ -38,12 +38,8 @@ impl Call {
     }
 
     /// A copy of the descriptor in its first argument.
-    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
-        let holder = match sys::open_thread(self.tid) {
-            Ok(thread) => thread,
-            Err(_) => sys::open_process(process_of(self.tid)?)?,
-        };
-        sys::copy_descriptor(holder.as_fd(), self.number_at(0))
+    pub(crate) fn descriptor(&self, threads: &Threads) -> io::Result<OwnedFd> {
+        threads.copy_descriptor(self.tid, self.number_at(0))
     }
 
     pub(crate) fn read(&self, address: u64, len: usize) -> io::Result<Vec<u8>> {

@@ -1,15 +1,18 @@
-//! Who has made a call, as far as /proc tells.
+//! Who has made a call, as far as the kernel tells.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use waylay_abi as abi;
-use waylay_core::{Cgroups, CommandName, FileId, Process, ServiceId};
+use waylay_core::{Cgroups, Process, ServiceId};
 use zerocopy::FromZeros;
+
+use crate::threads::{Thread, Threads};
 
 /// Ids of cgroups that none has: by which services are known here, where they have no cgroups of their own.
 const FIRST_HOME: u64 = 1 << 63;
@@ -23,54 +26,58 @@ pub fn home_of(service: ServiceId) -> u64 {
 /// A process that dials, and what its flow will tell of it.
 pub(crate) struct Caller {
     pub(crate) process: Process,
-    /// Its executable as it sees it; empty if that cannot be told.
-    pub(crate) exe_path: [u8; abi::EXE_LEN],
+    thread: Arc<Thread>,
 }
 
-/// A caller, and the place of its cgroup, which is not looked up yet: looking at a process takes long, and keeps nobody
+/// A caller, and whether the place of its cgroup is to be looked up yet: looking at a process takes long, and keeps nobody
 /// waiting where it needs no lock.
 pub(crate) struct Seen {
     caller: Caller,
-    place: Option<String>,
+    is_of_a_service: bool,
+    is_cgroup_told: bool,
 }
 
 impl Seen {
     /// Looks at a thread that waits for an answer. Of a service nothing is asked but which one it is.
-    pub(crate) fn look(tid: u32, service: Option<ServiceId>) -> io::Result<Self> {
-        let status = fs::read_to_string(format!("/proc/{tid}/status"))?;
-        let field = |name: &str| {
-            status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
-        };
-        let exe = format!("/proc/{tid}/exe");
+    pub(crate) fn look(threads: &Threads, tid: u32, service: Option<ServiceId>) -> io::Result<Self> {
+        let (thread, papers) = threads.ask(tid, |thread| Ok((Arc::clone(thread), thread.papers()?)))?;
         let process = Process {
-            pid: field("Tgid:").unwrap_or(tid),
-            start_time_ns: start_of(tid).unwrap_or(0),
-            uid: field("Uid:").unwrap_or(u32::MAX),
-            gid: field("Gid:").unwrap_or(u32::MAX),
-            command: CommandName::new(fs::read(format!("/proc/{tid}/comm"))?.trim_ascii_end()),
-            exe: fs::metadata(&exe).map(|file| file_id(&file)).unwrap_or_default(),
-            cgroup: service.map_or(0, home_of),
+            pid: papers.pid,
+            start_time_ns: papers.begun_ns,
+            uid: papers.uid,
+            gid: papers.gid,
+            command: papers.command,
+            exe: papers.exe,
+            cgroup: service.map_or(papers.cgroup.unwrap_or(0), home_of),
             service: None,
         };
-        let place = service.map_or_else(|| place_of(tid), |_| None);
-        let caller = Caller { process, exe_path: path_bytes(fs::read_link(exe).ok()) };
-        Ok(Self { caller, place })
+        let caller = Caller { process, thread };
+        Ok(Self { caller, is_of_a_service: service.is_some(), is_cgroup_told: papers.cgroup.is_some() })
     }
 
     pub(crate) fn placed(mut self, lines: &mut CgroupLines) -> Caller {
-        if let Some(place) = self.place {
-            self.caller.process.cgroup = lines.of(&place);
+        let Self { caller, is_of_a_service, is_cgroup_told } = &mut self;
+        let known = is_cgroup_told.then_some(caller.process.cgroup).filter(|cgroup| lines.knows(*cgroup));
+        if !*is_of_a_service
+            && known.is_none()
+            && let Some(place) = caller.thread.place()
+        {
+            let found = lines.of(&place);
+            match *is_cgroup_told {
+                true => lines.note(caller.process.cgroup),
+                false => caller.process.cgroup = found,
+            }
         }
         self.caller
     }
 }
 
-fn place_of(tid: u32) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{tid}/cgroup")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
-}
-
 impl Caller {
+    /// The path of its executable as it sees it; empty if that cannot be told.
+    pub(crate) fn exe_path(&self) -> [u8; abi::EXE_LEN] {
+        path_bytes(self.thread.exe_path())
+    }
+
     pub(crate) fn on_the_wire(&self) -> abi::Process {
         let Process { pid, start_time_ns, uid, command, exe, cgroup, .. } = &self.process;
         let mut comm = [0; abi::COMM_LEN];
@@ -87,13 +94,6 @@ impl Caller {
     }
 }
 
-/// In the kernel's encoding of devices, `major << 20 | minor`, as policies have it.
-fn file_id(file: &fs::Metadata) -> FileId {
-    let device = file.dev();
-    let (major, minor) = (u64::from(libc::major(device)), u64::from(libc::minor(device)));
-    FileId { device: major << 20 | minor, inode: file.ino() }
-}
-
 fn path_bytes(path: Option<PathBuf>) -> [u8; abi::EXE_LEN] {
     let mut bytes = <[u8; abi::EXE_LEN]>::new_zeroed();
     // One that does not fit, the zero at its end included, is not told.
@@ -103,21 +103,25 @@ fn path_bytes(path: Option<PathBuf>) -> [u8; abi::EXE_LEN] {
     bytes
 }
 
-/// Field 22 of proc_pid_stat(5), in hundredths of a second, as nanoseconds.
-fn start_of(tid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
-    let ticks: u64 = stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse().ok()?;
-    Some(ticks * 10_000_000)
-}
-
 /// Cgroups that callers were seen in, with those above.
 #[derive(Debug, Default)]
 pub(crate) struct CgroupLines {
     known: BTreeMap<String, u64>,
+    noted: BTreeSet<u64>,
     above: BTreeMap<u64, u64>,
+    cgroups: Cgroups,
 }
 
 impl CgroupLines {
+    /// Whether those above a cgroup, which the kernel names, have been looked up.
+    fn knows(&self, id: u64) -> bool {
+        self.noted.contains(&id)
+    }
+
+    fn note(&mut self, id: u64) {
+        self.noted.insert(id);
+    }
+
     /// Of one that cannot be looked at, 0.
     fn of(&mut self, place: &str) -> u64 {
         if let Some(&id) = self.known.get(place) {
@@ -137,11 +141,12 @@ impl CgroupLines {
                 self.above.insert(id, above);
             }
         }
+        self.cgroups = Cgroups::new(self.above.iter().map(|(id, above)| (*id, *above)));
         id_of(&path).unwrap_or(0)
     }
 
     /// Which is below which.
     pub(crate) fn cgroups(&self) -> Cgroups {
-        Cgroups::new(self.above.iter().map(|(id, above)| (*id, *above)))
+        self.cgroups.clone()
     }
 }

@@ -4,21 +4,23 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
+    sync::MutexGuard,
 };
 
 use rustix::net::sockopt;
 use socket2::SockRef;
 use waylay_abi as abi;
-use waylay_core::{Errno, Leg, Namespace, Protocol, Route, ServiceId, World};
+use waylay_core::{Errno, Leg, Namespace, Process, Protocol, Route, ServiceId, Verdict};
 use waylay_engine::memory::{FlowId, Outcome, SocketId};
 
 use crate::{
     call::{Call, LONGEST_ADDRESS, Named, errno, parse_address, write_address},
-    caller::{Caller, Seen},
+    caller::{Caller, Seen, home_of},
     flows::{NewFlow, Path},
-    interrupted, loopback,
-    shared::{Claim, Shared, source_towards},
+    interrupted,
+    pool::Turn,
+    shared::{Claim, Shared, State},
     supervisor::{Answer, Dialler},
     sys, udp,
 };
@@ -47,11 +49,10 @@ pub(crate) enum Decided<'s> {
 }
 
 /// Whether a call is one that sends the first bytes of a connection. What is no stream takes no notice of the flag.
-pub(crate) fn begins(call: &Call) -> bool {
+pub(crate) fn begins(shared: &Shared, call: &Call) -> bool {
     let is_asked_for = call.number_at(3) & libc::MSG_FASTOPEN != 0;
-    let is_datagram =
-        || call.descriptor().and_then(|socket| udp::family_of(&socket)).is_ok_and(|udp| udp.is_some());
-    is_asked_for && !is_datagram()
+    let is_datagram = || udp::family_of(&call.descriptor(&shared.threads)?).map(|udp| udp.is_some());
+    is_asked_for && !is_datagram().unwrap_or(false)
 }
 
 /// `address` and its length are the arguments with these indices.
@@ -60,9 +61,9 @@ pub(crate) fn decide<'s>(
     dialler: Dialler,
     call: &Call,
     address: (usize, usize),
-    is_waiting: impl Fn() -> bool,
+    turn: &Turn<'_>,
 ) -> Decided<'s> {
-    prepare(shared, dialler, call, address, is_waiting)
+    prepare(shared, dialler, call, address, turn)
         .unwrap_or_else(|error| Decided::Answered(Answer::from(error)))
 }
 
@@ -71,26 +72,23 @@ fn prepare<'s>(
     dialler: Dialler,
     call: &Call,
     address: (usize, usize),
-    is_waiting: impl Fn() -> bool,
+    turn: &Turn<'_>,
 ) -> io::Result<Decided<'s>> {
     let len = usize::try_from(call.number_at(address.1)).map_err(|_negative| errno(libc::EINVAL))?;
     if len > LONGEST_ADDRESS {
         return Err(errno(libc::EINVAL));
     }
     let bytes = call.read(call.arguments[address.0], len)?;
-    let socket = call.descriptor()?;
-    // If not, its number may have been another's when memory and descriptor were looked at.
-    if !is_waiting() {
-        return Err(errno(libc::EINTR));
-    }
-    let Some(kind) = Kind::of(socket.as_fd())? else { return Ok(Decided::Answered(Answer::Continue)) };
+    let socket = call.descriptor(&shared.threads)?;
+    require_waited_for(turn)?;
+    let Some((kind, local)) = Kind::of(&socket)? else { return Ok(Decided::Answered(Answer::Continue)) };
     let cookie = sockopt::socket_cookie(&socket)?;
-    let claim = shared.claim(cookie);
+    let claim = shared.claim(cookie, turn);
     let plain =
         |_claim, socket, address| Ok(Decided::Dial(Plan { _claim, socket, cookie, address, flow: None }));
     match (kind, parse_address(&bytes)) {
         (Kind::Stream { v6 }, Named::Ip(destination)) if destination.is_ipv6() == v6 => {
-            let wanted = Wanted { claim, dialler, call, socket, cookie, destination, v6 };
+            let wanted = Wanted { turn, claim, dialler, call, socket, local, cookie, destination, v6 };
             wanted.decide(shared)
         }
         (Kind::Stream { .. }, Named::Nothing) => {
@@ -111,6 +109,10 @@ fn prepare<'s>(
     }
 }
 
+fn require_waited_for(turn: &Turn<'_>) -> io::Result<()> {
+    if turn.is_waited_for() { Ok(()) } else { Err(errno(libc::EINTR)) }
+}
+
 /// A socket's kind, as far as it matters. `None`: one that stays on this host.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -120,32 +122,47 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(socket: BorrowedFd<'_>) -> io::Result<Option<Self>> {
-        let family = i32::from(sockopt::socket_domain(socket)?.as_raw());
-        let v6 = match family {
+    /// With the address that the socket has.
+    fn of(socket: &OwnedFd) -> io::Result<Option<(Self, Option<SocketAddr>)>> {
+        let socket = SockRef::from(socket);
+        let local = socket.local_addr()?;
+        let v6 = match i32::from(local.family()) {
             libc::AF_INET => false,
             libc::AF_INET6 => true,
             _ => return Ok(None),
         };
-        let is_stream = sockopt::socket_type(socket)? == rustix::net::SocketType::STREAM;
-        let is_udp = SockRef::from(&socket).protocol()? == Some(socket2::Protocol::UDP);
-        Ok(Some(match (is_stream, is_udp) {
-            (true, _) => Self::Stream { v6 },
-            (false, true) => Self::Datagram { v6 },
-            (false, false) => Self::Other,
-        }))
+        let kind = match socket.protocol()? {
+            Some(socket2::Protocol::TCP | socket2::Protocol::MPTCP) => Self::Stream { v6 },
+            Some(socket2::Protocol::UDP) => Self::Datagram { v6 },
+            Some(_) | None if socket.r#type()? == socket2::Type::STREAM => Self::Stream { v6 },
+            Some(_) | None => Self::Other,
+        };
+        Ok(Some((kind, local.as_socket())))
     }
 }
 
 /// A connection over TCP that is asked for.
 struct Wanted<'c, 's> {
+    turn: &'c Turn<'c>,
     claim: Claim<'s>,
     dialler: Dialler,
     call: &'c Call,
     socket: OwnedFd,
+    local: Option<SocketAddr>,
     cookie: u64,
     destination: SocketAddr,
     v6: bool,
+}
+
+/// What can be said of a leg without a look at who dials.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Foreseen {
+    /// It goes its own way.
+    Direct,
+    /// It does not, if there is a way.
+    Wanted,
+    /// It depends on who dials.
+    Nothing,
 }
 
 impl<'s> Wanted<'_, 's> {
@@ -163,23 +180,25 @@ impl<'s> Wanted<'_, 's> {
             own if own == shared.namespace => Namespace::Own,
             other => Namespace::Foreign(other),
         };
-        let route = route_towards(remote, namespace);
-        let seen = Seen::look(self.call.tid, self.dialler.service())?;
-        let mut state = shared.lock();
-        let caller = seen.placed(&mut state.lines);
-        let local = SockRef::from(&self.socket).local_addr().ok().and_then(|address| address.as_socket());
-        let local = local.filter(|local| !local.ip().is_unspecified());
-        let leg = Leg { protocol: Protocol::Tcp, local, remote, caller: caller.process };
-        let cgroups = state.lines.cgroups();
-        state.engine.world = World { route, namespace, cgroups, ..World::default() };
-        state.end_flow_of(self.cookie);
-        match state.engine.connect(&leg, SocketId(self.cookie)) {
+        let leg =
+            Leg { protocol: Protocol::Tcp, local: self.local_address(), remote, caller: self.unknown() };
+        let foreseen = self.foresee(shared, &leg, namespace);
+        if foreseen == Foreseen::Direct {
+            return Ok(self.dial_directly());
+        }
+        let seen = Seen::look(&shared.threads, self.call.tid, self.dialler.service())?;
+        // So that what was seen is not another's, who has the number by now.
+        require_waited_for(self.turn)?;
+        let caller = seen.placed(&mut shared.lock().lines);
+        let leg = Leg { caller: caller.process, ..leg };
+        let (mut state, verdict) = self.judge(shared, &leg, namespace, foreseen);
+        let socket = SocketId(self.cookie);
+        match state.engine.conclude(&leg, socket, socket, verdict) {
             Outcome::Refused(refusal) => Err(errno(refusal.errno().number().into())),
             Outcome::Direct => {
                 state.end_flow_of(self.cookie);
                 drop(state);
-                let address = write_address(self.destination, self.v6);
-                Ok(self.dial(address, None))
+                Ok(self.dial_directly())
             }
             Outcome::Redirected { service, flow } => {
                 let listener = state.listener_of(service, remote.ip());
@@ -187,6 +206,49 @@ impl<'s> Wanted<'_, 's> {
                 self.redirect(shared, &caller, (service, flow), listener)
             }
         }
+    }
+
+    /// What becomes of a leg whoever dials. Where it goes its own way, nobody looks at that, nor whether there is a way, which the kernel tells by itself.
+    fn foresee(&self, shared: &Shared, leg: &Leg, namespace: Namespace) -> Foreseen {
+        let mut state = shared.lock();
+        state.end_flow_of(self.cookie);
+        if state.engine.tables().ask_of_processes() || namespace != Namespace::Own {
+            return Foreseen::Nothing;
+        }
+        match state.judge(leg, SocketId(self.cookie), namespace, Route::Exists) {
+            Verdict::Direct => Foreseen::Direct,
+            Verdict::Redirect { .. } | Verdict::Refuse(_) => Foreseen::Wanted,
+        }
+    }
+
+    fn judge(
+        &self,
+        shared: &'s Shared,
+        leg: &Leg,
+        namespace: Namespace,
+        foreseen: Foreseen,
+    ) -> (MutexGuard<'s, State>, Verdict) {
+        let socket = SocketId(self.cookie);
+        if foreseen == Foreseen::Nothing {
+            let mut state = shared.lock();
+            let verdict = state.judge(leg, socket, namespace, Route::Exists);
+            if verdict == Verdict::Direct {
+                return (state, verdict);
+            }
+        }
+        let route = route_towards(shared, leg.remote, namespace);
+        let mut state = shared.lock();
+        let verdict = state.judge(leg, socket, namespace, route);
+        (state, verdict)
+    }
+
+    /// Of a service it is known which one it is.
+    fn unknown(&self) -> Process {
+        Process { cgroup: self.dialler.service().map_or(0, home_of), ..Process::default() }
+    }
+
+    fn local_address(&self) -> Option<SocketAddr> {
+        self.local.filter(|local| !local.ip().is_unspecified())
     }
 
     fn redirect(
@@ -212,7 +274,7 @@ impl<'s> Wanted<'_, 's> {
             .filter(|carried| Some(carried.service) == self.dialler.service());
         let (application, exe_path, wishes) = match first {
             Some(carried) => (carried.application, carried.exe_path, carried.wishes),
-            None => (caller.on_the_wire(), caller.exe_path, wishes),
+            None => (caller.on_the_wire(), caller.exe_path(), wishes),
         };
         let replaced = state.flows.begin(NewFlow {
             number: flow.0,
@@ -235,7 +297,9 @@ impl<'s> Wanted<'_, 's> {
 
     /// Whether nothing has been dialled with it, or that has failed.
     fn is_at_its_beginning(&self) -> bool {
-        sys::tcp_state(self.socket.as_fd()).is_ok_and(|state| state == CLOSED)
+        // What has been dialled with has a port.
+        self.local.is_some_and(|local| local.port() == 0)
+            || sys::tcp_state(self.socket.as_fd()).is_ok_and(|state| state == CLOSED)
     }
 
     /// The source port, by which the service's end is known before there is one.
@@ -267,6 +331,11 @@ impl<'s> Wanted<'_, 's> {
         }
     }
 
+    fn dial_directly(self) -> Decided<'s> {
+        let address = write_address(self.destination, self.v6);
+        self.dial(address, None)
+    }
+
     fn dial(self, address: Vec<u8>, flow: Option<u64>) -> Decided<'s> {
         Decided::Dial(Plan { _claim: self.claim, socket: self.socket, cookie: self.cookie, address, flow })
     }
@@ -296,10 +365,10 @@ pub(crate) fn wishes_of(socket: &OwnedFd, v6: bool) -> abi::SocketWishes {
 }
 
 /// What waits there without waylay, as far as that can be told beforehand.
-fn route_towards(remote: SocketAddr, namespace: Namespace) -> Route {
-    match source_towards(remote) {
+fn route_towards(shared: &Shared, remote: SocketAddr, namespace: Namespace) -> Route {
+    match shared.scout.source_towards(remote) {
         Err(error) => missing(error),
-        Ok(_source) if namespace == Namespace::Own && loopback::nobody_listens(remote) => {
+        Ok(_source) if namespace == Namespace::Own && shared.scout.nobody_listens(remote) => {
             Route::Missing(Errno::ECONNREFUSED)
         }
         Ok(_source) => Route::Exists,
@@ -340,9 +409,9 @@ fn mapped(ip: IpAddr) -> IpAddr {
 
 impl Plan<'_> {
     /// Makes the connection; waits for it if the socket's owner would. It goes on if the owner is interrupted meanwhile, as connect(2) has it.
-    pub(crate) fn carry_out(&self, shared: &Shared, tid: u32) -> Answer {
+    pub(crate) fn carry_out(&self, shared: &Shared, tid: u32, turn: &Turn<'_>) -> Answer {
         let is_asked_again = !shared.lock().unanswered.insert(self.cookie);
-        let dialled = interrupted::connect(self.socket.as_fd(), &self.address, tid);
+        let dialled = interrupted::connect(self.socket.as_fd(), &self.address, tid, || turn.give_up());
         let Err(error) = dialled else { return Answer::Value(0) };
         match error.raw_os_error() {
             Some(libc::EISCONN) if is_asked_again => return Answer::Value(0),
@@ -355,10 +424,12 @@ impl Plan<'_> {
     }
 
     /// Tells its caller what has become of it. The next call on the socket comes to know whether that was told.
-    pub(crate) fn answer(&self, shared: &Shared, tell: impl FnOnce() -> io::Result<()>) {
-        let mut state = shared.lock();
+    pub(crate) fn answer(self, shared: &Shared, tell: impl FnOnce() -> io::Result<()>) {
+        // Whoever is told may go on before this returns; there is little left to be done by then.
+        drop(self.socket);
         if tell().is_ok() {
-            state.unanswered.remove(&self.cookie);
+            // The claim is still there: no other call on the socket comes in between.
+            shared.lock().unanswered.remove(&self.cookie);
         }
     }
 

@@ -11,7 +11,8 @@ use std::{
 use thiserror::Error;
 use waylay_core::{Event, Routes, SlotInUse, Slots};
 use waylay_engine::{
-    Capabilities, Capability, CapabilityState, Engine, Feature, Installation, Liveness, memory::SocketId,
+    Capabilities, Capability, CapabilityState, Engine, Feature, Installation, Liveness, LocalName,
+    memory::SocketId,
 };
 
 use crate::{
@@ -32,6 +33,14 @@ pub enum SeccompError {
     /// Something that every machine has is missing: a socket, random numbers, a thread.
     #[error("cannot start to supervise")]
     Start(#[source] io::Error),
+    /// A service's datagrams are to say themselves where they were going.
+    #[error(
+        "the service {service:?} is to be shown in datagrams where these were going, which takes a program on the loopback and so root"
+    )]
+    Packets {
+        /// The service's name.
+        service: String,
+    },
 }
 
 /// The engine without privileges, of one process tree.
@@ -65,6 +74,7 @@ impl SeccompEngine {
     /// Ends the flows of which neither end is open: `open` are the connections of this network namespace, in every state but
     /// TIME_WAIT. To be called every few seconds.
     pub fn sweep(&self, open: &BTreeSet<Path>) {
+        self.shared.threads.sweep();
         let mut state = self.shared.lock();
         for socket in state.flows.sweep(open) {
             state.engine.close(SocketId(socket));
@@ -82,10 +92,23 @@ impl SeccompEngine {
     }
 }
 
+/// Of which no supervisor could do anything.
+fn refuse_packets(installation: &Installation) -> Result<(), SeccompError> {
+    let shown = installation.endpoints.iter().find(|endpoint| match endpoint.local_name {
+        LocalName::Packet => true,
+        LocalName::Listener | LocalName::Destination => false,
+    });
+    let Some(endpoint) = shown else { return Ok(()) };
+    let named = installation.tables.service(endpoint.service);
+    let service = named.map_or_else(|| endpoint.service.to_string(), |service| service.name.clone());
+    Err(SeccompError::Packets { service })
+}
+
 impl Engine for SeccompEngine {
     type Error = SeccompError;
 
     fn install(&mut self, installation: &Installation) -> Result<(), Self::Error> {
+        refuse_packets(installation)?;
         let mut state = self.shared.lock();
         state.engine.install(installation)?;
         state.endpoints.clone_from(&installation.endpoints);
@@ -142,7 +165,8 @@ impl Engine for SeccompEngine {
             Feature::RefuseSockets,
             Feature::RefuseFamilies,
         ];
-        let missing = [Feature::Enforcement, Feature::OutliveOwner, Feature::HostScope];
+        let missing =
+            [Feature::Enforcement, Feature::OutliveOwner, Feature::HostScope, Feature::ShowInPackets];
         let needs_ebpf = CapabilityState::Missing {
             needs: "the engine on eBPF".into(),
             remedy: "run waylay as root".into(),
@@ -150,5 +174,35 @@ impl Engine for SeccompEngine {
         let available = available.map(|feature| Capability { feature, state: CapabilityState::Available });
         let missing = missing.map(|feature| Capability { feature, state: needs_ebpf.clone() });
         available.into_iter().chain(missing).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waylay_core::ServiceId;
+    use waylay_engine::Endpoint;
+
+    use super::*;
+    use crate::home_of;
+
+    #[test]
+    fn a_service_that_is_shown_in_packets_is_refused_and_nothing_installed() {
+        let mut engine = SeccompEngine::new().unwrap();
+        let service = ServiceId(7);
+        let endpoint = |local_name| Endpoint {
+            service,
+            cgroup: home_of(service),
+            tcp4: Vec::new(),
+            tcp6: Vec::new(),
+            udp4: Some(5000),
+            udp6: Vec::new(),
+            local_name,
+        };
+        let with =
+            |local_name| Installation { endpoints: vec![endpoint(local_name)], ..Installation::default() };
+        let refused = engine.install(&with(LocalName::Packet)).unwrap_err();
+        assert!(matches!(refused, SeccompError::Packets { .. }), "{refused}");
+        assert!(engine.shared.lock().endpoints.is_empty());
+        engine.install(&with(LocalName::Destination)).unwrap();
     }
 }

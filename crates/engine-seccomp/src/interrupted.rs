@@ -15,23 +15,30 @@ use rustix::{
     net::sockopt::{self, Timeout},
 };
 
-use crate::{call::errno, sys};
+use crate::{
+    call::{Named, errno, parse_address},
+    sys,
+};
 
 /// Between two looks.
 const SLICE: Duration = Duration::from_millis(50);
+/// As short as a wait can be: one of the kernel's ticks.
+const MOMENT: Duration = Duration::from_micros(1);
 /// `ERESTARTSYS` (linux/errno.h), which no program ever sees: there is a signal, before which it is replaced.
 pub(crate) const RESTART: i32 = 512;
 
-/// connect(2) for a thread, which is interrupted by what would interrupt the thread's own.
-pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8], tid: u32) -> io::Result<()> {
+/// connect(2) for a thread, which is interrupted by what would interrupt the thread's own. `waits` is told before it takes long.
+pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8], tid: u32, waits: impl Fn()) -> io::Result<()> {
     if rustix::fs::fcntl_getfl(socket)?.contains(OFlags::NONBLOCK) {
         return sys::connect(socket, address);
     }
-    let wait = Wait::begin(socket)?;
+    let wait = Wait::begin(socket, is_at_hand(address), &waits)?;
     let first = match sys::connect(socket, address) {
         Err(error) if is_under_way(&error) => error,
         outcome => return outcome,
     };
+    waits();
+    wait.take_time()?;
     loop {
         if wait.is_over() {
             return Err(first);
@@ -47,6 +54,11 @@ pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8], tid: u32) -> io::R
     }
 }
 
+/// Whether an address is of the loopback, which answers within the call unless too many wait there.
+fn is_at_hand(address: &[u8]) -> bool {
+    matches!(parse_address(address), Named::Ip(to) if to.ip().to_canonical().is_loopback())
+}
+
 fn is_under_way(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EALREADY))
 }
@@ -59,11 +71,21 @@ struct Wait<'s> {
 }
 
 impl<'s> Wait<'s> {
-    fn begin(socket: BorrowedFd<'s>) -> io::Result<Self> {
+    fn begin(socket: BorrowedFd<'s>, is_at_hand: bool, waits: impl Fn()) -> io::Result<Self> {
         let patience = sockopt::socket_timeout(socket, Timeout::Send)?;
-        let slice = patience.map_or(SLICE, |patience| patience.min(SLICE));
-        sockopt::set_socket_timeout(socket, Timeout::Send, Some(slice))?;
-        Ok(Self { socket, patience, begun: Instant::now() })
+        let wait = Self { socket, patience, begun: Instant::now() };
+        if is_at_hand {
+            sockopt::set_socket_timeout(socket, Timeout::Send, Some(MOMENT))?;
+        } else {
+            waits();
+            wait.take_time()?;
+        }
+        Ok(wait)
+    }
+
+    fn take_time(&self) -> io::Result<()> {
+        let slice = self.patience.map_or(SLICE, |patience| patience.min(SLICE));
+        Ok(sockopt::set_socket_timeout(self.socket, Timeout::Send, Some(slice))?)
     }
 
     fn is_over(&self) -> bool {
@@ -131,7 +153,7 @@ mod tests {
             let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
             socket.set_write_timeout(patience).unwrap();
             let address = crate::call::write_address(listener.local_addr().unwrap(), false);
-            connect(socket.as_fd(), &address, std::process::id()).unwrap();
+            connect(socket.as_fd(), &address, std::process::id(), || ()).unwrap();
             assert_eq!(socket.write_timeout().unwrap(), patience);
         }
     }

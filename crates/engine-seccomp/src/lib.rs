@@ -13,13 +13,15 @@ mod filter;
 mod flows;
 mod handles;
 mod interrupted;
-mod loopback;
 mod names;
 mod options;
+mod pool;
 mod probe;
+mod scout;
 mod shared;
 mod supervisor;
 mod sys;
+mod threads;
 mod udp;
 
 use std::{io, os::fd::OwnedFd};

@@ -7,7 +7,7 @@ use socket2::SockRef;
 
 use crate::{
     call::{Call, write_address},
-    shared::{Shared, source_towards},
+    shared::Shared,
     supervisor::Answer,
 };
 
@@ -22,7 +22,7 @@ pub(crate) fn local(shared: &Shared, call: &Call) -> io::Result<Answer> {
     show(shared, call, |socket, destination| {
         let bound = socket.local_addr().ok()?.as_socket()?;
         let is_own_choice = !bound.ip().to_canonical().is_loopback();
-        let source = source_towards(destination).ok()?;
+        let source = shared.scout.source_towards(destination).ok()?;
         (!is_own_choice).then(|| SocketAddr::new(source, bound.port()))
     })
 }
@@ -33,7 +33,7 @@ fn show(
     address: impl FnOnce(SockRef<'_>, SocketAddr) -> Option<SocketAddr>,
 ) -> io::Result<Answer> {
     // Of what is no socket the kernel knows what to say.
-    let Ok(socket) = call.descriptor() else { return Ok(Answer::Continue) };
+    let Ok(socket) = call.descriptor(&shared.threads) else { return Ok(Answer::Continue) };
     let Ok(cookie) = sockopt::socket_cookie(socket.as_fd()) else { return Ok(Answer::Continue) };
     let Some(destination) = shared.lock().destination_of(cookie) else { return Ok(Answer::Continue) };
     let Some(shown) = address(SockRef::from(&socket), destination) else { return Ok(Answer::Continue) };

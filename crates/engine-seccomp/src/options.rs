@@ -32,7 +32,7 @@ pub(crate) fn ask(shared: &Shared, call: &Call) -> io::Result<Answer> {
     if !is_ours && name != ORIGINAL_DESTINATION {
         return Ok(Answer::Continue);
     }
-    let socket = call.descriptor()?;
+    let socket = call.descriptor(&shared.threads)?;
     if udp::family_of(&socket)?.is_some() {
         return udp::ask(shared, call);
     }
@@ -140,7 +140,7 @@ pub(crate) fn tell(shared: &Shared, service: ServiceId, call: &Call) -> io::Resu
         return Ok(Answer::Continue);
     }
     if call.number_at(2) != abi::SET_RECORDS {
-        return match udp::family_of(&call.descriptor()?)? {
+        return match udp::family_of(&call.descriptor(&shared.threads)?)? {
             Some(_) => udp::tell(shared, service, call),
             None => Err(errno(libc::ENOPROTOOPT)),
         };
@@ -151,7 +151,7 @@ pub(crate) fn tell(shared: &Shared, service: ServiceId, call: &Call) -> io::Resu
     }
     let bytes = call.read(call.arguments[3], size)?;
     let number = shared.handles.check(&bytes).map_err(errno)?;
-    let socket = call.descriptor()?;
+    let socket = call.descriptor(&shared.threads)?;
     require_redirectable(&socket)?;
     let is_udp = udp::family_of(&socket)?.is_some();
     let cookie = sockopt::socket_cookie(&socket)?;

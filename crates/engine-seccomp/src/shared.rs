@@ -9,7 +9,7 @@ use std::{
 
 use std::os::fd::AsFd;
 
-use waylay_core::{Process, ServiceId};
+use waylay_core::{Leg, Namespace, Process, Route, ServiceId, Verdict, World};
 use waylay_engine::{
     Endpoint, MemoryEngine,
     memory::{FlowId, RecordsHandle, SocketId},
@@ -19,7 +19,10 @@ use crate::{
     caller::{CgroupLines, home_of},
     flows::Flows,
     handles::Handles,
+    pool::Turn,
+    scout::Scout,
     sys,
+    threads::Threads,
     udp::DatagramFlows,
 };
 
@@ -27,9 +30,11 @@ use crate::{
 pub(crate) struct Shared {
     state: Mutex<State>,
     /// Sockets that a thread is about to connect.
-    claimed: Mutex<BTreeSet<u64>>,
+    claimed: Mutex<Claimed>,
     freed: Condvar,
     pub(crate) handles: Handles,
+    pub(crate) threads: Threads,
+    pub(crate) scout: Scout,
     /// The network namespace that services listen in.
     pub(crate) namespace: u64,
 }
@@ -57,6 +62,8 @@ impl Shared {
             claimed: Mutex::default(),
             freed: Condvar::new(),
             handles: Handles::new()?,
+            threads: Threads::default(),
+            scout: Scout::default(),
             namespace: sys::namespace_of(own.as_fd())?,
         })
     }
@@ -67,13 +74,23 @@ impl Shared {
     }
 
     /// Waits until no other thread connects this socket, and lets none until the claim is dropped.
-    pub(crate) fn claim(&self, socket: u64) -> Claim<'_> {
+    pub(crate) fn claim(&self, socket: u64, turn: &Turn<'_>) -> Claim<'_> {
         let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        while !claimed.insert(socket) {
+        while !claimed.sockets.insert(socket) {
+            turn.give_up();
+            claimed.waiting += 1;
             claimed = self.freed.wait(claimed).unwrap_or_else(PoisonError::into_inner);
+            claimed.waiting -= 1;
         }
         Claim { shared: self, socket }
     }
+}
+
+/// Sockets that are being connected, and threads that wait for one of them.
+#[derive(Default)]
+struct Claimed {
+    sockets: BTreeSet<u64>,
+    waiting: usize,
 }
 
 /// The right to connect a socket.
@@ -84,12 +101,28 @@ pub(crate) struct Claim<'s> {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.shared.claimed.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.socket);
-        self.shared.freed.notify_all();
+        let mut claimed = self.shared.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        claimed.sockets.remove(&self.socket);
+        if claimed.waiting > 0 {
+            self.shared.freed.notify_all();
+        }
     }
 }
 
 impl State {
+    /// What is to become of a leg.
+    pub(crate) fn judge(
+        &mut self,
+        leg: &Leg,
+        records_on: SocketId,
+        namespace: Namespace,
+        route: Route,
+    ) -> Verdict {
+        let cgroups = self.lines.cgroups();
+        self.engine.world = World { route, namespace, cgroups, ..World::default() };
+        self.engine.judge(leg, records_on)
+    }
+
     /// Where a socket was to be connected that is connected to a service.
     pub(crate) fn destination_of(&self, socket: u64) -> Option<SocketAddr> {
         let connection = self.flows.of_outgoing(socket).map(|flow| flow.destination);
@@ -143,15 +176,4 @@ fn loopback_for(ip: IpAddr) -> IpAddr {
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         IpAddr::V4(_) | IpAddr::V6(_) => ip,
     }
-}
-
-/// Where the host would dial a destination from, or why it cannot be dialled at all. Nothing is sent.
-pub(crate) fn source_towards(destination: SocketAddr) -> io::Result<IpAddr> {
-    let any: IpAddr = match destination {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let probe = UdpSocket::bind((any, 0))?;
-    probe.connect(destination)?;
-    Ok(probe.local_addr()?.ip())
 }

@@ -1,32 +1,18 @@
-//! The threads that answer. Each part of a process tree that has a filter of its own has its own pool of them: one that waits
-//! for a connection keeps nobody else waiting.
+//! What is answered to whom. Each part of a process tree that has a filter of its own has its own threads that do so.
 
-use std::{
-    io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-};
+use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use libc::seccomp_notif_resp;
-use rustix::event::{PollFd, PollFlags, poll};
 use waylay_core::ServiceId;
 
 use crate::{
     call::Call,
     connect::{self, Decided, Plan},
     names, options,
+    pool::{Pool, Turn},
     shared::Shared,
-    sys, udp,
+    udp,
 };
-
-/// Threads that may wait for connections at one time, of one part; one more waits until another has its answer.
-const MOST_THREADS: usize = 1024;
-/// Threads that stay when they have nothing to do.
-const SPARE_THREADS: usize = 4;
 
 /// Who dials: known by which filter has asked, and by nothing that a process could say of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,25 +62,14 @@ pub struct Watch {
 
 impl Watch {
     pub(crate) fn start(shared: &Arc<Shared>, listener: OwnedFd, dialler: Dialler) -> io::Result<Self> {
-        let _as_fast_as_it_goes = sys::answer_in_turn(listener.as_fd());
-        let pool = Arc::new(Pool {
-            shared: Arc::clone(shared),
-            listener,
-            dialler,
-            threads: 0.into(),
-            idle: 0.into(),
-        });
-        pool.grow()?;
-        Ok(Self { pool })
+        let shared = Arc::clone(shared);
+        let reply = move |call: &Call, turn: &Turn<'_>| Desk { shared: &shared, dialler, turn }.answer(call);
+        Ok(Self { pool: Pool::start(listener, Box::new(reply))? })
     }
 
     /// Waits until no process is left that has the filter.
     pub fn wait(&self) {
-        while !self.pool.is_over() {
-            let mut listener = [PollFd::new(&self.pool.listener, PollFlags::empty())];
-            // Only a hangup or a signal ends it.
-            let _woken = poll(&mut listener, None);
-        }
+        self.pool.wait();
     }
 
     /// Whether no process is left that has the filter.
@@ -104,121 +79,64 @@ impl Watch {
     }
 }
 
-struct Pool {
-    shared: Arc<Shared>,
-    listener: OwnedFd,
+/// Where a call is answered.
+struct Desk<'t> {
+    shared: &'t Shared,
     dialler: Dialler,
-    threads: AtomicUsize,
-    /// Those that wait for a call.
-    idle: AtomicUsize,
+    turn: &'t Turn<'t>,
 }
 
-impl std::fmt::Debug for Pool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("dialler", &self.dialler).finish_non_exhaustive()
-    }
-}
-
-impl Pool {
-    fn is_over(&self) -> bool {
-        let mut listener = [PollFd::new(&self.listener, PollFlags::empty())];
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut listener, Some(&now)).is_ok() && listener[0].revents().contains(PollFlags::HUP)
-    }
-
-    fn grow(self: &Arc<Self>) -> io::Result<()> {
-        let pool = Arc::clone(self);
-        self.threads.fetch_add(1, Ordering::AcqRel);
-        self.idle.fetch_add(1, Ordering::AcqRel);
-        let started = thread::Builder::new().name("supervisor".into()).stack_size(256 * 1024);
-        started.spawn(move || pool.serve()).map(drop)
-    }
-
-    fn serve(self: &Arc<Self>) {
-        loop {
-            let Some(call) = self.next() else { return };
-            if self.idle.fetch_sub(1, Ordering::AcqRel) == 1
-                && self.threads.load(Ordering::Acquire) < MOST_THREADS
-            {
-                // Without another thread this one answers all, one after the other.
-                let _as_many_as_there_are = self.grow();
-            }
-            self.answer(&call);
-            if self.idle.load(Ordering::Acquire) >= SPARE_THREADS {
-                self.threads.fetch_sub(1, Ordering::AcqRel);
-                return;
-            }
-            self.idle.fetch_add(1, Ordering::AcqRel);
-        }
-    }
-
-    /// The next call; `None` once nobody is left who could make one.
-    fn next(&self) -> Option<Call> {
-        loop {
-            let mut listener = [PollFd::new(&self.listener, PollFlags::IN)];
-            let _woken = poll(&mut listener, None);
-            let events = listener[0].revents();
-            if events.contains(PollFlags::IN) {
-                // ENOENT: whoever made it is gone, or another thread has it.
-                if let Ok(call) = Call::receive(self.listener.as_fd()) {
-                    return Some(call);
-                }
-            } else if events.intersects(PollFlags::HUP | PollFlags::ERR) {
-                return None;
-            }
-        }
-    }
-
+impl Desk<'_> {
     fn answer(&self, call: &Call) {
-        let shared = &*self.shared;
+        let Self { shared, dialler, turn } = *self;
         let answer = match call.number {
             libc::SYS_connect => return self.connect(call, (1, 2)),
-            libc::SYS_sendto if connect::begins(call) => return self.connect(call, (4, 5)),
+            libc::SYS_sendto if connect::begins(shared, call) => return self.connect(call, (4, 5)),
             libc::SYS_sendto | libc::SYS_sendmsg | libc::SYS_sendmmsg => {
-                udp::send(shared, self.dialler, call, || sys::is_waiting(self.listener.as_fd(), call.id))
+                udp::send(shared, dialler, call, turn)
             }
             libc::SYS_recvfrom | libc::SYS_recvmsg | libc::SYS_recvmmsg => {
-                udp::receive(shared, self.dialler, call, || sys::is_waiting(self.listener.as_fd(), call.id))
+                udp::receive(shared, dialler, call, turn)
             }
             libc::SYS_getpeername => names::peer(shared, call),
             libc::SYS_getsockname => names::local(shared, call),
             libc::SYS_getsockopt => options::ask(shared, call),
-            libc::SYS_setsockopt => match self.dialler {
+            libc::SYS_setsockopt => match dialler {
                 Dialler::Service(service) => options::tell(shared, service, call),
                 Dialler::Command => Ok(Answer::Continue),
             },
             _ => Ok(Answer::Error(libc::ENOSYS)),
         };
         // If it no longer waits, it has nothing of the answer.
-        let _gone = send(self.listener.as_fd(), call, answer.unwrap_or_else(Answer::from));
+        let _gone = self.send(call, answer.unwrap_or_else(Answer::from));
     }
 
     /// connect(2), and sendto(2) that begins a connection.
     fn connect(&self, call: &Call, address: (usize, usize)) {
-        let is_waiting = || sys::is_waiting(self.listener.as_fd(), call.id);
-        match connect::decide(&self.shared, self.dialler, call, address, is_waiting) {
+        match connect::decide(self.shared, self.dialler, call, address, self.turn) {
             Decided::Answered(answer) => {
-                let _gone = send(self.listener.as_fd(), call, answer);
+                let _gone = self.send(call, answer);
             }
-            Decided::Dial(plan) => self.dial(call, &plan),
+            Decided::Dial(plan) => self.dial(call, plan),
         }
     }
 
-    fn dial(&self, call: &Call, plan: &Plan<'_>) {
-        let mut answer = plan.carry_out(&self.shared, call.tid);
+    fn dial(&self, call: &Call, plan: Plan<'_>) {
+        let mut answer = plan.carry_out(self.shared, call.tid, self.turn);
         if answer == Answer::Value(0) && call.number == libc::SYS_sendto {
+            self.turn.give_up();
             answer = plan.send(call).unwrap_or_else(Answer::from);
         }
-        plan.answer(&self.shared, || send(self.listener.as_fd(), call, answer));
+        plan.answer(self.shared, || self.send(call, answer));
     }
-}
 
-fn send(listener: BorrowedFd<'_>, call: &Call, answer: Answer) -> io::Result<()> {
-    let mut response = seccomp_notif_resp { id: call.id, val: 0, error: 0, flags: 0 };
-    match answer {
-        Answer::Value(value) => response.val = value,
-        Answer::Error(number) => response.error = -number,
-        Answer::Continue => response.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
+    fn send(&self, call: &Call, answer: Answer) -> io::Result<()> {
+        let mut response = seccomp_notif_resp { id: call.id, val: 0, error: 0, flags: 0 };
+        match answer {
+            Answer::Value(value) => response.val = value,
+            Answer::Error(number) => response.error = -number,
+            Answer::Continue => response.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
+        }
+        self.turn.answer(response)
     }
-    sys::answer(listener, response)
 }

@@ -66,6 +66,15 @@ pub(crate) fn receive(listener: BorrowedFd<'_>) -> io::Result<seccomp_notif> {
     Ok(notice)
 }
 
+/// Whether [`receive`] ends where nobody is left who could make a call: since Linux 6.11.
+pub(crate) fn receiving_ends() -> bool {
+    let system = rustix::system::uname();
+    let release = system.release().to_string_lossy();
+    let mut numbers = release.split(|digit: char| !digit.is_ascii_digit()).map(str::parse::<u32>);
+    let (major, minor) = (numbers.next(), numbers.next());
+    (major.and_then(Result::ok), minor.and_then(Result::ok)) >= (Some(6), Some(11))
+}
+
 /// Answers a notification. `ENOENT` if its caller no longer waits.
 pub(crate) fn answer(listener: BorrowedFd<'_>, mut answer: seccomp_notif_resp) -> io::Result<()> {
     // SAFETY: the kernel reads one `seccomp_notif_resp`.
@@ -96,6 +105,43 @@ pub(crate) fn open_process(pid: u32) -> io::Result<OwnedFd> {
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     // SAFETY: what the call has made.
     unsafe { own(check(fd)?) }
+}
+
+/// Whom a thread acts for, and in which process and cgroup.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) pid: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) cgroup: Option<u64>,
+}
+
+/// Asks a thread's handle for it. Missing before Linux 6.13; `ESRCH` if the thread is gone.
+pub(crate) fn identity_of(thread: BorrowedFd<'_>) -> io::Result<Identity> {
+    // SAFETY: plain data, of which every byte may be zero.
+    let mut told: libc::pidfd_info = unsafe { std::mem::zeroed() };
+    told.mask = u64::from(libc::PIDFD_INFO_PID | libc::PIDFD_INFO_CREDS | libc::PIDFD_INFO_CGROUPID);
+    // SAFETY: the kernel writes one `pidfd_info`, whose size it knows by the request's number.
+    let result = unsafe { libc::ioctl(thread.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut told) };
+    check(result.into())?;
+    let has = |what: u32| told.mask & u64::from(what) != 0;
+    if !has(libc::PIDFD_INFO_CREDS) {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    let cgroup = has(libc::PIDFD_INFO_CGROUPID).then_some(told.cgroupid);
+    Ok(Identity { pid: told.tgid, uid: told.ruid, gid: told.rgid, cgroup })
+}
+
+/// `ESRCH` if a thread is gone.
+pub(crate) fn require_alive(thread: BorrowedFd<'_>) -> io::Result<()> {
+    let nothing: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: no signal is sent, and nothing is read.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, thread.as_raw_fd(), 0, nothing, 0) };
+    match check(result) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(error),
+        // What may not be sent a signal is there.
+        Err(_) | Ok(_) => Ok(()),
+    }
 }
 
 /// A copy of another process's descriptor.

@@ -20,7 +20,7 @@ use std::{
 
 use rustix::net::sockopt;
 use socket2::SockRef;
-use waylay_core::{Leg, Namespace, Protocol, Route, ServiceId, World};
+use waylay_core::{Leg, Namespace, Protocol, Route, ServiceId};
 use waylay_engine::memory::{FlowId, Outcome, SocketId};
 
 pub(crate) use flows::DatagramFlows;
@@ -33,7 +33,7 @@ use crate::{
     caller::{Caller, Seen},
     connect::{missing, reachable, wishes_of},
     flows::{Flow, NewFlow, Path},
-    shared::{Shared, State, source_towards},
+    shared::{Shared, State},
     supervisor::{Answer, Dialler},
     sys as calls,
 };
@@ -67,7 +67,7 @@ pub(crate) struct Party<'c> {
 impl<'c> Party<'c> {
     /// `None` where the kernel knows what to do: with other sockets, and with those that a service is reached by.
     fn of(shared: &Shared, dialler: Dialler, call: &'c Call) -> io::Result<Option<Self>> {
-        let socket = call.descriptor()?;
+        let socket = call.descriptor(&shared.threads)?;
         // Of what is no socket the kernel says so.
         let Some(v6) = family_of(&socket).unwrap_or(None) else { return Ok(None) };
         let cookie = sockopt::socket_cookie(&socket)?;
@@ -108,20 +108,19 @@ impl<'c> Party<'c> {
         if let Some(known) = self.look_up(&mut shared.lock(), remote, local, connects) {
             return Ok(known);
         }
-        let route = source_towards(remote).map_or_else(missing, |_source| Route::Exists);
         let namespace = match calls::namespace_of(self.socket.as_fd())? {
             own if own == shared.namespace => Namespace::Own,
             other => Namespace::Foreign(other),
         };
-        let seen = Seen::look(self.call.tid, self.dialler.service())?;
+        let seen = Seen::look(&shared.threads, self.call.tid, self.dialler.service())?;
+        let route = shared.scout.source_towards(remote).map_or_else(missing, |_source| Route::Exists);
         let mut state = shared.lock();
         let caller = seen.placed(&mut state.lines);
         let bound = Some(local).filter(|local| !local.ip().is_unspecified());
         let leg = Leg { protocol: Protocol::Udp, local: bound, remote, caller: caller.process };
-        let cgroups = state.lines.cgroups();
-        state.engine.world = World { route, namespace, cgroups, ..World::default() };
-        let name = state.datagrams.name();
-        match state.engine.connect_as(&leg, SocketId(self.cookie), name) {
+        let (records_on, name) = (SocketId(self.cookie), state.datagrams.name());
+        let verdict = state.judge(&leg, records_on, namespace, route);
+        match state.engine.conclude(&leg, records_on, name, verdict) {
             Outcome::Refused(refusal) => Err(errno(refusal.errno().number().into())),
             Outcome::Direct => {
                 state.engine.close(name);
@@ -180,7 +179,7 @@ impl<'c> Party<'c> {
         let (application, exe_path, wishes) =
             match first.filter(|carried| Some(carried.service) == self.dialler.service()) {
                 Some(carried) => (carried.application, carried.exe_path, carried.wishes),
-                None => (caller.on_the_wire(), caller.exe_path, wishes_of(&self.socket, self.v6)),
+                None => (caller.on_the_wire(), caller.exe_path(), wishes_of(&self.socket, self.v6)),
             };
         let new = NewFlow {
             number: flow.0,

@@ -44,6 +44,8 @@ pub enum Feature {
     OutliveOwner,
     /// Watching the whole host instead of one process tree.
     HostScope,
+    /// Showing services in datagrams themselves where these were going, by a program on the loopback.
+    ShowInPackets,
 }
 
 /// Whether an engine can do a thing.
@@ -96,6 +98,7 @@ impl fmt::Display for Feature {
             Self::Enforcement => "rules no unprivileged process can get around",
             Self::OutliveOwner => "rules that outlive their owner",
             Self::HostScope => "watch the whole host",
+            Self::ShowInPackets => "show services the destination in datagrams themselves",
         })
     }
 }

@@ -103,7 +103,7 @@ pub struct Endpoint {
 }
 
 /// What getsockname(2) says of an accepted socket of a service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LocalName {
     /// The address of the service's listener, as everywhere.
     #[default]
@@ -111,6 +111,9 @@ pub enum LocalName {
     /// Where the connection was going: what Linux' TPROXY shows, by which some transparent proxies go. Those ask for
     /// `IP_TRANSPARENT` too, which takes a privilege, and are told that they have it.
     Destination,
+    /// The same, and datagrams over IPv4 say it themselves, instead of a token: for those that tell it to somebody else. Takes
+    /// [`Feature::ShowInPackets`].
+    Packet,
 }
 
 /// Whether a service's process lives.

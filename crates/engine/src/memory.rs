@@ -129,15 +129,32 @@ impl MemoryEngine {
     /// A process dials on a socket that may have several flows at a time, as one of UDP has: the flow is known by a name of its
     /// own, by which it is closed, and has the records that are on the socket.
     pub fn connect_as(&mut self, leg: &Leg, records_on: SocketId, socket: SocketId) -> Outcome {
+        let verdict = self.judge(leg, records_on);
+        self.conclude(leg, records_on, socket, verdict)
+    }
+
+    /// What is to become of a leg as things stand. Nothing begins by it.
+    #[must_use]
+    pub fn judge(&self, leg: &Leg, records_on: SocketId) -> Verdict {
         let leg = Leg { caller: self.identify(leg.caller), ..*leg };
         let records = self.records_on(records_on, leg.caller);
-        let world = self.world_for(&leg);
-        let verdict = self.installation.tables.decide(&leg, &records, &world);
-        if verdict == Verdict::Direct {
-            self.tell_of_what_is_left_alone(&leg, &records, world);
-        }
+        self.installation.tables.decide(&leg, &records, &self.world_for(&leg))
+    }
+
+    /// Does what [`judge`](Self::judge) has said of a leg, if nothing has changed since.
+    pub fn conclude(
+        &mut self,
+        leg: &Leg,
+        records_on: SocketId,
+        socket: SocketId,
+        verdict: Verdict,
+    ) -> Outcome {
+        let leg = Leg { caller: self.identify(leg.caller), ..*leg };
         let outcome = match verdict {
-            Verdict::Direct => Outcome::Direct,
+            Verdict::Direct => {
+                self.tell_of_what_is_left_alone(&leg, records_on);
+                Outcome::Direct
+            }
             Verdict::Redirect { service, filter, chain } => {
                 self.begin_flow(&leg, Hop { service, filter }, chain)
             }
@@ -319,8 +336,8 @@ impl MemoryEngine {
         Outcome::Redirected { service: hop.service, flow }
     }
 
-    fn tell_of_what_is_left_alone(&mut self, leg: &Leg, records: &Records, world: World) {
-        let reason = match (world.namespace, world.confinement) {
+    fn tell_of_what_is_left_alone(&mut self, leg: &Leg, records_on: SocketId) {
+        let reason = match (self.world.namespace, self.world.confinement) {
             (Namespace::Foreign(_), _) => Reason::ForeignNamespace,
             (Namespace::Own, Confinement::Free) => return,
             (Namespace::Own, Confinement::Sandboxed) => Reason::Sandbox,
@@ -328,8 +345,9 @@ impl MemoryEngine {
         let is_new = match reason {
             Reason::ForeignNamespace => self.visitors.insert((leg.caller.pid, leg.caller.start_time_ns)),
             Reason::Sandbox => {
-                let outside = World { confinement: Confinement::Free, ..world };
-                let is_wanted = self.tables().decide(leg, records, &outside) != Verdict::Direct;
+                let outside = World { confinement: Confinement::Free, ..self.world_for(leg) };
+                let records = self.records_on(records_on, leg.caller);
+                let is_wanted = self.tables().decide(leg, &records, &outside) != Verdict::Direct;
                 is_wanted && self.sandboxes.insert(leg.caller.cgroup)
             }
         };

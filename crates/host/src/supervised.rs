@@ -19,7 +19,7 @@ use std::{
 
 use waylay_core::{Event, FailurePolicy, Protocol, ServiceId, Tables, Unredirectable};
 use waylay_engine::{Endpoint, Engine, Installation, Liveness, LocalName};
-use waylay_engine_seccomp::{Dialler, Path, SeccompEngine, Watch, home_of};
+use waylay_engine_seccomp::{Dialler, Path, SeccompEngine, SeccompError, Watch, home_of};
 
 use crate::{
     assignment::Interruption,
@@ -33,7 +33,7 @@ use crate::{
     signals::Signals,
     sockets,
     spawner::Spawner,
-    spec::{Ended, Observer, RunSpec, ServiceSpec, Step},
+    spec::{Adoption, Ended, Observer, RunSpec, ServiceSpec, Step},
     user::Identity,
 };
 
@@ -96,6 +96,10 @@ fn refuse_what_needs_root(spec: &RunSpec) -> Result<(), RunError> {
     let needs_root = |what: &str| Err(RunError::NeedsRoot { what: what.to_owned() });
     if spec.identity.is_some() && !rustix::process::geteuid().is_root() {
         return needs_root("another user for the command (--user)");
+    }
+    let shown = |adoption: &Adoption| adoption.local_name == LocalName::Packet;
+    if let Some(service) = spec.services.iter().find(|service| service.adoption.as_ref().is_some_and(shown)) {
+        return Err(SeccompError::Packets { service: service.name.clone() }.into());
     }
     match spec.services.iter().find(|service| service.adoption.is_some() || service.identity.is_some()) {
         Some(service) => needs_root(&format!(

@@ -197,6 +197,7 @@ fn state() -> Vec<(&'static str, Layout)> {
         ("wl_route", layout!(abi::Route { source, error, here })),
         ("wl_listener", layout!(abi::Listener { netns, ip, port, protocol, reserved })),
         ("wl_resolver", layout!(abi::Resolver { ip, port, reserved })),
+        ("wl_told", layout!(abi::Told { ip, peer_ip, port, peer_port, slot })),
         ("wl_asker", layout!(abi::Asker { exe_device, exe_inode, cgroup, uid, reserved })),
         ("wl_known", layout!(abi::Known { by, ip })),
         ("wl_names", layout!(abi::Names { keys, until })),

@@ -1,7 +1,9 @@
 //! What one run has on the host.
 
 use std::{
+    ffi::OsStr,
     fs,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
@@ -25,9 +27,7 @@ impl Instance {
 
     /// That of the run whose `waylay` process this is.
     pub fn of_waylay(pid: u32) -> Option<Self> {
-        let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-        let children = processes.filter(|process| parent_of(process) == Some(pid));
-        children
+        children_of(pid)
             .filter_map(|child| fs::read_to_string(child.join("cgroup")).ok())
             .find_map(|text| Self::of_membership(&text))
     }
@@ -101,6 +101,29 @@ pub fn cgroup_file_system() -> PathBuf {
     let mount =
         mounts.lines().find(|line| line.contains(" - cgroup2 ")).expect("a cgroup2 file system is needed");
     PathBuf::from(mount.split(' ').nth(4).unwrap())
+}
+
+fn children_of(pid: u32) -> impl Iterator<Item = PathBuf> {
+    let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    processes.filter(move |process| parent_of(process) == Some(pid))
+}
+
+/// The process of a service of a run that has no cgroup, by what it was started with: `--name` and its name, or a program of that name.
+pub(crate) fn service_below(waylay: u32, name: &str) -> Option<u32> {
+    let serves = |process: &PathBuf| {
+        let words = |file: &str| {
+            let text = fs::read(process.join(file)).unwrap_or_default();
+            text.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect::<Vec<_>>()
+        };
+        let line = words("cmdline");
+        let is_own = line.windows(2).any(|pair| pair[0] == b"--name" && pair[1] == name.as_bytes());
+        let is_named =
+            |word: &Vec<u8>| Path::new(OsStr::from_bytes(word)).file_stem() == Some(OsStr::new(name));
+        let is_service = words("environ").iter().any(|word| word.starts_with(b"WAYLAY_LISTEN="));
+        is_service && (is_own || !line.contains(&b"--name".to_vec()) && line.iter().any(is_named))
+    };
+    let process = children_of(waylay).find(serves)?;
+    process.file_name()?.to_str()?.parse().ok()
 }
 
 fn parent_of(process: &Path) -> Option<u32> {

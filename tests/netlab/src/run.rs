@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     ground::Namespace,
-    instance::Instance,
+    instance::{Instance, service_below},
     process::{Lines, Subject, kill, patiently, python},
     report::Report,
 };
@@ -160,6 +160,7 @@ impl Waylay {
             directory: self.directory,
             answers: 0,
             instance: None,
+            is_supervised: self.command.get_args().any(|argument| argument == "seccomp"),
             child,
         }
     }
@@ -195,6 +196,8 @@ pub struct Running {
     directory: TempDir,
     answers: usize,
     instance: Option<Instance>,
+    /// By the engine without privileges: then it has no cgroup.
+    is_supervised: bool,
 }
 
 /// How it ended.
@@ -230,6 +233,10 @@ impl Running {
 
     /// The process of a service.
     pub fn service(&mut self, name: &str) -> u32 {
+        if self.is_supervised {
+            let pid = self.pid();
+            return patiently(name, || service_below(pid, name));
+        }
         let instance = self.instance();
         let part = format!("svc-{name}");
         patiently(&part, || instance.pids(&part).first().copied())
@@ -279,7 +286,9 @@ impl Running {
 
     /// Ends `waylay` without a warning; returns when it has ended.
     pub fn kill(&mut self) {
-        self.instance();
+        if !self.is_supervised {
+            self.instance();
+        }
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -13,7 +13,7 @@ struct Budget {
     stack: u32,
 }
 
-const BUDGETS: [Budget; 41] = [
+const BUDGETS: [Budget; 42] = [
     budget("wl_connect4", 8_500, 240_000, 512),
     budget("wl_connect6", 8_500, 240_000, 512),
     budget("wl_sockops", 1_300, 2_400, 352),
@@ -26,13 +26,14 @@ const BUDGETS: [Budget; 41] = [
     budget("wl_getsockname6", 200, 360, 64),
     budget("wl_getsockopt", 4_000, 20_000, 160),
     budget("wl_setsockopt", 3_000, 12_000, 384),
-    budget("wl_bind4", 500, 3_000, 256),
-    budget("wl_bind6", 500, 3_000, 256),
+    budget("wl_bind4", 600, 3_000, 256),
+    budget("wl_bind6", 600, 3_000, 256),
     budget("wl_reserve4", 500, 3_000, 320),
     budget("wl_reserve6", 500, 3_000, 320),
-    budget("wl_answer4", 60, 60, 64),
-    budget("wl_connect_answer4", 500, 3_000, 320),
-    budget("wl_connect_answer6", 500, 3_000, 320),
+    budget("wl_answer4", 600, 3_000, 352),
+    budget("wl_packets", 900, 1_500, 384),
+    budget("wl_connect_answer4", 800, 3_000, 416),
+    budget("wl_connect_answer6", 800, 3_000, 416),
     budget("wl_udp_connect4", 10_000, 240_000, 512),
     budget("wl_udp_connect6", 10_000, 240_000, 512),
     budget("wl_sendmsg4", 10_000, 240_000, 512),

@@ -89,7 +89,10 @@ fn the_keys_are_those_that_scripts_know() {
         (&findings["programs"][0], "attach_type cgroup holds_for_runs id meaning name sandbox waylay"),
         (&findings["runs"][0], "cgroup id inside owner processes residents services state"),
         (&findings["open_ends"][0], "name text"),
-        (&findings["facts"], "command_runs_as_root container hidepid ipv6 jit link_local lockdown mptcp"),
+        (
+            &findings["facts"],
+            "command_runs_as_root container hidepid in_packets ipv6 jit link_local lockdown mptcp",
+        ),
         (&findings["bound"], "most_hops whatever_services_do with_records"),
     ];
     for (object, names) in wanted {

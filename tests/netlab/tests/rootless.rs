@@ -194,6 +194,9 @@ fn what_needs_root_is_refused_and_said() {
     let finished = waylay().args(["--through", "adopt:127.0.0.1:5000=true"]).watch(["true"]);
     assert_eq!(finished.code(), 2);
     assert!(finished.stderr.contains("needs root"), "{finished:?}");
+    let finished = waylay().args(["--through", "adopt/udp+packet:0.0.0.0:5000=true"]).watch(["true"]);
+    assert_eq!(finished.code(), 2);
+    assert!(finished.stderr.contains("takes a program on the loopback and so root"), "{finished:?}");
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let policy = folder.path().join("policy.toml");
@@ -206,4 +209,72 @@ fn what_needs_root_is_refused_and_said() {
         assert_eq!(finished.code(), 2, "{finished:?}");
         assert!(finished.stderr.contains(what) && finished.stderr.contains("needs root"), "{finished:?}");
     }
+}
+
+/// What is kept of a thread is not what it runs: that is looked at with each call.
+#[test]
+fn who_dials_is_asked_anew_after_each_exec() {
+    let server = greeter();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let policy = folder.path().join("policy.toml");
+    let perl = std::fs::canonicalize("/usr/bin/perl").unwrap();
+    std::fs::write(
+        &policy,
+        format!(
+            "[sublayer.base]\n[[filter]]\naction = \"block\"\nsublayer = \"base\"\nif.exe = {:?}\n",
+            perl.to_str().unwrap()
+        ),
+    )
+    .unwrap();
+    let dial = "
+import os, socket, sys, threading
+port = sys.argv[1]
+for _ in range(3):
+    print(socket.create_connection(('127.0.0.1', int(port))).recv(5), os.getpid(), flush=True)
+perl = '''use IO::Socket::INET;
+print $$, ' ', IO::Socket::INET->new(PeerAddr => '127.0.0.1:' . shift) ? 'through' : $!{EACCES} ? 'refused' : $!, '\\n';
+exec '/bin/sh', '-c', \"exec %s -c '$ARGV[0]' @ARGV[1..1]\"''' % sys.executable
+again = 'import os, socket, sys; print(os.getpid(), socket.create_connection((\"127.0.0.1\", int(sys.argv[1]))).recv(5))'
+run = lambda: os.execv('/usr/bin/perl', ['perl', '-e', perl, port, again, port])
+threading.Thread(target=run).start() if sys.argv[2] == 'thread' else run()";
+    for from_where in ["first", "thread"] {
+        let port = server.address().port().to_string();
+        let waylay = waylay().args(["--policy", policy.to_str().unwrap()]);
+        let finished = waylay.watch([system_python(), "-u", "-c", dial, &port, from_where]).well();
+        let lines: Vec<&str> = finished.stdout.lines().collect();
+        let pid = lines[0].rsplit(' ').next().unwrap();
+        assert_eq!(lines[0], format!("b'hello' {pid}"), "{finished:?}");
+        assert_eq!(lines[3..], [format!("{pid} refused"), format!("{pid} b'hello'")], "{finished:?}");
+    }
+}
+
+/// An address in memory that nobody provides: it takes a privilege to have such.
+#[test]
+fn memory_that_does_not_come_keeps_nobody_else_waiting() {
+    let server = greeter();
+    let dial = "
+import ctypes, fcntl, os, socket, struct, sys, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+faults = libc.syscall({'x86_64': 323, 'aarch64': 282}[os.uname().machine], os.O_CLOEXEC)
+fcntl.ioctl(faults, 0xc018aa3f, bytearray(struct.pack('QQQ', 0xaa, 0, 0)))
+page = libc.mmap(None, 4096, 3, 0x22, -1, 0)
+fcntl.ioctl(faults, 0xc020aa00, bytearray(struct.pack('QQQQ', page, 4096, 1, 0)))
+mute = [socket.socket() for _ in range(3)]
+answered = []
+def dial(one):
+    answered.append(libc.connect(one.fileno(), ctypes.c_void_p(page), 16))
+for one in mute:
+    threading.Thread(target=dial, args=(one,), daemon=True).start()
+time.sleep(0.1)
+begun = time.monotonic()
+for _ in range(100):
+    print(socket.create_connection(('127.0.0.1', int(sys.argv[1]))).recv(5))
+print(time.monotonic() - begun < 2, answered, flush=True)
+os._exit(0)";
+    let mut command = Command::new(Waylay::binary());
+    command.args(["run", "--engine", "seccomp", "--user", "root"]);
+    let finished = python_says(Waylay::within(command).args(["--through", "log"]), &server, dial);
+    assert_eq!(finished.stdout, format!("{}True []\n", "b'hello'\n".repeat(100)), "{finished:?}");
 }

@@ -103,6 +103,7 @@ struct WrittenFacts<'d> {
     container: Option<&'d str>,
     hidepid: Option<&'d str>,
     lockdown: Option<&'d str>,
+    in_packets: usize,
 }
 
 #[derive(Serialize)]
@@ -168,6 +169,7 @@ fn capability(capability: &Capability) -> WrittenCapability<'_> {
         Feature::Enforcement => "enforcement",
         Feature::OutliveOwner => "outlive-owner",
         Feature::HostScope => "host-scope",
+        Feature::ShowInPackets => "show-in-packets",
     };
     let (needs, remedy) = match &capability.state {
         CapabilityState::Available => (None, None),
@@ -234,5 +236,6 @@ fn facts(facts: &Facts) -> WrittenFacts<'_> {
         container: facts.container.as_deref(),
         hidepid: facts.hidepid.as_deref(),
         lockdown: facts.lockdown.as_deref(),
+        in_packets: facts.in_packets,
     }
 }

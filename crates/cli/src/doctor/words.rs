@@ -216,7 +216,13 @@ pub(super) fn notes(facts: &Facts) -> Vec<String> {
             mode.escape_debug()
         )
     });
-    [jit, container, hidepid, lockdown].into_iter().flatten().collect()
+    let in_packets = (facts.in_packets > 0).then(|| {
+        format!(
+            "the loopback has {} program(s) of waylay (wl_packets): some service is shown in datagrams where these were going",
+            facts.in_packets
+        )
+    });
+    [jit, container, hidepid, lockdown, in_packets].into_iter().flatten().collect()
 }
 
 /// Why nothing loops.

@@ -85,9 +85,9 @@ fn adopted(table: &Table<'_>, problems: &mut Problems) -> Option<ServiceKind> {
         values::listener(text.value).map_err(|problem| problem.at(&text.span))
     };
     let listeners = table.list("adopt", problems, listener)?.value;
-    let destinations = [DestinationBy::Option, DestinationBy::LocalName];
-    let destination =
-        table.one("destination", problems, |value| word(value, &["option", "local"], &destinations));
+    let destinations = [DestinationBy::Option, DestinationBy::LocalName, DestinationBy::Packet];
+    let destination = table
+        .one("destination", problems, |value| word(value, &["option", "local", "packet"], &destinations));
     let identity = identity(table, problems)?;
     Some(ServiceKind::Adopted { listeners, identity, destination: destination.unwrap_or_default() })
 }

@@ -39,6 +39,7 @@ const STRIDE: usize = 1 + LINEAGES;
 pub struct Index {
     words: Arc<[u64]>,
     report: Report,
+    asks_of_processes: bool,
 }
 
 /// What an index came to. Where it is adversarial the worst case is far from the usual one.
@@ -153,8 +154,9 @@ impl Index {
     pub(super) fn new(sources: &Sources<'_>) -> Result<(Self, Findings), LimitError> {
         let redirect = sources.redirect.iter().map(|placed| &placed.filter.conditions);
         let auth = sources.auth.iter().map(|placed| &placed.filter.conditions);
-        let numbering =
-            Numbering::new(&redirect.chain(auth).chain(sources.covers.iter().copied()).collect::<Vec<_>>());
+        let conditions: Vec<&Conditions> =
+            redirect.chain(auth).chain(sources.covers.iter().copied()).collect();
+        let numbering = Numbering::new(&conditions);
         let mut build =
             Build { writer: Writer::new(HEADER), report: Report::default(), lists: HashMap::new() };
         let directory = numbering.write(&mut build.writer);
@@ -174,7 +176,8 @@ impl Index {
             let Array(list) = build.list(removed.edges());
             build.writer.set(at, list);
         }
-        Ok((build.finish()?, Findings { hiding, covers }))
+        let asks_of_processes = conditions.iter().any(|conditions| conditions.ask_of_processes());
+        Ok((Self { asks_of_processes, ..build.finish()? }, Findings { hiding, covers }))
     }
 
     /// What it is made of.
@@ -205,6 +208,11 @@ impl Index {
     /// Whether it has filters that ask for names of hosts.
     pub(super) fn asks_for_hosts(&self) -> bool {
         Reader(&self.words).word(AT_NUMBERING + AT_HOSTS) != 0
+    }
+
+    /// Whether it has filters that ask who dials, or for whom.
+    pub(super) fn asks_of_processes(&self) -> bool {
+        self.asks_of_processes
     }
 
     /// The first filter within bounds that matches, or what was found before.
@@ -336,7 +344,7 @@ impl Build {
         LimitError::check(Limit::IndexWords, words.len(), MAX_WORDS)?;
         LimitError::check(Limit::LookupSteps, self.report.most_steps as usize, MAX_STEPS as usize)?;
         self.report.bytes = words.len() * size_of::<u64>();
-        Ok(Index { words: words.into(), report: self.report })
+        Ok(Index { words: words.into(), report: self.report, asks_of_processes: false })
     }
 }
 

@@ -333,6 +333,12 @@ impl Tables {
         self.whole.index.asks_for_namespaces() || self.amendments().is_some_and(Index::asks_for_namespaces)
     }
 
+    /// Whether some filter asks who dials, or for whom. If none does, what becomes of an application's leg depends on its addresses alone.
+    #[must_use]
+    pub fn ask_of_processes(&self) -> bool {
+        self.whole.index.asks_of_processes() || self.amendments().is_some_and(Index::asks_of_processes)
+    }
+
     fn numbers(&self, facts: &Facts, flags: Flags) -> Numbered {
         let amendments = self.amendments().map(|index| index.numbers(facts, flags));
         Numbered {

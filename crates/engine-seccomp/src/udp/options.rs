@@ -83,7 +83,7 @@ pub(crate) fn tell(shared: &Shared, service: ServiceId, call: &Call) -> io::Resu
             drop(state);
             if let Some(datagrams) = told.filter(|_| said.error == libc::ECONNREFUSED.cast_unsigned()) {
                 // As lost as such a message may be.
-                let _lost = refuse(&datagrams);
+                let _lost = refuse(shared, &datagrams);
             }
         }
         _ => return Err(errno(libc::ENOPROTOOPT)),
@@ -155,13 +155,12 @@ fn open_reply(state: &mut State, number: u64, from: SocketAddr) -> io::Result<u6
 
 /// Lets a connected socket hear that its datagrams are refused. Nothing but an ICMP message does that, and to send one takes a privilege; so the
 /// socket is connected for a moment to where the kernel sends one itself, by a copy of the descriptor that it was connected by.
-fn refuse(datagrams: &Datagrams) -> io::Result<()> {
+fn refuse(shared: &Shared, datagrams: &Datagrams) -> io::Result<()> {
     if !datagrams.is_connected || datagrams.is_closed {
         return Ok(());
     }
     let (holder, number) = datagrams.holder;
-    let process = calls::open_thread(holder).or_else(|_older| calls::open_process(holder))?;
-    let socket = calls::copy_descriptor(process.as_fd(), number)?;
+    let socket = shared.threads.copy_descriptor(holder, number)?;
     let token = datagrams.flow.path.to;
     if sockopt::socket_cookie(&socket)? != datagrams.socket {
         return Ok(());

@@ -21,19 +21,16 @@ use super::{
 use crate::{
     call::{Call, Named, errno, parse_address, write_address},
     interrupted,
+    pool::Turn,
     shared::Shared,
     supervisor::{Answer, Dialler},
 };
 
 /// Between two looks at whether somebody who waits has to handle a signal or is gone.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
 /// What a call that receives is answered with.
-pub(crate) fn receive(
-    shared: &Shared,
-    dialler: Dialler,
-    call: &Call,
-    is_waiting: impl Fn() -> bool,
-) -> io::Result<Answer> {
+pub(crate) fn receive(shared: &Shared, dialler: Dialler, call: &Call, turn: &Turn<'_>) -> io::Result<Answer> {
     let party = match Party::of(shared, dialler, call) {
         Ok(Some(party)) => party,
         Ok(None) => return Ok(Answer::Continue),
@@ -49,7 +46,7 @@ pub(crate) fn receive(
         libc::SYS_recvfrom | libc::SYS_recvmmsg => (call.arguments[1], call.number_at(3)),
         _ => (call.arguments[1], call.number_at(2)),
     };
-    let receiver = Receiver { shared, party: &party, is_waiting: &is_waiting };
+    let receiver = Receiver { shared, party: &party, turn };
     match call.number {
         libc::SYS_recvfrom => receiver.bytes(at, flags),
         libc::SYS_recvmsg => receiver.one(at, flags),
@@ -60,7 +57,7 @@ pub(crate) fn receive(
 struct Receiver<'s, 'c> {
     shared: &'s Shared,
     party: &'s Party<'c>,
-    is_waiting: &'s dyn Fn() -> bool,
+    turn: &'s Turn<'s>,
 }
 
 impl Receiver<'_, '_> {
@@ -149,6 +146,7 @@ impl Receiver<'_, '_> {
                     if until.is_some_and(|until| Instant::now() >= until) {
                         return Err(error);
                     }
+                    self.turn.give_up();
                     self.wait(until)?;
                 }
                 Err(error) => return Err(error),
@@ -165,7 +163,7 @@ impl Receiver<'_, '_> {
         if poll(&mut sockets, Some(&pause)) != Ok(0) {
             return Ok(());
         }
-        if !(self.is_waiting)() {
+        if !self.turn.is_waited_for() {
             return Err(errno(libc::EINTR));
         }
         match interrupted::has_signal(self.party.call.tid) {

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     call::{Call, errno, write_address},
+    pool::Turn,
     shared::Shared,
     supervisor::{Answer, Dialler},
 };
@@ -22,12 +23,7 @@ enum Way {
 }
 
 /// What a call that sends is answered with.
-pub(crate) fn send(
-    shared: &Shared,
-    dialler: Dialler,
-    call: &Call,
-    is_waiting: impl Fn() -> bool,
-) -> io::Result<Answer> {
+pub(crate) fn send(shared: &Shared, dialler: Dialler, call: &Call, turn: &Turn<'_>) -> io::Result<Answer> {
     let party = match Party::of(shared, dialler, call) {
         Ok(Some(party)) => party,
         Ok(None) => return Ok(Answer::Continue),
@@ -38,8 +34,7 @@ pub(crate) fn send(
         Err(error) => return Err(error),
     };
     let sender = Sender { shared, party: &party };
-    // If not, its number may have been another's when memory and descriptor were looked at.
-    let check = || if is_waiting() { Ok(()) } else { Err(errno(libc::EINTR)) };
+    let check = || if turn.is_waited_for() { Ok(()) } else { Err(errno(libc::EINTR)) };
     match call.number {
         libc::SYS_sendto => sender.one_with_a_name(check),
         libc::SYS_sendmsg => sender.one(check),

@@ -2,7 +2,7 @@
 
 use std::{env, fs, path::Path};
 
-use waylay_engine_ebpf::asks_about_every_family;
+use waylay_engine_ebpf::{asks_about_every_family, shown_in_packets_here};
 
 use super::checks::{says, version};
 
@@ -28,6 +28,9 @@ pub struct Facts {
     pub hidepid: Option<String>,
     /// The kernel's lockdown mode, if any is in force.
     pub lockdown: Option<String>,
+    /// Programs of waylay on the loopback of this network namespace, which show services in datagrams where these were going: one of
+    /// each engine that has such services. 0 if this process may not ask.
+    pub in_packets: usize,
 }
 
 /// What keeps a command from sockets of families that cannot be redirected.
@@ -67,6 +70,7 @@ pub(super) fn facts(kernel: &str) -> Facts {
         container: container(),
         hidepid: hidepid(&mountinfo),
         lockdown: fs::read_to_string("/sys/kernel/security/lockdown").ok().as_deref().and_then(lockdown),
+        in_packets: shown_in_packets_here(),
     }
 }
 

@@ -9,6 +9,7 @@ mod datagrams;
 mod inside;
 mod life;
 mod others;
+mod packets;
 mod residents;
 mod selves;
 mod starts;

@@ -21,7 +21,7 @@ while True:
 ";
 
 /// Twenty-five datagrams and three answers to each, on eight flows of sockets that are not connected and four of such that are.
-const ASK: &str = "
+pub(crate) const ASK: &str = "
 import socket, sys
 host, ports = sys.argv[1], [int(port) for port in sys.argv[2:]]
 def made(port=None):
@@ -46,7 +46,7 @@ print('all of them')
 ";
 
 /// The server of a test, and the ports of it.
-fn serve(ground: &Ground) -> (Process, Lines, Vec<String>) {
+pub(crate) fn serve(ground: &Ground) -> (Process, Lines, Vec<String>) {
     let mut server = match ground.server_namespace() {
         Some(namespace) => namespace.command(system_python()),
         None => std::process::Command::new(system_python()),
@@ -92,14 +92,14 @@ fn pass_sing_box_on_the_loopback() {
 }
 
 /// A proxy that does with its sockets what is said, and where it listens.
-struct One {
+pub(crate) struct One {
     program: WorldReadable,
     how: &'static str,
     port: u16,
 }
 
 impl One {
-    fn that(how: &'static str) -> Self {
+    pub(crate) fn that(how: &'static str) -> Self {
         let program = world_readable_file("proxy.py", include_str!("../../scripts/tproxy_proxy.py"));
         Self { program, how, port: free_port() }
     }
@@ -112,8 +112,13 @@ impl One {
         format!("proxy=adopt/udp+tproxy:0.0.0.0:{}{which}", self.port)
     }
 
-    fn started(&self) -> String {
+    pub(crate) fn started(&self) -> String {
         self.spec(&format!("={}", self.command()))
+    }
+
+    /// The same, which is told in datagrams where these were going.
+    pub(crate) fn told(&self) -> String {
+        format!("proxy=adopt/udp+packet:0.0.0.0:{}={}", self.port, self.command())
     }
 }
 
