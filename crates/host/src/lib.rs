@@ -68,5 +68,6 @@ pub use station::{Enclosure, EnclosureError, Station};
 pub use strange::{files, routes as route_messages, sockets as socket_messages};
 pub use supervised::run_supervised;
 pub use surroundings::Surroundings;
+pub use sys::give_back_free_memory;
 pub use waylay_engine::LocalName;
 pub use waylay_engine_ebpf::{FlowApplication, LiveFlow, PastFlow};
