@@ -91,7 +91,9 @@ fn test(args: &FilterTestArgs) -> Result<ExitCode, Box<dyn Error>> {
     let world = world(args, &lowered.policy, namespace, &paper)?;
     let stages = stages(args, &lowered.policy, caller, &world)?;
     let names = FileNames { lowered: &lowered, sources: &sources };
-    let journey = Journey::new(&application(args), &stages, &lowered.policy, &names);
+    let called =
+        |id| lowered.policy.service(id).map_or_else(|| id.to_string(), |service| service.name.clone());
+    let journey = Journey::new(&application(args), &stages, &called, &names);
     let text = match args.output {
         Format::Human => words(&journey, terminal::stdout()),
         Format::Json => serde_json::to_string_pretty(&journey)? + "\n",

@@ -117,7 +117,7 @@ pub(crate) fn run(args: &RunArgs, daemon: Daemon) -> Result<ExitCode, Box<dyn Er
     };
     notice(&format!("through the daemon (process {})", status.pid));
     for warning in &run.warnings {
-        notice(&warning.message.replace(&run.prefix, ""));
+        notice(&warning.message);
     }
     let requests = client.requests()?;
     let teller = Teller { output: Arc::clone(&output), prefix: run.prefix.clone() };

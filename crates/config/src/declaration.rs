@@ -186,38 +186,41 @@ pub enum ActionDeclaration {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConditionDeclarations {
     /// Transport protocols.
-    pub protocol: Option<Located<Vec<Protocol>>>,
+    pub protocol: Option<Box<Located<Vec<Protocol>>>>,
     /// Families of the original destination.
-    pub family: Option<Located<Vec<Family>>>,
+    pub family: Option<Box<Located<Vec<Family>>>>,
     /// Prefixes of the original destination.
-    pub remote: Option<Located<Vec<Prefix>>>,
+    pub remote: Option<Box<Located<Vec<Prefix>>>>,
     /// Ports of the original destination.
-    pub port: Option<Located<Vec<PortRange>>>,
+    pub port: Option<Box<Located<Vec<PortRange>>>>,
     /// Prefixes of the source that was bound.
-    pub local: Option<Located<Vec<Prefix>>>,
+    pub local: Option<Box<Located<Vec<Prefix>>>>,
     /// Names of the original destination.
-    pub host: Option<Located<Vec<HostPattern>>>,
+    pub host: Option<Box<Located<Vec<HostPattern>>>>,
     /// Network namespaces.
-    pub namespace: Option<Located<Vec<Located<NamespaceName>>>>,
+    pub namespace: Option<Box<Located<Vec<Located<NamespaceName>>>>>,
     /// The original application.
     pub application: ProcessDeclarations,
     /// The process that dials.
     pub via: ProcessDeclarations,
 }
 
+// A filter has two of them, and most filters ask for one or two things.
+const _: () = assert!(size_of::<ConditionDeclarations>() <= 17 * size_of::<usize>());
+
 /// Lists of values about a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessDeclarations {
     /// Executables.
-    pub exe: Option<Located<Vec<Located<ExePattern>>>>,
+    pub exe: Option<Box<Located<Vec<Located<ExePattern>>>>>,
     /// Users, by the real id.
-    pub user: Option<Located<Vec<Located<Account>>>>,
+    pub user: Option<Box<Located<Vec<Located<Account>>>>>,
     /// Groups, by the real id.
-    pub group: Option<Located<Vec<Located<Account>>>>,
+    pub group: Option<Box<Located<Vec<Located<Account>>>>>,
     /// Command names.
-    pub command: Option<Located<Vec<CommandName>>>,
+    pub command: Option<Box<Located<Vec<CommandName>>>>,
     /// Cgroups, by path, unit or container.
-    pub cgroup: Option<Located<Vec<Located<CgroupName>>>>,
+    pub cgroup: Option<Box<Located<Vec<Located<CgroupName>>>>>,
 }
 
 /// How a network namespace is named.

@@ -312,16 +312,16 @@ impl Lowering<'_> {
     fn conditions(&self, filter: &FilterDeclaration, diagnostics: &mut Vec<Diagnostic>) -> Conditions {
         let (wanted, excluded) = (&filter.wanted, &filter.excluded);
         let namespaces = |list: &ConditionDeclarations| {
-            resolve(list.namespace.as_ref(), |name| self.namespace(name).into_iter().collect())
+            resolve(list.namespace.as_deref(), |name| self.namespace(name).into_iter().collect())
         };
         let mut merge = Merge { diagnostics };
         Conditions {
-            protocol: merge.values("protocol", wanted.protocol.clone(), excluded.protocol.clone()),
-            family: merge.values("family", wanted.family.clone(), excluded.family.clone()),
-            remote: merge.values("remote", wanted.remote.clone(), excluded.remote.clone()),
-            remote_ports: merge.values("port", wanted.port.clone(), excluded.port.clone()),
-            local: merge.values("local", wanted.local.clone(), excluded.local.clone()),
-            host: merge.either("host", wanted.host.clone(), excluded.host.clone()),
+            protocol: merge.values("protocol", said(&wanted.protocol), said(&excluded.protocol)),
+            family: merge.values("family", said(&wanted.family), said(&excluded.family)),
+            remote: merge.values("remote", said(&wanted.remote), said(&excluded.remote)),
+            remote_ports: merge.values("port", said(&wanted.port), said(&excluded.port)),
+            local: merge.values("local", said(&wanted.local), said(&excluded.local)),
+            host: merge.either("host", said(&wanted.host), said(&excluded.host)),
             namespace: merge.values("network_namespace", namespaces(wanted), namespaces(excluded)),
             application: self.process(&wanted.application, &excluded.application, &mut merge),
             via: self.process(&wanted.via, &excluded.via, &mut merge),
@@ -335,20 +335,20 @@ impl Lowering<'_> {
         merge: &mut Merge<'_>,
     ) -> ProcessConditions {
         let files =
-            |list: &ProcessDeclarations| resolve(list.exe.as_ref(), |exe| self.names.executables(exe));
-        let accounts = |what, list: &Option<Located<Vec<Located<Account>>>>| {
-            resolve(list.as_ref(), |account| self.account(what, account).into_iter().collect())
+            |list: &ProcessDeclarations| resolve(list.exe.as_deref(), |exe| self.names.executables(exe));
+        let accounts = |what, list: &Option<Box<Located<Vec<Located<Account>>>>>| {
+            resolve(list.as_deref(), |account| self.account(what, account).into_iter().collect())
         };
         let users = [accounts("user", &wanted.user), accounts("user", &excluded.user)];
         let groups = [accounts("group", &wanted.group), accounts("group", &excluded.group)];
-        let cgroups = |list: &ProcessDeclarations| resolve(list.cgroup.as_ref(), |name| self.cgroups(name));
+        let cgroups = |list: &ProcessDeclarations| resolve(list.cgroup.as_deref(), |name| self.cgroups(name));
         let [wanted_users, excluded_users] = users;
         let [wanted_groups, excluded_groups] = groups;
         ProcessConditions {
             exe: merge.values("exe", files(wanted), files(excluded)),
             uid: merge.values("user", wanted_users, excluded_users),
             gid: merge.values("group", wanted_groups, excluded_groups),
-            command: merge.values("command", wanted.command.clone(), excluded.command.clone()),
+            command: merge.values("command", said(&wanted.command), said(&excluded.command)),
             cgroup: merge.either("cgroup", cgroups(wanted), cgroups(excluded)),
         }
     }
@@ -375,6 +375,10 @@ impl Lowering<'_> {
             CgroupName::Container(id) => self.names.container(id),
         }
     }
+}
+
+fn said<T: Clone>(list: &Option<Box<Located<Vec<T>>>>) -> Option<Located<Vec<T>>> {
+    list.as_deref().cloned()
 }
 
 /// The values that names come to.

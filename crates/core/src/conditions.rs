@@ -34,6 +34,9 @@ pub struct Conditions {
     pub via: ProcessConditions,
 }
 
+// There are 100,000 of them, three times: as they are declared, in the policy, and in its tables.
+const _: () = assert!(size_of::<Conditions>() <= 17 * size_of::<usize>());
+
 impl Conditions {
     /// Whether anything must hold of the application or of the process that dials.
     pub(crate) fn ask_of_processes(&self) -> bool {
@@ -69,15 +72,19 @@ pub struct ProcessConditions {
 /// assert!(!OneOf::<u32>::these([]).holds(|uid| *uid == 1000));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OneOf<T> {
-    values: Vec<T>,
+pub struct OneOf<T>(Box<List<T>>);
+
+/// Not in its place: a filter asks for few of the things that it could ask for, and there are many filters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct List<T> {
+    values: Box<[T]>,
     negated: bool,
 }
 
 impl<T> OneOf<T> {
     /// The fact has to be one of these.
     pub fn these(values: impl IntoIterator<Item = T>) -> Self {
-        Self { values: values.into_iter().collect(), negated: false }
+        Self::new(values, false)
     }
 
     /// The fact has to be this.
@@ -87,24 +94,28 @@ impl<T> OneOf<T> {
 
     /// The fact must be none of these.
     pub fn none_of(values: impl IntoIterator<Item = T>) -> Self {
-        Self { values: values.into_iter().collect(), negated: true }
+        Self::new(values, true)
     }
 
     /// The values.
     #[must_use]
     pub fn values(&self) -> &[T] {
-        &self.values
+        &self.0.values
     }
 
     /// Whether the fact must be none of them.
     #[must_use]
     pub const fn is_negated(&self) -> bool {
-        self.negated
+        self.0.negated
     }
 
     /// Whether it holds of a fact, given how a value is compared with it.
     pub fn holds(&self, fits: impl FnMut(&T) -> bool) -> bool {
-        self.values.iter().any(fits) != self.negated
+        self.0.values.iter().any(fits) != self.0.negated
+    }
+
+    fn new(values: impl IntoIterator<Item = T>, negated: bool) -> Self {
+        Self(Box::new(List { values: values.into_iter().collect(), negated }))
     }
 }
 

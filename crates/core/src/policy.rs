@@ -17,6 +17,9 @@ use crate::world::{Existing, ForeignNamespace, Sandboxes, Unredirectable};
 /// Services of one policy. Excluded sets are kept as masks of this many bits.
 pub const MAX_SERVICES: usize = 64;
 
+/// So many filters that are added find their places one by one; more are put in order with all others.
+const FEW: usize = 16;
+
 /// A policy that holds together: names and ids are unique and known, limits are kept, the order is solved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -260,9 +263,21 @@ impl Policy {
             refuse_passing_by_name(filter)?;
         }
         self.filters.retain(|filter| !removed.contains(&filter.id));
-        self.filters.extend(change.added.iter().cloned());
-        self.filters.sort_by_key(|filter| (Reverse(filter.weight), filter.id));
+        self.take_in(&change.added);
         Ok(())
+    }
+
+    fn take_in(&mut self, added: &[Filter]) {
+        let place = |filter: &Filter| (Reverse(filter.weight), filter.id);
+        if added.len() > FEW {
+            self.filters.extend(added.iter().cloned());
+            self.filters.sort_by_key(place);
+            return;
+        }
+        for filter in added {
+            let at = self.filters.partition_point(|known| place(known) < place(filter));
+            self.filters.insert(at, filter.clone());
+        }
     }
 
     /// Whether another policy says the same of everything but filters.

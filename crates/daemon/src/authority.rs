@@ -238,7 +238,8 @@ impl Office<'_> {
         self.patterns(filter);
         let span = filter.span;
         let own = || vec![Located { value: Account::Number(uid), span }];
-        let users = filter.wanted.application.user.get_or_insert_with(|| Located { value: own(), span });
+        let users =
+            filter.wanted.application.user.get_or_insert_with(|| Box::new(Located { value: own(), span }));
         let other = users.value.iter().find(|user| user.value != Account::Number(uid));
         if let Some(other) = other.map(|user| user.span) {
             let said = self.refuse(&other, "only root may steer what programs of other users do");

@@ -56,6 +56,14 @@ pub struct Finding {
     pub help: Option<String>,
 }
 
+impl Finding {
+    /// The same without what names begin with.
+    pub(crate) fn without(self, prefix: &str) -> Self {
+        let message = self.message.replace(prefix, "");
+        Self { message, help: self.help.map(|help| help.replace(prefix, "")), ..self }
+    }
+}
+
 fn counted(errors: usize) -> String {
     format!("{errors} error{}", if errors == 1 { "" } else { "s" })
 }

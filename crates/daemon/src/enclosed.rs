@@ -92,5 +92,5 @@ fn enclose_filter(filter: &mut FilterDeclaration, run: &RunOf, problems: &mut Ve
     }
     let span = filter.span;
     let own = Located { value: CgroupName::Path(run.cgroup.clone()), span };
-    *cgroup = Some(Located { value: vec![own], span });
+    *cgroup = Some(Box::new(Located { value: vec![own], span }));
 }

@@ -183,9 +183,10 @@ impl Observer for Feed {
     }
 
     fn refused(&self, event: &Event, service: Option<&str>) {
-        self.inner.refused(event, service);
+        let called = service.map(|service| self.history.in_words(service));
+        self.inner.refused(event, called.as_deref());
         let filter = event.blocked_by().map(|filter| format!(" ({})", self.history.describe(filter)));
-        let by = service.map(|service| format!(" ({service})"));
+        let by = called.map(|service| format!(" ({service})"));
         let text = format!("{event}{}", filter.or(by).unwrap_or_default());
         self.history.1.add(event, &text);
         let pid = event.process().map(|(pid, _uid)| pid);
@@ -194,12 +195,12 @@ impl Observer for Feed {
     }
 
     fn service_hung(&self, service: &str, waited: Duration) {
-        self.inner.service_hung(service, waited);
+        self.inner.service_hung(&self.history.in_words(service), waited);
         self.tell_of(service, format!("has taken no connection for {} s; it is ended", waited.as_secs()));
     }
 
     fn service_died(&self, service: &str, status: ExitStatus, on_failure: FailurePolicy) {
-        self.inner.service_died(service, status, on_failure);
+        self.inner.service_died(&self.history.in_words(service), status, on_failure);
         let how = match (status.code(), status.signal()) {
             (Some(code), _) => format!("exit status {code}"),
             (None, Some(signal)) => format!("signal {signal}"),
@@ -209,12 +210,12 @@ impl Observer for Feed {
     }
 
     fn adopted_ended(&self, service: &str, on_failure: FailurePolicy) {
-        self.inner.adopted_ended(service, on_failure);
+        self.inner.adopted_ended(&self.history.in_words(service), on_failure);
         self.tell_of(service, format!("all processes have ended; {}", on_failure.consequence()));
     }
 
     fn resident_listens(&self, service: &str, listens: bool, on_failure: FailurePolicy) {
-        self.inner.resident_listens(service, listens, on_failure);
+        self.inner.resident_listens(&self.history.in_words(service), listens, on_failure);
         self.tell_of(
             service,
             match listens {
@@ -225,7 +226,7 @@ impl Observer for Feed {
     }
 
     fn family_missing(&self, service: &str, family: &str, on_failure: FailurePolicy) {
-        self.inner.family_missing(service, family, on_failure);
+        self.inner.family_missing(&self.history.in_words(service), family, on_failure);
         self.tell_of(service, format!("no {family} gets to it; over it, {}", on_failure.consequence()));
     }
 
@@ -238,7 +239,8 @@ impl Observer for Feed {
     }
 
     fn leg_ended(&self, past: &PastFlow, service: Option<&str>) {
-        self.history.2.add(past, service, |filter| self.history.describe(filter));
+        let called = service.map(|service| self.history.in_words(service));
+        self.history.2.add(past, called.as_deref(), |filter| self.history.describe(filter));
     }
 
     fn waiting_for_background(&self) {

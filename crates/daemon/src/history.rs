@@ -69,7 +69,23 @@ impl History {
         let mut all = versions.iter().rev().flatten();
         let (numbered, names) = all.find(|(numbered, _)| numbered.filters.contains(&filter.0))?;
         let (name, start) = names.get((filter.0 - numbered.filters.start) as usize)?;
-        Some(Known { name: name.clone(), place: place(&numbered.piece, *start) })
+        // The place says whose it is.
+        let name = name.as_ref().map(|name| match &numbered.piece.run {
+            Some(run) => name.strip_prefix(&run.prefix()).unwrap_or(name).to_owned(),
+            None => name.clone(),
+        });
+        Some(Known { name, place: place(&numbered.piece, *start) })
+    }
+
+    /// A service or sublayer as people know it: of a run, by the name that its user has given it.
+    #[must_use]
+    pub fn in_words(&self, name: &str) -> String {
+        let versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut runs =
+            versions.iter().rev().flatten().filter_map(|(numbered, _)| numbered.piece.run.as_ref());
+        let own =
+            runs.find_map(|run| Some(format!("{} of {}", name.strip_prefix(&run.prefix())?, run.in_words())));
+        own.unwrap_or_else(|| name.to_owned())
     }
 
     /// What the names of the run begin with whose filter this is.

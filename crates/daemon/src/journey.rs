@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use waylay_core::{Naming, Policy, ServiceId, Stage, Verdict};
+use waylay_core::{Naming, ServiceId, Stage, Verdict};
 
 /// A connection from its application to its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,10 +43,15 @@ pub struct JourneyStage {
 }
 
 impl Journey {
-    /// What became of each leg under a policy.
+    /// What became of each leg; `called` says what a service is called.
     #[must_use]
-    pub fn new(application: &str, stages: &[Stage], policy: &Policy, names: &dyn Naming) -> Self {
-        let teller = Teller { application, policy, names };
+    pub fn new(
+        application: &str,
+        stages: &[Stage],
+        called: &dyn Fn(ServiceId) -> String,
+        names: &dyn Naming,
+    ) -> Self {
+        let teller = Teller { application, called, names };
         let stages: Vec<JourneyStage> = stages.iter().map(|stage| teller.stage(stage)).collect();
         let errno = stages.last().and_then(|last| last.errno.clone());
         let mut seen = BTreeSet::new();
@@ -64,7 +69,7 @@ impl Journey {
 
 struct Teller<'a> {
     application: &'a str,
-    policy: &'a Policy,
+    called: &'a dyn Fn(ServiceId) -> String,
     names: &'a dyn Naming,
 }
 
@@ -72,10 +77,7 @@ impl Teller<'_> {
     fn stage(&self, stage: &Stage) -> JourneyStage {
         let leg = stage.leg;
         let told = JourneyStage {
-            from: leg
-                .caller
-                .service
-                .map_or_else(|| self.application.to_owned(), |service| self.name(service)),
+            from: leg.caller.service.map_or_else(|| self.application.to_owned(), self.called),
             to: leg.remote.to_string(),
             protocol: leg.protocol.to_string(),
             verdict: "direct".to_owned(),
@@ -89,7 +91,7 @@ impl Teller<'_> {
             Verdict::Direct => told,
             Verdict::Redirect { service, filter, .. } => JourneyStage {
                 verdict: "redirect".to_owned(),
-                service: Some(self.name(*service)),
+                service: Some((self.called)(*service)),
                 filter: Some(self.names.filter(*filter)),
                 ..told
             },
@@ -100,9 +102,5 @@ impl Teller<'_> {
                 ..told
             },
         }
-    }
-
-    fn name(&self, service: ServiceId) -> String {
-        self.policy.service(service).map_or_else(|| service.to_string(), |service| service.name.clone())
     }
 }

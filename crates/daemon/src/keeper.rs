@@ -9,7 +9,7 @@ use std::{
 
 use waylay_config::{Names, declaration::ServiceDeclaration};
 use waylay_core::Change;
-use waylay_host::{RunError, ServiceSpec, user::Identity};
+use waylay_host::{RunError, ServiceSpec, give_back_free_memory, user::Identity};
 
 use crate::{
     authority,
@@ -280,6 +280,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
         self.state.ledger.skip_those_of(&ledger);
         let (state, warnings) = outcome?;
         self.state = State { ledger, ..state };
+        give_back_free_memory();
         self.count();
         Ok(warnings)
     }

@@ -68,6 +68,8 @@ pub struct RunOf {
     pub number: u64,
     /// Whose it is.
     pub uid: u32,
+    /// What that user is called.
+    pub user: String,
     /// Its cgroup, as a path below the root of the hierarchy.
     pub cgroup: String,
     /// What its texts do not say.
@@ -79,6 +81,12 @@ impl RunOf {
     #[must_use]
     pub fn prefix(&self) -> String {
         format!("{}{}.", prefix(self.uid), self.number)
+    }
+
+    /// Whose it is, for people.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        format!("{}'s run {}", self.user, self.number)
     }
 }
 

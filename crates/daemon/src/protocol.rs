@@ -360,6 +360,16 @@ pub struct Happening {
 }
 
 impl Failure {
+    /// The same without what names begin with.
+    pub(crate) fn without(self, prefix: &str) -> Self {
+        Self {
+            code: self.code,
+            message: self.message.replace(prefix, ""),
+            diagnostics: self.diagnostics.into_iter().map(|finding| finding.without(prefix)).collect(),
+            rendered: self.rendered.replace(prefix, ""),
+        }
+    }
+
     /// For this reason.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {

@@ -67,7 +67,8 @@ impl<F: Force, N: Names> Keeper<F, N> {
         let enclosure = self.force_mut().enclose(peer.pid, peer.uid)?;
         let cgroup = below_root(enclosure.cgroup().path());
         self.last_run += 1;
-        let run = Arc::new(RunOf { number: self.last_run, uid: peer.uid, cgroup, terms });
+        let run =
+            Arc::new(RunOf { number: self.last_run, uid: peer.uid, user: peer.name.clone(), cgroup, terms });
         Ok(self.runs.entry(peer.session).or_insert(Guest { run, enclosure }))
     }
 
@@ -84,7 +85,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
             return Err(Failure::new(Code::NotAllowed, format!("a run has at most {MOST_TEXTS} texts")));
         }
         for Text { name, text } in texts {
-            let name = format!("{}'s run {}: {}", peer.name, run.number, shown(&name));
+            let name = format!("{}: {}", run.in_words(), shown(&name));
             ledger.add_to_run(&run, peer.session, name, text);
         }
         let is_of_it = |piece: &Piece| piece.run.as_ref().is_some_and(|of| of.number == run.number);
@@ -92,7 +93,11 @@ impl<F: Force, N: Names> Keeper<F, N> {
         if begun.is_err() {
             self.dissolve(peer.session);
         }
+        // Whoever asks knows what they have called it.
+        let prefix = run.prefix();
         begun
+            .map(|warnings| warnings.into_iter().map(|warning| warning.without(&prefix)).collect())
+            .map_err(|failure| failure.without(&prefix))
     }
 
     /// Moves whoever asks into the cgroup of a run of theirs.

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 use waylay_config::Names;
 use waylay_core::{
-    Availability, FilterId, Leg, Naming, Policy, Process, Protocol, Records, ServiceId, SublayerId, World,
-    follow,
+    Availability, FilterId, Leg, Naming, Policy, Process, Protocol, Records, ServiceId, Sublayer, SublayerId,
+    World, follow,
 };
 use waylay_host::{Caller, Condition, LiveFlow, Surroundings, names::HostNames};
 
@@ -206,8 +206,9 @@ impl<F: Force, N: Names> Keeper<F, N> {
         let began = flows.first().map_or(Duration::ZERO, |flow| flow.began);
         let step = |flow: &LiveFlow| {
             let hop = flow.hops.last()?;
+            let service = names.get(&hop.service);
             let service =
-                names.get(&hop.service).map_or_else(|| hop.service.to_string(), |&name| name.to_owned());
+                service.map_or_else(|| hop.service.to_string(), |name| self.history().in_words(name));
             let after = flow.began.saturating_sub(began);
             Some(Taken {
                 flow: flow.id,
@@ -253,7 +254,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
         let dialler = |service| Process { service: Some(service), ..Process::default() };
         let stages = follow(policy, &leg, &Records::None, &world, dialler);
         let names = Known { policy, history: self.history() };
-        Some(Journey::new(application, &stages, policy, &names))
+        Some(Journey::new(application, &stages, &|id| names.of_service(id), &names))
     }
 }
 
@@ -263,13 +264,22 @@ struct Known<'k> {
     history: &'k History,
 }
 
+impl Known<'_> {
+    fn of_service(&self, id: ServiceId) -> String {
+        let service = self.policy.service(id);
+        service.map_or_else(|| id.to_string(), |service| self.history.in_words(&service.name))
+    }
+}
+
 impl Naming for Known<'_> {
     fn service(&self, id: ServiceId) -> String {
-        Naming::service(self.policy, id)
+        format!("service {:?}", self.of_service(id))
     }
 
     fn sublayer(&self, id: SublayerId) -> String {
-        Naming::sublayer(self.policy, id)
+        let sublayer = self.policy.sublayers().iter().find(|sublayer| sublayer.id == id);
+        let named = |sublayer: &Sublayer| format!("sublayer {:?}", self.history.in_words(&sublayer.name));
+        sublayer.map_or_else(|| id.to_string(), named)
     }
 
     fn filter(&self, id: FilterId) -> String {

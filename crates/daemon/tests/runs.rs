@@ -33,7 +33,13 @@ fn ledger(runs: &[(u32, &str)]) -> Ledger {
     let mut ledger = Ledger::default();
     ledger.set_files(vec![("policy.toml".into(), FILES.into())]);
     for (number, (uid, text)) in (1..).zip(runs) {
-        let run = RunOf { number, uid: *uid, cgroup: format!("/user/{number}"), terms: Terms::default() };
+        let run = RunOf {
+            number,
+            uid: *uid,
+            user: "alice".into(),
+            cgroup: format!("/user/{number}"),
+            terms: Terms::default(),
+        };
         ledger.add_to_run(&Arc::new(run), SessionId(number), format!("run {number}"), (*text).to_owned());
     }
     ledger

@@ -15,6 +15,7 @@
 mod adopted;
 mod assignment;
 mod background;
+mod bank;
 mod boot;
 mod caller;
 pub mod cgroup;
@@ -69,5 +70,6 @@ pub use station::{Enclosure, EnclosureError, Station};
 pub use strange::{files, routes as route_messages, sockets as socket_messages};
 pub use supervised::run_supervised;
 pub use surroundings::Surroundings;
+pub use sys::give_back_free_memory;
 pub use waylay_engine::LocalName;
 pub use waylay_engine_ebpf::{FlowApplication, LiveFlow, PastFlow};

@@ -223,6 +223,7 @@ fn endpoint(service: ServiceId, waiting: &Waiting, spec: &RunSpec) -> Endpoint {
         tcp6: listening.tcp6,
         udp4: listening.udp4,
         udp6: listening.udp6,
+        behind6: None,
         local_name: adoption.map_or(LocalName::Listener, |adoption| adoption.local_name),
     }
 }

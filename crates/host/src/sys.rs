@@ -1,7 +1,7 @@
-//! Descriptors by their numbers, which no safe library offers.
+//! Descriptors by their numbers, and the allocator, which no safe library offers.
 #![expect(
     unsafe_code,
-    reason = "dup2 onto a fixed number, close_range, seccomp, descriptors this process was started with"
+    reason = "dup2 onto a fixed number, close_range, seccomp, descriptors this process was started with, malloc_trim"
 )]
 
 use std::{
@@ -32,6 +32,16 @@ pub(crate) fn passes_network_socket_on(fd: i32) -> bool {
     };
     let inherited = flags >= 0 && flags & libc::FD_CLOEXEC == 0;
     inherited && result == 0 && ![libc::AF_UNIX, libc::AF_NETLINK].contains(&family)
+}
+
+/// Gives the system back what the allocator keeps of memory that is free, between pieces that are not too. Reading and compiling many
+/// filters takes several times what they come to, and glibc keeps most of it.
+pub fn give_back_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it only gives back what nobody has (malloc_trim(3)), and may be called at any time by any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Puts a seccomp filter on this process (seccomp(2), `SECCOMP_SET_MODE_FILTER`).

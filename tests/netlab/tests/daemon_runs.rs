@@ -381,3 +381,44 @@ fn without_its_daemon_a_run_goes_as_its_failure_policies_say_and_the_next_daemon
     assert!(scene.daemon.child().wait().unwrap().success(), "{}", scene.seen.text());
     assert_eq!(scene.enclosures(), Vec::<PathBuf>::new());
 }
+
+/// What the daemon puts before their names is nobody's to read: their user sees what they typed, and others whose it is.
+#[test]
+fn what_a_run_declares_is_called_as_its_user_calls_it() {
+    let scene = Scene::new("called");
+    let policy = |text: &str| {
+        let file = scene.folder.path().join("run.toml");
+        fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let wrong =
+        policy("[service.own]\nrun = \"log\"\n[[filter]]\naction = \"redirect\"\nservice = \"onw\"\n");
+    let refused = text(&scene.run(NOBODY, &["--policy", &wrong], &["/bin/true"]).stderr);
+    assert!(refused.contains("\"onw\"") && refused.contains("did you mean \"own\"?"), "{refused}");
+    let absent = text(&scene.run(NOBODY, &["--through", "own=exec:/no/such/program"], &["/bin/true"]).stderr);
+    assert!(absent.contains("own"), "{absent}");
+    let port = scene.server.address().port();
+    let blocks = policy(&format!(
+        "[service.own]\nrun = \"log\"\n[sublayer.mine]\n[[filter]]\nname = \"no\"\naction = \"block\"\nsublayer = \"mine\"\n\
+         if.port = {port}\n[[filter]]\naction = \"redirect\"\nservice = \"own\"\nif.protocol = \"tcp\"\n"
+    ));
+    let mut guest = scene.dialler(NOBODY, &["--policy", &blocks]);
+    assert_eq!(guest.dial(), "errno 13");
+    let place = "filter \"no\" (nobody's run 3: ";
+    let seen = scene.seen.wait_for("refused with EACCES");
+    assert!(seen.contains(place), "{seen}");
+    let processes = fs::read_to_string(scene.enclosures()[0].join("cgroup.procs")).unwrap();
+    let to = format!("127.0.0.1:{port}");
+    let why = Command::new(Waylay::binary())
+        .args(["why", "--pid", processes.trim(), "--to", &to, "--socket"])
+        .arg(socket(scene.folder.path()))
+        .output()
+        .unwrap();
+    let why = text(&why.stdout);
+    assert!(why.contains(place) && why.contains("service \"own of nobody's run 3\": chosen"), "{why}");
+    let (_, said) = guest.end();
+    for said in [refused, absent, why, said, seen] {
+        assert!(!said.contains("u65534."), "{said}");
+    }
+    scene.end();
+}

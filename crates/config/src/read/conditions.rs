@@ -32,13 +32,13 @@ pub(super) fn read(filter: &Table<'_>, key: &'static str, problems: &mut Problem
         table.misplaced(&["redirected", "proxied"], "`if`, where it may be false,", problems);
     }
     let lists = ConditionDeclarations {
-        protocol: table.list("protocol", problems, protocol),
-        family: table.list("family", problems, family),
-        remote: table.list("remote", problems, prefix),
-        port: table.list("port", problems, ports),
-        local: table.list("local", problems, prefix),
-        host: table.list("host", problems, host),
-        namespace: table.list("network_namespace", problems, namespace),
+        protocol: table.list("protocol", problems, protocol).map(Box::new),
+        family: table.list("family", problems, family).map(Box::new),
+        remote: table.list("remote", problems, prefix).map(Box::new),
+        port: table.list("port", problems, ports).map(Box::new),
+        local: table.list("local", problems, prefix).map(Box::new),
+        host: table.list("host", problems, host).map(Box::new),
+        namespace: table.list("network_namespace", problems, namespace).map(Box::new),
         application: process(&table, problems),
         via: table.table("via", VIA, problems).map(|via| process(&via, problems)).unwrap_or_default(),
     };
@@ -51,11 +51,11 @@ pub(super) fn read(filter: &Table<'_>, key: &'static str, problems: &mut Problem
 
 fn process(table: &Table<'_>, problems: &mut Problems) -> ProcessDeclarations {
     ProcessDeclarations {
-        exe: table.list("exe", problems, executable),
-        user: table.list("user", problems, account),
-        group: table.list("group", problems, account),
-        command: commands(table, problems),
-        cgroup: cgroups(table, problems),
+        exe: table.list("exe", problems, executable).map(Box::new),
+        user: table.list("user", problems, account).map(Box::new),
+        group: table.list("group", problems, account).map(Box::new),
+        command: commands(table, problems).map(Box::new),
+        cgroup: cgroups(table, problems).map(Box::new),
     }
 }
 

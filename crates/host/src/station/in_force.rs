@@ -15,7 +15,7 @@ use waylay_core::{Change, ServiceId, UpdateError, Updates};
 use waylay_engine::{Endpoint, Engine, Installation};
 use waylay_engine_ebpf::EbpfError;
 
-use crate::{background::SharedEngine, error::RunError};
+use crate::{background::SharedEngine, error::RunError, sys::give_back_free_memory};
 
 /// From a change until the whole is compiled anew: changes come in crowds.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -151,4 +151,6 @@ fn renew(held: &Mutex<Held>, engine: &SharedEngine) {
     let Held { updates, endpoints } = &mut *held;
     // Then it stays as it is, which holds as well, and the next change wishes for it again.
     let _amended = updates.end_renewal(renewed, install(engine, endpoints));
+    drop(held);
+    give_back_free_memory();
 }

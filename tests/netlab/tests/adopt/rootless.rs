@@ -30,8 +30,9 @@ fn one_that_is_killed_is_ended_whole_and_nothing_gets_past_it() {
     let server = TcpServer::start(Ipv4Addr::LOCALHOST.into(), |mut stream| stream.write_all(b"hello"));
     let proxies = Proxies::new(None);
     let spec = proxies.spec(Proxy::Haproxy);
-    let (address, command) = spec.split_once('=').unwrap();
-    let spec = format!("{address}=sh -c '{command} & wait'");
+    let (name, adopted) = spec.split_once('=').unwrap();
+    let (address, command) = adopted.split_once('=').unwrap();
+    let spec = format!("{name}={address}=sh -c '{command} & wait'");
     let mut run = Waylay::run_without_root(None).args(["--through", &spec]).spawn_dialler();
     let dial = format!("dial 127.0.0.1 {}", server.address().port());
     assert_eq!(run.ask(&dial), "ok");
@@ -42,7 +43,7 @@ fn one_that_is_killed_is_ended_whole_and_nothing_gets_past_it() {
     };
     let workers = patiently("a worker", || Some(workers()).filter(|workers| !workers.is_empty()));
     kill(master, Signal::KILL);
-    run.stderr().wait_for("the service sh ended with signal 9");
+    run.stderr().wait_for("the service haproxy ended with signal 9");
     assert!(run.ask(&dial).ends_with("ECONNREFUSED"));
     run.finish().well();
     assert!(workers.iter().all(|pid| !Path::new("/proc").join(pid).exists()), "{workers:?}");
