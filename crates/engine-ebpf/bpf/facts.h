@@ -267,6 +267,9 @@ static __always_inline __u32 wl_scope(struct bpf_sock_addr *ctx)
 static __always_inline void wl_remote(struct bpf_sock_addr *context, int family, struct wl_address *a)
 {
 	const volatile struct bpf_sock_addr *ctx = context;
+	volatile struct bpf_sock *sk = context->sk;
+	/* Loaded before any branch, as in wl_wishes(). */
+	__u32 own4 = sk->src_ip4, own0 = sk->src_ip6[0], own1 = sk->src_ip6[1], own2 = sk->src_ip6[2];
 	__u32 *words = (__u32 *)a->ip;
 
 	a->scope = 0;
@@ -280,6 +283,12 @@ static __always_inline void wl_remote(struct bpf_sock_addr *context, int family,
 		if (wl_is_link_local(a->ip))
 			a->scope = wl_scope(context);
 	}
+	/* What the socket has itself comes before the loopback's: of IPv4 its address
+	 * (ip_route_output_key_hash_rcu()), of IPv6 the family of that (tcp_v6_connect()). */
+	if (wl_is_mapped(a->ip) && !words[3])
+		words[3] = own4;
+	else if (family == AF_INET6 && !wl_is_set(a->ip) && !own0 && !own1 && own2 == bpf_htonl(0xffff))
+		words[2] = own2;
 	wl_resolve_unspecified(a->ip);
 	a->port = bpf_ntohs((__u16)ctx->user_port);
 	a->family = family;
