@@ -10,6 +10,9 @@ use waylay_netlab::Lab;
 use crate::{BENCH, DIALS, NANOSECONDS, NOWHERE, client, empty_lab};
 
 const FILTERS: u32 = 100_000;
+/// Of filters that are replaced, each so far from the next.
+const STRIDE: u32 = 7;
+const PLACES: u32 = FILTERS / STRIDE - 1;
 /// Filters of the whole that are removed, and as many that are added: what amendments are that have not been compiled in for long.
 const MANY: u32 = 60;
 
@@ -28,8 +31,8 @@ pub(crate) fn put_one_in_force(rounds: usize) {
         rivals.push(Rival::new(format!("{}, one of {FILTERS} changed", mix.name()), move || {
             let _listens = &own;
             install(&mut lab, &tables, &endpoint);
-            round.set(round.get() + 1);
-            let change = changes(round.get() * 1_000..round.get() * 1_000 + 1);
+            round.set((round.get() + 1_009) % PLACES);
+            let change = changes(round.get()..round.get() + 1);
             let start = Instant::now();
             let next = tables.change(&change).unwrap();
             let computed = start.elapsed();
@@ -72,8 +75,7 @@ fn whole(mix: Mix) -> Tables {
 fn lab_with(mix: Mix, name: &str, tables: &Tables) -> Lab {
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     let (mut lab, own, _service) = empty_lab(&format!("{mix:?}-{name}").to_lowercase());
-    let endpoint = lab.endpoint(1, [&own]);
-    install(&mut lab, tables, &endpoint);
+    lab.install_tables(tables.clone(), vec![lab.endpoint(1, [&own])]);
     lab
 }
 
@@ -84,7 +86,7 @@ fn install(lab: &mut Lab, tables: &Tables, endpoint: &Endpoint) {
 
 /// Filters that are somewhere among the others become others, at the same place.
 fn changes(numbers: std::ops::Range<u32>) -> Change {
-    let ids: Vec<u32> = numbers.map(|number| number * 7 + 3).collect();
+    let ids: Vec<u32> = numbers.map(|number| number * STRIDE + 3).collect();
     let filter = |id: &u32| Filter {
         id: FilterId(*id),
         weight: 0,

@@ -59,7 +59,7 @@ fn changes() {
 }
 
 /// Beyond a thousand there is no goal but that it ends.
-const OVERLAPPING: [(u32, f64); 3] = [(10, 1.0), (1_000, 1.15), (10_000, f64::NAN)];
+const OVERLAPPING: [(u32, f64); 4] = [(10, 1.0), (1_000, 1.15), (10_000, f64::NAN), (100_000, f64::NAN)];
 
 fn compare(mix: Mix, title: &'static str, sizes: &[(u32, f64)], rounds: usize) {
     let labs: Vec<Lab> = sizes.iter().map(|(filters, _)| lab(mix, *filters)).collect();

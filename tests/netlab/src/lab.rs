@@ -146,7 +146,11 @@ impl Lab {
 
     /// Installs a policy with its services alive, and attaches the programs.
     pub fn install(&mut self, policy: &Policy, endpoints: Vec<Endpoint>) {
-        let tables = Tables::compile(policy).unwrap();
+        self.install_tables(Tables::compile(policy).unwrap(), endpoints);
+    }
+
+    /// The same of tables that are there.
+    pub fn install_tables(&mut self, tables: Tables, endpoints: Vec<Endpoint>) {
         let services: Vec<ServiceId> = endpoints.iter().map(|endpoint| endpoint.service).collect();
         self.engine.install(&Installation { tables, endpoints }).unwrap();
         for service in services {
