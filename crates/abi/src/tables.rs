@@ -93,6 +93,10 @@ pub struct Service {
     pub resident_shared_level: u32,
     /// Ports of its UDP sockets for IPv6, all of one address.
     pub udp6: [u16; MAX_BANK],
+    /// Port of its UDP socket for IPv6, if datagrams to `udp6` are handed to that ([`IN_PACKETS`]); else 0.
+    pub behind6: u16,
+    /// Zero.
+    pub reserved: [u16; 3],
     /// Ended by a zero.
     pub name: [u8; NAME_LEN],
 }
@@ -354,7 +358,7 @@ pub struct SocketEvent {
 
 const _: () = {
     assert!(size_of::<SocketEvent>() != size_of::<Event>());
-    assert!(size_of::<Service>() == 200 + 2 * MAX_BANK);
+    assert!(size_of::<Service>() == 208 + 2 * MAX_BANK);
     assert!(size_of::<Tables>() == 16 + size_of::<Service>() * MAX_SERVICES);
     assert!(size_of::<Event>() == 16 + 24 + 56 + 8);
 };

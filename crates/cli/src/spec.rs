@@ -148,7 +148,10 @@ fn adopt(options: Option<&str>, rest: &str) -> Result<Service, String> {
         [one, other] if one.is_ipv4() != other.is_ipv4() => {}
         _ => return Err(format!("{addresses}: one address, or one of IPv4 and one of IPv6")),
     }
-    if transports.include_udp() && listens.iter().all(|address| !address.ip().is_unspecified()) {
+    let takes_datagrams = |address: &SocketAddr| {
+        address.ip().is_unspecified() || (address.is_ipv6() && local_name == LocalName::Packet)
+    };
+    if transports.include_udp() && !listens.iter().any(takes_datagrams) {
         return Err(format!(
             "{addresses}: datagrams come to an address of each flow, so that what takes UDP has to listen on 0.0.0.0"
         ));

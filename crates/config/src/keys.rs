@@ -94,7 +94,7 @@ pub const SERVICE: TableKind = TableKind {
         key(
             "destination",
             "`\"option\"`, `\"local\"`, `\"packet\"`",
-            "With `adopt`: it finds the original destination by `SO_ORIGINAL_DST`, as with REDIRECT, or in the local address of its socket, as with TPROXY; `\"packet\"`: likewise, and its datagrams over IPv4 say the destination itself and not a token, for those that tell it to somebody else (Linux 6.6, [a program on the loopback](adopt/README.md#told-to-somebody-else)). Default: `\"option\"`.",
+            "With `adopt`: it finds the original destination by `SO_ORIGINAL_DST`, as with REDIRECT, or in the local address of its socket, as with TPROXY; `\"packet\"`: likewise, and its datagrams say the destination itself and not a token, for those that tell it to somebody else (Linux 6.6, [a program on the loopback](adopt/README.md#told-to-somebody-else)). Default: `\"option\"`.",
         ),
         key(
             "protocol",

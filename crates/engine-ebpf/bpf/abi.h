@@ -284,6 +284,8 @@ struct wl_service {
 	__u32 resident_uid;
 	__u32 resident_shared_level; /* depth of the cgroup that is around it and the scope */
 	__u16 udp6[WL_MAX_BANK];
+	__u16 behind6; /* port of its UDP socket for IPv6, if what arrives at the bank is handed to it; else 0 */
+	__u16 reserved[3];
 	char name[WL_NAME_LEN];
 };
 

@@ -86,6 +86,19 @@ static __always_inline void wl_told_of(const struct wl_address *of, const struct
 	told->peer_port = peer->port;
 }
 
+/* What stands for it there: the address of a token for IPv4, whose port is its
+ * service's, and the port of one for IPv6. */
+static __always_inline void wl_token_of(__u32 known, bool ip4, __u16 port, struct wl_address *token)
+{
+	if (ip4) {
+		wl_map_ip4(token->ip, known);
+		token->port = port;
+	} else {
+		token->ip[15] = 1;
+		token->port = known;
+	}
+}
+
 /* NULL: nothing was told. */
 static __always_inline const __u32 *wl_token_told(const struct wl_told *told)
 {
@@ -105,6 +118,16 @@ WL_GLOBAL int wl_tell_token(const struct wl_told *told, __u32 token)
 		return 0;
 	key = *told; /* see wl_try_port() */
 	return !bpf_map_update_elem(slot, &key, &value, BPF_ANY);
+}
+
+static __always_inline void wl_untell(const struct wl_told *told)
+{
+	__u32 zero = 0;
+	void *slot = bpf_map_lookup_elem(&tokens_told, &zero);
+	struct wl_told key = *told;
+
+	if (slot)
+		bpf_map_delete_elem(slot, &key);
 }
 
 /* The application sends no more; what is under way still finds the flow. */

@@ -189,7 +189,7 @@ WL_GLOBAL int wl_datagrams_room(struct bpf_sock_addr *ctx, const struct wl_servi
 		sk = bpf_sk_lookup_udp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
 	} else {
 		tuple.ipv6.daddr[3] = bpf_htonl(1);
-		tuple.ipv6.dport = bpf_htons(service->udp6[0]);
+		tuple.ipv6.dport = bpf_htons(service->behind6 ?: service->udp6[0]);
 		sk = bpf_sk_lookup_udp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
 	}
 	if (!sk)

@@ -277,6 +277,7 @@ struct wl_answering {
 	struct wl_address as; /* in whose name it answers: a token's, or a destination's */
 	__u32 aside;
 	__u32 was_told; /* 1: a destination's, which packets.h has told the service */
+	struct wl_told connected; /* what is noted of it; all zero unless it is connected */
 };
 
 struct {

@@ -28,26 +28,46 @@ static __always_inline bool wl_takes_tokens(struct bpf_sock_addr *ctx, int famil
 	return wl_is_token(ip) || (wl_is_mapped(ip) && !wl_ip4(ip));
 }
 
-static __always_inline int wl_on_bind_in_scope(struct bpf_sock_addr *ctx, int family)
+/* What is sent to a service that is told in packets arrives at its socket there. */
+static __always_inline bool wl_takes_loopback6(struct bpf_sock_addr *ctx, int family)
+{
+	__u32 last;
+
+	if (family == AF_INET || ctx->user_ip6[0] || ctx->user_ip6[1] || ctx->user_ip6[2])
+		return false;
+	last = ctx->user_ip6[3];
+	return !last || last == bpf_htonl(1);
+}
+
+/* By a service other than the one that asks. */
+WL_GLOBAL int wl_is_taken(struct bpf_sock_addr *ctx, __u32 ip4)
 {
 	const struct wl_config *cfg = wl_config();
 	const struct wl_tables *t = wl_tables();
 	const struct wl_listener_owner *owner;
 	struct wl_process caller = {};
-	__u8 every_address[16];
+	__u8 ip[16] = { [15] = 1 };
 	__u64 slot;
 
-	if (ctx->protocol != SOCK_PROTO_UDP || !cfg || !t || bpf_get_netns_cookie(ctx) != cfg->netns ||
-	    !wl_takes_tokens(ctx, family))
-		return WL_PASS;
-	wl_map_ip4(every_address, 0);
-	owner = wl_listener_named(ctx, cfg, every_address, bpf_ntohs((__u16)ctx->user_port), SOCK_PROTO_UDP);
-	if (!owner || owner->instance != wl_instance())
-		return WL_PASS;
+	if (ip4)
+		wl_map_ip4(ip, 0);
+	owner = cfg ? wl_listener_named(ctx, cfg, ip, bpf_ntohs((__u16)ctx->user_port), SOCK_PROTO_UDP) : NULL;
+	if (!owner || !t || owner->instance != wl_instance())
+		return 0;
 	wl_caller(&caller);
 	slot = wl_service_slot(&caller);
 	asm volatile("" : "+r"(slot));
-	if (slot < WL_MAX_SERVICES && t->services[slot].id == owner->service)
+	return slot >= WL_MAX_SERVICES || t->services[slot].id != owner->service;
+}
+
+static __always_inline int wl_on_bind_in_scope(struct bpf_sock_addr *ctx, int family)
+{
+	const struct wl_config *cfg = wl_config();
+
+	if (ctx->protocol != SOCK_PROTO_UDP || !cfg || bpf_get_netns_cookie(ctx) != cfg->netns)
+		return WL_PASS;
+	if (!(wl_takes_tokens(ctx, family) && wl_is_taken(ctx, 1)) &&
+	    !(wl_takes_loopback6(ctx, family) && wl_is_taken(ctx, 0)))
 		return WL_PASS;
 	bpf_set_retval(-EADDRINUSE);
 	return WL_REJECT;

@@ -408,7 +408,7 @@ static __always_inline int wl_on_datagrams(struct bpf_sock_addr *ctx, int family
 
 	if (ctx->protocol != SOCK_PROTO_UDP)
 		return WL_PASS;
-	if (dial == WL_DATAGRAMS_BY_CONNECT && wl_is_answer(ctx))
+	if ((family == AF_INET6 || dial == WL_DATAGRAMS_BY_CONNECT) && wl_is_answer(ctx))
 		return WL_PASS;
 	if (dial == WL_DATAGRAMS_BY_CONNECT)
 		wl_leave_flow(ctx);
@@ -505,10 +505,14 @@ SEC("cgroup/sock_release")
 int wl_sock_release(struct bpf_sock *sk)
 {
 	__u64 *id = bpf_sk_storage_get(&inbound, sk, NULL, 0);
+	struct wl_answering *a;
 	struct wl_outgoing *out;
 
 	if (id)
 		wl_end_flow(*id, WL_ENDED_BY_SERVICE);
+	a = standing_aside ? bpf_sk_storage_get(&answering, sk, NULL, 0) : NULL;
+	if (a && a->connected.slot)
+		wl_untell(&a->connected);
 	out = bpf_sk_storage_get(&outgoing, sk, NULL, 0);
 	if (out && out->flow & WL_DATAGRAMS)
 		wl_close_datagrams(out->flow);

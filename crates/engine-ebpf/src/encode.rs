@@ -73,6 +73,8 @@ fn encode_service(service: &TableService, endpoint: Option<&Endpoint>) -> abi::S
         resident_uid: 0,
         resident_shared_level: 0,
         udp6,
+        behind6: endpoint.and_then(|endpoint| endpoint.behind6).unwrap_or(0),
+        reserved: [0; 3],
         name,
     }
 }

@@ -19,7 +19,11 @@ pub(crate) fn registered(endpoint: &Endpoint) -> Vec<Registered> {
     let tcp = listeners(endpoint).into_iter().flatten();
     let tcp = tcp.map(|address| Registered { protocol: Protocol::Tcp, address });
     let udp4 = endpoint.udp4.iter().map(|&port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
-    let udp6 = endpoint.udp6.iter().map(|&port| SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
+    let udp6 = endpoint
+        .udp6
+        .iter()
+        .chain(&endpoint.behind6)
+        .map(|&port| SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
     tcp.chain(udp4.chain(udp6).map(|address| Registered { protocol: Protocol::Udp, address })).collect()
 }
 

@@ -40,23 +40,32 @@ pub(crate) const LEARNING_PROGRAMS: [&str; 2] = ["wl_note_asker", "wl_hear_names
 /// Attached to the loopback while a service is shown the destination in datagrams themselves.
 pub(crate) const PACKET_PROGRAM: &str = "wl_packets";
 /// Attached to each service's cgroup.
-pub(crate) const SERVICE_PROGRAMS: [&str; 7] = [
+pub(crate) const SERVICE_PROGRAMS: [&str; 8] = [
     "wl_getsockopt",
     "wl_setsockopt",
     "wl_bind6",
     "wl_bind4",
+    "wl_answer6",
     "wl_answer4",
     "wl_connect_answer6",
     "wl_connect_answer4",
 ];
 /// Attached to the cgroups of services that run already, where the scope's are asked too.
-pub(crate) const RESIDENT_PROGRAMS_IN_SCOPE: [&str; 6] =
-    ["wl_getsockopt", "wl_bind6", "wl_bind4", "wl_answer4", "wl_connect_answer6", "wl_connect_answer4"];
-/// And outside of the scope; connect last, likewise, and what answers a flow before what judges it.
-pub(crate) const RESIDENT_PROGRAMS: [&str; 20] = [
+pub(crate) const RESIDENT_PROGRAMS_IN_SCOPE: [&str; 7] = [
     "wl_getsockopt",
     "wl_bind6",
     "wl_bind4",
+    "wl_answer6",
+    "wl_answer4",
+    "wl_connect_answer6",
+    "wl_connect_answer4",
+];
+/// And outside of the scope; connect last, likewise, and what answers a flow before what judges it.
+pub(crate) const RESIDENT_PROGRAMS: [&str; 21] = [
+    "wl_getsockopt",
+    "wl_bind6",
+    "wl_bind4",
+    "wl_answer6",
     "wl_answer4",
     "wl_connect_answer6",
     "wl_connect_answer4",

@@ -79,7 +79,7 @@ pub(crate) fn has_the_hook() -> bool {
 
 fn needs_it(endpoint: &Endpoint) -> bool {
     match endpoint.local_name {
-        LocalName::Packet => endpoint.udp4.is_some(),
+        LocalName::Packet => endpoint.udp4.is_some() || !endpoint.udp6.is_empty(),
         LocalName::Listener | LocalName::Destination => false,
     }
 }

@@ -196,6 +196,7 @@ mod tests {
             tcp6: Vec::new(),
             udp4: Some(5000),
             udp6: Vec::new(),
+            behind6: None,
             local_name,
         };
         let with =

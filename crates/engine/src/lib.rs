@@ -98,6 +98,9 @@ pub struct Endpoint {
     /// The ports of `::1` at which it takes redirected UDP over IPv6: at most [`MAX_BANK`]. One socket of an application can have as
     /// many destinations at a time as there are ports here.
     pub udp6: Vec<u16>,
+    /// With [`LocalName::Packet`]: the port of `::1` at which the service itself takes them. Then those of `udp6` are others' sockets,
+    /// which get nothing of it.
+    pub behind6: Option<u16>,
     /// What its accepted sockets are called.
     pub local_name: LocalName,
 }
@@ -111,7 +114,7 @@ pub enum LocalName {
     /// Where the connection was going: what Linux' TPROXY shows, by which some transparent proxies go. Those ask for
     /// `IP_TRANSPARENT` too, which takes a privilege, and are told that they have it.
     Destination,
-    /// The same, and datagrams over IPv4 say it themselves, instead of a token: for those that tell it to somebody else. Takes
+    /// The same, and datagrams say it themselves, instead of a token: for those that tell it to somebody else. Takes
     /// [`Feature::ShowInPackets`].
     Packet,
 }

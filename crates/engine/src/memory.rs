@@ -311,7 +311,11 @@ impl MemoryEngine {
             Protocol::Udp => {
                 let is_token = |port| address.ip().to_canonical().is_loopback() && address.port() == port;
                 endpoint.udp4.filter(|_| address.ip().to_canonical().is_ipv4()).is_some_and(is_token)
-                    || endpoint.udp6.iter().any(|&port| at((Ipv6Addr::LOCALHOST, port).into()))
+                    || endpoint
+                        .udp6
+                        .iter()
+                        .chain(&endpoint.behind6)
+                        .any(|&port| at((Ipv6Addr::LOCALHOST, port).into()))
             }
         })?;
         Some(ListenerOwner::OwnInstance(endpoint.service))

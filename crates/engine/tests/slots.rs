@@ -147,6 +147,7 @@ fn endpoint(service: ServiceId) -> Endpoint {
         tcp6: Vec::new(),
         udp4: None,
         udp6: Vec::new(),
+        behind6: None,
         local_name: LocalName::Listener,
     }
 }

@@ -20,6 +20,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use waylay_core::Protocol;
+use waylay_engine::LocalName;
 
 use crate::{
     assignment::Interruption,
@@ -192,8 +193,15 @@ impl Adopted {
         let (tcp, udp) = (self.transports.include_tcp(), self.transports.include_udp());
         let listens = &self.adoption.listens;
         let missing = listens.iter().find(|address| tcp && taking(&own.tcp, **address).is_none());
-        let without_udp = listens.first().filter(|_| udp && self.token_port(own).is_none());
-        missing.or(without_udp).copied()
+        let takes_no_datagrams = |address: &&SocketAddr| match address {
+            SocketAddr::V6(_) if self.is_told_in_packets() => taking(&own.udp, **address).is_none(),
+            SocketAddr::V4(_) | SocketAddr::V6(_) => self.token_port(own).is_none(),
+        };
+        missing.or(listens.iter().find(takes_no_datagrams).filter(|_| udp)).copied()
+    }
+
+    fn is_told_in_packets(&self) -> bool {
+        self.adoption.local_name == LocalName::Packet
     }
 
     /// At which datagrams arrive for addresses that nobody has, as tokens are.
@@ -202,9 +210,18 @@ impl Adopted {
         ports.into_iter().find(|&port| own.udp.iter().any(|socket| socket.takes((A_TOKEN, port).into())))
     }
 
+    /// At which it takes datagrams over IPv6, if it is told in packets where these were going: there is one address for all of them.
+    fn port_of_ipv6(&self, own: &OwnSockets) -> Option<u16> {
+        let at = |address: &SocketAddr| SocketAddr::from((Ipv6Addr::LOCALHOST, address.port()));
+        let mut listens = self.adoption.listens.iter().filter(|address| address.is_ipv6());
+        let found = listens.find(|address| own.udp.iter().any(|socket| socket.takes(at(address))));
+        found.filter(|_| self.is_told_in_packets()).map(SocketAddr::port)
+    }
+
     fn listening(&self, own: &OwnSockets) -> Listening {
         let udp4 = self.token_port(own).filter(|_| self.transports.include_udp());
-        let mut listening = Listening { udp4, ..Listening::default() };
+        let udp6 = self.port_of_ipv6(own).filter(|_| self.transports.include_udp());
+        let mut listening = Listening { udp4, udp6: udp6.into_iter().collect(), ..Listening::default() };
         if !self.transports.include_tcp() {
             return listening;
         }

@@ -11,11 +11,12 @@ use std::{
 };
 
 use waylay_core::{Protocol, Resident, ServiceId};
-use waylay_engine::Endpoint;
+use waylay_engine::{Endpoint, LocalName};
 
 use crate::{
     adopted::Working,
     background::SharedEngine,
+    bank::Bank,
     cgroup::Cgroup,
     deadline::Deadline,
     health::Patient,
@@ -41,6 +42,7 @@ pub(crate) struct Profile {
     /// Which processes are its.
     pub(crate) processes: Resident,
     pub(crate) endpoint: Endpoint,
+    pub(crate) bank: Option<Arc<Bank>>,
     pub(crate) leave_within: Option<Duration>,
     /// Until it has ended, or listens no longer.
     pub(crate) alive: Arc<AtomicBool>,
@@ -66,13 +68,21 @@ impl Profile {
     }
 
     pub(crate) fn listening(&self) -> Listening {
-        let Endpoint { tcp4, tcp6, udp4, udp6, .. } = self.endpoint.clone();
-        Listening { tcp4, tcp6, udp4, udp6 }
+        let Endpoint { tcp4, tcp6, udp4, udp6, behind6, .. } = self.endpoint.clone();
+        Listening { tcp4, tcp6, udp4, udp6: behind6.map_or(udp6, |port| vec![port]) }
     }
 
+    /// One that is told the destination in packets has one port of `::1`, and what stands for destinations is held here.
     pub(crate) fn listens_at(&mut self, listening: Listening) {
-        let Listening { tcp4, tcp6, udp4, udp6 } = listening;
-        self.endpoint = Endpoint { tcp4, tcp6, udp4, udp6, ..self.endpoint.clone() };
+        let Listening { tcp4, tcp6, udp4, mut udp6 } = listening;
+        let mut behind6 = None;
+        if self.endpoint.local_name == LocalName::Packet && !udp6.is_empty() {
+            let bank = Bank::open();
+            behind6 = udp6.pop();
+            udp6 = bank.ports().unwrap_or_default();
+            self.bank = Some(Arc::new(bank));
+        }
+        self.endpoint = Endpoint { tcp4, tcp6, udp4, udp6, behind6, ..self.endpoint.clone() };
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs, io,
     io::Write,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket},
     os::{
         fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd},
         unix::{ffi::OsStrExt, process::CommandExt},
@@ -446,8 +446,17 @@ fn make_sockets() -> io::Result<Vec<Passed>> {
     }
     sockets.extend((0..LISTENERS).map_while(|_| listen("tcp6", v6).ok()));
     sockets.push(bind_udp("udp4", Ipv4Addr::UNSPECIFIED.into())?);
-    sockets.extend((0..BANK).map_while(|_| bind_udp("udp6", v6).ok()));
+    sockets.extend(bank(v6));
     Ok(sockets)
+}
+
+fn bank(v6: IpAddr) -> impl Iterator<Item = Passed> {
+    (0..BANK).map_while(move |_| bind_udp("udp6", v6).ok())
+}
+
+/// Those that a service for datagrams over IPv6 gets, for one that has sockets of its own.
+pub(crate) fn bank_sockets() -> Vec<UdpSocket> {
+    bank(Ipv6Addr::LOCALHOST.into()).map(|passed| passed.socket.into()).collect()
 }
 
 fn listen(name: &'static str, ip: IpAddr) -> io::Result<Passed> {

@@ -15,6 +15,7 @@
 mod adopted;
 mod assignment;
 mod background;
+mod bank;
 mod boot;
 mod caller;
 pub mod cgroup;

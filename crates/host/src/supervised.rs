@@ -175,6 +175,7 @@ fn endpoint(service: ServiceId, waiting: &Waiting) -> Endpoint {
         tcp6: listening.tcp6,
         udp4: listening.udp4,
         udp6: listening.udp6,
+        behind6: None,
         local_name: LocalName::Listener,
     }
 }

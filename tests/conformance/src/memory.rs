@@ -264,6 +264,7 @@ fn endpoint(service: ServiceId) -> Endpoint {
         tcp6,
         udp4: None,
         udp6: Vec::new(),
+        behind6: None,
         local_name: LocalName::Listener,
     }
 }

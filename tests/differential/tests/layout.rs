@@ -167,6 +167,8 @@ fn tables() -> Vec<(&'static str, Layout)> {
                 resident_uid,
                 resident_shared_level,
                 udp6,
+                behind6,
+                reserved,
                 name,
             }),
         ),

@@ -112,6 +112,7 @@ fn endpoint(service: u32) -> Endpoint {
         tcp6: Vec::new(),
         udp4: None,
         udp6: Vec::new(),
+        behind6: None,
         local_name: LocalName::Listener,
     }
 }

@@ -1,4 +1,4 @@
-# A proxy for datagrams as TPROXY has them: tproxy_proxy.py PORT HOW
+# A proxy for datagrams as TPROXY has them: tproxy_proxy.py PORT HOW [ipv6]
 #
 # It is told by IP_RECVORIGDSTADDR where a datagram was going, and answers from a socket for each client and destination, which it binds
 # to that. HOW says what becomes of such a socket: it "sends" to the client, and is never read, or
@@ -7,22 +7,25 @@ import select
 import socket
 import sys
 
-IP_TRANSPARENT, IP_RECVORIGDSTADDR = 19, 20
+ipv6 = sys.argv[3:] == ["ipv6"]
+family, level = (socket.AF_INET6, socket.IPPROTO_IPV6) if ipv6 else (socket.AF_INET, socket.SOL_IP)
+transparency, told_by = (75, 74) if ipv6 else (19, 20)  # IPV6_TRANSPARENT, IPV6_RECVORIGDSTADDR and those of IPv4
 connects = sys.argv[2] == "connects"
 
 
 def transparent(address):
-    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    one = socket.socket(family, socket.SOCK_DGRAM)
     one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    one.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
+    one.setsockopt(level, transparency, 1)
     one.bind(address)
-    assert one.getsockname() == address, one.getsockname()
+    assert one.getsockname()[:2] == address, one.getsockname()
     return one
 
 
 def address_in(ancillary):
     name = ancillary[0][2]
-    return (socket.inet_ntoa(name[4:8]), int.from_bytes(name[2:4], "big"))
+    ip = name[8:24] if ipv6 else name[4:8]
+    return (socket.inet_ntop(family, ip), int.from_bytes(name[2:4], "big"))
 
 
 def voice(client, to):
@@ -32,8 +35,8 @@ def voice(client, to):
     return one
 
 
-listener = transparent(("0.0.0.0", int(sys.argv[1])))
-listener.setsockopt(socket.SOL_IP, IP_RECVORIGDSTADDR, 1)
+listener = transparent(("::" if ipv6 else "0.0.0.0", int(sys.argv[1])))
+listener.setsockopt(level, told_by, 1)
 print("listening", flush=True)
 flows, upstream, voices = {}, {}, {}
 while True:
@@ -58,6 +61,6 @@ while True:
         else:
             data, (client, to) = ready.recv(65535), voices[ready]
         if (client, to) not in flows:
-            flows[client, to] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            flows[client, to] = socket.socket(family, socket.SOCK_DGRAM)
             upstream[flows[client, to]] = (client, to)
         flows[client, to].sendto(data, to)

@@ -219,6 +219,7 @@ impl Lab {
             tcp6,
             udp4: None,
             udp6: Vec::new(),
+            behind6: None,
             local_name: LocalName::Listener,
         }
     }

@@ -2,13 +2,13 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     ops::RangeInclusive,
     os::{
         linux::net::SocketAddrExt,
         unix::{
             fs::PermissionsExt,
-            net::{SocketAddr, UnixListener},
+            net::{SocketAddr as UnixAddress, UnixListener},
         },
     },
     path::{Path, PathBuf},
@@ -163,27 +163,30 @@ impl Proxies {
     }
 
     /// sing-box for datagrams, which is told in them where they were going and has a Shadowsocks server take them there.
-    pub fn sing_box_for_datagrams(&self, server: SocketAddrV4) -> String {
+    pub fn sing_box_for_datagrams(&self, server: SocketAddr) -> String {
         self.copy(Path::new(SING_BOX));
         let (text, port) = self.read("sing-box-remote.json", "5010");
+        let (listen, at) = everywhere(server);
+        let text = text.replace("0.0.0.0", listen);
         let text = text.replace("192.0.2.1", &server.ip().to_string());
         let text = text.replace("\"server_port\": 8388", &format!("\"server_port\": {}", server.port()));
         let (program, page) =
             (self.path(SING_BOX), self.write(&format!("{port}-sing-box-remote.json"), &text));
-        format!("sing-box=adopt/udp+packet:0.0.0.0:{port}={program} run -D /tmp -c {page}")
+        format!("sing-box=adopt/udp+packet:{at}:{port}={program} run -D /tmp -c {page}")
     }
 
     /// `ss-redir -U` likewise.
-    pub fn ss_redir(&self, server: SocketAddrV4) -> String {
+    pub fn ss_redir(&self, server: SocketAddr) -> String {
+        let (listen, at) = everywhere(server);
         self.copy(Path::new(SHADOWSOCKS));
         let (port, program, libraries) = (free_port(), self.path(SHADOWSOCKS), self.libraries());
         let to = format!("-s {} -p {} {SHADOWSOCKS_ACCOUNT}", server.ip(), server.port());
-        let command = format!("env LD_LIBRARY_PATH={libraries} {program} {to} -b 0.0.0.0 -l {port} -U");
-        format!("ss-redir=adopt/udp+packet:0.0.0.0:{port}={command}")
+        let command = format!("env LD_LIBRARY_PATH={libraries} {program} {to} -b {listen} -l {port} -U");
+        format!("ss-redir=adopt/udp+packet:{at}:{port}={command}")
     }
 
     /// The server of both, where the servers are.
-    pub fn ss_server(&self, servers: &Namespace, at: SocketAddrV4) -> Process {
+    pub fn ss_server(&self, servers: &Namespace, at: SocketAddr) -> Process {
         self.copy(Path::new(SHADOWSOCKS_SERVER));
         let mut command = servers.command(&self.path(SHADOWSOCKS_SERVER));
         command.env("LD_LIBRARY_PATH", self.libraries()).stderr(Stdio::null()).stdout(Stdio::null());
@@ -319,10 +322,16 @@ impl Proxies {
     }
 }
 
-/// Whether somebody listens on an IPv4 port, by the table of the namespace that the process is in.
+/// Whether somebody listens on a port, by the tables of the namespace that the process is in.
 pub fn listens(pid: u32, port: u16) -> bool {
-    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
-    table.lines().any(|line| line.contains(&format!(":{port:04X} 00000000:0000 0A")))
+    let port = format!(":{port:04X}");
+    ["tcp", "tcp6"].into_iter().any(|table| {
+        let table = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        let mut fields = table.lines().map(|line| line.split_ascii_whitespace());
+        fields.any(|mut line| {
+            line.nth(1).is_some_and(|local| local.ends_with(&port)) && line.nth(1) == Some("0A")
+        })
+    })
 }
 
 /// A port on which nobody listens or will: out of the range from which the kernel takes ports by itself, and no other
@@ -333,8 +342,16 @@ pub fn free_port() -> u16 {
     PORTS.skip(start).chain(PORTS).find(|&port| take(port)).expect("a free port")
 }
 
+/// Every address of the server's family, as programs have it and with a port.
+const fn everywhere(server: SocketAddr) -> (&'static str, &'static str) {
+    match server {
+        SocketAddr::V4(_) => ("0.0.0.0", "0.0.0.0"),
+        SocketAddr::V6(_) => ("::", "[::]"),
+    }
+}
+
 fn take(port: u16) -> bool {
-    let name = SocketAddr::from_abstract_name(format!("netlab-port-{port}")).unwrap();
+    let name = UnixAddress::from_abstract_name(format!("netlab-port-{port}")).unwrap();
     let Ok(claim) = UnixListener::bind_addr(&name) else { return false };
     // For as long as the process lives.
     std::mem::forget(claim);

@@ -195,6 +195,7 @@ impl<'s> Change<'s> {
             tcp6: Vec::new(),
             udp4: None,
             udp6: Vec::new(),
+            behind6: None,
             local_name: spec.adoption.as_ref().map(|adoption| adoption.local_name).unwrap_or_default(),
         };
         let profile = Profile {
@@ -207,6 +208,7 @@ impl<'s> Change<'s> {
                 found.residence.resident
             }),
             endpoint,
+            bank: None,
             leave_within: spec.leave_within,
             alive: Arc::new(AtomicBool::new(true)),
         };
@@ -342,7 +344,8 @@ impl Station {
         let missing = [
             ("IPv4", tcp && profile.endpoint.tcp4.is_empty()),
             ("IPv6", tcp && profile.endpoint.tcp6.is_empty()),
-            ("UDP over IPv6", udp),
+            ("UDP over IPv4", udp && profile.endpoint.udp4.is_none()),
+            ("UDP over IPv6", udp && profile.endpoint.udp6.is_empty()),
         ];
         for (family, _) in missing.into_iter().filter(|(_, missing)| *missing) {
             self.observer.family_missing(&spec.name, family, self.roll.on_failure(profile.id));

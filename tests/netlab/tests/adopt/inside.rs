@@ -90,6 +90,7 @@ impl Host {
             tcp6: vec![SocketAddrV6::new(ip6, port, 0, 0)],
             udp4: None,
             udp6: Vec::new(),
+            behind6: None,
             local_name: LocalName::Destination,
         };
         let one = |service, listeners: &Listeners| lab.endpoint(service, [&listeners.four, &listeners.six]);
@@ -231,8 +232,14 @@ fn its_listener_is_reached_through_the_engine_only_inside_of_the_scope_too() {
 fn inside_of_the_scope_nothing_is_attached_that_would_judge_twice() {
     let host = Host::new(Proxy::Haproxy);
     let attached: Vec<Hook> = hooked(&host.home).unwrap().iter().map(|hooked| hooked.hook).collect();
-    let of_answers =
-        [Hook::Inet4Bind, Hook::Inet6Bind, Hook::Inet4Connect, Hook::Inet6Connect, Hook::Udp4Sendmsg];
+    let of_answers = [
+        Hook::Inet4Bind,
+        Hook::Inet6Bind,
+        Hook::Inet4Connect,
+        Hook::Inet6Connect,
+        Hook::Udp4Sendmsg,
+        Hook::Udp6Sendmsg,
+    ];
     assert_eq!(attached, [&of_answers[..], &[Hook::Getsockopt]].concat());
     let connects = hooked(&host.home).unwrap().into_iter().find(|hooked| hooked.hook == Hook::Inet4Connect);
     assert_eq!(connects.unwrap().programs[0].name.as_deref(), Some("wl_connect_answ"));
@@ -312,6 +319,7 @@ fn of_datagrams(lab: &Lab, port: u16) -> Endpoint {
         tcp6: Vec::new(),
         udp4: Some(port),
         udp6: Vec::new(),
+        behind6: None,
         local_name: LocalName::Destination,
     }
 }

@@ -3,14 +3,15 @@
 use std::net::IpAddr;
 
 use waylay_netlab::{
-    Family, Finished, Ground, Home, Lines, Other, Place, Process, Proxies, WorldReadable, free_port,
-    system_python, world_readable_file,
+    Family, Finished, Ground, Home, Lines, Namespace, Other, Place, Process, Proxies, WorldReadable,
+    free_port, system_python, world_readable_file,
 };
 
 /// How many answers come of each datagram.
 const SERVE: &str = "
 import select, socket, sys
-ports = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
+ports = [socket.socket(family, socket.SOCK_DGRAM) for _ in range(2)]
 for port in ports: port.bind((sys.argv[1], 0))
 print(*(port.getsockname()[1] for port in ports), flush=True)
 while True:
@@ -25,7 +26,7 @@ pub(crate) const ASK: &str = "
 import socket, sys
 host, ports = sys.argv[1], [int(port) for port in sys.argv[2:]]
 def made(port=None):
-    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    one = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET, socket.SOCK_DGRAM)
     one.settimeout(10)
     if port: one.connect((host, port))
     return one
@@ -35,8 +36,8 @@ for size in range(1, 26):
         for port in ports:
             one.sendto(b'x' * size, (host, port))
             for number in range(3):
-                answer = one.recvfrom(100)
-                assert answer == (b'%d %d %d' % (port, number, size), (host, port)), (size, answer)
+                answer, peer = one.recvfrom(100)
+                assert (answer, peer[:2]) == (b'%d %d %d' % (port, number, size), (host, port)), (size, answer, peer)
     for one, port in connected:
         one.send(b'x' * size)
         for number in range(3):
@@ -47,12 +48,15 @@ print('all of them')
 
 /// The server of a test, and the ports of it.
 pub(crate) fn serve(ground: &Ground) -> (Process, Lines, Vec<String>) {
-    let mut server = match ground.server_namespace() {
+    serve_at(ground.server(), ground.server_namespace())
+}
+
+pub(crate) fn serve_at(host: IpAddr, namespace: Option<&Namespace>) -> (Process, Lines, Vec<String>) {
+    let mut server = match namespace {
         Some(namespace) => namespace.command(system_python()),
         None => std::process::Command::new(system_python()),
     };
-    let (process, lines) =
-        Process::spawn_read(server.args(["-u", "-c", SERVE, &ground.server().to_string()]));
+    let (process, lines) = Process::spawn_read(server.args(["-u", "-c", SERVE, &host.to_string()]));
     let ports = lines.wait_for_line(0).split(' ').map(str::to_owned).collect();
     (process, lines, ports)
 }
@@ -95,7 +99,7 @@ fn pass_sing_box_on_the_loopback() {
 pub(crate) struct One {
     program: WorldReadable,
     how: &'static str,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl One {
@@ -106,6 +110,11 @@ impl One {
 
     fn command(&self) -> String {
         format!("{} -u {} {} {}", system_python(), self.program.path().display(), self.port, self.how)
+    }
+
+    /// The same for IPv6, told likewise.
+    pub(crate) fn told_over_ipv6(&self) -> String {
+        format!("proxy=adopt/udp+packet:[::]:{}={} ipv6", self.port, self.command())
     }
 
     fn spec(&self, which: &str) -> String {

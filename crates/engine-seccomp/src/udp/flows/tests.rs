@@ -13,6 +13,7 @@ fn endpoint() -> Endpoint {
         tcp6: Vec::new(),
         udp4: Some(5000),
         udp6: vec![6000, 6001],
+        behind6: None,
         local_name: waylay_engine::LocalName::Listener,
     }
 }
