@@ -115,6 +115,24 @@ fn a_proxy_answers_from_where_it_was_told_they_were_going_over_ipv6() {
     pass(&One::that("sends").told_over_ipv6(), &Ground::new(Family::V6, Place::Veth), "python");
 }
 
+#[test]
+fn a_proxy_of_a_policy_file_is_told_where_they_were_going() {
+    let (ground, one) = (Ground::new(Family::V6, Place::Veth), One::that("sends"));
+    let (_server, _lines, ports) = serve_at(ground.server(), ground.server_namespace());
+    let folder = tempfile::tempdir().unwrap();
+    let policy = folder.path().join("policy.toml");
+    let text = format!(
+        "[service.proxy]\nadopt = \"[::]:{}\"\ncommand = \"{} ipv6\"\ndestination = \"packet\"\nprotocol = \"udp\"\n\
+         [[filter]]\naction = \"redirect\"\nservice = \"proxy\"\n",
+        one.port,
+        one.command()
+    );
+    std::fs::write(&policy, text).unwrap();
+    let ask = [system_python(), "-c", ASK, &ground.server().to_string(), &ports[0], &ports[1]];
+    let finished = ground.waylay().args(["--policy", policy.to_str().unwrap()]).watch(ask).well();
+    assert_eq!(finished.stdout, "all of them\n", "{finished:?}");
+}
+
 /// The destination is then the address that tokens have.
 #[test]
 fn a_proxy_answers_from_where_it_was_told_they_were_going_over_the_loopback_of_ipv6() {

@@ -108,7 +108,7 @@ impl One {
         Self { program, how, port: free_port() }
     }
 
-    fn command(&self) -> String {
+    pub(crate) fn command(&self) -> String {
         format!("{} -u {} {} {}", system_python(), self.program.path().display(), self.port, self.how)
     }
 
