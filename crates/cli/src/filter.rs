@@ -13,8 +13,8 @@ use waylay_config::{
     read,
 };
 use waylay_core::{
-    Availability, Chain, ChainError, Confinement, Hop, HostName, HostNameError, HostPattern, Leg, Namespace,
-    Policy, Process, Protocol, Records, ServiceId, Stage, World, follow,
+    Availability, Chain, ChainError, Confinement, Hop, HostName, HostNameError, Leg, Namespace, Policy,
+    Process, Protocol, Records, ServiceId, Stage, World, follow,
 };
 use waylay_daemon::journey::Journey;
 use waylay_host::names::HostNames;
@@ -137,13 +137,12 @@ fn world(
         false => Availability::Available,
     };
     let name = |name: &String| {
-        HostName::new(name)
-            .map(HostPattern::Name)
-            .map_err(|error| TestError::HostName { name: name.clone(), error })
+        HostName::new(name).map_err(|error| TestError::HostName { name: name.clone(), error })
     };
+    let hosts: Vec<HostName> = args.host.iter().map(name).collect::<Result<_, _>>()?;
     Ok(World {
         namespace,
-        hosts: args.host.iter().map(name).collect::<Result<_, _>>()?,
+        hosts: hosts.iter().flat_map(HostName::patterns).collect(),
         availability: policy
             .services()
             .iter()

@@ -134,7 +134,7 @@ impl Conditions {
             && holds(&self.remote, |prefix| prefix.covers(facts.remote))
             && holds(&self.remote_ports, |ports| ports.covers(facts.remote_port))
             && holds(&self.local, |prefix| facts.local.is_some_and(|local| prefix.covers(local)))
-            && holds(&self.host, |pattern| facts.hosts.iter().any(|known| pattern.covers_all_of(known)))
+            && holds(&self.host, |pattern| facts.hosts.contains(pattern))
             && self.match_namespace(facts.namespace)
             && self.application.match_process(&facts.application)
             && self.via.match_process(&facts.via)
@@ -204,7 +204,7 @@ mod tests {
             remote: normal_form("192.0.2.1".parse().unwrap()),
             remote_port: 443,
             local: Some(normal_form("10.0.0.7".parse().unwrap())),
-            hosts: vec![HostPattern::Name(HostName::new("www.example.com").unwrap())],
+            hosts: HostName::new("www.example.com").unwrap().patterns().collect(),
             namespace: Namespace::Own,
             application: process(2, 1000),
             via: process(3, 2000),
@@ -259,7 +259,7 @@ mod tests {
             remote: "2001:db8::1".parse().unwrap(),
             remote_port: 80,
             local: None,
-            hosts: vec![HostPattern::Name(HostName::new("example.com").unwrap())],
+            hosts: HostName::new("example.com").unwrap().patterns().collect(),
             namespace: Namespace::Own,
             application: ProcessFacts::default(),
             via: ProcessFacts::default(),

@@ -42,7 +42,7 @@ pub struct Facts {
     pub remote_port: u16,
     /// The source address the caller bound, in normal form; a port alone is none.
     pub local: Option<Ipv6Addr>,
-    /// What is known of the names by which the original application has asked for the destination.
+    /// What covers the names by which the original application has asked for the destination.
     pub hosts: Vec<HostPattern>,
     /// The network namespace that the leg is in.
     pub namespace: Namespace,

@@ -31,8 +31,8 @@ pub struct World {
     pub room: Room,
     /// Which cgroup is below which.
     pub cgroups: Cgroups,
-    /// What is known of the names by which the original application has asked for the destination: of each the name itself, or
-    /// patterns that cover it, where no more has been kept.
+    /// What covers the names by which the original application has asked for the destination: of each name all
+    /// [patterns](crate::HostName::patterns), or those that somebody asked for when it was learned.
     pub hosts: Vec<HostPattern>,
 }
 

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use proptest::{collection::vec, prelude::*};
 use waylay_core::{
-    AuthOutcome, Facts, Filter, Flags, Namespace, Policy, ProcessFacts, Protocol, Tables, host::keys_of,
+    AuthOutcome, Facts, Filter, Flags, HostPattern, Namespace, Policy, ProcessFacts, Protocol, Tables,
 };
 use waylay_differential::{Leg, People, Who, Words, classify_auth, classify_redirect};
 
@@ -39,7 +39,7 @@ fn people(facts: &Facts) -> People {
     let source = facts.local.map_or_else(Default::default, |ip| SocketAddr::from((ip, 0)).into());
     let mut people =
         People { application: who(&facts.application), via: who(&facts.via), source, ..People::default() };
-    let keys: BTreeSet<u64> = facts.hosts.iter().flat_map(keys_of).collect();
+    let keys: BTreeSet<u64> = facts.hosts.iter().map(HostPattern::key).collect();
     people.hosts.iter_mut().zip(keys).for_each(|(to, from)| *to = from);
     people.namespace = match facts.namespace {
         Namespace::Own => 0,

@@ -9,7 +9,7 @@ use super::numbering::{
 use super::sets::{Set, families, listed, prefix};
 use super::words::{Reader, Writer};
 use crate::conditions::{Conditions, FlagConditions, OneOf, ProcessConditions};
-use crate::host::{HostPattern, keys_of};
+use crate::host::HostPattern;
 use crate::leg::{Facts, Flags, ProcessFacts, Protocol};
 use crate::world::Namespace;
 
@@ -228,7 +228,7 @@ pub(super) fn numbers_of(words: Reader<'_>, at: u64, facts: &Facts, flags: Flags
     fields[field::LOCAL] = number_of_address(words, triple(3), local);
     let ids = |first: u64| [words.word(at + first), words.word(at + first + 1)];
     fields[field::NAMESPACE] = number_of_id(words, ids(AT_NAMESPACES), id_of_namespace(facts.namespace));
-    let covering: BTreeSet<u64> = facts.hosts.iter().flat_map(keys_of).collect();
+    let covering: BTreeSet<u64> = facts.hosts.iter().map(HostPattern::key).collect();
     let named = covering.into_iter().map(|key| number_of_id(words, ids(AT_HOSTS), key));
     numbers.lineages[HOSTS] = named.filter(|number| *number != 0).collect();
     let processes = [(&facts.application, field::APPLICATION), (&facts.via, field::VIA)];

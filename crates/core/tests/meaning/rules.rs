@@ -108,7 +108,10 @@ fn names_lead_and_block_and_never_let_pass() {
     let (named, unnamed) = (OneOf::only(example.clone()), OneOf::none_of([example]));
     let with = |filter| Policy::new(vec![service(1, CLOSED)], vec![sublayer(1, 0)], vec![filter]);
     let known = |name: &str| World {
-        hosts: ["b.example", name].map(|name| HostPattern::Name(HostName::new(name).unwrap())).to_vec(),
+        hosts: ["b.example", name]
+            .iter()
+            .flat_map(|name| HostName::new(name).unwrap().patterns().collect::<Vec<_>>())
+            .collect(),
         ..with_availability([(1, Availability::Available)])
     };
     let (ad, other) = (known("x.ads.example"), known("ads.example"));

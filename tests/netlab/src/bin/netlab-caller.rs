@@ -1,5 +1,5 @@
 //! A program that dials when it is told to, from whichever cgroup it is in:
-//! `dial ADDRESS RECORDS` (in hexadecimal, or `-`) on standard input is answered
+//! `dial ADDRESS RECORDS SOURCE` (records in hexadecimal; or `-`) on standard input is answered
 //! with `connected PEER`, `errno NUMBER` or `unset REASON`; `ask RESOLVER NAME`
 //! with `answered` or `errno NUMBER`; `close` closes all that it has opened.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test program: a failed step must show")]
@@ -18,7 +18,9 @@ fn main() {
     for line in io::stdin().lock().lines() {
         let line = line.unwrap();
         let answer = match line.split(' ').collect::<Vec<_>>()[..] {
-            ["dial", address, records] => dial(address.parse().unwrap(), records, &mut open),
+            ["dial", address, records, source] => {
+                dial(address.parse().unwrap(), records, source.parse().ok(), &mut open)
+            }
             ["ask", resolver, name] => ask(resolver.parse().unwrap(), name),
             ["close"] => {
                 open.clear();
@@ -31,7 +33,7 @@ fn main() {
     }
 }
 
-fn dial(to: SocketAddr, records: &str, open: &mut Vec<Socket>) -> String {
+fn dial(to: SocketAddr, records: &str, from: Option<SocketAddr>, open: &mut Vec<Socket>) -> String {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
     // Thousands of connections leave no port behind.
     socket.set_linger(Some(Duration::ZERO)).unwrap();
@@ -39,6 +41,9 @@ fn dial(to: SocketAddr, records: &str, open: &mut Vec<Socket>) -> String {
         && let Err(error) = set_redirect_records(&socket, &RedirectRecords::from_bytes(&bytes))
     {
         return format!("unset {error:?}");
+    }
+    if let Some(from) = from {
+        socket.bind(&from.into()).unwrap();
     }
     match socket.connect(&to.into()) {
         Ok(()) => {

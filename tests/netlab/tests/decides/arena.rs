@@ -27,7 +27,7 @@ use crate::{
     callers::{Answer, Dialler, Programs},
     case::{
         self, CarryOn, Case, Declared, DeclaredFilter, Family, Host, Names, Party, Place, Program, Realm,
-        Step, To,
+        Source, Step, To,
     },
     doors::{
         Door, Seen, canonical, doors, endpoint_of, is_deserted, is_ip4, resolved, see_at_destination,
@@ -91,6 +91,8 @@ pub(crate) struct Tally {
     pub(crate) answered: u64,
     /// Legs of which the names decided.
     pub(crate) named: u64,
+    /// Legs of which the bound source decided.
+    pub(crate) bound: u64,
     /// Legs from the other network namespace that were judged by a filter.
     pub(crate) visited: u64,
     /// Changes of filters after which the whole was not written anew.
@@ -155,9 +157,9 @@ impl Arena {
                     );
                 }
                 Step::Ask { by, host } => self.ask(*by, *host)?,
-                Step::Dial { by, to } => {
+                Step::Dial { by, from, to } => {
                     let to = self.address(*to);
-                    self.compare(*by, None, to)?;
+                    self.compare(*by, None, *from, to)?;
                 }
                 Step::CarryOn(carry_on) => self.carry_on(carry_on)?,
             }
@@ -314,7 +316,7 @@ impl Arena {
         let to = carry_on.elsewhere.map(|to| self.address(to));
         let by = Party::Service(self.flows[at].service);
         let to = to.unwrap_or(self.flows[at].destination);
-        self.compare(by, carry_on.with_records.then_some(at), to)
+        self.compare(by, carry_on.with_records.then_some(at), Source::Nothing, to)
     }
 
     /// A connect() of UDP, of which the services here take none; and if it goes there an answer.
@@ -350,10 +352,17 @@ impl Arena {
     }
 
     /// Somebody dials, with the records of that flow: what is seen is what the meaning says.
-    fn compare(&mut self, by: Party, records: Option<usize>, to: SocketAddr) -> Result<(), TestCaseError> {
+    fn compare(
+        &mut self,
+        by: Party,
+        records: Option<usize>,
+        from: Source,
+        to: SocketAddr,
+    ) -> Result<(), TestCaseError> {
+        let local = from.towards(to);
         let remote = resolved(to);
         let carried = records.map(|at| &self.flows[at]);
-        let leg = Leg { protocol: Protocol::Tcp, local: None, remote, caller: self.diallers[&by].identity() };
+        let leg = Leg { protocol: Protocol::Tcp, local, remote, caller: self.diallers[&by].identity() };
         let brought = carried.map_or(Records::None, |flow| Records::Carried(flow.chain.clone()));
         let application = carried.and_then(|flow| self.party(flow.chain.origin()?.pid)).unwrap_or(by);
         let world = self.world(by, application, remote);
@@ -361,10 +370,12 @@ impl Arena {
         let by_tables = self.scene.tables.decide(&leg, &brought, &world);
         let handle = carried.map(|flow| flow.records.clone());
         let expected = self.expect(by, &decision.verdict, remote);
+        let unbound = Leg { local: None, ..leg };
+        let is_bound = decide(&self.scene.policy, &unbound, &brought, &world).verdict != decision.verdict;
         let unnamed = World { hosts: Vec::new(), ..world.clone() };
         let is_named = decide(&self.scene.policy, &leg, &brought, &unnamed).verdict != decision.verdict;
-        let (seen, received) = self.dial(by, handle.as_ref(), to);
-        let what = format!("{by:?} dials {to} with {brought:?}; {}", decision.trace);
+        let (seen, received) = self.dial(by, handle.as_ref(), local, to);
+        let what = format!("{by:?} dials {to} from {local:?} with {brought:?}; {}", decision.trace);
         if seen != expected || by_tables != decision.verdict {
             let tables = (by_tables != decision.verdict).then_some(by_tables);
             return Err(TestCaseError::fail(format!(
@@ -376,6 +387,7 @@ impl Arena {
             decision.verdict == Verdict::Direct && decision.trace.steps().contains(&TraceStep::SandboxStays);
         self.tally.sandboxed += u64::from(stays);
         self.tally.named += u64::from(is_named);
+        self.tally.bound += u64::from(is_bound);
         if let (Verdict::Redirect { service, chain, .. }, Some((accepted, records))) =
             (decision.verdict, received)
         {
@@ -451,11 +463,12 @@ impl Arena {
         &mut self,
         by: Party,
         records: Option<&RedirectRecords>,
+        from: Option<SocketAddr>,
         to: SocketAddr,
     ) -> (Seen, Option<(TcpStream, RedirectRecords)>) {
         let dialler = self.diallers.get_mut(&by).unwrap();
         assert_eq!(dialler.party(), by);
-        match dialler.dial(to, records) {
+        match dialler.dial(from, to, records) {
             Answer::Connected { peer } => match self.accept(&PATIENCE) {
                 Some((Door::Server, accepted)) => see_at_destination(&accepted, peer),
                 Some((Door::Service(service), accepted)) => see_at_service(service, accepted, peer),

@@ -105,9 +105,15 @@ impl Dialler {
         &self.program
     }
 
-    pub(crate) fn dial(&mut self, to: SocketAddr, records: Option<&RedirectRecords>) -> Answer {
-        let records = records.map(|records| hexadecimal(records.as_bytes()));
-        let answer = self.order(&format!("dial {to} {}", records.as_deref().unwrap_or("-")));
+    pub(crate) fn dial(
+        &mut self,
+        from: Option<SocketAddr>,
+        to: SocketAddr,
+        records: Option<&RedirectRecords>,
+    ) -> Answer {
+        let records = records.map_or_else(|| "-".to_owned(), |records| hexadecimal(records.as_bytes()));
+        let from = from.map_or_else(|| "-".to_owned(), |from| from.to_string());
+        let answer = self.order(&format!("dial {to} {records} {from}"));
         match answer.split(' ').collect::<Vec<_>>()[..] {
             ["connected", peer] => Answer::Connected { peer: peer.parse().unwrap() },
             ["errno", number] => Answer::Errno(number.parse().unwrap()),

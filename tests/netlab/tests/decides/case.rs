@@ -1,7 +1,7 @@
 //! What is tried: policies that replace each other, and legs under them. Addresses, programs and cgroups are
 //! told by what they are for, so that a case means the same in every run.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use waylay_core::{
@@ -47,6 +47,7 @@ pub(crate) enum Step {
     },
     Dial {
         by: Party,
+        from: Source,
         to: To,
     },
     CarryOn(CarryOn),
@@ -143,6 +144,31 @@ pub(crate) enum To {
         service: u32,
         family: Family,
     },
+}
+
+/// What a socket is bound to, of the addresses of its destination's family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Nothing,
+    Loopback,
+    Other,
+}
+
+impl Source {
+    pub(crate) fn towards(self, to: SocketAddr) -> Option<SocketAddr> {
+        let (v4, v6) = match self {
+            Self::Nothing => return None,
+            Self::Loopback => (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST),
+            Self::Other => (Ipv4Addr::new(127, 1, 2, 3), Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 1)),
+        };
+        // Of a socket that is bound, connect() takes the unspecified address for that which it is bound to.
+        let is_unspecified = to.ip().is_unspecified() || to.ip().to_canonical().is_unspecified();
+        (!is_unspecified).then(|| match to.ip() {
+            IpAddr::V4(_) => (v4, 0).into(),
+            IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => (v4.to_ipv6_mapped(), 0).into(),
+            IpAddr::V6(_) => (v6, 0).into(),
+        })
+    }
 }
 
 /// How an address is written.
@@ -360,7 +386,7 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => mark,
         1 => vec((nets(), reach), 0..3).prop_map(Step::Routes),
         6 => ask,
-        14 => (by, destinations()).prop_map(|(by, to)| Step::Dial { by, to }),
+        14 => (by, sources(), destinations()).prop_map(|(by, from, to)| Step::Dial { by, from, to }),
         16 => carry_on,
     ]
 }
@@ -393,7 +419,7 @@ prop_compose! {
         family in listed(0.1, select(vec![IpFamily::Ipv4, IpFamily::Ipv6])),
         remote in listed(0.3, nets()),
         ports in listed(0.3, (0..PORTS.len(), 0..PORTS.len())),
-        local in listed(0.05, nets()),
+        local in listed(0.1, nets()),
         hosts in option::weighted(0.3, vec((hosts(), select(vec![Reach::Itself, Reach::Below])), 1..3)),
         namespace in listed(0.1, select(vec![Realm::Own, Realm::OfTheVisitor, Realm::OfNobody])),
         application in processes(),
@@ -488,6 +514,10 @@ fn addresses() -> impl Strategy<Value = IpAddr> {
         Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 1).into(),
         Ipv6Addr::new(0xfd00, 1, 0x8000, 0, 0, 0, 0, 5).into(),
     ])
+}
+
+fn sources() -> impl Strategy<Value = Source> {
+    select(vec![Source::Nothing, Source::Nothing, Source::Loopback, Source::Other])
 }
 
 fn destinations() -> impl Strategy<Value = To> {

@@ -39,7 +39,7 @@ fn every_connect_comes_to_what_decide_says() {
     assert!(tally.direct > 100 && tally.redirected > 100, "{tally:?}");
     assert!(tally.carried > 100 && tally.forgotten > 100 && tally.sandboxed > 50, "{tally:?}");
     assert!(tally.amended > 100, "{tally:?}");
-    assert!(tally.answered > 100 && tally.named > 8 && tally.visited > 100, "{tally:?}");
+    assert!(tally.answered > 100 && tally.named > 8 && tally.bound > 4 && tally.visited > 100, "{tally:?}");
     for kind in KINDS {
         assert!(tally.refused.get(kind) > Some(&10), "{kind} hardly occurs: {tally:?}");
     }
