@@ -111,6 +111,10 @@ impl Namespace {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let namespace = Self { name: format!("netlab-{}-{count}", std::process::id()) };
+        // Left by a test that was killed, whose process had this number.
+        if namespace.path().exists() {
+            ip(&["netns", "del", &namespace.name]);
+        }
         ip(&["netns", "add", &namespace.name]);
         namespace.ip(&["link", "set", "lo", "up"]);
         namespace
