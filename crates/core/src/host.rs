@@ -72,8 +72,8 @@ impl HostName {
     /// ```
     /// use waylay_core::HostName;
     ///
-    /// let patterns = HostName::new("a.b.example")?.patterns();
-    /// let words: Vec<String> = patterns.map(|pattern| pattern.to_string()).collect();
+    /// let name = HostName::new("a.b.example")?;
+    /// let words: Vec<String> = name.patterns().map(|pattern| pattern.to_string()).collect();
     /// assert_eq!(words, ["a.b.example", "*.b.example", "*.example"]);
     /// # Ok::<(), waylay_core::HostNameError>(())
     /// ```
