@@ -305,6 +305,10 @@ mod tests {
     use std::{
         io::Read,
         net::{TcpListener, TcpStream, UdpSocket},
+        os::fd::OwnedFd,
+        process::Command,
+        thread,
+        time::{Duration, Instant},
     };
 
     use rustix::io::Errno;
@@ -335,11 +339,19 @@ mod tests {
     fn the_sockets_of_a_session_are_those_of_its_processes() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let inode = find(listeners(Protocol::Tcp).unwrap(), listener.local_addr().unwrap()).unwrap().inode;
-        let session = rustix::process::getsid(None).unwrap().as_raw_nonzero().get().cast_unsigned();
+        // Its own session may be one of outside of the PID namespace, which has no number here.
+        let mut member = Command::new("setsid");
+        let mut member = member.args(["sleep", "60"]).stdin(OwnedFd::from(listener)).spawn().unwrap();
+        let session = member.id();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while processes_of_session(session) != [session] {
+            assert!(Instant::now() < deadline, "no session {session}");
+            thread::sleep(Duration::from_millis(5));
+        }
         assert!(of_session(session).contains(&inode));
-        assert!(processes_of_session(session).contains(&std::process::id()));
         assert!(of_session(u32::MAX).is_empty());
-        drop(listener);
+        member.kill().unwrap();
+        member.wait().unwrap();
         assert!(!of_session(session).contains(&inode));
     }
 
