@@ -8,7 +8,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, TcpStream},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, ChildStdin, Command, Output, Stdio},
 };
 
 use rustix::process::Signal;
@@ -128,8 +128,9 @@ impl Scene {
         let mut command = self.command(uid, options, &["/usr/bin/python3", "-u", "-c", DIALS, &port]);
         let mut process = Process::spawn(command.stdin(Stdio::piped()));
         let child = process.child();
+        let input = child.stdin.take().unwrap();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        Guest { process, stdout: Lines::read(stdout), stderr: Lines::read(stderr), dialled: 0 }
+        Guest { process, input, stdout: Lines::read(stdout), stderr: Lines::read(stderr), dialled: 0 }
     }
 
     /// What becomes of a process outside of the scope that wants to be in a run.
@@ -173,6 +174,8 @@ impl Scene {
 
 struct Guest {
     process: Process,
+    /// Not with its process: to wait for that would close it, and end what is to be ended by others.
+    input: ChildStdin,
     stdout: Lines,
     stderr: Lines,
     dialled: usize,
@@ -186,15 +189,15 @@ impl Guest {
     /// What comes of the next connection.
     fn dial(&mut self) -> String {
         if self.dialled > 0 {
-            self.child().stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+            self.input.write_all(b"\n").unwrap();
         }
         self.dialled += 1;
         self.stdout.wait_for_line(self.dialled - 1)
     }
 
     fn end(mut self) -> (Option<i32>, String) {
-        drop(self.child().stdin.take());
-        let status = self.child().wait().unwrap();
+        drop(self.input);
+        let status = self.process.child().wait().unwrap();
         (status.code(), self.stderr.finish())
     }
 }
