@@ -17,7 +17,7 @@ use waylay_engine::{
 };
 
 use crate::{
-    flows::Path,
+    flows::Open,
     shared::Shared,
     supervisor::{Dialler, Watch},
 };
@@ -77,9 +77,8 @@ impl SeccompEngine {
         Watch::start(&self.shared, listener, dialler).map_err(SeccompError::Start)
     }
 
-    /// Ends the flows of which neither end is open: `open` are the connections of this network namespace, in every state but
-    /// TIME_WAIT. To be called every few seconds.
-    pub fn sweep(&self, open: &BTreeSet<Path>) {
+    /// Ends the flows of which neither end is open, and forgets the sockets of services that are gone. To be called every few seconds.
+    pub fn sweep(&self, open: &Open) {
         self.shared.threads.sweep();
         let mut state = self.shared.lock();
         for socket in state.flows.sweep(open) {

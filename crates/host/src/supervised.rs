@@ -19,7 +19,7 @@ use std::{
 
 use waylay_core::{Event, FailurePolicy, Protocol, ServiceId, Tables, Unredirectable};
 use waylay_engine::{Endpoint, Engine, Installation, Liveness, LocalName};
-use waylay_engine_seccomp::{Dialler, Path, SeccompEngine, SeccompError, Watch, home_of};
+use waylay_engine_seccomp::{Dialler, Open, Path, SeccompEngine, SeccompError, Watch, home_of};
 
 use crate::{
     assignment::Interruption,
@@ -390,8 +390,10 @@ fn is_news(event: &Event) -> bool {
 fn sweep(engine: &Shared) {
     // What could not be looked at is looked at the next time.
     let Ok(open) = sockets::every(Protocol::Tcp) else { return };
-    let open: BTreeSet<Path> = open.iter().map(|socket| Path::new(socket.local, socket.remote)).collect();
-    engine.lock().sweep(&open);
+    engine.lock().sweep(&Open {
+        paths: open.iter().map(|socket| Path::new(socket.local, socket.remote)).collect(),
+        sockets: open.iter().map(|socket| socket.cookie()).collect(),
+    });
     let Ok(open) = sockets::of_datagrams() else { return };
     let open: BTreeSet<u64> = open.iter().map(|socket| socket.cookie()).collect();
     engine.lock().sweep_datagrams(&open);
