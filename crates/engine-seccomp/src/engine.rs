@@ -5,6 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::OwnedFd,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -56,12 +57,12 @@ impl std::fmt::Debug for SeccompEngine {
 }
 
 impl SeccompEngine {
-    /// An engine with nothing installed: every connection is direct.
+    /// An engine with nothing installed: every connection is direct. `cgroups` is where their unified hierarchy is mounted.
     ///
     /// # Errors
     /// [`SeccompError::Start`].
-    pub fn new() -> Result<Self, SeccompError> {
-        Ok(Self { shared: Arc::new(Shared::new().map_err(SeccompError::Start)?) })
+    pub fn new(cgroups: PathBuf) -> Result<Self, SeccompError> {
+        Ok(Self { shared: Arc::new(Shared::new(cgroups).map_err(SeccompError::Start)?) })
     }
 
     /// What getsockname(2) will say of a service's accepted sockets, which it may ask about before anything is installed.
@@ -196,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_service_that_is_shown_in_packets_is_refused_and_nothing_installed() {
-        let mut engine = SeccompEngine::new().unwrap();
+        let mut engine = SeccompEngine::new("/sys/fs/cgroup".into()).unwrap();
         let service = ServiceId(7);
         let endpoint = |local_name| Endpoint {
             service,

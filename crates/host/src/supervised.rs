@@ -23,6 +23,7 @@ use waylay_engine_seccomp::{Dialler, Open, Path, SeccompEngine, SeccompError, Wa
 
 use crate::{
     assignment::Interruption,
+    cgroup::Cgroup,
     deadline::Deadline,
     error::RunError,
     foundling, handover,
@@ -59,7 +60,7 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|errno| RunError::CommandStart(errno.into()))?;
     let signals = Signals::watch(Interruption::default()).map_err(RunError::CommandStart)?;
-    let mut engine = SeccompEngine::new()?;
+    let mut engine = new_engine()?;
     let tables = Tables::compile(&spec.policy)?;
     if tables.ask_for_hosts() {
         return Err(RunError::NeedsRoot { what: "a filter that asks for names of hosts".into() });
@@ -95,6 +96,11 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
     Arc::into_inner(crew).into_iter().for_each(Crew::stop);
     tell(&engine, &names_of(spec), observer);
     outcome
+}
+
+pub(crate) fn new_engine() -> Result<SeccompEngine, SeccompError> {
+    // Without one no cgroup is known by what is above it.
+    SeccompEngine::new(Cgroup::root().map(|root| root.path().to_owned()).unwrap_or_default())
 }
 
 fn refuse_what_needs_root(spec: &RunSpec) -> Result<(), RunError> {

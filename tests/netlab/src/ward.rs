@@ -52,7 +52,7 @@ impl Ward {
 
     /// Begins, as whoever this thread is and in its network namespace.
     pub fn begin(&mut self) {
-        self.engine = Some(SeccompEngine::new().unwrap());
+        self.engine = Some(SeccompEngine::new(Cgroup::root().unwrap().path().to_owned()).unwrap());
     }
 
     /// The engine.
