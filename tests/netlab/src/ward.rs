@@ -1,13 +1,6 @@
 //! The engine without privileges by itself: policies and listeners of a test's own, on real connects of threads and processes that are supervised.
 
-use std::{
-    fmt,
-    os::fd::OwnedFd,
-    path::PathBuf,
-    process::Child,
-    sync::mpsc,
-    thread,
-};
+use std::{fmt, os::fd::OwnedFd, path::PathBuf, process::Child, sync::mpsc, thread};
 
 use rustix::{
     process::{Gid, Pid, PidfdFlags, PidfdGetfdFlags, Uid},
@@ -43,8 +36,10 @@ impl Ward {
     /// With cgroups of these names, and no engine yet.
     pub fn new(name: &str, parts: &[String]) -> Self {
         let parent = Cgroup::for_runs().unwrap();
-        let ward =
-            Self { engine: None, cgroup: parent.child(&format!("waylay-ward-{name}-{}", std::process::id())) };
+        let ward = Self {
+            engine: None,
+            cgroup: parent.child(&format!("waylay-ward-{name}-{}", std::process::id())),
+        };
         ward.cgroup.create().unwrap();
         parts.iter().for_each(|part| ward.cgroup.child(part).create().unwrap());
         ward

@@ -16,8 +16,8 @@ use socket2::SockRef;
 use waylay::RedirectRecords;
 use waylay_core::{
     Availability, Cgroups, Chain, Change, Confinement, Event, FileId, FilterId, ForeignNamespace,
-    HostPattern, Leg, ListenerOwner, Namespace as Net, Policy, Prefix, Protocol, Reach, Records, Refusal, Route,
-    Routes, ServiceId, Slots, Tables, TraceStep, Verdict, World, decide,
+    HostPattern, Leg, ListenerOwner, Namespace as Net, Policy, Prefix, Protocol, Reach, Records, Refusal,
+    Route, Routes, ServiceId, Slots, Tables, TraceStep, Verdict, World, decide,
 };
 use waylay_engine::{Endpoint, Installation, Liveness};
 use waylay_engine_ebpf::netns_cookie;
@@ -419,7 +419,8 @@ impl Arena {
         // Nobody is registered in the other namespace.
         let listener = self.known.values().find(at).filter(|_| !is_visitor);
         let listener = listener.map(|endpoint| ListenerOwner::OwnInstance(endpoint.service));
-        let confinement = if self.ground.is_sandboxed(by) { Confinement::Sandboxed } else { Confinement::Free };
+        let confinement =
+            if self.ground.is_sandboxed(by) { Confinement::Sandboxed } else { Confinement::Free };
         let is_placed = |party: &Party| self.subject().is_ebpf() || matches!(party, Party::Application(_));
         let parties = Party::ALL.into_iter().filter(is_placed);
         World {

@@ -70,7 +70,8 @@ pub(crate) enum Answer {
 impl Dialler {
     pub(crate) fn start(party: Party, ground: &Ground, programs: &Programs, visitors: &Namespace) -> Self {
         let program = programs.path(party.program());
-        let enter = "echo $$ > \"$0\"; exec setpriv --reuid \"$1\" --regid \"$2\" --clear-groups \"$3\" \"$4\"";
+        let enter =
+            "echo $$ > \"$0\"; exec setpriv --reuid \"$1\" --regid \"$2\" --clear-groups \"$3\" \"$4\"";
         let (uid, gid) = (ground.subject().uid_of(party), ground.subject().gid_of(party));
         let mut command = match party {
             Party::VISITOR => visitors.command("sh"),
