@@ -15,7 +15,7 @@ const ANY_SOCKET: Part = Part::Command { any_socket: true };
 /// Cgroups for those who are to be supervised, which take root to make, and the engine, which takes nothing.
 pub struct Ward {
     engine: Option<SeccompEngine>,
-    cgroup: Cgroup,
+    cgroup: Option<Cgroup>,
 }
 
 impl fmt::Debug for Ward {
@@ -26,9 +26,10 @@ impl fmt::Debug for Ward {
 
 impl Drop for Ward {
     fn drop(&mut self) {
-        self.cgroup.kill();
+        let Some(cgroup) = &self.cgroup else { return };
+        cgroup.kill();
         // A failure here must not hide that of the test.
-        let _removed = self.cgroup.remove();
+        let _removed = cgroup.remove();
     }
 }
 
@@ -36,13 +37,20 @@ impl Ward {
     /// With cgroups of these names, and no engine yet.
     pub fn new(name: &str, parts: &[String]) -> Self {
         let parent = Cgroup::for_runs().unwrap();
-        let ward = Self {
-            engine: None,
-            cgroup: parent.child(&format!("waylay-ward-{name}-{}", std::process::id())),
-        };
-        ward.cgroup.create().unwrap();
-        parts.iter().for_each(|part| ward.cgroup.child(part).create().unwrap());
+        let cgroup = parent.child(&format!("waylay-ward-{name}-{}", std::process::id()));
+        let ward = Self { engine: None, cgroup: Some(cgroup) };
+        ward.cgroup().create().unwrap();
+        parts.iter().for_each(|part| ward.cgroup().child(part).create().unwrap());
         ward
+    }
+
+    fn cgroup(&self) -> &Cgroup {
+        self.cgroup.as_ref().unwrap()
+    }
+
+    /// Without cgroups, for threads alone.
+    pub fn of_threads() -> Self {
+        Self { engine: None, cgroup: None }
     }
 
     /// Begins, as whoever this thread is and in its network namespace.
@@ -64,12 +72,12 @@ impl Ward {
 
     /// The number of a cgroup of those that were made.
     pub fn cgroup_id(&self, part: Option<&str>) -> u64 {
-        part.map_or_else(|| self.cgroup.id(), |part| self.cgroup.child(part).id()).unwrap()
+        part.map_or_else(|| self.cgroup().id(), |part| self.cgroup().child(part).id()).unwrap()
     }
 
     /// The file by which a process enters one.
     pub fn procs(&self, part: &str) -> PathBuf {
-        self.cgroup.child(part).path().join("cgroup.procs")
+        self.cgroup().child(part).path().join("cgroup.procs")
     }
 
     /// Supervises a process that has put a filter on itself ([`submit`]): `listener` is the descriptor that it has for that.

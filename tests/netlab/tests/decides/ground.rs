@@ -85,7 +85,7 @@ impl<E: Engine<Error: Debug>> Works for E {
 
 /// One of the engines with its cgroups.
 pub(crate) enum Ground {
-    Lab(Lab),
+    Lab(Box<Lab>),
     Ward(Ward, Subject),
 }
 
@@ -98,7 +98,7 @@ impl Ground {
             }
             Foreign::EGRESS.attach(&lab.cgroup(Some(&Party::SANDBOXED.cgroup())), "somebodys");
             lab.install(&Policy::default(), Vec::new());
-            return Self::Lab(lab);
+            return Self::Lab(Box::new(lab));
         }
         for namespace in namespaces {
             namespace.ip(&["route", "add", "unreachable", UNREACHABLE, "table", "local"]);
