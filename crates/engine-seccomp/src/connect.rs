@@ -79,7 +79,12 @@ fn prepare<'s>(
         return Err(errno(libc::EINVAL));
     }
     let bytes = call.read(call.arguments[address.0], len)?;
-    let socket = call.descriptor(&shared.threads)?;
+    let socket = match call.descriptor(&shared.threads) {
+        Err(error) if is_for_the_kernel(shared, call, &bytes, &error) => {
+            return Ok(Decided::Answered(Answer::Continue));
+        }
+        socket => socket?,
+    };
     require_waited_for(turn)?;
     let Some((kind, local)) = Kind::of(&socket)? else { return Ok(Decided::Answered(Answer::Continue)) };
     let cookie = sockopt::socket_cookie(&socket)?;
@@ -107,6 +112,19 @@ fn prepare<'s>(
             plain(claim, socket, bytes)
         }
     }
+}
+
+/// Where sockets are given: of one that was not, what is no address of IP; and how a connection gets on that is under way, or was made.
+fn is_for_the_kernel(shared: &Shared, call: &Call, address: &[u8], error: &io::Error) -> bool {
+    let Some(owner) = shared.threads.given().filter(|_| error.raw_os_error() == Some(libc::EACCES)) else {
+        return false;
+    };
+    let inode = shared.threads.inode(call.tid, call.number_at(0));
+    let is_under_way = || {
+        let given = inode.ok().filter(|inode| owner.identity(*inode).is_some());
+        given.is_some_and(|inode| matches!(owner.hearsay.of(inode), Ok(Some(_))))
+    };
+    !matches!(parse_address(address), Named::Ip(_)) || is_under_way()
 }
 
 fn require_waited_for(turn: &Turn<'_>) -> io::Result<()> {
@@ -424,8 +442,11 @@ impl Plan<'_> {
     }
 
     /// Tells its caller what has become of it. The next call on the socket comes to know whether that was told.
-    pub(crate) fn answer(self, shared: &Shared, tell: impl FnOnce() -> io::Result<()>) {
+    pub(crate) fn answer(self, shared: &Shared, is_begun: bool, tell: impl FnOnce() -> io::Result<()>) {
         // Whoever is told may go on before this returns; there is little left to be done by then.
+        if let Some(given) = shared.threads.given().filter(|_| is_begun) {
+            given.let_go_of_stream(&self.socket);
+        }
         drop(self.socket);
         if tell().is_ok() {
             // The claim is still there: no other call on the socket comes in between.

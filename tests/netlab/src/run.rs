@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::{
+    forbidden::forbidding,
     ground::Namespace,
     instance::{Instance, service_below},
     process::{Lines, Subject, kill, patiently, python},
@@ -67,7 +68,7 @@ impl Waylay {
         Self::new(command)
     }
 
-    /// The same as a user who has no privilege, whatever the subject.
+    /// The same as a user who has no privilege, whatever the subject; with `COPYING=forbidden` as in a container that forbids pidfd_getfd(2).
     pub fn run_without_root(namespace: Option<&Namespace>) -> Self {
         require_root();
         let mut command = match namespace {
@@ -75,7 +76,11 @@ impl Waylay {
             None => Command::new("setpriv"),
         };
         let user = NOBODY.to_string();
-        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]).arg(Self::binary());
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]);
+        if env::var("COPYING").is_ok_and(|said| said == "forbidden") {
+            command.args(forbidding(&[libc::SYS_pidfd_getfd]));
+        }
+        command.arg(Self::binary());
         command.args(["run", "--engine", "seccomp"]);
         let waylay = Self::new(command);
         std::os::unix::fs::chown(waylay.directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
