@@ -18,7 +18,7 @@ use crate::{
     call::{Call, LONGEST_ADDRESS, Named, errno, parse_address, write_address},
     caller::{Caller, Seen, home_of},
     flows::{NewFlow, Path},
-    interrupted,
+    interrupted, making,
     pool::Turn,
     shared::{Claim, Shared, State},
     supervisor::{Answer, Dialler},
@@ -79,11 +79,8 @@ fn prepare<'s>(
         return Err(errno(libc::EINVAL));
     }
     let bytes = call.read(call.arguments[address.0], len)?;
-    let socket = match call.descriptor(&shared.threads) {
-        Err(error) if is_for_the_kernel(shared, call, &bytes, &error) => {
-            return Ok(Decided::Answered(Answer::Continue));
-        }
-        socket => socket?,
+    let Some(socket) = making::to_connect(shared, call, &bytes, turn)? else {
+        return Ok(Decided::Answered(Answer::Continue));
     };
     require_waited_for(turn)?;
     let Some((kind, local)) = Kind::of(&socket)? else { return Ok(Decided::Answered(Answer::Continue)) };
@@ -112,19 +109,6 @@ fn prepare<'s>(
             plain(claim, socket, bytes)
         }
     }
-}
-
-/// Where sockets are given: of one that was not, what is no address of IP; and how a connection gets on that is under way, or was made.
-fn is_for_the_kernel(shared: &Shared, call: &Call, address: &[u8], error: &io::Error) -> bool {
-    let Some(owner) = shared.threads.given().filter(|_| error.raw_os_error() == Some(libc::EACCES)) else {
-        return false;
-    };
-    let inode = shared.threads.inode(call.tid, call.number_at(0));
-    let is_under_way = || {
-        let given = inode.ok().filter(|inode| owner.identity(*inode).is_some());
-        given.is_some_and(|inode| matches!(owner.hearsay.of(inode), Ok(Some(_))))
-    };
-    !matches!(parse_address(address), Named::Ip(_)) || is_under_way()
 }
 
 fn require_waited_for(turn: &Turn<'_>) -> io::Result<()> {

@@ -14,6 +14,7 @@ use std::{
 };
 
 use rustix::net::sockopt;
+use socket2::SockRef;
 
 use crate::{call::errno, told::Hearsay};
 
@@ -93,6 +94,18 @@ impl Given {
             && let Ok(inode) = inode_of_own(socket)
         {
             self.let_go(inode);
+        }
+    }
+
+    /// Before something is sent to a port: one that was closed answers no more there.
+    pub(crate) fn free(&self, port: u16) {
+        let is_there = |socket: &Socket| match socket {
+            Socket::Kept(socket) => SockRef::from(socket).local_addr().ok().and_then(|at| at.as_socket()),
+            Socket::LetGo(_) => None,
+        };
+        let is_taken = self.lock().values().filter_map(is_there).any(|at| at.port() == port);
+        if is_taken {
+            self.sweep();
         }
     }
 

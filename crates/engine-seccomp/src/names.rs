@@ -13,8 +13,8 @@ use crate::{
     supervisor::{Answer, Dialler},
 };
 
-pub(crate) fn peer(shared: &Shared, dialler: Dialler, call: &Call) -> io::Result<Answer> {
-    show(shared, dialler, call, |socket, destination| {
+pub(crate) fn peer(shared: &Shared, call: &Call) -> io::Result<Answer> {
+    show(shared, call, |socket, destination| {
         // What it is connected to does not matter; whether it is does.
         socket.peer().map(|_listener| destination)
     })
@@ -27,7 +27,7 @@ pub(crate) fn local(shared: &Shared, dialler: Dialler, call: &Call) -> io::Resul
     {
         return Ok(answer);
     }
-    show(shared, dialler, call, |socket, destination| {
+    show(shared, call, |socket, destination| {
         let bound = socket.local()?;
         let is_own_choice = !bound.ip().to_canonical().is_loopback();
         let source = shared.scout.source_towards(destination).ok()?;
@@ -56,12 +56,11 @@ fn destination(
 
 fn show(
     shared: &Shared,
-    dialler: Dialler,
     call: &Call,
     address: impl FnOnce(&Sight, SocketAddr) -> Option<SocketAddr>,
 ) -> io::Result<Answer> {
-    // Of what is no socket the kernel knows what to say.
-    let Ok(socket) = call.sight(&shared.threads, dialler) else { return Ok(Answer::Continue) };
+    // Of what is no socket the kernel knows what to say. As whoever dials: a service's accepted sockets lead nowhere else.
+    let Ok(socket) = call.sight(&shared.threads, Dialler::Command) else { return Ok(Answer::Continue) };
     let Ok(cookie) = socket.cookie() else { return Ok(Answer::Continue) };
     let Some(destination) = shared.lock().destination_of(cookie) else { return Ok(Answer::Continue) };
     let Some(shown) = address(&socket, destination) else { return Ok(Answer::Continue) };

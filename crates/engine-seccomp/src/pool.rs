@@ -205,6 +205,16 @@ impl Turn<'_> {
         sys::give(self.pool.listener.as_fd(), self.call, given, is_closed_at_exec)
     }
 
+    /// Puts a descriptor in the place of another.
+    pub(crate) fn replace(
+        &self,
+        given: BorrowedFd<'_>,
+        number: i32,
+        is_closed_at_exec: bool,
+    ) -> io::Result<()> {
+        sys::replace(self.pool.listener.as_fd(), self.call, given, number, is_closed_at_exec)
+    }
+
     /// Before this thread waits for something: another one answers those who call meanwhile.
     pub(crate) fn give_up(&self) {
         if self.pool.turn.load(Ordering::Acquire) != self.number {

@@ -96,7 +96,7 @@ impl Desk<'_> {
             libc::SYS_recvfrom | libc::SYS_recvmsg | libc::SYS_recvmmsg => {
                 udp::receive(shared, dialler, call, turn)
             }
-            libc::SYS_getpeername => names::peer(shared, dialler, call),
+            libc::SYS_getpeername => names::peer(shared, call),
             libc::SYS_getsockname => names::local(shared, dialler, call),
             libc::SYS_getsockopt => options::ask(shared, dialler, call),
             libc::SYS_setsockopt => match dialler {

@@ -99,6 +99,23 @@ pub(crate) fn give(
     check(result.into())
 }
 
+/// Puts a descriptor in the place of the one with this number, before the call is answered.
+pub(crate) fn replace(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    given: BorrowedFd<'_>,
+    number: c_int,
+    is_closed_at_exec: bool,
+) -> io::Result<()> {
+    let newfd_flags = if is_closed_at_exec { libc::O_CLOEXEC.cast_unsigned() } else { 0 };
+    let (flags, srcfd) = (libc::SECCOMP_ADDFD_FLAG_SETFD as u32, given.as_raw_fd().cast_unsigned());
+    let given = libc::seccomp_notif_addfd { id, flags, srcfd, newfd: number.cast_unsigned(), newfd_flags };
+    // SAFETY: the kernel reads one `seccomp_notif_addfd`, whose size it knows by the request's number.
+    let result =
+        unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD, &raw const given) };
+    check(result.into()).map(drop)
+}
+
 /// socket(2), with whatever it is asked for.
 pub(crate) fn socket(domain: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd> {
     // SAFETY: numbers only.

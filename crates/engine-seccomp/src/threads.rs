@@ -105,6 +105,15 @@ impl Thread {
         }
     }
 
+    /// The flags of a descriptor and its open file (open(2)), as /proc shows them (proc_pid_fdinfo(5)).
+    fn flags(&self, number: i32) -> io::Result<i32> {
+        let text = fs::read_to_string(format!("/proc/{}/fdinfo/{number}", self.tid))?;
+        sys::require_alive(self.handle.as_fd())?;
+        let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+        flags.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
     fn namespace(self: &Arc<Self>) -> io::Result<Vec<u8>> {
         Ok(rustix::fs::readlinkat(self.directory()?, "ns/net", Vec::new())?.into_bytes())
     }
@@ -194,6 +203,11 @@ impl Threads {
     pub(crate) fn inode(&self, tid: u32, number: i32) -> io::Result<u64> {
         let shown = self.ask(tid, |thread| thread.shown(number))?;
         given::read_inode(&shown).ok_or_else(|| errno(libc::ENOTSOCK))
+    }
+
+    /// The flags of a thread's descriptor.
+    pub(crate) fn flags(&self, tid: u32, number: i32) -> io::Result<i32> {
+        self.ask(tid, |thread| thread.flags(number))
     }
 
     /// Whether a thread is in the network namespace of this one.

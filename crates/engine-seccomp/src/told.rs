@@ -20,6 +20,9 @@ const DUMP: u16 = 0x301;
 const HEADER_BYTES: usize = 16;
 /// With a `struct inet_diag_req_v2` behind the header.
 const QUESTION_BYTES: usize = 72;
+/// `INET_DIAG_REQ_PROTOCOL` (linux/inet_diag.h), an attribute: of multipath TCP the number is more than a byte.
+const PROTOCOL: u16 = 3;
+const PROTOCOL_BYTES: usize = 8;
 const BUFFER_BYTES: usize = 32 * 1024;
 /// Where things are in `struct inet_diag_msg` (linux/inet_diag.h).
 const STATE: usize = 1;
@@ -30,7 +33,8 @@ const PEER: usize = 24;
 const COOKIE: usize = 44;
 const INODE: usize = 68;
 /// States of those that have no peer: `TCP_SYN_SENT`, `TCP_CLOSE`, `TCP_LISTEN`.
-const LONELY: [u8; 3] = [2, 7, 10];
+const LONELY: [u8; 3] = [2, 7, LISTEN];
+const LISTEN: u8 = 10;
 
 /// A socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,9 +45,11 @@ pub(crate) struct Told {
     pub(crate) local: SocketAddr,
     /// Whom it is connected to.
     pub(crate) peer: Option<SocketAddr>,
+    /// Of what has a peer, listens or is not connected at all nothing changes.
+    is_settled: bool,
 }
 
-/// What was told last. Of a socket that has a peer nothing of it changes.
+/// What was told last.
 #[derive(Debug, Default)]
 pub(crate) struct Hearsay {
     by_inode: Mutex<BTreeMap<u64, Told>>,
@@ -53,18 +59,24 @@ impl Hearsay {
     /// The socket with this inode, among those of this network namespace that have a port.
     pub(crate) fn of(&self, inode: u64) -> io::Result<Option<Told>> {
         let mut known = self.by_inode.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(told) = known.get(&inode).filter(|told| told.peer.is_some() || told.is_udp) {
+        if let Some(told) = known.get(&inode).filter(|told| told.is_settled) {
             return Ok(Some(told.clone()));
         }
         // All of them at once, as many may be asked about at one time.
         *known = everything()?;
         Ok(known.get(&inode).cloned())
     }
+
+    /// As it is at this moment, for one that may be connected to nobody by now.
+    pub(crate) fn anew(&self, inode: u64) -> io::Result<Option<Told>> {
+        self.by_inode.lock().unwrap_or_else(PoisonError::into_inner).remove(&inode);
+        self.of(inode)
+    }
 }
 
 fn everything() -> io::Result<BTreeMap<u64, Told>> {
     let mut all = BTreeMap::new();
-    for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_UDP] {
+    for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_MPTCP, libc::IPPROTO_UDP] {
         for family in [libc::AF_INET, libc::AF_INET6] {
             look_among(family, protocol, &mut all)?;
         }
@@ -75,7 +87,7 @@ fn everything() -> io::Result<BTreeMap<u64, Told>> {
 fn look_among(family: i32, protocol: i32, all: &mut BTreeMap<u64, Told>) -> io::Result<()> {
     let (domain, kind) = (AddressFamily::NETLINK, SocketType::RAW);
     let kernel = rustix::net::socket_with(domain, kind, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
-    let question = question(family as u8, protocol as u8);
+    let question = question(family as u8, protocol);
     rustix::net::sendto(&kernel, &question, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
@@ -116,22 +128,26 @@ fn parse(message: &[u8], is_udp: bool) -> Option<Told> {
     };
     let cookie = u64::from(number32(message, COOKIE)?) | u64::from(number32(message, COOKIE + 4)?) << 32;
     let peer = address(PEER, PEER_PORT).filter(|_| !LONELY.contains(&message[STATE]));
-    Some(Told { cookie, is_v6, is_udp, local: address(LOCAL, LOCAL_PORT)?, peer })
+    let is_settled = is_udp || peer.is_some() || message[STATE] == LISTEN;
+    Some(Told { cookie, is_v6, is_udp, local: address(LOCAL, LOCAL_PORT)?, peer, is_settled })
 }
 
 fn number32(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-fn question(family: u8, protocol: u8) -> Vec<u8> {
-    let mut message = Vec::with_capacity(QUESTION_BYTES);
-    message.extend((QUESTION_BYTES as u32).to_ne_bytes());
+fn question(family: u8, protocol: i32) -> Vec<u8> {
+    let mut message = Vec::with_capacity(QUESTION_BYTES + PROTOCOL_BYTES);
+    message.extend(((QUESTION_BYTES + PROTOCOL_BYTES) as u32).to_ne_bytes());
     message.extend(BY_FAMILY.to_ne_bytes());
     message.extend(DUMP.to_ne_bytes());
     message.extend([0; 8]);
-    message.extend([family, protocol, 0, 0]);
+    message.extend([family, protocol as u8, 0, 0]);
     message.extend(u32::MAX.to_ne_bytes());
     message.resize(QUESTION_BYTES, 0);
+    message.extend((PROTOCOL_BYTES as u16).to_ne_bytes());
+    message.extend(PROTOCOL.to_ne_bytes());
+    message.extend(protocol.to_ne_bytes());
     message
 }
 
