@@ -1,6 +1,9 @@
 //! getpeername(2) and getsockname(2): a redirected connection has the addresses that it would have without waylay.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use waylay_core::ServiceId;
 use waylay_engine::LocalName;
@@ -29,7 +32,9 @@ pub(crate) fn local(shared: &Shared, dialler: Dialler, call: &Call) -> io::Resul
     }
     show(shared, call, |socket, destination| {
         let bound = socket.local()?;
-        let is_own_choice = !bound.ip().to_canonical().is_loopback();
+        // What has chosen nothing has been given one of these.
+        let given = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+        let is_own_choice = !given.contains(&bound.ip().to_canonical());
         let source = shared.scout.source_towards(destination).ok()?;
         (!is_own_choice).then(|| SocketAddr::new(source, bound.port()))
     })

@@ -70,6 +70,13 @@ impl Waylay {
 
     /// The same as a user who has no privilege, whatever the subject; with `COPYING=forbidden` as in a container that forbids pidfd_getfd(2).
     pub fn run_without_root(namespace: Option<&Namespace>) -> Self {
+        let is_forbidden = env::var("COPYING").is_ok_and(|said| said == "forbidden");
+        let forbidden: &[_] = if is_forbidden { &[libc::SYS_pidfd_getfd] } else { &[] };
+        Self::run_without(forbidden, namespace)
+    }
+
+    /// As a user who has no privilege, where these system calls are forbidden as well.
+    pub fn run_without(calls: &[i64], namespace: Option<&Namespace>) -> Self {
         require_root();
         let mut command = match namespace {
             Some(namespace) => namespace.command("setpriv"),
@@ -77,8 +84,8 @@ impl Waylay {
         };
         let user = NOBODY.to_string();
         command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]);
-        if env::var("COPYING").is_ok_and(|said| said == "forbidden") {
-            command.args(forbidding(&[libc::SYS_pidfd_getfd]));
+        if !calls.is_empty() {
+            command.args(forbidding(calls));
         }
         command.arg(Self::binary());
         command.args(["run", "--engine", "seccomp"]);
