@@ -22,6 +22,7 @@ use crate::{
     filter::TRANSPARENT,
     flows::{Flow, Inbound},
     shared::{Shared, State},
+    sight::Sight,
     supervisor::{Answer, Dialler},
     udp,
 };
@@ -153,7 +154,11 @@ pub(crate) fn tell(shared: &Shared, service: ServiceId, call: &Call) -> io::Resu
     }
     let bytes = call.read(call.arguments[3], size)?;
     let number = shared.handles.check(&bytes).map_err(errno)?;
-    let socket = call.descriptor(&shared.threads)?;
+    let socket = match call.sight(&shared.threads, Dialler::Service(service))? {
+        Sight::Copy(socket) => socket,
+        Sight::Told(told) if told.peer.is_some() => return Err(errno(libc::EISCONN)),
+        Sight::Told(_) => return Err(errno(libc::EACCES)),
+    };
     require_redirectable(&socket)?;
     let is_udp = udp::family_of(&socket)?.is_some();
     let cookie = sockopt::socket_cookie(&socket)?;
