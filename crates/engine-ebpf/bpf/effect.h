@@ -313,13 +313,15 @@ WL_GLOBAL int wl_remember(struct bpf_sock_addr *ctx, const struct wl_flow *flow,
 		bpf_sk_storage_delete(&outgoing, msk);
 		if (!bpf_sk_storage_get(&outgoing, msk, &out, BPF_SK_STORAGE_GET_F_CREATE))
 			return 0;
+	} else if (wl_note_leaving(bpf_get_socket_cookie(ctx), &out)) {
+		return 1;
 	}
 	return bpf_sk_storage_get(&outgoing, sk, &out, BPF_SK_STORAGE_GET_F_CREATE) != NULL;
 }
 
 static __always_inline void wl_forget(struct bpf_sock_addr *ctx)
 {
-	struct wl_outgoing *out = bpf_sk_storage_get(&outgoing, ctx->sk, NULL, 0);
+	struct wl_outgoing *out = wl_outgoing(ctx->sk);
 	struct bpf_sock *msk = wl_msk(ctx->sk);
 
 	if (msk)
@@ -329,7 +331,7 @@ static __always_inline void wl_forget(struct bpf_sock_addr *ctx)
 	if (out->bound_device)
 		wl_bind_device(ctx, out->bound_device);
 	wl_end_unaccepted(out->flow);
-	bpf_sk_storage_delete(&outgoing, ctx->sk);
+	wl_drop_outgoing(ctx->sk);
 }
 
 /* Reserves all that a redirected leg needs, then rewrites its address; when

@@ -16,6 +16,9 @@
 #define WL_MAX_RESOLVERS 256
 #define WL_MAX_NAMES 16384
 #define WL_MAX_MESSAGES 64
+#define WL_SOCKET_ROWS 32768
+#define WL_TUPLE_ROWS 512
+#define WL_LEAVING 65536
 
 /* User space writes these. */
 
@@ -205,9 +208,27 @@ struct {
 	__type(value, struct wl_flow);
 } flows SEC(".maps");
 
-/* From the SYN to the accepted socket: which flow comes from this tuple. */
+/* From the SYN to the accepted socket, which flow comes from a tuple; and after it,
+ * which an accepted socket carries. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, (WL_SOCKET_ROWS + WL_TUPLE_ROWS));
+	__type(key, __u32);
+	__type(value, struct wl_seats);
+} seats SEC(".maps");
+
+/* On which way redirected sockets are. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WL_LEAVING);
+	__type(key, __u32);
+	__type(value, struct wl_leaving);
+} leaving SEC(".maps");
+
+/* Tuples that have found no seat. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, WL_MAX_FLOWS);
 	__type(key, struct wl_tuple);
 	__type(value, __u64);
@@ -364,7 +385,7 @@ struct {
 	__type(value, __u64);
 } admitted SEC(".maps");
 
-/* On the redirected socket. */
+/* On a redirected socket that is not in `leaving`. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -372,7 +393,7 @@ struct {
 	__type(value, struct wl_outgoing);
 } outgoing SEC(".maps");
 
-/* On the service's accepted socket: the flow it carries. */
+/* On a service's accepted socket without a seat: the flow it carries. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -450,6 +471,7 @@ struct {
 } dropped_flows SEC(".maps");
 
 __u64 last_flow;
+__u64 tuples_used; /* whether there is or was anything in `tuples` */
 __u64 sweep; /* the number of the next */
 __u64 live_flows;
 __u64 live_datagram_flows;

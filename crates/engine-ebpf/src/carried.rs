@@ -66,7 +66,7 @@ fn carried_by_sockets(loaded: &mut Loaded) -> Result<u64, EbpfError> {
     const PROGRAM: &str = "wl_carriers";
     let failed = |source| EbpfError::Map { map: "carried", source };
     let map = loaded.map("carried")?;
-    let link = loaded.iterator(PROGRAM, map.as_fd()).map_err(failed)?;
+    let link = loaded.iterator(PROGRAM, Some(map.as_fd())).map_err(failed)?;
     let mut masks = Vec::new();
     Iter::new(&link).map_err(failed)?.read_to_end(&mut masks).map_err(|source| failed(source.into()))?;
     let masks = masks.chunks_exact(size_of::<u64>());

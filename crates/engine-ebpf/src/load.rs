@@ -120,11 +120,19 @@ impl Loaded {
         MapHandle::try_from(&map).map_err(|source| EbpfError::Map { map: name, source })
     }
 
-    /// One of the programs that are called for each entry of a map, tied to that map.
-    pub(crate) fn iterator(&mut self, program: &'static str, map: BorrowedFd<'_>) -> libbpf_rs::Result<Link> {
+    /// One of the programs that are called for each entry of a map, tied to that map, or for each socket.
+    pub(crate) fn iterator(
+        &mut self,
+        program: &'static str,
+        map: Option<BorrowedFd<'_>>,
+    ) -> libbpf_rs::Result<Link> {
         let found = self.program(program);
         let missing = || libbpf_rs::Error::from(std::io::Error::from(std::io::ErrorKind::NotFound));
-        found.ok_or_else(missing)?.attach_iter(map)
+        let found = found.ok_or_else(missing)?;
+        match map {
+            Some(map) => found.attach_iter(map),
+            None => found.attach(),
+        }
     }
 
     pub(crate) fn program(&mut self, name: &'static str) -> Option<ProgramMut<'_>> {

@@ -91,8 +91,10 @@ fn answers() -> Vec<(&'static str, Layout)> {
                 lineage,
                 gid,
                 reserved,
+                ends,
             }),
         ),
+        ("wl_tuple", layout!(abi::Ends { netns, client_ip, server_ip, client_port, server_port })),
         ("wl_handle", layout!(abi::Handle { version, size, boot, instance, flow, tag })),
         (
             "wl_context",
