@@ -261,7 +261,6 @@ static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_c
 {
 	__u64 hop = c->hop_count;
 
-	flow->id = id;
 	flow->admitted_cgroup = c->q->leg.caller.cgroup;
 	flow->state = WL_FLOW_RESERVED;
 	flow->slot = slot;
@@ -289,6 +288,7 @@ static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_c
 		to->service = service->id;
 		to->filter = filter;
 	}
+	__sync_lock_test_and_set(&flow->id, id);
 }
 
 /* What the flow leaves on the connecting socket and, for getpeername, on the

@@ -3,6 +3,9 @@
 #pragma once
 
 #define WL_MAX_FLOWS 32768
+#define WL_CELL_HINTS 64 /* processors, others share */
+#define WL_CACHE_LINE 8	  /* words */
+#define WL_CELL_WORDS (WL_MAX_FLOWS / 64)
 #define WL_MAX_CGROUPS 4096 /* the loader may set another number */
 #define WL_MAX_REGISTERED 65536
 #define WL_MAX_DATAGRAM_FLOWS 131072
@@ -19,6 +22,10 @@
 #define WL_SOCKET_ROWS 32768
 #define WL_TUPLE_ROWS 512
 #define WL_LEAVING 65536
+
+struct wl_cells {
+	__u64 taken[WL_CELL_WORDS];
+};
 
 /* User space writes these. */
 
@@ -200,13 +207,21 @@ struct {
 	__type(value, struct wl_progress);
 } progress SEC(".maps");
 
-/* Preallocated, so that room is a matter of counting and not of the allocator. */
+/* By cell, whose number is the lowest bits of a flow's id; whose id is 0 is none. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, WL_MAX_FLOWS);
-	__type(key, __u64);
+	__type(key, __u32);
 	__type(value, struct wl_flow);
 } flows SEC(".maps");
+
+/* Which of those cells are taken, a bit each. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct wl_cells);
+} cells SEC(".maps");
 
 /* From the SYN to the accepted socket, which flow comes from a tuple; and after it,
  * which an accepted socket carries. */
@@ -471,6 +486,7 @@ struct {
 } dropped_flows SEC(".maps");
 
 __u64 last_flow;
+__u64 last_cell[WL_CELL_HINTS * WL_CACHE_LINE]; /* of each processor, so that it meets what is still in its cache */
 __u64 tuples_used; /* whether there is or was anything in `tuples` */
 __u64 sweep; /* the number of the next */
 __u64 live_flows;

@@ -63,7 +63,7 @@ WL_GLOBAL int wl_take_seat(__u64 key, __u64 flow)
 	for (int i = 0; i < WL_SEATS; i++) {
 		__u64 holder = near->of[i].key, its = near->of[i].flow;
 
-		if (holder > WL_SEAT_CLAIMED && !bpf_map_lookup_elem(&flows, &its) &&
+		if (holder > WL_SEAT_CLAIMED && !wl_flow(its) &&
 		    wl_take_from(&near->of[i], holder, key, flow))
 			return 1;
 	}
@@ -106,7 +106,7 @@ WL_GLOBAL __u64 wl_flow_of_tuple(const struct wl_tuple *tuple)
 
 		if (near->of[i].key != key)
 			continue;
-		flow = bpf_map_lookup_elem(&flows, &id);
+		flow = wl_flow(id);
 		if (flow && wl_same_tuple(&flow->ends, tuple))
 			return id;
 	}

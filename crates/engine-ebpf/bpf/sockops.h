@@ -50,7 +50,7 @@ static __always_inline void wl_on_syn(struct bpf_sock_ops *ops)
 	}
 	id = out->flow;
 	wl_tuple_of(ops, true, &tuple);
-	flow = bpf_map_lookup_elem(&flows, &id);
+	flow = wl_flow(id);
 	if (flow) {
 		wl_note_source(flow, out, &tuple);
 		wl_name_by_tuple(flow, id, &tuple);
@@ -90,7 +90,7 @@ static __always_inline void wl_on_accepted(struct bpf_sock_ops *ops, bool shows_
 		return;
 	}
 	wl_unname_tuple(&tuple, id);
-	flow = bpf_map_lookup_elem(&flows, &id);
+	flow = wl_flow(id);
 	if (!flow)
 		return;
 	if (!wl_tie(sk, bpf_get_socket_cookie(ops), id)) {

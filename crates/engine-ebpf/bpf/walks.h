@@ -95,7 +95,7 @@ int wl_judge_tuple(struct bpf_iter__bpf_map_elem *ctx)
 		return 0;
 	id = *flow;
 	tuple = *key;
-	if (!bpf_map_lookup_elem(&flows, &id))
+	if (!wl_flow(id))
 		bpf_map_delete_elem(&tuples, &tuple);
 	return 0;
 }
