@@ -140,10 +140,9 @@ static __always_inline int wl_room(struct bpf_sock *sk, const struct wl_service 
 
 	if (sk->state != TCP_LISTEN || !full)
 		return WL_ABSENT;
-	if (BPF_CORE_READ(full, sk_cgrp_data.cgroup, kn, id) != service->cgroup)
+	if (full->sk_cgrp_data.cgroup->kn->id != service->cgroup)
 		return WL_ABSENT;
-	return BPF_CORE_READ(full, sk_ack_backlog) > BPF_CORE_READ(full, sk_max_ack_backlog) ? WL_BACKLOG_FULL :
-											     WL_AVAILABLE;
+	return full->sk_ack_backlog > full->sk_max_ack_backlog ? WL_BACKLOG_FULL : WL_AVAILABLE;
 }
 
 /* One listener. A global function, as is the next, so that it is verified once
@@ -221,7 +220,7 @@ WL_GLOBAL int wl_availability(struct bpf_sock_addr *ctx, const struct wl_service
 	count = ip4 ? service->count4 : service->count6;
 	if (!count || count > WL_MAX_LISTENERS)
 		return WL_ABSENT;
-	first = bpf_get_prandom_u32() % count;
+	first = count > 1 ? bpf_get_prandom_u32() % count : 0;
 	for (__u32 i = 0; i < WL_MAX_LISTENERS; i++) {
 		__u32 number = (first + i) % count;
 		int room;
@@ -274,7 +273,12 @@ static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_c
 		flow->first = id;
 		flow->application = c->q->leg.caller;
 		flow->gid = wl_gid_of_caller();
-		wl_lineage_of_caller(flow->lineage);
+		/* Deeper there is nothing, and the flow has begun as zeros. */
+		for (int i = 0; i < WL_LINEAGE; i++) {
+			flow->lineage[i] = bpf_get_current_ancestor_cgroup_id(i);
+			if (!flow->lineage[i])
+				break;
+		}
 	}
 	flow->chain.excluded = c->excluded | 1ULL << slot;
 	flow->chain.hop_count = hop + 1;

@@ -90,11 +90,10 @@ static __always_inline bool wl_same_tuple(const struct wl_tuple *one, const stru
 	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]) | (a[5] ^ b[5]));
 }
 
-/* The flow that is on its way with these addresses, or 0. */
-WL_GLOBAL __u64 wl_flow_of_tuple(const struct wl_tuple *tuple)
+WL_GLOBAL __u64 wl_seated_with(const struct wl_tuple *tuple)
 {
 	struct wl_seats *near;
-	__u64 key, *stored;
+	__u64 key;
 
 	if (!tuple)
 		return 0;
@@ -110,7 +109,17 @@ WL_GLOBAL __u64 wl_flow_of_tuple(const struct wl_tuple *tuple)
 		if (flow && wl_same_tuple(&flow->ends, tuple))
 			return id;
 	}
-	stored = tuples_used ? bpf_map_lookup_elem(&tuples, tuple) : NULL;
+	return 0;
+}
+
+/* The flow that is on its way with these addresses, or 0. */
+static __always_inline __u64 wl_flow_of_tuple(const struct wl_tuple *tuple)
+{
+	__u64 id = wl_seated_with(tuple), *stored;
+
+	if (id || !tuples_used)
+		return id;
+	stored = bpf_map_lookup_elem(&tuples, tuple);
 	return stored ? *stored : 0;
 }
 
