@@ -45,13 +45,16 @@ impl Call {
     pub(crate) fn read(&self, address: u64, len: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; len];
         if len > 0 {
-            sys::read_memory(self.tid, address, &mut bytes)?;
+            sys::read_memory(self.tid, address, &mut bytes).map_err(not_to_be_looked_at)?;
         }
         Ok(bytes)
     }
 
     pub(crate) fn write(&self, address: u64, bytes: &[u8]) -> io::Result<()> {
-        if bytes.is_empty() { Ok(()) } else { sys::write_memory(self.tid, address, bytes) }
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        sys::write_memory(self.tid, address, bytes).map_err(not_to_be_looked_at)
     }
 
     /// A length that is read and written, as of getsockname(2).
@@ -73,6 +76,12 @@ pub(crate) fn process_of(tid: u32) -> io::Result<u32> {
     let status = fs::read_to_string(format!("/proc/{tid}/status"))?;
     let number = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
     number.ok_or_else(|| errno(libc::ESRCH))
+}
+
+/// A process may have made itself unreadable, or somebody has forbidden to look; what else fails with EPERM, a filter of the policy's say, does so for
+/// its own reasons.
+pub(crate) fn not_to_be_looked_at(error: io::Error) -> io::Error {
+    if error.raw_os_error() == Some(libc::EPERM) { errno(libc::EACCES) } else { error }
 }
 
 pub(crate) fn errno(number: i32) -> io::Error {

@@ -16,7 +16,6 @@ use crate::threads::{Thread, Threads};
 
 /// Ids of cgroups that none has: by which services are known here, where they have no cgroups of their own.
 const FIRST_HOME: u64 = 1 << 63;
-const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 /// What a service's endpoint has for its cgroup, as services are known here by the filter that asks for them.
 pub fn home_of(service: ServiceId) -> u64 {
@@ -106,6 +105,8 @@ fn path_bytes(path: Option<PathBuf>) -> [u8; abi::EXE_LEN] {
 /// Cgroups that callers were seen in, with those above.
 #[derive(Debug, Default)]
 pub(crate) struct CgroupLines {
+    /// Where the hierarchy is mounted.
+    root: PathBuf,
     known: BTreeMap<String, u64>,
     noted: BTreeSet<u64>,
     above: BTreeMap<u64, u64>,
@@ -113,6 +114,10 @@ pub(crate) struct CgroupLines {
 }
 
 impl CgroupLines {
+    pub(crate) fn below(root: PathBuf) -> Self {
+        Self { root, ..Self::default() }
+    }
+
     /// Whether those above a cgroup, which the kernel names, have been looked up.
     fn knows(&self, id: u64) -> bool {
         self.noted.contains(&id)
@@ -133,7 +138,7 @@ impl CgroupLines {
     }
 
     fn learn(&mut self, place: &str) -> u64 {
-        let root = Path::new(CGROUP_ROOT);
+        let root = &*self.root;
         let path = root.join(place.trim_start_matches('/'));
         let id_of = |path: &Path| fs::metadata(path).map(|directory| directory.ino()).ok();
         for lower in path.ancestors().take_while(|path| *path != root && path.starts_with(root)) {

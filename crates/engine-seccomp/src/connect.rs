@@ -280,7 +280,7 @@ impl<'s> Wanted<'_, 's> {
             number: flow.0,
             service,
             filter,
-            destination: self.destination,
+            destination: reachable(self.destination),
             application,
             exe_path,
             wishes,

@@ -5,6 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::OwnedFd,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use waylay_engine::{
 };
 
 use crate::{
-    flows::Path,
+    flows::Open,
     shared::Shared,
     supervisor::{Dialler, Watch},
 };
@@ -56,12 +57,12 @@ impl std::fmt::Debug for SeccompEngine {
 }
 
 impl SeccompEngine {
-    /// An engine with nothing installed: every connection is direct.
+    /// An engine with nothing installed: every connection is direct. `cgroups` is where their unified hierarchy is mounted.
     ///
     /// # Errors
     /// [`SeccompError::Start`].
-    pub fn new() -> Result<Self, SeccompError> {
-        Ok(Self { shared: Arc::new(Shared::new().map_err(SeccompError::Start)?) })
+    pub fn new(cgroups: PathBuf) -> Result<Self, SeccompError> {
+        Ok(Self { shared: Arc::new(Shared::new(cgroups).map_err(SeccompError::Start)?) })
     }
 
     /// What getsockname(2) will say of a service's accepted sockets, which it may ask about before anything is installed.
@@ -77,9 +78,8 @@ impl SeccompEngine {
         Watch::start(&self.shared, listener, dialler).map_err(SeccompError::Start)
     }
 
-    /// Ends the flows of which neither end is open: `open` are the connections of this network namespace, in every state but
-    /// TIME_WAIT. To be called every few seconds.
-    pub fn sweep(&self, open: &BTreeSet<Path>) {
+    /// Ends the flows of which neither end is open, and forgets the sockets of services that are gone. To be called every few seconds.
+    pub fn sweep(&self, open: &Open) {
         self.shared.threads.sweep();
         let mut state = self.shared.lock();
         for socket in state.flows.sweep(open) {
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_service_that_is_shown_in_packets_is_refused_and_nothing_installed() {
-        let mut engine = SeccompEngine::new().unwrap();
+        let mut engine = SeccompEngine::new("/sys/fs/cgroup".into()).unwrap();
         let service = ServiceId(7);
         let endpoint = |local_name| Endpoint {
             service,

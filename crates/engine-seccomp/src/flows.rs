@@ -68,6 +68,29 @@ impl Flow {
     }
 }
 
+/// The connections of a network namespace, in every state but TIME_WAIT.
+#[derive(Debug, Default)]
+pub struct Open {
+    /// By their addresses.
+    pub paths: BTreeSet<Path>,
+    /// By what `SO_COOKIE` says of their sockets.
+    pub sockets: BTreeSet<u64>,
+}
+
+/// Looks after which a socket is gone: that was open once, and that has never been, as it may have yet to be dialled with.
+const LOOKS_FOR_ONE_SEEN: u32 = 2;
+const LOOKS_FOR_ONE_UNSEEN: u32 = 150;
+
+/// Records on a socket.
+#[derive(Debug)]
+struct Carried {
+    /// The flow that they are of.
+    flow: u64,
+    is_seen: bool,
+    /// Looks in a row that have found neither the flow nor the socket.
+    misses: u32,
+}
+
 /// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct Flows {
@@ -75,8 +98,8 @@ pub(crate) struct Flows {
     by_path: BTreeMap<Path, u64>,
     by_outgoing: BTreeMap<u64, u64>,
     by_inbound: BTreeMap<u64, u64>,
-    /// Records on sockets that are not connected yet: of which flow.
-    carried: BTreeMap<u64, u64>,
+    /// Records on the sockets that services dial with.
+    carried: BTreeMap<u64, Carried>,
     /// Connections that services have asked about, by their listeners.
     taken: BTreeMap<SocketAddr, u64>,
 }
@@ -120,7 +143,7 @@ impl Flows {
     }
 
     pub(crate) fn carry(&mut self, socket: u64, flow: u64) {
-        self.carried.insert(socket, flow);
+        self.carried.insert(socket, Carried { flow, is_seen: false, misses: 0 });
     }
 
     /// How many connections a service has asked about that have come by a listener.
@@ -130,7 +153,7 @@ impl Flows {
 
     /// The flow whose records are on a socket.
     pub(crate) fn carried_by(&self, socket: u64) -> Option<&Flow> {
-        self.get(*self.carried.get(&socket)?)
+        self.get(self.carried.get(&socket)?.flow)
     }
 
     /// Ends it; gives the socket that it began on.
@@ -142,10 +165,11 @@ impl Flows {
     }
 
     /// Ends those of which no end is among what is open, twice in a row: one may be about to be connected. Gives the sockets that
-    /// they began on.
-    pub(crate) fn sweep(&mut self, open: &BTreeSet<Path>) -> Vec<u64> {
-        let is_open =
-            |path: Path| open.contains(&path) || open.contains(&Path { from: path.to, to: path.from });
+    /// they began on, and those that had records and are gone.
+    pub(crate) fn sweep(&mut self, open: &Open) -> Vec<u64> {
+        let is_open = |path: Path| {
+            open.paths.contains(&path) || open.paths.contains(&Path { from: path.to, to: path.from })
+        };
         let mut over = Vec::new();
         for flow in self.by_number.values_mut() {
             let is_missed = !is_open(flow.path);
@@ -154,10 +178,21 @@ impl Flows {
             }
             flow.is_missed = is_missed;
         }
-        let ended = over.into_iter().filter_map(|number| self.end(number)).collect();
+        let mut ended: Vec<u64> = over.into_iter().filter_map(|number| self.end(number)).collect();
         let alive = &self.by_number;
-        self.carried.retain(|_, number| alive.contains_key(number));
         self.by_inbound.retain(|_, number| alive.contains_key(number));
+        self.carried.retain(|socket, carried| {
+            let is_open = open.sockets.contains(socket);
+            carried.is_seen |= is_open;
+            carried.misses =
+                if is_open || alive.contains_key(&carried.flow) { 0 } else { carried.misses + 1 };
+            let most = if carried.is_seen { LOOKS_FOR_ONE_SEEN } else { LOOKS_FOR_ONE_UNSEEN };
+            let is_gone = carried.misses >= most;
+            if is_gone {
+                ended.push(*socket);
+            }
+            !is_gone
+        });
         ended
     }
 }
@@ -229,12 +264,25 @@ mod tests {
         let mut flows = with_one();
         flows.of_inbound(ACCEPTED, Some(path()));
         flows.carry(9, 1);
-        let back = BTreeSet::from([Path { from: path().to, to: path().from }]);
-        let none = BTreeSet::new();
+        let back = Path { from: path().to, to: path().from };
+        let back = Open { paths: BTreeSet::from([back]), sockets: BTreeSet::from([9]) };
+        let none = Open::default();
         assert_eq!([flows.sweep(&none), flows.sweep(&back), flows.sweep(&none)], [[0; 0]; 3]);
-        assert_eq!(flows.sweep(&none), [SOCKET]);
+        // The socket that had its records has been seen, and is gone as well.
+        assert_eq!([flows.sweep(&none), flows.sweep(&none)], [vec![SOCKET], vec![9]]);
         let Flows { by_number, by_path, by_outgoing, by_inbound, carried, taken: _ } = flows;
         assert!(by_number.is_empty() && by_path.is_empty());
         assert!(by_outgoing.is_empty() && by_inbound.is_empty() && carried.is_empty());
+    }
+
+    #[test]
+    fn records_outlive_their_flow_on_a_socket_that_may_still_be_dialled_with() {
+        let mut flows = with_one();
+        flows.carry(9, 1);
+        assert_eq!(flows.end(1), Some(SOCKET));
+        let none = Open::default();
+        let looks: Vec<Vec<u64>> = (0..LOOKS_FOR_ONE_UNSEEN).map(|_| flows.sweep(&none)).collect();
+        let (last, before) = looks.split_last().unwrap();
+        assert_eq!((before.concat(), last), (vec![], &vec![9]));
     }
 }

@@ -29,7 +29,7 @@ use std::{io, os::fd::OwnedFd};
 pub use caller::home_of;
 pub use engine::{SeccompEngine, SeccompError};
 pub use filter::Part;
-pub use flows::Path;
+pub use flows::{Open, Path};
 pub use probe::{Probe, probe};
 pub use supervisor::{Dialler, Watch};
 

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    path::PathBuf,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
 };
 
@@ -57,10 +58,10 @@ pub(crate) struct State {
 }
 
 impl Shared {
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(cgroups: PathBuf) -> io::Result<Self> {
         let own = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         Ok(Self {
-            state: Mutex::default(),
+            state: Mutex::new(State { lines: CgroupLines::below(cgroups), ..State::default() }),
             claimed: Mutex::default(),
             freed: Condvar::new(),
             handles: Handles::new()?,

@@ -46,8 +46,6 @@ pub(crate) enum Answer {
 impl From<io::Error> for Answer {
     fn from(error: io::Error) -> Self {
         match error.raw_os_error() {
-            // Of the copy of its descriptor, or of /proc: it is not to be looked at.
-            Some(libc::EPERM) => Self::Error(libc::EACCES),
             Some(number) => Self::Error(number),
             None => Self::Error(libc::EIO),
         }

@@ -21,7 +21,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use waylay_core::{CommandName, FileId};
 
 use crate::{
-    call::process_of,
+    call::{not_to_be_looked_at, process_of},
     sys::{self, Identity},
 };
 
@@ -152,10 +152,10 @@ impl Threads {
         if let Some(thread) = known {
             match ask(&thread) {
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) => {}
-                answer => return answer,
+                answer => return answer.map_err(not_to_be_looked_at),
             }
         }
-        ask(&self.meet(tid)?)
+        self.meet(tid).and_then(|thread| ask(&thread)).map_err(not_to_be_looked_at)
     }
 
     /// A copy of a descriptor of a thread's.

@@ -19,10 +19,11 @@ use std::{
 
 use waylay_core::{Event, FailurePolicy, Protocol, ServiceId, Tables, Unredirectable};
 use waylay_engine::{Endpoint, Engine, Installation, Liveness, LocalName};
-use waylay_engine_seccomp::{Dialler, Path, SeccompEngine, SeccompError, Watch, home_of};
+use waylay_engine_seccomp::{Dialler, Open, Path, SeccompEngine, SeccompError, Watch, home_of};
 
 use crate::{
     assignment::Interruption,
+    cgroup::Cgroup,
     deadline::Deadline,
     error::RunError,
     foundling, handover,
@@ -59,7 +60,7 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|errno| RunError::CommandStart(errno.into()))?;
     let signals = Signals::watch(Interruption::default()).map_err(RunError::CommandStart)?;
-    let mut engine = SeccompEngine::new()?;
+    let mut engine = new_engine()?;
     let tables = Tables::compile(&spec.policy)?;
     if tables.ask_for_hosts() {
         return Err(RunError::NeedsRoot { what: "a filter that asks for names of hosts".into() });
@@ -95,6 +96,11 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
     Arc::into_inner(crew).into_iter().for_each(Crew::stop);
     tell(&engine, &names_of(spec), observer);
     outcome
+}
+
+pub(crate) fn new_engine() -> Result<SeccompEngine, SeccompError> {
+    // Without one no cgroup is known by what is above it.
+    SeccompEngine::new(Cgroup::root().map(|root| root.path().to_owned()).unwrap_or_default())
 }
 
 fn refuse_what_needs_root(spec: &RunSpec) -> Result<(), RunError> {
@@ -390,8 +396,10 @@ fn is_news(event: &Event) -> bool {
 fn sweep(engine: &Shared) {
     // What could not be looked at is looked at the next time.
     let Ok(open) = sockets::every(Protocol::Tcp) else { return };
-    let open: BTreeSet<Path> = open.iter().map(|socket| Path::new(socket.local, socket.remote)).collect();
-    engine.lock().sweep(&open);
+    engine.lock().sweep(&Open {
+        paths: open.iter().map(|socket| Path::new(socket.local, socket.remote)).collect(),
+        sockets: open.iter().map(|socket| socket.cookie()).collect(),
+    });
     let Ok(open) = sockets::of_datagrams() else { return };
     let open: BTreeSet<u64> = open.iter().map(|socket| socket.cookie()).collect();
     engine.lock().sweep_datagrams(&open);

@@ -204,6 +204,15 @@ impl Lab {
         service: u32,
         listeners: impl IntoIterator<Item = &'l TcpListener>,
     ) -> Endpoint {
+        Self::endpoint_in(self.cgroup_id(&format!("svc-{service}")), service, listeners)
+    }
+
+    /// The same of a service in any cgroup.
+    pub fn endpoint_in<'l>(
+        cgroup: u64,
+        service: u32,
+        listeners: impl IntoIterator<Item = &'l TcpListener>,
+    ) -> Endpoint {
         let (mut tcp4, mut tcp6) = (Vec::new(), Vec::new());
         for listener in listeners {
             match listener.local_addr().unwrap() {
@@ -211,7 +220,6 @@ impl Lab {
                 SocketAddr::V6(address) => tcp6.push(address),
             }
         }
-        let cgroup = self.cgroup_id(&format!("svc-{service}"));
         Endpoint {
             service: ServiceId(service),
             cgroup,

@@ -22,6 +22,7 @@ mod report;
 mod run;
 mod servers;
 mod station;
+mod ward;
 
 pub use c::{CheckedBy, program};
 pub use corners::{Corner, Corners, Greeter, one_after_another};
@@ -43,3 +44,4 @@ pub use servers::{
     waiting_for, world_readable_file,
 };
 pub use station::Station;
+pub use ward::{Ward, become_user, submit};

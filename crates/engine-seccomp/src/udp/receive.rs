@@ -35,7 +35,7 @@ pub(crate) fn receive(shared: &Shared, dialler: Dialler, call: &Call, turn: &Tur
         Ok(Some(party)) => party,
         Ok(None) => return Ok(Answer::Continue),
         // Of a process that is not to be looked at, and redirects nothing.
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Ok(Answer::Continue),
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => return Ok(Answer::Continue),
         Err(error) => return Err(error),
     };
     // What such a socket receives comes from whom it says.

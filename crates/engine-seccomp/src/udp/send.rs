@@ -28,7 +28,7 @@ pub(crate) fn send(shared: &Shared, dialler: Dialler, call: &Call, turn: &Turn<'
         Ok(Some(party)) => party,
         Ok(None) => return Ok(Answer::Continue),
         // Of a process that is not to be looked at: what is sent so may well be meant for another of the same host.
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) && call.number != libc::SYS_sendto => {
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) && call.number != libc::SYS_sendto => {
             return Ok(Answer::Continue);
         }
         Err(error) => return Err(error),

@@ -4,9 +4,10 @@ use std::{fs, io};
 
 use rustix::{io::Errno, thread::CapabilitySet};
 use waylay_engine::{Capabilities, Engine};
-use waylay_engine_seccomp::{Probe, SeccompEngine, probe};
+use waylay_engine_seccomp::{Probe, probe};
 
 use super::checks::{Check, Need, State, effective};
+use crate::supervised::new_engine;
 
 /// What Yama lets processes see of others: from 2 on, their children neither.
 const PTRACE_SCOPE: &str = "/proc/sys/kernel/yama/ptrace_scope";
@@ -20,7 +21,7 @@ pub(super) fn checks() -> Vec<Check> {
 }
 
 pub(super) fn capabilities() -> Option<Capabilities> {
-    SeccompEngine::new().ok().map(|engine| engine.capabilities())
+    new_engine().ok().map(|engine| engine.capabilities())
 }
 
 fn tried(need: Need, outcome: io::Result<()>) -> Check {

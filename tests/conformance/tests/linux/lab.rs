@@ -2,10 +2,8 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    fs,
     mem::MaybeUninit,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::unix::fs::MetadataExt,
 };
 
 use socket2::{Domain, SockRef, Socket, Type};
@@ -15,12 +13,13 @@ use waylay_conformance::{
 use waylay_core::{
     Conditions, FailurePolicy, Filter, FilterId, Layer, Policy, RedirectState, Service, ServiceId, Tables,
 };
-use waylay_engine::{Endpoint, Engine, Installation};
-use waylay_engine_ebpf::Limits;
+use waylay_engine::Endpoint;
 use waylay_netlab::{Lab, patiently};
 
+use crate::place::{Kind, Place as Ground};
+
 /// An interface that services ask and set by.
-pub(crate) trait Calls {
+pub(crate) trait Calls: Sync {
     fn lacks(&self, need: Need) -> Option<&'static str>;
     fn socket(&self, domain: Domain) -> Socket;
     fn query_records(&self, socket: &Socket) -> Result<Vec<u8>, Code>;
@@ -41,11 +40,12 @@ pub(crate) trait Calls {
 /// cgroup to the other.
 pub(crate) struct LabSubject<C> {
     calls: C,
+    engine: Kind,
     scene: Option<Scene>,
 }
 
 struct Scene {
-    lab: Lab,
+    ground: Ground,
     redirectors: Vec<String>,
     /// By redirector: IPv4, IPv6.
     listeners: Vec<[TcpListener; 2]>,
@@ -68,8 +68,8 @@ struct Held {
 }
 
 impl<C: Calls> LabSubject<C> {
-    pub(crate) fn new(calls: C) -> Self {
-        Self { calls, scene: None }
+    pub(crate) fn new(calls: C, engine: Kind) -> Self {
+        Self { calls, engine, scene: None }
     }
 }
 
@@ -100,7 +100,7 @@ impl<C: Calls> Subject for LabSubject<C> {
     fn set_scene(&mut self, redirectors: &[String]) {
         // The one before goes first: what it has on the host is named alike.
         self.scene = None;
-        self.scene = Some(Scene::new(redirectors));
+        self.scene = Some(Scene::new(self.engine, redirectors));
     }
 
     fn perform(&mut self, action: &Action) -> Answer {
@@ -118,17 +118,20 @@ impl<C: Calls> Subject for LabSubject<C> {
                 Answer::Overlapped(scene.query_overlapped(calls, on, name))
             }
             Action::QueryContext { on } => {
-                Answer::Code(calls.query_context(scene.socket(on)).err().unwrap_or(Code::OK))
+                let asked = scene.ask(on, |socket| calls.query_context(socket));
+                Answer::Code(asked.err().unwrap_or(Code::OK))
             }
             Action::SetRecords { on, records, cut } => {
                 Answer::Code(scene.set_records(calls, on, records, *cut))
             }
             Action::State { on, of } => {
-                Answer::State(calls.state(scene.socket(on), scene.service(of).unwrap()))
+                let service = scene.service(of).unwrap();
+                Answer::State(scene.ask(on, |socket| calls.state(socket, service)))
             }
             Action::Application { on } => Answer::Application(scene.application(calls, on)),
             Action::OriginalDestination { on } => {
-                Answer::Destination(scene.name_of(calls.original_destination(scene.socket(on))))
+                let destination = scene.ask(on, |socket| calls.original_destination(socket));
+                Answer::Destination(scene.name_of(destination))
             }
             Action::RemoveRedirector { of } => scene.remove(of),
             Action::AttachNoContext { .. }
@@ -141,7 +144,8 @@ impl<C: Calls> Subject for LabSubject<C> {
             Action::ReceiveDatagram { by } => Answer::Ancillary(scene.receive_datagram(calls, by)),
             Action::LetFlowsBeIdle { of } => {
                 let service = scene.service(of).unwrap();
-                calls.let_flows_be_idle(&scene.datagrams[service as usize - 1]);
+                let socket = &scene.datagrams[service as usize - 1];
+                scene.ground.asking_as(Some(service), || calls.let_flows_be_idle(socket));
                 Answer::Done
             }
         }
@@ -149,16 +153,16 @@ impl<C: Calls> Subject for LabSubject<C> {
 }
 
 impl Scene {
-    fn new(redirectors: &[String]) -> Self {
-        let mut lab = Lab::new("conformance", Limits::default());
+    fn new(engine: Kind, redirectors: &[String]) -> Self {
+        let mut ground = Ground::new(engine);
         let ids = 1..=u32::try_from(redirectors.len()).unwrap();
-        let listeners: Vec<_> = ids.map(|id| lab.as_service(id, listeners)).collect();
+        let listeners: Vec<_> = ids.map(|id| ground.acting_as(Some(id), listeners)).collect();
         let ids = 1..=u32::try_from(redirectors.len()).unwrap();
-        let datagrams: Vec<_> = ids.map(|id| lab.as_service(id, datagram_socket)).collect();
-        let endpoints = endpoints(&lab, &listeners, &datagrams);
-        lab.install(&policy(redirectors, &[]), endpoints);
+        let datagrams: Vec<_> = ids.map(|id| ground.acting_as(Some(id), datagram_socket)).collect();
+        let endpoints = endpoints(&ground, &listeners, &datagrams);
+        ground.install(&policy(redirectors, &[]), endpoints);
         Self {
-            lab,
+            ground,
             redirectors: redirectors.to_vec(),
             listeners,
             destination: listener(Ipv4Addr::LOCALHOST),
@@ -173,12 +177,21 @@ impl Scene {
     }
 
     /// Does something as who is called so.
-    fn acting_as<T>(&self, who: &str, act: impl FnOnce() -> T) -> T {
+    fn acting_as<T: Send>(&self, who: &str, act: impl FnOnce() -> T + Send) -> T {
         match (who, self.service(who)) {
-            (_, Some(service)) => self.lab.as_service(service, act),
-            ("client", None) => self.lab.as_application(act),
+            (_, Some(service)) => self.ground.acting_as(Some(service), act),
+            ("client", None) => self.ground.acting_as(None, act),
             ("bystander", None) => act(),
             (other, None) => panic!("nobody is called {other}"),
+        }
+    }
+
+    /// Asks about a socket as its owner.
+    fn ask<T: Send>(&self, name: &str, ask: impl FnOnce(&Socket) -> T + Send) -> T {
+        let Held { owner, socket } = &self.sockets[name];
+        match (owner.as_str(), self.service(owner)) {
+            ("bystander", None) => ask(socket),
+            (_, service) => self.ground.asking_as(service, || ask(socket)),
         }
     }
 
@@ -265,7 +278,7 @@ impl Scene {
     }
 
     fn query_records(&mut self, calls: &impl Calls, on: &str, name: &str) -> Code {
-        match calls.query_records(self.socket(on)) {
+        match self.ask(on, |socket| calls.query_records(socket)) {
             Ok(records) => {
                 self.records.insert(name.to_owned(), records);
                 Code::OK
@@ -275,13 +288,13 @@ impl Scene {
     }
 
     fn probe_records(&mut self, calls: &impl Calls, on: &str, name: &str) -> Code {
-        let (code, size) = calls.probe_records(self.socket(on));
+        let (code, size) = self.ask(on, |socket| calls.probe_records(socket));
         self.sizes.insert(name.to_owned(), size);
         code
     }
 
     fn query_overlapped(&mut self, calls: &impl Calls, on: &str, name: &str) -> Overlapped {
-        let (records, outcome) = calls.query_records_overlapped(self.socket(on));
+        let (records, outcome) = self.ask(on, |socket| calls.query_records_overlapped(socket));
         self.records.insert(name.to_owned(), records);
         outcome
     }
@@ -293,8 +306,8 @@ impl Scene {
     }
 
     fn application(&self, calls: &impl Calls, on: &str) -> String {
-        let client = fs::metadata(self.lab.procs("app").parent().unwrap()).unwrap().ino();
-        match calls.query_context(self.socket(on)) {
+        let client = self.ground.of_the_client();
+        match self.ask(on, |socket| calls.query_context(socket)) {
             Ok(cgroup) if cgroup == client => "client".to_owned(),
             other => format!("{other:?}"),
         }
@@ -307,13 +320,9 @@ impl Scene {
 
     fn remove(&mut self, redirector: &str) -> Answer {
         let tables = Tables::compile(&policy(&self.redirectors, &[redirector])).unwrap();
-        let endpoints = endpoints(&self.lab, &self.listeners, &self.datagrams);
-        self.lab.engine.install(&Installation { tables, endpoints }).unwrap();
+        let endpoints = endpoints(&self.ground, &self.listeners, &self.datagrams);
+        self.ground.replace(tables, endpoints);
         Answer::Done
-    }
-
-    fn socket(&self, name: &str) -> &Socket {
-        &self.sockets[name].socket
     }
 
     fn service(&self, redirector: &str) -> Option<u32> {
@@ -342,10 +351,10 @@ fn policy(redirectors: &[String], gone: &[&str]) -> Policy {
     Policy::new(ids().map(declare).collect(), Vec::new(), filters).unwrap()
 }
 
-fn endpoints(lab: &Lab, listeners: &[[TcpListener; 2]], datagrams: &[Socket]) -> Vec<Endpoint> {
+fn endpoints(ground: &Ground, listeners: &[[TcpListener; 2]], datagrams: &[Socket]) -> Vec<Endpoint> {
     let endpoint = |((id, pair), datagrams): ((u32, &[TcpListener; 2]), &Socket)| Endpoint {
         udp4: Some(datagrams.local_addr().unwrap().as_socket().unwrap().port()),
-        ..lab.endpoint(id, pair)
+        ..Lab::endpoint_in(ground.of_service(id), id, pair)
     };
     (1..).zip(listeners).zip(datagrams).map(endpoint).collect()
 }

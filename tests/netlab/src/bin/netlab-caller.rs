@@ -1,19 +1,32 @@
 //! A program that dials when it is told to, from whichever cgroup it is in:
 //! `dial ADDRESS RECORDS SOURCE` (records in hexadecimal; or `-`) on standard input is answered
 //! with `connected PEER`, `errno NUMBER` or `unset REASON`; `ask RESOLVER NAME`
-//! with `answered` or `errno NUMBER`; `close` closes all that it has opened.
+//! with `answered` or `errno NUMBER`; `close` closes all that it has opened. With the argument `command` or `service` it has itself supervised as
+//! such, and says first by which descriptor.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test program: a failed step must show")]
 
 use std::{
     io::{self, BufRead, Read, Write},
     net::SocketAddr,
+    os::fd::AsRawFd,
     time::Duration,
 };
 
 use socket2::{Domain, Socket, Type};
 use waylay::{RedirectRecords, set_redirect_records};
+use waylay_netlab::submit;
 
 fn main() {
+    // It stays open: with it goes the supervisor's.
+    let calls = match std::env::args().nth(1).as_deref() {
+        Some("command") => Some(submit(false)),
+        Some("service") => Some(submit(true)),
+        _ => None,
+    };
+    if let Some(calls) = &calls {
+        println!("{}", calls.as_raw_fd());
+        io::stdout().flush().unwrap();
+    }
     let mut open = Vec::new();
     for line in io::stdin().lock().lines() {
         let line = line.unwrap();

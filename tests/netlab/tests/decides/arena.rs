@@ -17,11 +17,11 @@ use waylay::RedirectRecords;
 use waylay_core::{
     Availability, Cgroups, Chain, Change, Confinement, Event, FileId, FilterId, ForeignNamespace,
     HostPattern, Leg, ListenerOwner, Namespace as Net, Policy, Prefix, Protocol, Reach, Records, Refusal,
-    Routes, ServiceId, Slots, Tables, TraceStep, Verdict, World, decide,
+    Route, Routes, ServiceId, Slots, Tables, TraceStep, Verdict, World, decide,
 };
-use waylay_engine::{Endpoint, Engine, Installation, Liveness};
-use waylay_engine_ebpf::{Limits, netns_cookie};
-use waylay_netlab::{Foreign, Lab, Namespace, patiently};
+use waylay_engine::{Endpoint, Installation, Liveness};
+use waylay_engine_ebpf::netns_cookie;
+use waylay_netlab::{Namespace, patiently};
 
 use crate::{
     callers::{Answer, Dialler, Programs},
@@ -30,9 +30,9 @@ use crate::{
         Source, Step, To,
     },
     doors::{
-        Door, Seen, canonical, doors, endpoint_of, is_deserted, is_ip4, resolved, see_at_destination,
-        see_at_service,
+        Door, Seen, canonical, doors, is_deserted, is_ip4, resolved, see_at_destination, see_at_service,
     },
+    ground::{Ground, Subject},
     hearsay::{Hearsay, RESOLVER},
 };
 
@@ -44,7 +44,7 @@ pub(crate) struct Arena {
     diallers: BTreeMap<Party, Dialler>,
     hearsay: Hearsay,
     doors: Vec<(Door, TcpListener)>,
-    lab: Lab,
+    ground: Ground,
     programs: Programs,
     scene: Scene,
     /// The slots that services get if they are free.
@@ -100,7 +100,7 @@ pub(crate) struct Tally {
 }
 
 impl Arena {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(subject: Subject) -> Self {
         let (namespace, visitors) = (Namespace::new(), Namespace::new());
         for (namespace, address) in [&namespace, &visitors]
             .into_iter()
@@ -116,21 +116,16 @@ impl Arena {
             Net::Foreign(inside.join().unwrap())
         });
         namespace.enter();
-        let mut lab = Lab::new("decides", Limits::default());
+        let ground = Ground::new(subject, [&namespace, &visitors]);
         let (programs, hearsay) = (Programs::new(), Hearsay::start());
-        let doors = doors(&lab, &visitors);
-        for party in [Party::SANDBOXED, Party::VISITOR] {
-            lab.add_cgroup(&party.cgroup());
-        }
-        Foreign::EGRESS.attach(&lab.cgroup(Some(&Party::SANDBOXED.cgroup())), "somebodys");
-        let dialler = |party| (party, Dialler::start(party, &lab, &programs, &visitors));
+        let doors = doors(&ground, &visitors);
+        let dialler = |party| (party, Dialler::start(party, &ground, &programs, &visitors));
         let diallers = Party::ALL.map(dialler).into_iter().collect();
-        lab.install(&Policy::default(), Vec::new());
         Self {
             diallers,
             hearsay,
             doors,
-            lab,
+            ground,
             programs,
             scene: Scene::default(),
             wishes: [0, 1, 2, 3],
@@ -142,13 +137,20 @@ impl Arena {
         }
     }
 
+    /// What comes from here on is the engine's own thread's.
+    pub(crate) fn begin(&mut self) {
+        self.ground.begin(self.diallers.values_mut().map(Dialler::supervision));
+    }
+
     pub(crate) fn try_case(&mut self, case: &Case) -> Result<(), TestCaseError> {
-        self.begin(case);
+        self.clear(case);
         for step in &case.steps {
             match step {
                 Step::Install(declared) => self.install(declared),
                 Step::Amend { going, coming, renew } => self.amend(going, coming, *renew),
                 Step::Mark { service, alive } => self.mark(ServiceId(*service), *alive),
+                // Where the kernel's own count there is no need of others.
+                Step::Routes(_) if !self.subject().is_ebpf() => {}
                 Step::Routes(reaches) => {
                     let reaches = reaches.iter().map(|(net, error)| (net.prefix(), *error));
                     self.publish(
@@ -168,13 +170,12 @@ impl Arena {
     }
 
     /// Nothing is left of the case before, and every service has the slot it is said to have.
-    fn begin(&mut self, case: &Case) {
+    fn clear(&mut self, case: &Case) {
         self.hearsay.begin();
         self.flows.clear();
         self.diallers.values_mut().for_each(Dialler::close_all);
         while self.accept(&AT_ONCE).is_some() {}
-        let engine = &self.lab.engine;
-        patiently("the flows end", || (engine.flow_count().unwrap() == 0).then_some(()));
+        self.ground.settle();
         self.install(&Declared {
             services: Vec::new(),
             filters: Vec::new(),
@@ -182,8 +183,8 @@ impl Arena {
             overrides_sandboxes: false,
             foreign: ForeignNamespace::Permit,
         });
-        let engine = &mut self.lab.engine;
-        patiently("the slots are free", || engine.slots().unwrap().iter().next().is_none().then_some(()));
+        let engine = self.ground.engine();
+        patiently("the slots are free", || engine.taken().iter().next().is_none().then_some(()));
         self.known.clear();
         self.wishes = case.slots;
         if !self.scene.routes.is_empty() {
@@ -193,7 +194,7 @@ impl Arena {
     }
 
     fn taken(&mut self) -> Slots {
-        let taken = self.lab.engine.slots().unwrap();
+        let taken = self.ground.engine().taken();
         self.known.retain(|&service, _| taken.of(service).is_some());
         taken
     }
@@ -216,7 +217,7 @@ impl Arena {
         let slots = self.slots(&policy);
         let tables = Tables::compile_keeping(&policy, slots).unwrap();
         let endpoints = declared.services.iter().map(|service| {
-            let all = endpoint_of(&self.lab, &self.doors, service.id);
+            let all = self.ground.endpoint(service.id, &self.doors);
             let tcp4 = if service.listens4 { all.tcp4 } else { Vec::new() };
             let tcp6 = if service.listens6 { all.tcp6 } else { Vec::new() };
             Endpoint { tcp4, tcp6, ..all }
@@ -224,11 +225,10 @@ impl Arena {
         let endpoints: Vec<Endpoint> = endpoints.collect();
         self.hearsay.compiled(&policy);
         let installation = Installation { tables: tables.clone(), endpoints: endpoints.clone() };
-        self.lab.engine.install(&installation).unwrap();
+        self.ground.engine().put_in_force(&installation);
         for endpoint in &endpoints {
-            let (service, part) = (endpoint.service, format!("svc-{}", endpoint.service.0));
-            if self.known.insert(service, endpoint.clone()).is_none() {
-                self.lab.engine.serve_cgroup(service, &self.lab.cgroup(Some(&part))).unwrap();
+            if self.known.insert(endpoint.service, endpoint.clone()).is_none() {
+                self.ground.serve(endpoint.service);
             }
         }
         // One that goes is absent when it comes back, until it is said to be alive.
@@ -270,13 +270,13 @@ impl Arena {
     fn replace_tables(&mut self, tables: Tables) {
         self.taken();
         let installation = Installation { tables, endpoints: self.scene.endpoints.clone() };
-        self.lab.engine.install(&installation).unwrap();
+        self.ground.engine().put_in_force(&installation);
         self.scene.tables = installation.tables;
     }
 
     fn mark(&mut self, service: ServiceId, alive: bool) {
         let liveness = if alive { Liveness::Alive } else { Liveness::Dead };
-        self.lab.engine.set_liveness(service, liveness).unwrap();
+        self.ground.engine().mark(service, liveness);
         if alive && self.scene.policy.service(service).is_some() {
             self.scene.alive.insert(service);
         } else {
@@ -289,14 +289,14 @@ impl Arena {
         for (prefix, reach) in reaches {
             self.scene.routes.set(prefix, reach);
         }
-        self.lab.engine.set_routes(&self.scene.routes).unwrap();
+        self.ground.engine().publish(&self.scene.routes);
     }
 
     fn address(&self, to: To) -> SocketAddr {
         match to {
             To::Address(ip, port) => (ip, port).into(),
             To::Listener { service, family } => {
-                let endpoint = endpoint_of(&self.lab, &self.doors, service);
+                let endpoint = self.ground.endpoint(service, &self.doors);
                 match family {
                     Family::V4 => endpoint.tcp4[0].into(),
                     Family::Mapped => {
@@ -419,23 +419,41 @@ impl Arena {
         // Nobody is registered in the other namespace.
         let listener = self.known.values().find(at).filter(|_| !is_visitor);
         let listener = listener.map(|endpoint| ListenerOwner::OwnInstance(endpoint.service));
-        let confinement = if by == Party::SANDBOXED { Confinement::Sandboxed } else { Confinement::Free };
+        let confinement =
+            if self.ground.is_sandboxed(by) { Confinement::Sandboxed } else { Confinement::Free };
+        let is_placed = |party: &Party| self.subject().is_ebpf() || matches!(party, Party::Application(_));
+        let parties = Party::ALL.into_iter().filter(is_placed);
         World {
             listener,
             confinement,
             namespace: if is_visitor { self.visited } else { own },
             hosts: self.hearsay.of(application, remote.ip().to_canonical()),
-            route: self.scene.routes.to(remote.ip()).route(),
+            route: self.ground.route(&self.scene.routes, by, remote),
             availability: there.map(|id| (id, Availability::Available)).collect(),
             cgroups: Cgroups::new(
-                Party::ALL.map(|party| (self.cgroup_id(Place::Of(party)), self.cgroup_id(Place::Scope))),
+                parties.map(|party| (self.cgroup_id(Place::Of(party)), self.cgroup_id(Place::Scope))),
             ),
             ..World::default()
         }
     }
 
+    fn subject(&self) -> Subject {
+        self.ground.subject()
+    }
+
+    /// What the kernel itself says of a destination, where routes are its own.
+    fn unreachable(&self, by: Party, remote: SocketAddr) -> Option<i32> {
+        match self.ground.route(&Routes::default(), by, remote) {
+            Route::Missing(errno) => Some(errno.number().into()),
+            Route::Exists => None,
+        }
+    }
+
     fn expect(&self, by: Party, verdict: &Verdict, remote: SocketAddr) -> Seen {
         match verdict {
+            Verdict::Direct if self.unreachable(by, remote).is_some() => {
+                Seen::Refused { errno: self.unreachable(by, remote).unwrap(), reported: Vec::new() }
+            }
             Verdict::Direct if is_deserted(remote.port(), by == Party::VISITOR) => {
                 Seen::Refused { errno: Fault::CONNREFUSED.raw_os_error(), reported: Vec::new() }
             }
@@ -471,7 +489,9 @@ impl Arena {
         match dialler.dial(from, to, records) {
             Answer::Connected { peer } => match self.accept(&PATIENCE) {
                 Some((Door::Server, accepted)) => see_at_destination(&accepted, peer),
-                Some((Door::Service(service), accepted)) => see_at_service(service, accepted, peer),
+                Some((Door::Service(service), accepted)) => {
+                    self.ground.ask_as(service, || see_at_service(service, accepted, peer))
+                }
                 None => (Seen::Lost("nobody has the connection".into()), None),
             },
             Answer::Errno(errno) => {
@@ -499,7 +519,7 @@ impl Arena {
 
     /// The refusals that the programs have reported.
     fn reported(&mut self) -> Vec<Refusal> {
-        let events = self.lab.engine.events(Duration::ZERO).unwrap();
+        let events = self.ground.engine().news();
         let refusal = |event| match event {
             Event::Refused { refusal, .. } => Some(refusal),
             Event::SocketRefused { .. }
@@ -551,10 +571,11 @@ impl Names for Arena {
     }
 
     fn cgroup_id(&self, place: Place) -> u64 {
-        match place {
-            Place::Of(party) => self.lab.cgroup_id(&party.cgroup()),
-            Place::Scope => self.lab.cgroup_id("."),
-        }
+        self.ground.cgroup_id(place)
+    }
+
+    fn are_there_hosts(&self) -> bool {
+        self.subject().is_ebpf()
     }
 
     fn pattern(&self, host: Host, reach: case::Reach) -> HostPattern {

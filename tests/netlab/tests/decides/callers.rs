@@ -6,15 +6,18 @@ use std::{
     net::SocketAddr,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::PathBuf,
-    process::{ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
 use tempfile::TempDir;
 use waylay::RedirectRecords;
 use waylay_core::{CommandName, FileId, HostName, Process as Caller, ServiceId};
-use waylay_netlab::{Lab, Namespace, Process};
+use waylay_netlab::{Namespace, Process};
 
-use crate::case::{Party, Program};
+use crate::{
+    case::{Party, Place, Program},
+    ground::Ground,
+};
 
 const CALLER: &str = env!("CARGO_BIN_EXE_netlab-caller");
 
@@ -53,6 +56,7 @@ pub(crate) struct Dialler {
     process: Process,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
+    calls: Option<i32>,
 }
 
 /// What a connect() came to for who called it.
@@ -64,33 +68,49 @@ pub(crate) enum Answer {
 }
 
 impl Dialler {
-    pub(crate) fn start(party: Party, lab: &Lab, programs: &Programs, visitors: &Namespace) -> Self {
+    pub(crate) fn start(party: Party, ground: &Ground, programs: &Programs, visitors: &Namespace) -> Self {
         let program = programs.path(party.program());
-        let enter = "echo $$ > \"$0\"; exec setpriv --reuid \"$1\" --regid \"$2\" --clear-groups \"$3\"";
+        let enter =
+            "echo $$ > \"$0\"; exec setpriv --reuid \"$1\" --regid \"$2\" --clear-groups \"$3\" \"$4\"";
+        let (uid, gid) = (ground.subject().uid_of(party), ground.subject().gid_of(party));
         let mut command = match party {
             Party::VISITOR => visitors.command("sh"),
             Party::Application(_) | Party::Service(_) => Command::new("sh"),
         };
-        command.args(["-c", enter]).arg(lab.procs(&party.cgroup())).arg(party.uid().to_string());
-        command.arg(party.gid().to_string());
-        command.arg(&program).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(["-c", enter]).arg(ground.procs(party)).args([uid, gid].map(|id| id.to_string()));
+        let part = match (ground.subject().is_ebpf(), party) {
+            (true, _) => "alone",
+            (false, Party::Application(_)) => "command",
+            (false, Party::Service(_)) => "service",
+        };
+        command.arg(&program).arg(part).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Process::spawn(&mut command);
         let child = process.child();
         let (orders, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let identity = Caller {
             pid: child.id(),
             start_time_ns: 0,
-            uid: party.uid(),
-            gid: party.gid(),
+            uid,
+            gid,
             command: CommandName::new(program.file_name().unwrap().as_encoded_bytes()),
             exe: programs.file(party.program()),
-            cgroup: lab.cgroup_id(&party.cgroup()),
+            cgroup: ground.cgroup_id(Place::Of(party)),
             service: match party {
                 Party::Application(_) => None,
                 Party::Service(number) => Some(ServiceId(number)),
             },
         };
-        Self { party, program, identity, process, orders, answers: BufReader::new(answers) }
+        let mut dialler =
+            Self { party, program, identity, process, orders, answers: BufReader::new(answers), calls: None };
+        if part != "alone" {
+            dialler.calls = Some(dialler.answer().parse().unwrap());
+        }
+        dialler
+    }
+
+    /// The descriptor by which it is supervised, if it is.
+    pub(crate) fn supervision(&mut self) -> (Party, &Child, Option<i32>) {
+        (self.party, self.process.child(), self.calls)
     }
 
     pub(crate) fn party(&self) -> Party {
@@ -137,6 +157,10 @@ impl Dialler {
 
     fn order(&mut self, order: &str) -> String {
         writeln!(self.orders, "{order}").unwrap();
+        self.answer()
+    }
+
+    fn answer(&mut self) -> String {
         let mut answer = String::new();
         let read = self.answers.read_line(&mut answer).unwrap();
         assert!(read > 0, "{:?} has ended: {:?}", self.party, self.process.child().wait());

@@ -284,6 +284,8 @@ impl Net {
 pub(crate) trait Names {
     fn file(&self, program: Program) -> FileId;
     fn cgroup_id(&self, place: Place) -> u64;
+    /// Whether the engine knows of names at all.
+    fn are_there_hosts(&self) -> bool;
     fn pattern(&self, host: Host, reach: Reach) -> HostPattern;
     fn namespace(&self, realm: Realm) -> Namespace;
 }
@@ -342,7 +344,8 @@ impl DeclaredFilter {
 
     /// Nothing may pass by a name.
     fn hosts(&self, names: &impl Names) -> Option<OneOf<HostPattern>> {
-        let patterns = self.hosts.as_ref()?.iter().map(|&(host, reach)| names.pattern(host, reach));
+        let hosts = self.hosts.as_ref().filter(|_| names.are_there_hosts())?;
+        let patterns = hosts.iter().map(|&(host, reach)| names.pattern(host, reach));
         let permits = matches!(self.layer, Layer::Auth(AuthRule { action: Action::Permit(_), .. }));
         Some(if permits { OneOf::none_of(patterns) } else { OneOf::these(patterns) })
     }

@@ -11,10 +11,12 @@ use waylay::{
     QueryError, RedirectRecords, query_redirect_chain, query_redirect_context, query_redirect_records,
 };
 use waylay_core::Refusal;
-use waylay_engine::Endpoint;
-use waylay_netlab::{Lab, Namespace};
+use waylay_netlab::Namespace;
 
-use crate::case::{PORTS, SERVICES};
+use crate::{
+    case::{PORTS, SERVICES},
+    ground::Ground,
+};
 
 /// Who listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,9 +102,9 @@ fn listener(address: SocketAddr) -> TcpListener {
 }
 
 /// All of them, the servers in both network namespaces.
-pub(crate) fn doors(lab: &Lab, visitors: &Namespace) -> Vec<(Door, TcpListener)> {
+pub(crate) fn doors(ground: &Ground, visitors: &Namespace) -> Vec<(Door, TcpListener)> {
     let services = (1..=SERVICES).flat_map(|service| {
-        let listeners = lab.as_service(service, || service_listeners(service));
+        let listeners = ground.make(service, || service_listeners(service));
         listeners.map(|listener| (Door::Service(service), listener))
     });
     let of_visitors = thread::scope(|scope| {
@@ -131,11 +133,6 @@ pub(crate) fn is_deserted(port: u16, visitors: bool) -> bool {
 fn service_listeners(service: u32) -> [TcpListener; 2] {
     let port = 9000 + service as u16;
     [listener((Ipv4Addr::LOCALHOST, port).into()), listener((Ipv6Addr::LOCALHOST, port).into())]
-}
-
-pub(crate) fn endpoint_of(lab: &Lab, doors: &[(Door, TcpListener)], service: u32) -> Endpoint {
-    let own = doors.iter().filter(|(door, _)| *door == Door::Service(service));
-    lab.endpoint(service, own.map(|(_, listener)| listener))
 }
 
 /// To connect(), the unspecified address means this host.
