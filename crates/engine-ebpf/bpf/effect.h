@@ -317,7 +317,7 @@ WL_GLOBAL int wl_remember(struct bpf_sock_addr *ctx, const struct wl_flow *flow,
 		bpf_sk_storage_delete(&outgoing, msk);
 		if (!bpf_sk_storage_get(&outgoing, msk, &out, BPF_SK_STORAGE_GET_F_CREATE))
 			return 0;
-	} else if (wl_note_leaving(bpf_get_socket_cookie(ctx), &out)) {
+	} else if (ctx->protocol == SOCK_PROTO_TCP && wl_note_leaving(bpf_get_socket_cookie(ctx), &out)) {
 		return 1;
 	}
 	return bpf_sk_storage_get(&outgoing, sk, &out, BPF_SK_STORAGE_GET_F_CREATE) != NULL;

@@ -80,7 +80,10 @@ pub(crate) fn count(loaded: &Loaded) -> Result<usize, EbpfError> {
 }
 
 /// Looks at each flow of a connection. One that comes while this looks may be missed.
-pub(crate) fn for_each_connection(loaded: &Loaded, mut look: impl FnMut(&abi::Flow)) -> Result<(), EbpfError> {
+pub(crate) fn for_each_connection(
+    loaded: &Loaded,
+    mut look: impl FnMut(&abi::Flow),
+) -> Result<(), EbpfError> {
     let flows = loaded.map(FLOWS)?;
     let failed = |source| EbpfError::Map { map: FLOWS, source };
     let numbers = cells(loaded)?.into_iter().enumerate().flat_map(|(word, taken)| {
@@ -97,7 +100,10 @@ pub(crate) fn for_each_connection(loaded: &Loaded, mut look: impl FnMut(&abi::Fl
 }
 
 /// Looks at each flow of datagrams.
-pub(crate) fn for_each_datagram_flow(loaded: &Loaded, mut look: impl FnMut(&abi::Flow)) -> Result<(), EbpfError> {
+pub(crate) fn for_each_datagram_flow(
+    loaded: &Loaded,
+    mut look: impl FnMut(&abi::Flow),
+) -> Result<(), EbpfError> {
     let handle = loaded.map(DATAGRAM_FLOWS)?;
     // What it holds begins with a flow.
     sys::for_each_value(handle.as_fd(), size_of::<u64>(), size_of::<abi::DatagramFlow>(), |value| {

@@ -88,8 +88,14 @@ pub(crate) const RESIDENT_PROGRAMS: [&str; 21] = [
 pub(crate) const RESIDENTS_ALONE: &str = "wl_resident_";
 const ERRANDS: &str = "errands";
 /// Those that user space runs over the maps.
-pub(crate) const WALK_PROGRAMS: [&str; 5] =
-    ["wl_carriers", "wl_see_flow", "wl_judge_flow", "wl_judge_tuple", "wl_judge_datagrams"];
+pub(crate) const WALK_PROGRAMS: [&str; 6] = [
+    "wl_carriers",
+    "wl_see_connection",
+    "wl_see_flow",
+    "wl_judge_flow",
+    "wl_judge_tuple",
+    "wl_judge_datagrams",
+];
 
 /// Programs that are loaded, with their configuration and key in place.
 #[derive(Debug)]
