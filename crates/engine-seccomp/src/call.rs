@@ -6,7 +6,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
-use crate::{sys, threads::Threads};
+use crate::{sight::Sight, supervisor::Dialler, sys, threads::Threads};
 
 /// Bytes of the longest socket address (`struct sockaddr_storage`).
 pub(crate) const LONGEST_ADDRESS: usize = 128;
@@ -40,6 +40,19 @@ impl Call {
     /// A copy of the descriptor in its first argument.
     pub(crate) fn descriptor(&self, threads: &Threads) -> io::Result<OwnedFd> {
         threads.copy_descriptor(self.tid, self.number_at(0))
+    }
+
+    /// The socket of that descriptor. EACCES of what nothing is to be known of.
+    pub(crate) fn sight(&self, threads: &Threads, dialler: Dialler) -> io::Result<Sight> {
+        let Some(given) = threads.given() else { return self.descriptor(threads).map(Sight::Copy) };
+        let inode = threads.inode(self.tid, self.number_at(0))?;
+        if let Ok(socket) = given.copy(inode) {
+            return Ok(Sight::Copy(socket));
+        }
+        // Of a command no other than those that were given is of interest.
+        let is_of_interest = dialler.service().is_some() || given.identity(inode).is_some();
+        let told = if is_of_interest { given.hearsay.of(inode)? } else { None };
+        told.map(Sight::Told).ok_or_else(|| errno(libc::EACCES))
     }
 
     pub(crate) fn read(&self, address: u64, len: usize) -> io::Result<Vec<u8>> {

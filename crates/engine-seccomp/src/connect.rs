@@ -18,7 +18,7 @@ use crate::{
     call::{Call, LONGEST_ADDRESS, Named, errno, parse_address, write_address},
     caller::{Caller, Seen, home_of},
     flows::{NewFlow, Path},
-    interrupted,
+    interrupted, making,
     pool::Turn,
     shared::{Claim, Shared, State},
     supervisor::{Answer, Dialler},
@@ -79,7 +79,9 @@ fn prepare<'s>(
         return Err(errno(libc::EINVAL));
     }
     let bytes = call.read(call.arguments[address.0], len)?;
-    let socket = call.descriptor(&shared.threads)?;
+    let Some(socket) = making::to_connect(shared, call, &bytes, turn)? else {
+        return Ok(Decided::Answered(Answer::Continue));
+    };
     require_waited_for(turn)?;
     let Some((kind, local)) = Kind::of(&socket)? else { return Ok(Decided::Answered(Answer::Continue)) };
     let cookie = sockopt::socket_cookie(&socket)?;
@@ -424,8 +426,11 @@ impl Plan<'_> {
     }
 
     /// Tells its caller what has become of it. The next call on the socket comes to know whether that was told.
-    pub(crate) fn answer(self, shared: &Shared, tell: impl FnOnce() -> io::Result<()>) {
+    pub(crate) fn answer(self, shared: &Shared, is_begun: bool, tell: impl FnOnce() -> io::Result<()>) {
         // Whoever is told may go on before this returns; there is little left to be done by then.
+        if let Some(given) = shared.threads.given().filter(|_| is_begun) {
+            given.let_go_of_stream(&self.socket);
+        }
         drop(self.socket);
         if tell().is_ok() {
             // The claim is still there: no other call on the socket comes in between.

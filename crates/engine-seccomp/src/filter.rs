@@ -5,6 +5,8 @@
 
 use libc::sock_filter;
 
+use crate::probe::Means;
+
 /// Whose calls are filtered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -69,9 +71,9 @@ pub(crate) const TRANSPARENT: [(i32, i32); 2] =
 const TYPE_MASK: u32 = 0xf;
 
 /// The filter; `None` on an architecture whose system calls are not known here.
-pub(crate) fn program(part: Part) -> Option<Vec<sock_filter>> {
+pub(crate) fn program(part: Part, means: Means) -> Option<Vec<sock_filter>> {
     let calls = CALLS?;
-    let native = native(&calls, part);
+    let native = native(&calls, part, means);
     let mut program = vec![load(ARCH)];
     program.extend(if_equal(calls.arch, &native));
     if let Some((arch, absent)) = calls.compat {
@@ -89,7 +91,7 @@ pub(crate) fn harmless() -> Vec<sock_filter> {
     vec![answer(ALLOW)]
 }
 
-fn native(calls: &Calls, part: Part) -> Vec<sock_filter> {
+fn native(calls: &Calls, part: Part, means: Means) -> Vec<sock_filter> {
     let mut program = vec![load(NUMBER)];
     if let Some(bit) = calls.x32 {
         program.extend([jump(libc::BPF_JSET, bit, 0, 1), answer(ABSENT)]);
@@ -107,9 +109,23 @@ fn native(calls: &Calls, part: Part) -> Vec<sock_filter> {
     for number in [libc::SYS_recvmsg, libc::SYS_recvmmsg] {
         judge(number, &[answer(ASK)]);
     }
+    let (made, others) = match means {
+        Means::Copying => (ALLOW, ALLOW),
+        Means::Giving => {
+            judge(libc::SYS_bind, &[answer(ASK)]);
+            judge(libc::SYS_listen, &[answer(ASK)]);
+            (ASK, ALLOW)
+        }
+    };
     match part {
-        Part::Command { any_socket: true } => {}
-        Part::Command { any_socket: false } => judge(libc::SYS_socket, &redirectable()),
+        Part::Command { any_socket: true } | Part::Service if made == others => {}
+        Part::Command { any_socket: true } | Part::Service => {
+            judge(libc::SYS_socket, &redirectable(made, others));
+        }
+        Part::Command { any_socket: false } => judge(libc::SYS_socket, &redirectable(made, REFUSE)),
+    }
+    match part {
+        Part::Command { .. } => {}
         Part::Service => {
             judge(libc::SYS_getsockopt, &questions());
             judge(libc::SYS_setsockopt, &statements());
@@ -165,14 +181,14 @@ fn statements() -> Vec<sock_filter> {
     program
 }
 
-/// Of IP: TCP, MPTCP and UDP. Of others: what stays on this host.
-fn redirectable() -> Vec<sock_filter> {
+/// Of IP: TCP, MPTCP and UDP are `made`. Of others: what stays on this host is allowed.
+fn redirectable(made: u32, others: u32) -> Vec<sock_filter> {
     let protocols = |allowed: &[i32]| {
         let mut program = vec![load(argument(2))];
         allowed
             .iter()
-            .for_each(|protocol| program.extend(if_equal(protocol.cast_unsigned(), &[answer(ALLOW)])));
-        program.push(answer(REFUSE));
+            .for_each(|protocol| program.extend(if_equal(protocol.cast_unsigned(), &[answer(made)])));
+        program.push(answer(others));
         program
     };
     let mut of_ip =
@@ -182,7 +198,7 @@ fn redirectable() -> Vec<sock_filter> {
         &protocols(&[0, libc::IPPROTO_TCP, libc::IPPROTO_MPTCP]),
     ));
     of_ip.extend(if_equal(libc::SOCK_DGRAM.cast_unsigned(), &protocols(&[0, libc::IPPROTO_UDP])));
-    of_ip.push(answer(REFUSE));
+    of_ip.push(answer(others));
     let mut program = vec![load(argument(0))];
     for family in [libc::AF_INET, libc::AF_INET6] {
         program.extend(if_equal(family.cast_unsigned(), &of_ip));
@@ -190,7 +206,7 @@ fn redirectable() -> Vec<sock_filter> {
     for family in [libc::AF_UNIX, libc::AF_NETLINK, libc::AF_ALG, libc::AF_KEY] {
         program.extend(if_equal(family.cast_unsigned(), &[answer(ALLOW)]));
     }
-    program.push(answer(REFUSE));
+    program.push(answer(others));
     program
 }
 

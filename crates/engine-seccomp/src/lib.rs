@@ -11,17 +11,21 @@ mod connect;
 mod engine;
 mod filter;
 mod flows;
+mod given;
 mod handles;
 mod interrupted;
+mod making;
 mod names;
 mod options;
 mod pool;
 mod probe;
 mod scout;
 mod shared;
+mod sight;
 mod supervisor;
 mod sys;
 mod threads;
+mod told;
 mod udp;
 
 use std::{io, os::fd::OwnedFd};
@@ -30,7 +34,7 @@ pub use caller::home_of;
 pub use engine::{SeccompEngine, SeccompError};
 pub use filter::Part;
 pub use flows::{Open, Path};
-pub use probe::{Probe, probe};
+pub use probe::{Means, Probe, means, probe};
 pub use supervisor::{Dialler, Watch};
 
 /// Has this thread supervised from here on, and all that it starts. What it gives goes to the supervisor ([`SeccompEngine::watch`]):
@@ -40,6 +44,6 @@ pub use supervisor::{Dialler, Watch};
 /// [`io::ErrorKind::Unsupported`] on a machine whose system calls are not known; EACCES without `no_new_privs`
 /// (<https://man7.org/linux/man-pages/man2/seccomp.2.html>).
 pub fn supervise(part: Part) -> io::Result<OwnedFd> {
-    let program = filter::program(part).ok_or(io::ErrorKind::Unsupported)?;
+    let program = filter::program(part, probe::means()).ok_or(io::ErrorKind::Unsupported)?;
     sys::install(&program)
 }

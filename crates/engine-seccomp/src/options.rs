@@ -20,9 +20,10 @@ use crate::{
     call::{Call, errno, write_address},
     caller::home_of,
     filter::TRANSPARENT,
-    flows::{Flow, Inbound, Path},
+    flows::{Flow, Inbound},
     shared::{Shared, State},
-    supervisor::Answer,
+    sight::Sight,
+    supervisor::{Answer, Dialler},
     udp,
 };
 
@@ -30,18 +31,17 @@ use crate::{
 const ORIGINAL_DESTINATION: i32 = 80;
 
 /// getsockopt(2) of a service.
-pub(crate) fn ask(shared: &Shared, call: &Call) -> io::Result<Answer> {
+pub(crate) fn ask(shared: &Shared, dialler: Dialler, call: &Call) -> io::Result<Answer> {
     let (level, name) = (call.number_at(1), call.number_at(2));
     let is_ours = level == abi::SOL_WAYLAY;
     if !is_ours && name != ORIGINAL_DESTINATION {
         return Ok(Answer::Continue);
     }
-    let socket = call.descriptor(&shared.threads)?;
-    if udp::family_of(&socket)?.is_some() {
+    let socket = call.sight(&shared.threads, dialler)?;
+    if socket.is_udp()? {
         return udp::ask(shared, call);
     }
-    let cookie = sockopt::socket_cookie(&socket)?;
-    let path = path_of(&socket);
+    let (cookie, path) = (socket.cookie()?, socket.path());
     let mut state = shared.lock();
     let names_flow_to_come = is_ours && name == abi::QUERY_CHAIN;
     if let Some(carried) = state.flows.carried_by(cookie).filter(|_| names_flow_to_come) {
@@ -60,12 +60,6 @@ pub(crate) fn ask(shared: &Shared, call: &Call) -> io::Result<Answer> {
     };
     drop(state);
     give(call, &answer)
-}
-
-pub(crate) fn path_of(socket: &OwnedFd) -> Option<Path> {
-    let socket = SockRef::from(socket);
-    let (peer, local) = (socket.peer_addr().ok()?.as_socket()?, socket.local_addr().ok()?.as_socket()?);
-    Some(Path::new(peer, local))
 }
 
 pub(crate) fn about(
@@ -149,9 +143,9 @@ pub(crate) fn tell(shared: &Shared, service: ServiceId, call: &Call) -> io::Resu
         return Ok(Answer::Continue);
     }
     if call.number_at(2) != abi::SET_RECORDS {
-        return match udp::family_of(&call.descriptor(&shared.threads)?)? {
-            Some(_) => udp::tell(shared, service, call),
-            None => Err(errno(libc::ENOPROTOOPT)),
+        return match call.sight(&shared.threads, Dialler::Service(service))?.is_udp()? {
+            true => udp::tell(shared, service, call),
+            false => Err(errno(libc::ENOPROTOOPT)),
         };
     }
     let size = size_of::<abi::Handle>();
@@ -160,7 +154,11 @@ pub(crate) fn tell(shared: &Shared, service: ServiceId, call: &Call) -> io::Resu
     }
     let bytes = call.read(call.arguments[3], size)?;
     let number = shared.handles.check(&bytes).map_err(errno)?;
-    let socket = call.descriptor(&shared.threads)?;
+    let socket = match call.sight(&shared.threads, Dialler::Service(service))? {
+        Sight::Copy(socket) => socket,
+        Sight::Told(told) if told.peer.is_some() => return Err(errno(libc::EISCONN)),
+        Sight::Told(_) => return Err(errno(libc::EACCES)),
+    };
     require_redirectable(&socket)?;
     let is_udp = udp::family_of(&socket)?.is_some();
     let cookie = sockopt::socket_cookie(&socket)?;

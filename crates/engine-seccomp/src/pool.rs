@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -198,6 +198,21 @@ impl Turn<'_> {
 
     pub(crate) fn answer(&self, answer: seccomp_notif_resp) -> io::Result<()> {
         sys::answer(self.pool.listener.as_fd(), answer)
+    }
+
+    /// Answers with a descriptor.
+    pub(crate) fn give(&self, given: BorrowedFd<'_>, is_closed_at_exec: bool) -> io::Result<i64> {
+        sys::give(self.pool.listener.as_fd(), self.call, given, is_closed_at_exec)
+    }
+
+    /// Puts a descriptor in the place of another.
+    pub(crate) fn replace(
+        &self,
+        given: BorrowedFd<'_>,
+        number: i32,
+        is_closed_at_exec: bool,
+    ) -> io::Result<()> {
+        sys::replace(self.pool.listener.as_fd(), self.call, given, number, is_closed_at_exec)
     }
 
     /// Before this thread waits for something: another one answers those who call meanwhile.

@@ -25,6 +25,21 @@ pub fn probe() -> Probe {
     Probe { notifications: listen(), descriptors: copy(), memory: read() }
 }
 
+/// How a socket of whoever calls is come by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// By a copy of the caller's descriptor.
+    Copying,
+    /// It is made by the supervisor and given to the caller, where copying is forbidden.
+    Giving,
+}
+
+/// By which means it goes here: who is supervised and who supervises are forbidden the same.
+#[must_use]
+pub fn means() -> Means {
+    if copy().is_ok() { Means::Copying } else { Means::Giving }
+}
+
 /// Filters are a thread's own, as `no_new_privs` is; this one does nothing else, and ends.
 fn listen() -> io::Result<()> {
     let tried = thread::Builder::new().name("probe".into()).spawn(|| {

@@ -21,6 +21,7 @@ use crate::{
     flows::Flows,
     handles::Handles,
     pool::Turn,
+    probe,
     scout::Scout,
     sys,
     threads::Threads,
@@ -65,7 +66,7 @@ impl Shared {
             claimed: Mutex::default(),
             freed: Condvar::new(),
             handles: Handles::new()?,
-            threads: Threads::default(),
+            threads: Threads::by(probe::means()),
             scout: Scout::default(),
             namespace: sys::namespace_of(own.as_fd())?,
         })

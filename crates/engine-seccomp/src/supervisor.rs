@@ -8,7 +8,7 @@ use waylay_core::ServiceId;
 use crate::{
     call::Call,
     connect::{self, Decided, Plan},
-    names, options,
+    making, names, options,
     pool::{Pool, Turn},
     shared::Shared,
     udp,
@@ -98,11 +98,18 @@ impl Desk<'_> {
             }
             libc::SYS_getpeername => names::peer(shared, call),
             libc::SYS_getsockname => names::local(shared, dialler, call),
-            libc::SYS_getsockopt => options::ask(shared, call),
+            libc::SYS_getsockopt => options::ask(shared, dialler, call),
             libc::SYS_setsockopt => match dialler {
                 Dialler::Service(service) => options::tell(shared, service, call),
                 Dialler::Command => Ok(Answer::Continue),
             },
+            libc::SYS_socket => match making::socket(shared, call, turn) {
+                Ok(None) => return,
+                Ok(Some(answer)) => Ok(answer),
+                Err(error) => Err(error),
+            },
+            libc::SYS_bind => making::bind(shared),
+            libc::SYS_listen => making::listen(shared, call),
             _ => Ok(Answer::Error(libc::ENOSYS)),
         };
         // If it no longer waits, it has nothing of the answer.
@@ -125,7 +132,12 @@ impl Desk<'_> {
             self.turn.give_up();
             answer = plan.send(call).unwrap_or_else(Answer::from);
         }
-        plan.answer(self.shared, || self.send(call, answer));
+        let is_begun = match answer {
+            Answer::Value(_) => true,
+            Answer::Error(number) => [libc::EINPROGRESS, libc::EALREADY, libc::EISCONN].contains(&number),
+            Answer::Continue => false,
+        };
+        plan.answer(self.shared, is_begun, || self.send(call, answer));
     }
 
     fn send(&self, call: &Call, answer: Answer) -> io::Result<()> {

@@ -83,6 +83,47 @@ pub(crate) fn answer(listener: BorrowedFd<'_>, mut answer: seccomp_notif_resp) -
     check(result.into()).map(drop)
 }
 
+/// Answers a notification with a descriptor that its caller has from then on, and gives its number there.
+pub(crate) fn give(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    given: BorrowedFd<'_>,
+    is_closed_at_exec: bool,
+) -> io::Result<i64> {
+    let newfd_flags = if is_closed_at_exec { libc::O_CLOEXEC.cast_unsigned() } else { 0 };
+    let (flags, srcfd) = (libc::SECCOMP_ADDFD_FLAG_SEND as u32, given.as_raw_fd().cast_unsigned());
+    let given = libc::seccomp_notif_addfd { id, flags, srcfd, newfd: 0, newfd_flags };
+    // SAFETY: the kernel reads one `seccomp_notif_addfd`, whose size it knows by the request's number.
+    let result =
+        unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD, &raw const given) };
+    check(result.into())
+}
+
+/// Puts a descriptor in the place of the one with this number, before the call is answered.
+pub(crate) fn replace(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    given: BorrowedFd<'_>,
+    number: c_int,
+    is_closed_at_exec: bool,
+) -> io::Result<()> {
+    let newfd_flags = if is_closed_at_exec { libc::O_CLOEXEC.cast_unsigned() } else { 0 };
+    let (flags, srcfd) = (libc::SECCOMP_ADDFD_FLAG_SETFD as u32, given.as_raw_fd().cast_unsigned());
+    let given = libc::seccomp_notif_addfd { id, flags, srcfd, newfd: number.cast_unsigned(), newfd_flags };
+    // SAFETY: the kernel reads one `seccomp_notif_addfd`, whose size it knows by the request's number.
+    let result =
+        unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD, &raw const given) };
+    check(result.into()).map(drop)
+}
+
+/// socket(2), with whatever it is asked for.
+pub(crate) fn socket(domain: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: numbers only.
+    let fd = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) };
+    // SAFETY: what the call has made.
+    unsafe { own(check(fd.into())?) }
+}
+
 /// Whether whoever made the call still waits for its answer: then its process id is still its own.
 pub(crate) fn is_waiting(listener: BorrowedFd<'_>, id: u64) -> bool {
     // SAFETY: the kernel reads one number.

@@ -21,7 +21,9 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use waylay_core::{CommandName, FileId};
 
 use crate::{
-    call::{not_to_be_looked_at, process_of},
+    call::{errno, not_to_be_looked_at, process_of},
+    given::{self, Given},
+    probe::Means,
     sys::{self, Identity},
 };
 
@@ -91,6 +93,31 @@ impl Thread {
         Some(OsString::from_vec(path.into_bytes()).into())
     }
 
+    /// What a descriptor is of, as /proc shows it.
+    fn shown(&self, number: i32) -> io::Result<Vec<u8>> {
+        match rustix::fs::readlinkat(self.directory()?, format!("fd/{number}"), Vec::new()) {
+            // The thread is there, and the descriptor is not.
+            Err(rustix::io::Errno::NOENT) => {
+                sys::require_alive(self.handle.as_fd())?;
+                Err(errno(libc::EBADF))
+            }
+            shown => Ok(shown?.into_bytes()),
+        }
+    }
+
+    /// The flags of a descriptor and its open file (open(2)), as /proc shows them (proc_pid_fdinfo(5)).
+    fn flags(&self, number: i32) -> io::Result<i32> {
+        let text = fs::read_to_string(format!("/proc/{}/fdinfo/{number}", self.tid))?;
+        sys::require_alive(self.handle.as_fd())?;
+        let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+        flags.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    fn namespace(self: &Arc<Self>) -> io::Result<Vec<u8>> {
+        Ok(rustix::fs::readlinkat(self.directory()?, "ns/net", Vec::new())?.into_bytes())
+    }
+
     fn directory(&self) -> io::Result<&OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         self.kept(&self.directory, |path| Ok(rustix::fs::open(path, flags, Mode::empty())?))
@@ -142,6 +169,8 @@ fn begun_of(pid: u32) -> Option<u64> {
 /// The handles that are kept.
 #[derive(Debug, Default)]
 pub(crate) struct Threads {
+    /// Sockets that were given, where no descriptor may be copied.
+    given: Option<Given>,
     known: Mutex<BTreeMap<u32, Arc<Thread>>>,
 }
 
@@ -158,8 +187,40 @@ impl Threads {
         self.meet(tid).and_then(|thread| ask(&thread)).map_err(not_to_be_looked_at)
     }
 
-    /// A copy of a descriptor of a thread's.
+    pub(crate) fn by(means: Means) -> Self {
+        let given = match means {
+            Means::Copying => None,
+            Means::Giving => Some(Given::default()),
+        };
+        Self { given, ..Self::default() }
+    }
+
+    pub(crate) fn given(&self) -> Option<&Given> {
+        self.given.as_ref()
+    }
+
+    /// The inode of a thread's socket. ENOTSOCK of what is none.
+    pub(crate) fn inode(&self, tid: u32, number: i32) -> io::Result<u64> {
+        let shown = self.ask(tid, |thread| thread.shown(number))?;
+        given::read_inode(&shown).ok_or_else(|| errno(libc::ENOTSOCK))
+    }
+
+    /// The flags of a thread's descriptor.
+    pub(crate) fn flags(&self, tid: u32, number: i32) -> io::Result<i32> {
+        self.ask(tid, |thread| thread.flags(number))
+    }
+
+    /// Whether a thread is in the network namespace of this one.
+    pub(crate) fn is_here(&self, tid: u32) -> io::Result<bool> {
+        let theirs = self.ask(tid, Thread::namespace)?;
+        Ok(rustix::fs::readlink("/proc/thread-self/ns/net", Vec::new())?.into_bytes() == theirs)
+    }
+
+    /// A copy of a descriptor of a thread's. EACCES if there is none to be had.
     pub(crate) fn copy_descriptor(&self, tid: u32, number: i32) -> io::Result<OwnedFd> {
+        if let Some(given) = &self.given {
+            return given.copy(self.inode(tid, number)?);
+        }
         self.ask(tid, |thread| sys::copy_descriptor(thread.handle.as_fd(), number))
     }
 
@@ -199,6 +260,7 @@ impl Threads {
 
     /// Lets those go that are gone.
     pub(crate) fn sweep(&self) {
+        self.given.iter().for_each(Given::sweep);
         self.lock().retain(|_, thread| sys::require_alive(thread.handle.as_fd()).is_ok());
     }
 

@@ -108,6 +108,7 @@ impl<'c> Party<'c> {
         if let Some(known) = self.look_up(&mut shared.lock(), remote, local, connects) {
             return Ok(known);
         }
+        shared.threads.given().into_iter().for_each(|given| given.free(remote.port()));
         let namespace = match calls::namespace_of(self.socket.as_fd())? {
             own if own == shared.namespace => Namespace::Own,
             other => Namespace::Foreign(other),

@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::{
+    forbidden::forbidding,
     ground::Namespace,
     instance::{Instance, service_below},
     process::{Lines, Subject, kill, patiently, python},
@@ -67,15 +68,26 @@ impl Waylay {
         Self::new(command)
     }
 
-    /// The same as a user who has no privilege, whatever the subject.
+    /// The same as a user who has no privilege, whatever the subject; with `COPYING=forbidden` as in a container that forbids pidfd_getfd(2).
     pub fn run_without_root(namespace: Option<&Namespace>) -> Self {
+        let is_forbidden = env::var("COPYING").is_ok_and(|said| said == "forbidden");
+        let forbidden: &[_] = if is_forbidden { &[libc::SYS_pidfd_getfd] } else { &[] };
+        Self::run_without(forbidden, namespace)
+    }
+
+    /// As a user who has no privilege, where these system calls are forbidden as well.
+    pub fn run_without(calls: &[i64], namespace: Option<&Namespace>) -> Self {
         require_root();
         let mut command = match namespace {
             Some(namespace) => namespace.command("setpriv"),
             None => Command::new("setpriv"),
         };
         let user = NOBODY.to_string();
-        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]).arg(Self::binary());
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]);
+        if !calls.is_empty() {
+            command.args(forbidding(calls));
+        }
+        command.arg(Self::binary());
         command.args(["run", "--engine", "seccomp"]);
         let waylay = Self::new(command);
         std::os::unix::fs::chown(waylay.directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();

@@ -21,7 +21,7 @@ pub(super) fn need(need: Need) -> &'static str {
             "filters of system calls that ask (seccomp user notifications, Linux 5.19 or later)"
         }
         Need::SoleSupervisor => "no other filter that asks, on this process",
-        Need::Descriptors => "copies of the command's descriptors (pidfd_getfd)",
+        Need::Descriptors => "the command's sockets (by pidfd_getfd)",
         Need::Memory => "the command's memory (process_vm_readv)",
         Need::Tracing => "to look at processes that it starts (kernel.yama.ptrace_scope below 2)",
     }

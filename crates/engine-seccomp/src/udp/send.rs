@@ -28,7 +28,9 @@ pub(crate) fn send(shared: &Shared, dialler: Dialler, call: &Call, turn: &Turn<'
         Ok(Some(party)) => party,
         Ok(None) => return Ok(Answer::Continue),
         // Of a process that is not to be looked at: what is sent so may well be meant for another of the same host.
-        Err(error) if error.raw_os_error() == Some(libc::EACCES) && call.number != libc::SYS_sendto => {
+        Err(error)
+            if error.raw_os_error() == Some(libc::EACCES) && is_for_the_kernel(shared, dialler, call)? =>
+        {
             return Ok(Answer::Continue);
         }
         Err(error) => return Err(error),
@@ -40,6 +42,20 @@ pub(crate) fn send(shared: &Shared, dialler: Dialler, call: &Call, turn: &Turn<'
         libc::SYS_sendmsg => sender.one(check),
         _ => sender.many(check),
     }
+}
+
+/// Of a service that cannot be copied it is one that datagrams are led to it by, where sockets are given.
+fn is_for_the_kernel(shared: &Shared, dialler: Dialler, call: &Call) -> io::Result<bool> {
+    if call.number != libc::SYS_sendto {
+        return Ok(true);
+    }
+    if shared.threads.given().is_none() {
+        return Ok(false);
+    }
+    let len = usize::try_from(call.number_at(5)).map_or(0, |len| len.min(super::LONGEST_NAME));
+    let name = call.read(call.arguments[4], len)?;
+    let is_ip = matches!(crate::call::parse_address(&name), crate::call::Named::Ip(_));
+    Ok(!is_ip || dialler.service().is_some())
 }
 
 struct Sender<'s, 'c> {

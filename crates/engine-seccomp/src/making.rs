@@ -1,0 +1,97 @@
+//! socket(2), bind(2) and listen(2), which are asked about where sockets are given (`given.rs`).
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use crate::{
+    call::{Call, Named, errno, parse_address},
+    given::{Given, Identity},
+    pool::Turn,
+    shared::Shared,
+    supervisor::Answer,
+    sys,
+};
+
+/// Makes a socket and gives it. `None` if that is the answer.
+pub(crate) fn socket(shared: &Shared, call: &Call, turn: &Turn<'_>) -> io::Result<Option<Answer>> {
+    let Some(given) = shared.threads.given() else { return Ok(Some(Answer::Continue)) };
+    // One that was made here would be of this network namespace.
+    if !shared.threads.is_here(call.tid)? {
+        return Ok(Some(Answer::Continue));
+    }
+    let (domain, kind, protocol) = (call.number_at(0), call.number_at(1), call.number_at(2));
+    let socket = sys::socket(domain, kind, protocol)?;
+    let inode = given.keep(&socket)?;
+    match turn.give(socket.as_fd(), kind & libc::SOCK_CLOEXEC != 0) {
+        Ok(_number) => Ok(None),
+        Err(error) => {
+            given.forget(inode);
+            Err(error)
+        }
+    }
+}
+
+/// An address that a socket had which is closed by now is free.
+pub(crate) fn bind(shared: &Shared) -> io::Result<Answer> {
+    shared.threads.given().into_iter().for_each(|given| given.sweep());
+    Ok(Answer::Continue)
+}
+
+/// It will not dial.
+pub(crate) fn listen(shared: &Shared, call: &Call) -> io::Result<Answer> {
+    if let Some(given) = shared.threads.given()
+        && let Ok(inode) = shared.threads.inode(call.tid, call.number_at(0))
+    {
+        given.let_go(inode);
+    }
+    Ok(Answer::Continue)
+}
+
+/// The socket that is to be connected. `None` if that is for the kernel: where it was not given and the address is none of IP, and where
+/// a connection is there or under way, of which the kernel says how it gets on.
+pub(crate) fn to_connect(
+    shared: &Shared,
+    call: &Call,
+    address: &[u8],
+    turn: &Turn<'_>,
+) -> io::Result<Option<OwnedFd>> {
+    let refused = match (call.descriptor(&shared.threads), shared.threads.given()) {
+        (Err(error), Some(given)) if error.raw_os_error() == Some(libc::EACCES) => (error, given),
+        (socket, _) => return socket.map(Some),
+    };
+    let (error, given) = refused;
+    if !matches!(parse_address(address), Named::Ip(_)) {
+        return Ok(None);
+    }
+    let inode = shared.threads.inode(call.tid, call.number_at(0))?;
+    let Some(identity) = given.identity(inode) else { return Err(error) };
+    match given.hearsay.anew(inode)? {
+        Some(_under_way) => Ok(None),
+        None => renew(shared, given, call, turn, (inode, identity)).map(Some),
+    }
+}
+
+/// Another one in the place of a socket that was let go and is connected to nobody any more: all that it has of the other is whether it blocks.
+fn renew(
+    shared: &Shared,
+    given: &Given,
+    call: &Call,
+    turn: &Turn<'_>,
+    (inode, identity): (u64, Identity),
+) -> io::Result<OwnedFd> {
+    let number = call.number_at(0);
+    let flags = shared.threads.flags(call.tid, number)?;
+    if !turn.is_waited_for() {
+        return Err(errno(libc::EINTR));
+    }
+    let domain = if identity.is_v6 { libc::AF_INET6 } else { libc::AF_INET };
+    let kind = libc::SOCK_STREAM | flags & libc::O_NONBLOCK;
+    let socket = sys::socket(domain, kind, 0)?;
+    given.keep(&socket)?;
+    turn.replace(socket.as_fd(), number, flags & libc::O_CLOEXEC != 0)?;
+    // Its number is another's by now, unless there are copies of that descriptor.
+    given.forget(inode);
+    Ok(socket)
+}
