@@ -240,10 +240,9 @@ struct {
 	__type(value, struct wl_leaving);
 } leaving SEC(".maps");
 
-/* Tuples that have found no seat. */
+/* Tuples that have found no seat. Preallocated, so that there is room for them. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, WL_MAX_FLOWS);
 	__type(key, struct wl_tuple);
 	__type(value, __u64);
