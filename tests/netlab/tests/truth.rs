@@ -438,7 +438,7 @@ for host in sys.argv[1:]:
 mod the_unspecified_address_to_a_bound_socket {
     use std::net::{SocketAddr, UdpSocket};
 
-    use waylay_netlab::Waylay;
+    use waylay_netlab::{Waylay, system_python};
 
     use super::*;
 
@@ -486,7 +486,8 @@ for to in '0.0.0.0', '::ffff:0.0.0.0', '::':
         let stream = stream.address().port();
         let datagrams = say(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).port();
         say(UdpSocket::bind((OWN, datagrams)).unwrap());
-        let command = [python(), "-c", ASK, &stream.to_string(), &datagrams.to_string()].map(str::to_owned);
+        let command =
+            [system_python(), "-c", ASK, &stream.to_string(), &datagrams.to_string()].map(str::to_owned);
         let plain = Command::new(&command[0]).args(&command[1..]).output().unwrap();
         let finished = waylay.through_logs(2).reporting().watch(&command).well();
         assert_eq!(finished.stdout, String::from_utf8(plain.stdout).unwrap(), "{finished:?}");
