@@ -23,7 +23,7 @@ pub use options::{
     ABI_VERSION, OPEN_REPLY, QUERY_CHAIN, QUERY_CONTEXT, QUERY_DATAGRAM, QUERY_ORIGINAL_DST, QUERY_RECORDS,
     REPORT_ERROR, SELECT_FLOW, SET_RECORDS, SOL_WAYLAY,
 };
-pub use records::{Chain, Context, Flow, Handle, Hop, NamedChain, NamedHop, SocketWishes};
+pub use records::{Chain, Context, Ends, Flow, Handle, Hop, NamedChain, NamedHop, SocketWishes};
 pub use tables::{
     Asker, Config, Event, HandleKey, Holder, IN_PACKETS, IS_RESIDENT, Known, Listener, ListenerOwner, Names,
     PASSED_FOREIGN_NAMESPACE, PASSED_SANDBOX, Progress, RESIDENT_BY_EXE, RESIDENT_BY_UID, Refusal, Resolver,

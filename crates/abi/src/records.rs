@@ -130,6 +130,24 @@ pub struct Flow {
     pub gid: u32,
     /// Zero.
     pub reserved: u32,
+    /// Of a connection, as its service has them.
+    pub ends: Ends,
+}
+
+/// Both ends of a loopback connection, by which they know each other; `wl_tuple` of the programs.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Ends {
+    /// The network namespace's cookie.
+    pub netns: u64,
+    /// As in [`Address::ip`].
+    pub client_ip: [u8; 16],
+    /// As in [`Address::ip`].
+    pub server_ip: [u8; 16],
+    /// The port of who connects.
+    pub client_port: u32,
+    /// The port of who accepts.
+    pub server_port: u32,
 }
 
 /// A [`Hop`] with its service's name.

@@ -77,6 +77,15 @@ enum wl_flow_state {
 	WL_FLOW_LIVE = 1,
 };
 
+/* Both ends of a loopback connection, by which they know each other. */
+struct wl_tuple {
+	__u64 netns;
+	__u8 client_ip[16];
+	__u8 server_ip[16];
+	__u32 client_port;
+	__u32 server_port;
+};
+
 /* A redirected leg, from the connect that was rewritten to the end of the
  * service's inbound socket; also what SET leaves on an outbound socket. */
 struct wl_flow {
@@ -99,6 +108,7 @@ struct wl_flow {
 	__u64 lineage[WL_LINEAGE]; /* the application's cgroups, from the root; 0: no more */
 	__u32 gid;		   /* of the application */
 	__u32 reserved;
+	struct wl_tuple ends; /* of a connection, as its service has them */
 };
 
 /* The two ends of a UDP flow towards its service: the token it arrives at, and
@@ -380,14 +390,6 @@ struct wl_names {
 	__u32 until[WL_LINEAGE];
 };
 
-struct wl_tuple {
-	__u64 netns;
-	__u8 client_ip[16];
-	__u8 server_ip[16];
-	__u32 client_port;
-	__u32 server_port;
-};
-
 /* On the socket of a redirected connect. */
 struct wl_outgoing {
 	__u64 flow;
@@ -395,6 +397,24 @@ struct wl_outgoing {
 	__u8 source[16];    /* what getsockname shows; all zero: the socket's own */
 	__u32 bound_device; /* taken off the socket, for its leg goes over loopback */
 	__u32 reserved;
+};
+
+/* The same where it is kept without an allocation (seats.h). */
+struct wl_leaving {
+	__u64 key; /* of the socket; 0: a free place */
+	struct wl_outgoing out;
+};
+
+/* Places for what is asked about by keys of the same kind. */
+#define WL_SEATS 4
+
+struct wl_seat {
+	__u64 key;
+	__u64 flow;
+};
+
+struct wl_seats {
+	struct wl_seat of[WL_SEATS];
 };
 
 enum wl_refusal {

@@ -217,7 +217,7 @@ static __always_inline struct wl_datagram_flow *wl_new_datagrams(__u64 *id)
 	__u32 zero = 0, age;
 	const struct wl_datagram_flow *from = bpf_map_lookup_elem(&empty_datagram_flow, &zero);
 
-	*id = (__sync_fetch_and_add(&last_flow, 1) + 1) | WL_DATAGRAMS;
+	*id = wl_next_flow() | WL_DATAGRAMS;
 	if (!from || bpf_map_update_elem(&datagram_flows, id, from, BPF_NOEXIST))
 		return NULL;
 	age = __sync_fetch_and_add(&next_age, 1) % WL_MAX_DATAGRAM_FLOWS;

@@ -140,10 +140,9 @@ static __always_inline int wl_room(struct bpf_sock *sk, const struct wl_service 
 
 	if (sk->state != TCP_LISTEN || !full)
 		return WL_ABSENT;
-	if (BPF_CORE_READ(full, sk_cgrp_data.cgroup, kn, id) != service->cgroup)
+	if (full->sk_cgrp_data.cgroup->kn->id != service->cgroup)
 		return WL_ABSENT;
-	return BPF_CORE_READ(full, sk_ack_backlog) > BPF_CORE_READ(full, sk_max_ack_backlog) ? WL_BACKLOG_FULL :
-											     WL_AVAILABLE;
+	return full->sk_ack_backlog > full->sk_max_ack_backlog ? WL_BACKLOG_FULL : WL_AVAILABLE;
 }
 
 /* One listener. A global function, as is the next, so that it is verified once
@@ -221,7 +220,7 @@ WL_GLOBAL int wl_availability(struct bpf_sock_addr *ctx, const struct wl_service
 	count = ip4 ? service->count4 : service->count6;
 	if (!count || count > WL_MAX_LISTENERS)
 		return WL_ABSENT;
-	first = bpf_get_prandom_u32() % count;
+	first = count > 1 ? bpf_get_prandom_u32() % count : 0;
 	for (__u32 i = 0; i < WL_MAX_LISTENERS; i++) {
 		__u32 number = (first + i) % count;
 		int room;
@@ -261,7 +260,6 @@ static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_c
 {
 	__u64 hop = c->hop_count;
 
-	flow->id = id;
 	flow->admitted_cgroup = c->q->leg.caller.cgroup;
 	flow->state = WL_FLOW_RESERVED;
 	flow->slot = slot;
@@ -275,7 +273,12 @@ static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_c
 		flow->first = id;
 		flow->application = c->q->leg.caller;
 		flow->gid = wl_gid_of_caller();
-		wl_lineage_of_caller(flow->lineage);
+		/* Deeper there is nothing, and the flow has begun as zeros. */
+		for (int i = 0; i < WL_LINEAGE; i++) {
+			flow->lineage[i] = bpf_get_current_ancestor_cgroup_id(i);
+			if (!flow->lineage[i])
+				break;
+		}
 	}
 	flow->chain.excluded = c->excluded | 1ULL << slot;
 	flow->chain.hop_count = hop + 1;
@@ -289,6 +292,7 @@ static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_c
 		to->service = service->id;
 		to->filter = filter;
 	}
+	__sync_lock_test_and_set(&flow->id, id);
 }
 
 /* What the flow leaves on the connecting socket and, for getpeername, on the
@@ -313,13 +317,15 @@ WL_GLOBAL int wl_remember(struct bpf_sock_addr *ctx, const struct wl_flow *flow,
 		bpf_sk_storage_delete(&outgoing, msk);
 		if (!bpf_sk_storage_get(&outgoing, msk, &out, BPF_SK_STORAGE_GET_F_CREATE))
 			return 0;
+	} else if (ctx->protocol == SOCK_PROTO_TCP && wl_note_leaving(bpf_get_socket_cookie(ctx), &out)) {
+		return 1;
 	}
 	return bpf_sk_storage_get(&outgoing, sk, &out, BPF_SK_STORAGE_GET_F_CREATE) != NULL;
 }
 
 static __always_inline void wl_forget(struct bpf_sock_addr *ctx)
 {
-	struct wl_outgoing *out = bpf_sk_storage_get(&outgoing, ctx->sk, NULL, 0);
+	struct wl_outgoing *out = wl_outgoing(ctx->sk);
 	struct bpf_sock *msk = wl_msk(ctx->sk);
 
 	if (msk)
@@ -329,7 +335,7 @@ static __always_inline void wl_forget(struct bpf_sock_addr *ctx)
 	if (out->bound_device)
 		wl_bind_device(ctx, out->bound_device);
 	wl_end_unaccepted(out->flow);
-	bpf_sk_storage_delete(&outgoing, ctx->sk);
+	wl_drop_outgoing(ctx->sk);
 }
 
 /* Reserves all that a redirected leg needs, then rewrites its address; when

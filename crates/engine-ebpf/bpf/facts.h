@@ -384,7 +384,7 @@ struct wl_walk {
 	struct dentry *at;
 	struct mount *mount;
 	__u64 count;
-	struct dentry *found[WL_EXE_COMPONENTS]; /* deepest first */
+	const void *names[WL_EXE_COMPONENTS]; /* deepest first */
 };
 
 /* One step up; 0 at the root. A function of its own, for the reason given at
@@ -402,7 +402,7 @@ WL_GLOBAL int wl_walk_up(struct wl_walk *w)
 	if (at != BPF_CORE_READ(mount, mnt.mnt_root)) {
 		count = w->count;
 		if (count < WL_EXE_COMPONENTS)
-			w->found[count] = at;
+			w->names[count] = BPF_CORE_READ(at, d_name.name);
 		w->count = count + 1;
 		w->at = BPF_CORE_READ(at, d_parent);
 		return 1;
@@ -415,21 +415,34 @@ WL_GLOBAL int wl_walk_up(struct wl_walk *w)
 	return 1;
 }
 
+/* The same as long as it stays in the file's mount, by pointers that the verifier knows: to ask a helper for each word
+ * takes ten times as long. */
+static __always_inline void wl_walk_mount(struct wl_walk *w, struct file *file)
+{
+	struct dentry *at = file->f_path.dentry, *root = file->f_path.mnt->mnt_root;
+
+	w->mount = (void *)file->f_path.mnt - bpf_core_field_offset(struct mount, mnt);
+	WL_KEEP_LOOP
+	for (int i = 0; i < WL_EXE_COMPONENTS && at != root; i++) {
+		w->names[i] = at->d_name.name;
+		w->count = i + 1;
+		at = at->d_parent;
+	}
+	w->at = at;
+}
+
 /* The path of the executable as its mount namespace shows it; empty when it
  * has more than WL_EXE_COMPONENTS parts or does not fit. Its length. */
 WL_GLOBAL int wl_exe_path(struct wl_flow *flow)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct file *exe = BPF_CORE_READ(task, mm, exe_file);
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task_btf();
+	struct file *exe = task->mm->exe_file;
 	struct wl_walk walk = {};
-	void *vfs;
 	__u32 at = 0;
 
 	if (!flow || !exe)
 		return 0;
-	vfs = BPF_CORE_READ(exe, f_path.mnt);
-	walk.at = BPF_CORE_READ(exe, f_path.dentry);
-	walk.mount = vfs - bpf_core_field_offset(struct mount, mnt);
+	wl_walk_mount(&walk, exe);
 	for (int i = 0; i < WL_EXE_STEPS; i++) {
 		if (!wl_walk_up(&walk))
 			break;
@@ -438,7 +451,6 @@ WL_GLOBAL int wl_exe_path(struct wl_flow *flow)
 		return 0;
 #pragma clang loop unroll(full) /* see wl_query_chain() */
 	for (int i = WL_EXE_COMPONENTS - 1; i >= 0; i--) {
-		struct dentry *part = walk.found[i];
 		long n;
 
 		if (i >= walk.count)
@@ -447,7 +459,7 @@ WL_GLOBAL int wl_exe_path(struct wl_flow *flow)
 			goto does_not_fit;
 		flow->exe_path[at] = '/';
 		n = bpf_probe_read_kernel_str(flow->exe_path + at + 1, WL_EXE_COMPONENT_LEN,
-					      BPF_CORE_READ(part, d_name.name));
+					      walk.names[i]);
 		if (n <= 0 || n >= WL_EXE_COMPONENT_LEN)
 			goto does_not_fit;
 		at += n;

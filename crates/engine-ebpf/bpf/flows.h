@@ -51,6 +51,19 @@ static __always_inline struct wl_progress *wl_progress_of(const struct wl_flow *
 	return bpf_map_lookup_elem(&progress, &index);
 }
 
+static __always_inline struct wl_flow *wl_flow_at(__u32 cell)
+{
+	return bpf_map_lookup_elem(&flows, &cell);
+}
+
+/* The connection's flow of that id, unless it has ended. */
+static __always_inline struct wl_flow *wl_flow(__u64 id)
+{
+	struct wl_flow *flow = wl_flow_at(id & (WL_MAX_FLOWS - 1));
+
+	return flow && flow->id == id ? flow : NULL;
+}
+
 /* The service has asked about the flow: it has come out of the backlog. */
 static __always_inline void wl_take(struct wl_flow *flow)
 {
@@ -77,11 +90,46 @@ enum wl_ended_by {
 	WL_ENDED_BY_CLIENT,
 };
 
+static __always_inline __u64 *wl_last_cell(void)
+{
+	__u32 processor = bpf_get_smp_processor_id() & (WL_CELL_HINTS - 1);
+
+	return &last_cell[processor * WL_CACHE_LINE];
+}
+
+static __always_inline void wl_give_cell_back(__u32 cell)
+{
+	__u32 zero = 0;
+	struct wl_cells *all = bpf_map_lookup_elem(&cells, &zero);
+
+	if (all)
+		__sync_fetch_and_and(&all->taken[cell / 64 & (WL_CELL_WORDS - 1)], ~(1ULL << (cell & 63)));
+	*wl_last_cell() = cell;
+}
+
+/* A free cell, from the one on that this processor has had last; -1: none. Global, as wl_listener_room() is. */
+WL_GLOBAL int wl_take_cell(void)
+{
+	__u32 zero = 0, first = *wl_last_cell() / 64;
+	struct wl_cells *all = bpf_map_lookup_elem(&cells, &zero);
+
+	for (__u32 i = 0; all && i < WL_CELL_WORDS; i++) {
+		__u32 word = (first + i) & (WL_CELL_WORDS - 1);
+		__u64 open = ~*(volatile __u64 *)&all->taken[word], bit = wl_lowest(open) & 63;
+
+		if (!open || __sync_fetch_and_or(&all->taken[word], 1ULL << bit) >> bit & 1)
+			continue;
+		*wl_last_cell() = word * 64 + bit;
+		return word * 64 + bit;
+	}
+	return -1;
+}
+
 /* Whoever deletes the entry gives its place back, so it is given back once. A
  * global function, as wl_listener_room() is. */
 WL_GLOBAL int wl_end_flow(__u64 id, __u32 by)
 {
-	struct wl_flow *flow = bpf_map_lookup_elem(&flows, &id);
+	struct wl_flow *flow = wl_flow(id);
 	struct wl_progress *p;
 	__u64 cgroup, errand;
 	bool waiting;
@@ -95,8 +143,9 @@ WL_GLOBAL int wl_end_flow(__u64 id, __u32 by)
 	waiting = flow->state == WL_FLOW_LIVE && !flow->taken;
 	p = wl_progress_of(flow);
 	wl_tell_of_end(flow);
-	if (bpf_map_delete_elem(&flows, &id))
+	if (__sync_val_compare_and_swap(&flow->id, id, 0) != id)
 		return 0;
+	wl_give_cell_back(id & (WL_MAX_FLOWS - 1));
 	wl_dismiss(cgroup);
 	if (errand)
 		wl_end_errand(errand, slot);
@@ -107,7 +156,7 @@ WL_GLOBAL int wl_end_flow(__u64 id, __u32 by)
 
 static __always_inline void wl_end_unaccepted(__u64 id)
 {
-	struct wl_flow *flow = bpf_map_lookup_elem(&flows, &id);
+	struct wl_flow *flow = wl_flow(id);
 
 	if (flow && flow->state == WL_FLOW_RESERVED)
 		wl_end_flow(id, WL_ENDED_BY_CLIENT);
@@ -124,7 +173,7 @@ static __always_inline struct wl_flow *wl_live_flow(__u64 id)
 	if (id & WL_DATAGRAMS)
 		flow = bpf_map_lookup_elem(&datagram_flows, &id); /* which it is the first part of */
 	else
-		flow = bpf_map_lookup_elem(&flows, &id);
+		flow = wl_flow(id);
 	return flow && flow->state == WL_FLOW_LIVE ? flow : NULL;
 }
 
@@ -139,16 +188,28 @@ static __always_inline void wl_note_copy(__u64 slots)
 		__sync_fetch_and_or(noted, slots);
 }
 
+static __always_inline __u64 wl_next_flow(void)
+{
+	return __sync_fetch_and_add(&last_flow, 1) + 1;
+}
+
 /* A copy of what the leg carries, or an empty one for a new connection. */
 static __always_inline struct wl_flow *wl_new_flow(const struct wl_flow *carried_flow, __u64 *id)
 {
 	__u32 zero = 0;
 	const struct wl_flow *from = carried_flow ?: bpf_map_lookup_elem(&empty_flow, &zero);
+	int cell = from ? wl_take_cell() : -1;
+	struct wl_flow *flow;
 
-	*id = __sync_fetch_and_add(&last_flow, 1) + 1;
-	if (!from || bpf_map_update_elem(&flows, id, from, BPF_NOEXIST))
+	if (cell < 0)
 		return NULL;
-	return bpf_map_lookup_elem(&flows, id);
+	*id = wl_next_flow() * WL_MAX_FLOWS % WL_DATAGRAMS + cell;
+	flow = wl_flow_at(cell & (WL_MAX_FLOWS - 1));
+	/* Its own id is the last that it gets (wl_fill_flow()). */
+	if (flow)
+		bpf_probe_read_kernel(&flow->admitted_cgroup, sizeof(*flow) - sizeof(flow->id),
+				      &from->admitted_cgroup);
+	return flow;
 }
 
 /*
@@ -159,7 +220,7 @@ static __always_inline struct wl_flow *wl_new_flow(const struct wl_flow *carried
  */
 static __always_inline void wl_see(__u64 id)
 {
-	struct wl_flow *flow = bpf_map_lookup_elem(&flows, &id);
+	struct wl_flow *flow = wl_flow(id);
 
 	if (flow)
 		flow->seen = sweep;
@@ -167,7 +228,7 @@ static __always_inline void wl_see(__u64 id)
 
 static __always_inline void wl_judge(const struct wl_flow *flow)
 {
-	if (flow->seen < sweep)
+	if (flow->id && flow->seen < sweep)
 		wl_end_flow(flow->id, WL_ENDED_BY_CLIENT);
 }
 

@@ -3,6 +3,9 @@
 #pragma once
 
 #define WL_MAX_FLOWS 32768
+#define WL_CELL_HINTS 64 /* processors, others share */
+#define WL_CACHE_LINE 8	  /* words */
+#define WL_CELL_WORDS (WL_MAX_FLOWS / 64)
 #define WL_MAX_CGROUPS 4096 /* the loader may set another number */
 #define WL_MAX_REGISTERED 65536
 #define WL_MAX_DATAGRAM_FLOWS 131072
@@ -16,6 +19,13 @@
 #define WL_MAX_RESOLVERS 256
 #define WL_MAX_NAMES 16384
 #define WL_MAX_MESSAGES 64
+#define WL_SOCKET_ROWS 32768
+#define WL_TUPLE_ROWS 512
+#define WL_LEAVING 65536
+
+struct wl_cells {
+	__u64 taken[WL_CELL_WORDS];
+};
 
 /* User space writes these. */
 
@@ -197,15 +207,40 @@ struct {
 	__type(value, struct wl_progress);
 } progress SEC(".maps");
 
-/* Preallocated, so that room is a matter of counting and not of the allocator. */
+/* By cell, whose number is the lowest bits of a flow's id; whose id is 0 is none. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, WL_MAX_FLOWS);
-	__type(key, __u64);
+	__type(key, __u32);
 	__type(value, struct wl_flow);
 } flows SEC(".maps");
 
-/* From the SYN to the accepted socket: which flow comes from this tuple. */
+/* Which of those cells are taken, a bit each. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct wl_cells);
+} cells SEC(".maps");
+
+/* From the SYN to the accepted socket, which flow comes from a tuple; and after it,
+ * which an accepted socket carries. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, (WL_SOCKET_ROWS + WL_TUPLE_ROWS));
+	__type(key, __u32);
+	__type(value, struct wl_seats);
+} seats SEC(".maps");
+
+/* On which way redirected sockets are. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WL_LEAVING);
+	__type(key, __u32);
+	__type(value, struct wl_leaving);
+} leaving SEC(".maps");
+
+/* Tuples that have found no seat. Preallocated, so that there is room for them. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, WL_MAX_FLOWS);
@@ -364,7 +399,7 @@ struct {
 	__type(value, __u64);
 } admitted SEC(".maps");
 
-/* On the redirected socket. */
+/* On a redirected socket that is not in `leaving`. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -372,7 +407,7 @@ struct {
 	__type(value, struct wl_outgoing);
 } outgoing SEC(".maps");
 
-/* On the service's accepted socket: the flow it carries. */
+/* On a service's accepted socket without a seat: the flow it carries. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -450,6 +485,8 @@ struct {
 } dropped_flows SEC(".maps");
 
 __u64 last_flow;
+__u64 last_cell[WL_CELL_HINTS * WL_CACHE_LINE]; /* of each processor, so that it meets what is still in its cache */
+__u64 tuples_used; /* whether there is or was anything in `tuples` */
 __u64 sweep; /* the number of the next */
 __u64 live_flows;
 __u64 live_datagram_flows;

@@ -8,7 +8,7 @@
 /* Whom the socket is connected to as far as its owner is concerned. */
 static __always_inline const struct wl_address *wl_shown_peer(struct bpf_sock_addr *ctx)
 {
-	struct wl_outgoing *out = bpf_sk_storage_get(&outgoing, ctx->sk, NULL, 0);
+	struct wl_outgoing *out = wl_outgoing(ctx->sk);
 
 	return out ? &out->destination : bpf_sk_storage_get(&peers, ctx->sk, NULL, 0);
 }
@@ -36,7 +36,7 @@ int wl_getpeername6(struct bpf_sock_addr *ctx)
 /* What getsockname has to show instead of the socket's own address. */
 static __always_inline const __u32 *wl_shown_source(struct bpf_sock_addr *ctx)
 {
-	struct wl_outgoing *out = bpf_sk_storage_get(&outgoing, ctx->sk, NULL, 0);
+	struct wl_outgoing *out = wl_outgoing(ctx->sk);
 
 	if (!out || ctx->sk->state == TCP_CLOSE || !wl_is_set(out->source))
 		return NULL;
@@ -47,9 +47,9 @@ static __always_inline const __u32 *wl_shown_source(struct bpf_sock_addr *ctx)
  * where the connection was going. Looking is how it takes the connection. */
 static __always_inline const struct wl_address *wl_shown_destination(struct bpf_sock_addr *ctx)
 {
-	__u64 slot, *id = bpf_sk_storage_get(&inbound, ctx->sk, NULL, 0);
+	__u64 slot, id = wl_inbound(ctx->sk);
 	const struct wl_tables *t = wl_tables();
-	struct wl_flow *flow = id ? wl_live_flow(*id) : NULL;
+	struct wl_flow *flow = id ? wl_live_flow(id) : NULL;
 
 	if (!flow || !t)
 		return NULL;

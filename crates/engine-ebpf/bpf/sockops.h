@@ -25,11 +25,10 @@ static __always_inline void wl_on_last_syn(struct bpf_sock_ops *ops, struct bpf_
 }
 
 /* The application's address, as it sees it itself. */
-static __always_inline void wl_note_source(__u64 id, const struct wl_outgoing *out, const struct wl_tuple *tuple)
+static __always_inline void wl_note_source(struct wl_flow *flow, const struct wl_outgoing *out,
+					   const struct wl_tuple *tuple)
 {
-	struct wl_flow *flow = bpf_map_lookup_elem(&flows, &id);
-
-	if (!flow || flow->source.port)
+	if (flow->source.port)
 		return;
 	__builtin_memcpy(flow->source.ip, wl_is_set(out->source) ? out->source : tuple->client_ip, 16);
 	flow->source.port = tuple->client_port;
@@ -39,8 +38,9 @@ static __always_inline void wl_note_source(__u64 id, const struct wl_outgoing *o
 static __always_inline void wl_on_syn(struct bpf_sock_ops *ops)
 {
 	struct bpf_sock *sk = ops->sk;
-	struct wl_outgoing *out = sk ? bpf_sk_storage_get(&outgoing, sk, NULL, 0) : NULL;
+	struct wl_outgoing *out = sk ? wl_outgoing(sk) : NULL;
 	struct wl_tuple tuple = {};
+	struct wl_flow *flow;
 	__u64 id;
 
 	if (!out) {
@@ -50,8 +50,11 @@ static __always_inline void wl_on_syn(struct bpf_sock_ops *ops)
 	}
 	id = out->flow;
 	wl_tuple_of(ops, true, &tuple);
-	wl_note_source(id, out, &tuple);
-	bpf_map_update_elem(&tuples, &tuple, &id, BPF_ANY);
+	flow = wl_flow(id);
+	if (flow) {
+		wl_note_source(flow, out, &tuple);
+		wl_name_by_tuple(flow, id, &tuple);
+	}
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
@@ -70,18 +73,6 @@ static __always_inline void wl_note_peer(struct bpf_sock *sk, const struct wl_tu
 	bpf_sk_storage_get(&peers, sk, &peer, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
-/* Ties a flow to the accepted socket and, of multipath TCP, to the one above it
- * that accept() returns. Storage may be wanted by two processors at once. */
-static __always_inline bool wl_tie(struct bpf_sock *sk, __u64 id)
-{
-	struct bpf_sock *msk = wl_msk(sk);
-
-	if (!bpf_sk_storage_get(&inbound, sk, &id, BPF_SK_STORAGE_GET_F_CREATE))
-		return false;
-	return !msk || bpf_sk_storage_get(&inbound, msk, &id, BPF_SK_STORAGE_GET_F_CREATE) ||
-	       bpf_sk_storage_get(&inbound, msk, &id, BPF_SK_STORAGE_GET_F_CREATE);
-}
-
 /* The service's end exists, before accept() can return it: hand the flow over. */
 static __always_inline void wl_on_accepted(struct bpf_sock_ops *ops, bool shows_peer)
 {
@@ -89,21 +80,20 @@ static __always_inline void wl_on_accepted(struct bpf_sock_ops *ops, bool shows_
 	struct wl_tuple tuple = {};
 	struct wl_progress *p;
 	struct wl_flow *flow;
-	__u64 *found, id;
+	__u64 id;
 
 	wl_tuple_of(ops, false, &tuple);
-	found = bpf_map_lookup_elem(&tuples, &tuple);
-	if (!found || !sk) {
+	id = wl_flow_of_tuple(&tuple);
+	if (!id || !sk) {
 		if (sk && shows_peer)
 			wl_note_peer(sk, &tuple);
 		return;
 	}
-	id = *found;
-	bpf_map_delete_elem(&tuples, &tuple);
-	flow = bpf_map_lookup_elem(&flows, &id);
+	wl_unname_tuple(&tuple, id);
+	flow = wl_flow(id);
 	if (!flow)
 		return;
-	if (!wl_tie(sk, id)) {
+	if (!wl_tie(sk, bpf_get_socket_cookie(ops), id)) {
 		/* Without its flow the service drops the connection; see WL_QUERY_RECORDS. */
 		wl_end_flow(id, WL_ENDED_BY_CLIENT);
 		return;
@@ -120,18 +110,18 @@ static __always_inline void wl_on_closed(struct bpf_sock_ops *ops)
 	struct bpf_sock *sk = ops->sk;
 	struct wl_tuple tuple = {};
 	struct wl_outgoing *out;
-	__u64 *id;
+	__u64 id;
 
 	if (!sk)
 		return;
-	id = bpf_sk_storage_get(&inbound, sk, NULL, 0);
+	id = wl_inbound(sk);
 	if (id)
-		wl_end_flow(*id, WL_ENDED_BY_CLIENT);
-	out = bpf_sk_storage_get(&outgoing, sk, NULL, 0);
+		wl_end_flow(id, WL_ENDED_BY_CLIENT);
+	out = wl_outgoing(sk);
 	if (!out)
 		return;
 	wl_tuple_of(ops, true, &tuple);
-	bpf_map_delete_elem(&tuples, &tuple);
+	wl_unname_tuple(&tuple, out->flow);
 	wl_end_unaccepted(out->flow);
 }
 

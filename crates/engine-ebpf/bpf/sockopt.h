@@ -186,14 +186,15 @@ static __always_inline int wl_query_datagram(struct bpf_sockopt *ctx, __u64 id)
 
 /* Of a connection: the flow that its socket carries. Of datagrams, which share a
  * socket: the flow that this thread has selected. */
-static __always_inline __u64 *wl_asked_about(struct bpf_sock *sk)
+static __always_inline __u64 wl_asked_about(struct bpf_sock *sk)
 {
-	__u64 thread;
+	__u64 thread, *selected;
 
 	if (sk->protocol != SOCK_PROTO_UDP)
-		return bpf_sk_storage_get(&inbound, sk, NULL, 0);
+		return wl_inbound(sk);
 	thread = bpf_get_current_pid_tgid();
-	return bpf_map_lookup_elem(&selections, &thread);
+	selected = bpf_map_lookup_elem(&selections, &thread);
+	return selected ? *selected : 0;
 }
 
 /* What only an instance that knows the socket says. */
@@ -207,14 +208,14 @@ int wl_getsockopt(struct bpf_sockopt *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 	struct wl_flow *flow = NULL, *carries = NULL;
-	__u64 *id;
+	__u64 id;
 
 	/* Another instance's program on this cgroup may have answered already. */
 	if (!wl_is_query(ctx->level, ctx->optname) || ctx->retval == 0)
 		return 1;
-	id = sk ? wl_asked_about(sk) : NULL;
+	id = sk ? wl_asked_about(sk) : 0;
 	if (id)
-		flow = wl_live_flow(*id);
+		flow = wl_live_flow(id);
 	else if (sk && ctx->level == SOL_WAYLAY && ctx->optname == WL_QUERY_CHAIN)
 		carries = bpf_sk_storage_get(&carried, sk, NULL, 0);
 	if (carries)
@@ -235,7 +236,7 @@ int wl_getsockopt(struct bpf_sockopt *ctx)
 	case WL_QUERY_CHAIN:
 		return wl_query_chain(ctx, flow);
 	case WL_QUERY_DATAGRAM:
-		return wl_query_datagram(ctx, *id);
+		return wl_query_datagram(ctx, id);
 	default:
 		return wl_query_destination(ctx, &flow->destination);
 	}

@@ -32,6 +32,31 @@ int wl_see_flow(struct bpf_iter__bpf_sk_storage_map *ctx)
 	return 0;
 }
 
+/* The same of those with a seat (seats.h). */
+SEC("iter/tcp")
+int wl_see_connection(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *sk = ctx->sk_common;
+	const struct wl_leaving *entry;
+	__u64 cookie;
+	__u32 at;
+
+	if (!sk)
+		return 0;
+	cookie = BPF_CORE_READ(sk, skc_cookie.counter);
+	if (!cookie)
+		return 0;
+	wl_see(wl_flow_of_socket(cookie));
+	at = wl_leaving_at(cookie);
+	if (!at)
+		return 0;
+	at--;
+	entry = bpf_map_lookup_elem(&leaving, &at);
+	if (entry)
+		wl_see(entry->out.flow);
+	return 0;
+}
+
 /* The last call is for no flow. */
 SEC("iter/bpf_map_elem")
 int wl_judge_flow(struct bpf_iter__bpf_map_elem *ctx)
@@ -70,7 +95,7 @@ int wl_judge_tuple(struct bpf_iter__bpf_map_elem *ctx)
 		return 0;
 	id = *flow;
 	tuple = *key;
-	if (!bpf_map_lookup_elem(&flows, &id))
+	if (!wl_flow(id))
 		bpf_map_delete_elem(&tuples, &tuple);
 	return 0;
 }

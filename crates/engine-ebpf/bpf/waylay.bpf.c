@@ -8,7 +8,8 @@
  *                   application asked as the one who answers
  *   bind4/6         lets services answer in a token's name (answers.h), and nobody
  *                   bind to where their datagrams arrive (reserved.h)
- *   sockops.h       carries the flow from the client's socket to the accepted one
+ *   sockops.h       carries the flow from the client's socket to the accepted one,
+ *                   and seats.h keeps which it is
  *   getpeername4/6  shows the application the address it asked for (shown.h)
  *   getsockname4/6  and the one it would have started from
  *   sockets.h       refuses sockets that cannot be redirected
@@ -36,6 +37,7 @@
 #include "facts.h"
 #include "errands.h"
 #include "flows.h"
+#include "seats.h"
 #include "effect.h"
 #include "visitors.h"
 #include "sandboxes.h"
@@ -504,19 +506,23 @@ int wl_resident_recvmsg6(struct bpf_sock_addr *ctx)
 SEC("cgroup/sock_release")
 int wl_sock_release(struct bpf_sock *sk)
 {
-	__u64 *id = bpf_sk_storage_get(&inbound, sk, NULL, 0);
+	__u64 id = wl_inbound(sk);
 	struct wl_answering *a;
 	struct wl_outgoing *out;
 
-	if (id)
-		wl_end_flow(*id, WL_ENDED_BY_SERVICE);
+	if (id) {
+		wl_leave_seat(wl_key_of_socket(wl_cookie(sk)), id);
+		wl_end_flow(id, WL_ENDED_BY_SERVICE);
+	}
 	a = standing_aside ? bpf_sk_storage_get(&answering, sk, NULL, 0) : NULL;
 	if (a && a->connected.slot)
 		wl_untell(&a->connected);
-	out = bpf_sk_storage_get(&outgoing, sk, NULL, 0);
-	if (out && out->flow & WL_DATAGRAMS)
+	out = wl_outgoing(sk);
+	if (out && out->flow & WL_DATAGRAMS) {
 		wl_close_datagrams(out->flow);
-	else if (out)
+	} else if (out) {
 		wl_end_unaccepted(out->flow);
+		wl_drop_leaving(sk);
+	}
 	return 1;
 }

@@ -15,10 +15,9 @@ use std::{
 };
 
 use libbpf_rs::{Iter, MapCore, MapFlags, MapHandle};
-use waylay_abi as abi;
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::{error::EbpfError, load::Loaded, sys};
+use crate::{error::EbpfError, flows, load::Loaded};
 
 const NOTES: &str = "copied";
 
@@ -30,9 +29,7 @@ pub(crate) fn carried_slots(loaded: &mut Loaded, tables: &MapHandle) -> Result<u
         .update(&0_u32.to_ne_bytes(), 0_u64.as_bytes(), MapFlags::ANY)
         .map_err(|source| EbpfError::Map { map: NOTES, source })?;
     wait_for_programs(loaded, tables)?;
-    let connections = carried_by_flows(loaded, "flows", size_of::<abi::Flow>())?;
-    let datagrams = carried_by_flows(loaded, "datagram_flows", size_of::<abi::DatagramFlow>())?;
-    let seen = connections | datagrams | carried_by_sockets(loaded)?;
+    let seen = carried_by_flows(loaded)? | carried_by_sockets(loaded)?;
     let noted = notes
         .lookup(&0_u32.to_ne_bytes(), MapFlags::ANY)
         .map_err(|source| EbpfError::Map { map: NOTES, source })?;
@@ -49,15 +46,10 @@ fn wait_for_programs(loaded: &Loaded, tables: &MapHandle) -> Result<(), EbpfErro
         .map_err(|source| EbpfError::Map { map: "tables", source })
 }
 
-/// What the map holds begins with a flow.
-fn carried_by_flows(loaded: &Loaded, map: &'static str, size: usize) -> Result<u64, EbpfError> {
-    let flows = loaded.map(map)?;
+fn carried_by_flows(loaded: &Loaded) -> Result<u64, EbpfError> {
     let mut mask = 0;
-    sys::for_each_value(flows.as_fd(), size_of::<u64>(), size, |value| {
-        // One that cannot be read is taken for one that carries everything.
-        mask |= abi::Flow::ref_from_prefix(value).map_or(u64::MAX, |(flow, _)| flow.chain.excluded);
-    })
-    .map_err(|source| EbpfError::Map { map, source: source.into() })?;
+    flows::for_each_connection(loaded, |flow| mask |= flow.chain.excluded)?;
+    flows::for_each_datagram_flow(loaded, |flow| mask |= flow.chain.excluded)?;
     Ok(mask)
 }
 
@@ -66,7 +58,7 @@ fn carried_by_sockets(loaded: &mut Loaded) -> Result<u64, EbpfError> {
     const PROGRAM: &str = "wl_carriers";
     let failed = |source| EbpfError::Map { map: "carried", source };
     let map = loaded.map("carried")?;
-    let link = loaded.iterator(PROGRAM, map.as_fd()).map_err(failed)?;
+    let link = loaded.iterator(PROGRAM, Some(map.as_fd())).map_err(failed)?;
     let mut masks = Vec::new();
     Iter::new(&link).map_err(failed)?.read_to_end(&mut masks).map_err(|source| failed(source.into()))?;
     let masks = masks.chunks_exact(size_of::<u64>());

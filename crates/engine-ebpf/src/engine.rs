@@ -300,7 +300,7 @@ impl EbpfEngine {
     /// # Errors
     /// [`EbpfError::Map`].
     pub fn flow_count(&self) -> Result<usize, EbpfError> {
-        Ok(self.loaded.map("flows")?.keys().count() + self.loaded.map("datagram_flows")?.keys().count())
+        flows::count(&self.loaded)
     }
 
     /// The legs that are redirected at this moment, in the order in which they began.

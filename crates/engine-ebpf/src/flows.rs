@@ -8,11 +8,18 @@ use std::{
     time::Duration,
 };
 
+use libbpf_rs::{MapCore, MapFlags};
 use waylay_abi::{self as abi, comm_to_string};
 use waylay_core::{FilterId, Hop, Protocol, ServiceId};
 use zerocopy::FromBytes;
 
 use crate::{error::EbpfError, load::Loaded, sys};
+
+/// Flows of connections, and which of its cells are taken.
+const FLOWS: &str = "flows";
+const CELLS: &str = "cells";
+
+const DATAGRAM_FLOWS: &str = "datagram_flows";
 
 /// Of [`abi::Flow::state`]: the service's end exists.
 const LIVE: u32 = 1;
@@ -60,19 +67,59 @@ pub struct FlowApplication {
 
 pub(crate) fn live(loaded: &Loaded) -> Result<Vec<LiveFlow>, EbpfError> {
     let mut found = Vec::new();
-    for (map, protocol, size) in [
-        ("flows", Protocol::Tcp, size_of::<abi::Flow>()),
-        ("datagram_flows", Protocol::Udp, size_of::<abi::DatagramFlow>()),
-    ] {
-        let handle = loaded.map(map)?;
-        // What either holds begins with a flow.
-        sys::for_each_value(handle.as_fd(), size_of::<u64>(), size, |value| {
-            found.extend(abi::Flow::read_from_prefix(value).ok().map(|(flow, _)| decode(&flow, protocol)));
-        })
-        .map_err(|source| EbpfError::Map { map, source: source.into() })?;
-    }
-    found.sort_by_key(|flow| flow.id);
+    for_each_connection(loaded, |flow| found.push(decode(flow, Protocol::Tcp)))?;
+    for_each_datagram_flow(loaded, |flow| found.push(decode(flow, Protocol::Udp)))?;
+    found.sort_by_key(|flow| (flow.began, flow.id));
     Ok(found)
+}
+
+/// How many flows are under way.
+pub(crate) fn count(loaded: &Loaded) -> Result<usize, EbpfError> {
+    let connections = cells(loaded)?.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+    Ok(connections + loaded.map(DATAGRAM_FLOWS)?.keys().count())
+}
+
+/// Looks at each flow of a connection. One that comes while this looks may be missed.
+pub(crate) fn for_each_connection(
+    loaded: &Loaded,
+    mut look: impl FnMut(&abi::Flow),
+) -> Result<(), EbpfError> {
+    let flows = loaded.map(FLOWS)?;
+    let failed = |source| EbpfError::Map { map: FLOWS, source };
+    let numbers = cells(loaded)?.into_iter().enumerate().flat_map(|(word, taken)| {
+        (0..u64::BITS).filter(move |bit| taken >> bit & 1 == 1).map(move |bit| word as u32 * u64::BITS + bit)
+    });
+    for number in numbers {
+        let value = flows.lookup(&number.to_ne_bytes(), MapFlags::ANY).map_err(failed)?;
+        let flow = value.and_then(|bytes| abi::Flow::read_from_bytes(&bytes).ok());
+        if let Some(flow) = flow.filter(|flow| flow.id != 0) {
+            look(&flow);
+        }
+    }
+    Ok(())
+}
+
+/// Looks at each flow of datagrams.
+pub(crate) fn for_each_datagram_flow(
+    loaded: &Loaded,
+    mut look: impl FnMut(&abi::Flow),
+) -> Result<(), EbpfError> {
+    let handle = loaded.map(DATAGRAM_FLOWS)?;
+    // What it holds begins with a flow.
+    sys::for_each_value(handle.as_fd(), size_of::<u64>(), size_of::<abi::DatagramFlow>(), |value| {
+        if let Ok((flow, _)) = abi::Flow::read_from_prefix(value) {
+            look(&flow);
+        }
+    })
+    .map_err(|source| EbpfError::Map { map: DATAGRAM_FLOWS, source: source.into() })
+}
+
+/// Which cells of the map of connections are taken, a bit each.
+fn cells(loaded: &Loaded) -> Result<Vec<u64>, EbpfError> {
+    let failed = |source| EbpfError::Map { map: CELLS, source };
+    let bytes = loaded.map(CELLS)?.lookup(&0_u32.to_ne_bytes(), MapFlags::ANY).map_err(failed)?;
+    let words = bytes.unwrap_or_default();
+    Ok(words.chunks_exact(size_of::<u64>()).filter_map(|word| u64::read_from_bytes(word).ok()).collect())
 }
 
 pub(crate) fn decode(flow: &abi::Flow, protocol: Protocol) -> LiveFlow {

@@ -88,8 +88,14 @@ pub(crate) const RESIDENT_PROGRAMS: [&str; 21] = [
 pub(crate) const RESIDENTS_ALONE: &str = "wl_resident_";
 const ERRANDS: &str = "errands";
 /// Those that user space runs over the maps.
-pub(crate) const WALK_PROGRAMS: [&str; 5] =
-    ["wl_carriers", "wl_see_flow", "wl_judge_flow", "wl_judge_tuple", "wl_judge_datagrams"];
+pub(crate) const WALK_PROGRAMS: [&str; 6] = [
+    "wl_carriers",
+    "wl_see_connection",
+    "wl_see_flow",
+    "wl_judge_flow",
+    "wl_judge_tuple",
+    "wl_judge_datagrams",
+];
 
 /// Programs that are loaded, with their configuration and key in place.
 #[derive(Debug)]
@@ -120,11 +126,19 @@ impl Loaded {
         MapHandle::try_from(&map).map_err(|source| EbpfError::Map { map: name, source })
     }
 
-    /// One of the programs that are called for each entry of a map, tied to that map.
-    pub(crate) fn iterator(&mut self, program: &'static str, map: BorrowedFd<'_>) -> libbpf_rs::Result<Link> {
+    /// One of the programs that are called for each entry of a map, tied to that map, or for each socket.
+    pub(crate) fn iterator(
+        &mut self,
+        program: &'static str,
+        map: Option<BorrowedFd<'_>>,
+    ) -> libbpf_rs::Result<Link> {
         let found = self.program(program);
         let missing = || libbpf_rs::Error::from(std::io::Error::from(std::io::ErrorKind::NotFound));
-        found.ok_or_else(missing)?.attach_iter(map)
+        let found = found.ok_or_else(missing)?;
+        match map {
+            Some(map) => found.attach_iter(map),
+            None => found.attach(),
+        }
     }
 
     pub(crate) fn program(&mut self, name: &'static str) -> Option<ProgramMut<'_>> {

@@ -9,8 +9,12 @@ use libbpf_rs::{Iter, Link};
 
 use crate::{admitted::Cgroups, error::EbpfError, load::Loaded};
 
-/// The walks of a sweep, in their order: over which map, and by which program.
-const WALKS: [(&str, &str); 5] = [
+/// Of the connections of a network namespace.
+const CONNECTIONS: &str = "tcp";
+
+/// The walks of a sweep, in their order: over which map, or all connections, and by which program.
+const WALKS: [(&str, &str); 6] = [
+    (CONNECTIONS, "wl_see_connection"),
     ("outgoing", "wl_see_flow"),
     ("inbound", "wl_see_flow"),
     ("flows", "wl_judge_flow"),
@@ -28,8 +32,12 @@ pub struct FlowSweeper {
 impl FlowSweeper {
     pub(crate) fn new(loaded: &mut Loaded, cgroup: &Path) -> Result<Self, EbpfError> {
         let walk = |(map, program): (&'static str, &'static str)| {
-            let handle = loaded.map(map)?;
-            let link = loaded.iterator(program, handle.as_fd());
+            let link = if map == CONNECTIONS {
+                loaded.iterator(program, None)
+            } else {
+                let handle = loaded.map(map)?;
+                loaded.iterator(program, Some(handle.as_fd()))
+            };
             Ok((map, link.map_err(|source| EbpfError::Map { map, source })?))
         };
         let walks = WALKS.into_iter().map(walk).collect::<Result<_, EbpfError>>()?;

@@ -91,8 +91,10 @@ fn answers() -> Vec<(&'static str, Layout)> {
                 lineage,
                 gid,
                 reserved,
+                ends,
             }),
         ),
+        ("wl_tuple", layout!(abi::Ends { netns, client_ip, server_ip, client_port, server_port })),
         ("wl_handle", layout!(abi::Handle { version, size, boot, instance, flow, tag })),
         (
             "wl_context",
@@ -222,8 +224,16 @@ fn socket_event() -> Layout {
 }
 
 /// What the programs keep among themselves.
-const OWN: [&str; 6] =
-    ["wl_caller_from", "wl_destination", "wl_outgoing", "wl_path", "wl_tuple", "wl_visitor"];
+const OWN: [&str; 8] = [
+    "wl_caller_from",
+    "wl_destination",
+    "wl_leaving",
+    "wl_outgoing",
+    "wl_path",
+    "wl_seat",
+    "wl_seats",
+    "wl_visitor",
+];
 
 #[test]
 fn no_structure_that_is_shared_is_left_out() {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use libbpf_rs::{
-    MapCore, MapHandle,
+    MapCore, MapFlags, MapHandle,
     query::{ProgInfoIter, ProgInfoQueryOptions},
 };
 use rustix::process::Signal;
@@ -152,7 +152,9 @@ fn flows_of(run: &Instance) -> usize {
     let programs = ProgInfoIter::with_query_opts(ProgInfoQueryOptions::default().include_map_ids(true));
     let maps = programs.filter(|program| ours(program.id)).flat_map(|program| program.map_ids);
     let mut maps = maps.map(|id| MapHandle::from_map_id(id).unwrap());
-    maps.find(|map| map.name() == "flows").unwrap().keys().count()
+    let cells = maps.find(|map| map.name() == "cells").unwrap();
+    let taken = cells.lookup(&0_u32.to_ne_bytes(), MapFlags::ANY).unwrap().unwrap();
+    taken.iter().map(|byte| byte.count_ones() as usize).sum()
 }
 
 #[test]

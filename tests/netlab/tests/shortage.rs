@@ -6,10 +6,25 @@ use waylay_netlab::{Ground, TcpServer, python};
 
 /// Some things that any process may hang on its socket are charged to the same
 /// budget as the kernel side's storage, `net.core.optmem_max`. How they are
-/// hung there is the way's own.
-const CRAM: &str = "
-import errno, socket, struct, sys
+/// hung there is the way's own. Storage is wanted where other sockets, which
+/// come right before by their cookies, have every place there is without it.
+const SOCKETS: &str = "
+import errno, os, socket, struct, sys
+TURN = 65536
+os.sched_setaffinity(0, [next(iter(os.sched_getaffinity(0)))])
+to = ('::ffff:' + sys.argv[1], int(sys.argv[2]))
+def place(s): return struct.unpack('Q', s.getsockopt(socket.SOL_SOCKET, 57, 8))[0] % TURN
+def neighbour():
+    while True:
+        s = socket.socket(socket.AF_INET6)
+        if place(s) == here: return s
 s = socket.socket(socket.AF_INET6)
+here = place(s)
+crowd = []
+for _ in range(int(sys.argv[3])):
+    s.connect(to)
+    crowd.append(s)
+    s = neighbour()
 ";
 const CONNECT: &str = "
 count, error = 0, 0
@@ -21,7 +36,7 @@ except OSError as failed:
     error = failed.errno
 print('crammed', count > 0, errno.errorcode.get(error))
 try:
-    s.connect(('::ffff:' + sys.argv[1], int(sys.argv[2])))
+    s.connect(to)
     print('connected')
 except OSError as error:
     print('failed', errno.errorcode[error.errno])
@@ -31,12 +46,19 @@ except OSError as error:
 fn is_no_way_out(way: &str) {
     let server = TcpServer::start(Ipv4Addr::LOCALHOST.into(), |_| Ok(()));
     let (ip, port) = (server.address().ip().to_string(), server.address().port().to_string());
-    let program = [CRAM, way, CONNECT].concat();
-    let command = [python(), "-c", &program, &ip, &port];
-    let run = Ground::loopback().waylay().args(["--on-failure", "open"]).watch(command);
-    assert_eq!(run.stdout, "crammed True ENOMEM\nfailed ENOBUFS\n");
-    assert_eq!(server.accepted(), 0);
-    assert!(run.stderr.contains("refused with ENOBUFS"), "{}", run.stderr);
+    let program = [SOCKETS, way, CONNECT].concat();
+    let run = |crowd: &str| {
+        let command = [python(), "-c", &program, &ip, &port, crowd];
+        Ground::loopback().waylay().args(["--on-failure", "open"]).through_logs(1).reporting().watch(command)
+    };
+    let alone = run("0");
+    assert_eq!(alone.stdout, "crammed True ENOMEM\nconnected\n");
+    assert_eq!(alone.reports().len(), 1, "{}", alone.stderr);
+    let crowded = run("4");
+    assert_eq!(crowded.stdout, "crammed True ENOMEM\nfailed ENOBUFS\n");
+    assert_eq!(crowded.reports().len(), 4, "{}", crowded.stderr);
+    assert!(crowded.stderr.contains("refused with ENOBUFS"), "{}", crowded.stderr);
+    assert_eq!(server.accepted(), 5);
 }
 
 /// Keys of RFC 2385: `TCP_MD5SIG`, tcp(7).
