@@ -107,13 +107,16 @@ static __always_inline void wl_give_cell_back(__u32 cell)
 	*wl_last_cell() = cell;
 }
 
-/* A free cell, from the one on that this processor has had last; -1: none. Global, as wl_listener_room() is. */
-WL_GLOBAL int wl_take_cell(void)
+#define WL_WORDS_AT_ONCE 32
+
+/* A free cell among so many words from this one on; -1: none. Global, as is the next: one loop over all words the
+ * verifier would follow to the end each time. */
+WL_GLOBAL int wl_take_cell_near(__u32 first)
 {
-	__u32 zero = 0, first = *wl_last_cell() / 64;
+	__u32 zero = 0;
 	struct wl_cells *all = bpf_map_lookup_elem(&cells, &zero);
 
-	for (__u32 i = 0; all && i < WL_CELL_WORDS; i++) {
+	for (__u32 i = 0; all && i < WL_WORDS_AT_ONCE; i++) {
 		__u32 word = (first + i) & (WL_CELL_WORDS - 1);
 		__u64 open = ~*(volatile __u64 *)&all->taken[word], bit = wl_lowest(open) & 63;
 
@@ -121,6 +124,20 @@ WL_GLOBAL int wl_take_cell(void)
 			continue;
 		*wl_last_cell() = word * 64 + bit;
 		return word * 64 + bit;
+	}
+	return -1;
+}
+
+/* A free cell, from the one on that this processor has had last; -1: none. */
+WL_GLOBAL int wl_take_cell(void)
+{
+	__u32 first = *wl_last_cell() / 64;
+
+	for (__u32 i = 0; i < WL_CELL_WORDS; i += WL_WORDS_AT_ONCE) {
+		int cell = wl_take_cell_near(first + i);
+
+		if (cell >= 0)
+			return cell;
 	}
 	return -1;
 }
