@@ -130,7 +130,16 @@ fn spec(service: &Value) -> ServiceSpec {
         input: Vec::new(),
         identity: None,
         leave_within: service["leave_within_ms"].as_u64().map(Duration::from_millis),
-        adoption: listens.map(|listens| Adoption { known_by, listens, local_name: LocalName::Listener }),
+        adoption: listens.map(|listens| Adoption { known_by, listens, local_name: local_name(service) }),
+    }
+}
+
+fn local_name(service: &Value) -> LocalName {
+    match service["destination"].as_str() {
+        None => LocalName::Listener,
+        Some("local") => LocalName::Destination,
+        Some("packet") => LocalName::Packet,
+        Some(other) => panic!("no way to learn of a destination: {other}"),
     }
 }
 
