@@ -124,7 +124,11 @@ fn spec(service: &Value) -> ServiceSpec {
     let command = service["command"].as_array().cloned().unwrap_or_default();
     ServiceSpec {
         name: name(service),
-        transports: if service["udp"] == json!(true) { Transports::TcpAndUdp } else { Transports::Tcp },
+        transports: match &service["udp"] {
+            Value::Bool(true) => Transports::TcpAndUdp,
+            Value::String(only) if only == "only" => Transports::Udp,
+            _ => Transports::Tcp,
+        },
         builtin: false,
         command: command.iter().map(|word| word.as_str().unwrap().into()).collect(),
         input: Vec::new(),
