@@ -74,7 +74,7 @@ impl Seen {
 impl Caller {
     /// The path of its executable as it sees it; empty if that cannot be told.
     pub(crate) fn exe_path(&self) -> [u8; abi::EXE_LEN] {
-        path_bytes(self.thread.exe_path())
+        path_bytes(self.thread.exe_path((self.process.exe, self.process.command)))
     }
 
     pub(crate) fn on_the_wire(&self) -> abi::Process {
@@ -110,7 +110,7 @@ pub(crate) struct CgroupLines {
     known: BTreeMap<String, u64>,
     noted: BTreeSet<u64>,
     above: BTreeMap<u64, u64>,
-    cgroups: Cgroups,
+    news: Option<Cgroups>,
 }
 
 impl CgroupLines {
@@ -146,12 +146,12 @@ impl CgroupLines {
                 self.above.insert(id, above);
             }
         }
-        self.cgroups = Cgroups::new(self.above.iter().map(|(id, above)| (*id, *above)));
+        self.news = Some(Cgroups::new(self.above.iter().map(|(id, above)| (*id, *above))));
         id_of(&path).unwrap_or(0)
     }
 
-    /// Which is below which.
-    pub(crate) fn cgroups(&self) -> Cgroups {
-        self.cgroups.clone()
+    /// Which is below which, if that is more than it was when this was asked last.
+    pub(crate) fn news(&mut self) -> Option<Cgroups> {
+        self.news.take()
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     flows::{NewFlow, Path},
     interrupted, making,
     pool::Turn,
+    scout::Scout,
     shared::{Claim, Shared, State},
     supervisor::{Answer, Dialler},
     sys, udp,
@@ -177,7 +178,7 @@ impl<'s> Wanted<'_, 's> {
             let address = write_address(to, self.v6);
             return Ok(self.dial(address, flow));
         }
-        let remote = reachable(self.destination);
+        let remote = reachable(self.destination, self.local);
         let namespace = match sys::namespace_of(self.socket.as_fd())? {
             own if own == shared.namespace => Namespace::Own,
             other => Namespace::Foreign(other),
@@ -266,7 +267,7 @@ impl<'s> Wanted<'_, 's> {
         };
         let listener = listener.ok_or_else(|| abandon(errno(libc::ECONNREFUSED)))?;
         let from = self.fix_source(listener).map_err(abandon)?;
-        let (source, wishes) = (from, wishes_of(&self.socket, self.v6));
+        let (source, wishes) = (from, wishes_of(&self.socket, self.local, self.v6));
         let mut state = shared.lock();
         let filter = state.engine.chain(flow).and_then(|chain| chain.hops().last().map(|hop| hop.filter));
         let Some(filter) = filter else { return Err(errno(libc::ENOBUFS)) };
@@ -282,7 +283,7 @@ impl<'s> Wanted<'_, 's> {
             number: flow.0,
             service,
             filter,
-            destination: reachable(self.destination),
+            destination: reachable(self.destination, self.local),
             application,
             exe_path,
             wishes,
@@ -308,20 +309,26 @@ impl<'s> Wanted<'_, 's> {
     fn fix_source(&self, listener: SocketAddr) -> io::Result<SocketAddr> {
         let socket = SockRef::from(&self.socket);
         let local = || socket.local_addr()?.as_socket().ok_or_else(|| errno(libc::EINVAL));
-        let bound = local()?;
+        let bound = self.local.ok_or_else(|| errno(libc::EINVAL))?;
         let any = bound.ip().to_canonical().is_unspecified();
         let ip = if any { self.loopback_towards(listener) } else { bound.ip() };
-        sys::choose_port_at_bind(self.socket.as_fd())?;
         match socket.bind(&SocketAddr::new(ip, bound.port()).into()) {
             Ok(()) => {}
-            // It has its port.
+            // It has its port, or has been given one meanwhile.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                return Ok(SocketAddr::new(ip, bound.port()));
+                return Ok(SocketAddr::new(ip, local()?.port()));
             }
             // One that was disconnected still shows the port it had, and somebody else may have that by now.
             Err(_) if bound.port() != 0 => socket.bind(&SocketAddr::new(ip, 0).into())?,
             Err(error) => return Err(error),
         }
+        let chosen = local()?;
+        if chosen.port() != 0 {
+            return Ok(chosen);
+        }
+        // It was to be chosen at connect().
+        sys::choose_port_at_bind(self.socket.as_fd())?;
+        socket.bind(&SocketAddr::new(ip, 0).into())?;
         local()
     }
 
@@ -344,46 +351,46 @@ impl<'s> Wanted<'_, 's> {
 }
 
 /// What the application gave its socket.
-pub(crate) fn wishes_of(socket: &OwnedFd, v6: bool) -> abi::SocketWishes {
+pub(crate) fn wishes_of(socket: &OwnedFd, local: Option<SocketAddr>, v6: bool) -> abi::SocketWishes {
     let socket = SockRef::from(socket);
-    let source = socket.local_addr().ok().and_then(|address| address.as_socket());
-    let source = source
-        .map(|source| source.ip())
-        .filter(|ip| !ip.is_unspecified() && !ip.to_canonical().is_loopback());
+    let class = |class: io::Result<u32>| class.ok().and_then(|class| u8::try_from(class).ok()).unwrap_or(0);
+    let source =
+        local.map(|source| source.ip()).filter(|ip| !ip.is_unspecified() && !ip.to_canonical().is_loopback());
     abi::SocketWishes {
         source: source.map_or([0; 16], |ip| match mapped(ip) {
             IpAddr::V6(ip) => ip.octets(),
             IpAddr::V4(_) => [0; 16],
         }),
-        tos: socket.tos_v4().ok().filter(|_| !v6).and_then(|tos| u8::try_from(tos).ok()).unwrap_or(0),
-        tclass: socket
-            .tclass_v6()
-            .ok()
-            .filter(|_| v6)
-            .and_then(|class| u8::try_from(class).ok())
-            .unwrap_or(0),
+        tos: if v6 { 0 } else { class(socket.tos_v4()) },
+        tclass: if v6 { class(socket.tclass_v6()) } else { 0 },
         ..abi::SocketWishes::default()
     }
 }
 
 /// What waits there without waylay, as far as that can be told beforehand.
 fn route_towards(shared: &Shared, remote: SocketAddr, namespace: Namespace) -> Route {
-    match shared.scout.source_towards(remote) {
-        Err(error) => missing(error),
-        Ok(_source) if namespace == Namespace::Own && shared.scout.nobody_listens(remote) => {
-            Route::Missing(Errno::ECONNREFUSED)
-        }
-        Ok(_source) => Route::Exists,
+    if namespace == Namespace::Own && Scout::knows_of(remote) {
+        // The way there is the way to the services.
+        let is_refused = shared.scout.nobody_listens(remote);
+        return if is_refused { Route::Missing(Errno::ECONNREFUSED) } else { Route::Exists };
     }
+    shared.scout.way_towards(remote).map_or_else(missing, |()| Route::Exists)
 }
 
-/// As connect() takes the unspecified address.
-pub(crate) fn reachable(destination: SocketAddr) -> SocketAddr {
+/// As connect() takes the unspecified address: what the socket has itself comes before the loopback's, of IPv4 its own address, of IPv6 the
+/// family of that.
+pub(crate) fn reachable(destination: SocketAddr, local: Option<SocketAddr>) -> SocketAddr {
+    let own = match local.map(|local| local.ip().to_canonical()) {
+        Some(IpAddr::V4(own)) if !own.is_unspecified() => Some(own),
+        Some(IpAddr::V4(_) | IpAddr::V6(_)) | None => None,
+    };
+    let this = own.unwrap_or(Ipv4Addr::LOCALHOST);
     let ip = match destination.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V4(ip) if ip.is_unspecified() => this.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() && own.is_some() => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some_and(|ip| ip.is_unspecified()) => {
-            Ipv4Addr::LOCALHOST.to_ipv6_mapped().into()
+            this.to_ipv6_mapped().into()
         }
         ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
     };

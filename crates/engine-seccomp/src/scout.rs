@@ -89,12 +89,27 @@ impl Scout {
         }
     }
 
-    /// Said of 127.0.0.1 and ::1 alone, as by the engine on eBPF, and of what cannot be told it is not said.
+    /// Why a destination cannot be dialled, if that is so.
+    pub(crate) fn way_towards(&self, destination: SocketAddr) -> io::Result<()> {
+        let make = || Socket::new(Domain::for_address(destination), Type::DGRAM, None);
+        match destination.ip() {
+            IpAddr::V4(_) => ask_by(&self.probe4, make, |probe| reach_by(probe, destination)),
+            IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => {
+                reach_by(&make()?, destination).map_err(|(error, _)| error)
+            }
+            IpAddr::V6(_) => ask_by(&self.probe6, make, |probe| reach_by(probe, destination)),
+        }
+    }
+
+    /// Whether it is known of an address if somebody listens there: of 127.0.0.1 and ::1 alone, as by the engine on eBPF.
+    pub(crate) fn knows_of(at: SocketAddr) -> bool {
+        [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].contains(&at.ip().to_canonical())
+    }
+
+    /// Of what cannot be told it is not said.
     pub(crate) fn nobody_listens(&self, at: SocketAddr) -> bool {
-        let at = SocketAddr::new(at.ip().to_canonical(), at.port());
-        let is_asked_about =
-            [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].contains(&at.ip());
-        is_asked_about && self.has_listener(at).is_ok_and(|found| !found) && is_refused(at)
+        let canonical = SocketAddr::new(at.ip().to_canonical(), at.port());
+        Self::knows_of(at) && self.has_listener(canonical).is_ok_and(|found| !found) && is_refused(canonical)
     }
 
     fn has_listener(&self, at: SocketAddr) -> io::Result<bool> {
@@ -113,6 +128,11 @@ fn source_by(probe: &Socket, destination: SocketAddr) -> Result<IpAddr, (io::Err
         .map_err(|error| (error, Use::Never))?;
     let source = source.as_socket().map(|source| source.ip());
     source.ok_or_else(|| (io::ErrorKind::InvalidData.into(), Use::Never))
+}
+
+fn reach_by(probe: &Socket, destination: SocketAddr) -> Result<(), (io::Error, Use)> {
+    probe.connect(&destination.into()).map_err(|error| (error, Use::Again))?;
+    sys::connect(probe.as_fd(), &(libc::AF_UNSPEC as u64).to_ne_bytes()).map_err(|error| (error, Use::Never))
 }
 
 fn listener_by(kernel: &OwnedFd, at: SocketAddr) -> io::Result<bool> {

@@ -10,7 +10,7 @@ use std::{
 
 use std::os::fd::AsFd;
 
-use waylay_core::{Leg, Namespace, Process, Route, ServiceId, Verdict, World};
+use waylay_core::{Leg, Namespace, Process, Route, ServiceId, Verdict};
 use waylay_engine::{
     Endpoint, LocalName, MemoryEngine,
     memory::{FlowId, RecordsHandle, SocketId},
@@ -122,8 +122,11 @@ impl State {
         namespace: Namespace,
         route: Route,
     ) -> Verdict {
-        let cgroups = self.lines.cgroups();
-        self.engine.world = World { route, namespace, cgroups, ..World::default() };
+        let world = &mut self.engine.world;
+        (world.route, world.namespace) = (route, namespace);
+        if let Some(cgroups) = self.lines.news() {
+            world.cgroups = cgroups;
+        }
         self.engine.judge(leg, records_on)
     }
 

@@ -40,7 +40,12 @@ pub(crate) struct Thread {
     name: OnceLock<File>,
     directory: OnceLock<OwnedFd>,
     begun: OnceLock<u64>,
+    /// The path of the program that it was seen with last.
+    path: Mutex<Option<(Program, PathBuf)>>,
 }
+
+/// A program, by what is asked for with each call: the file and, as one file may have several names, the command.
+type Program = (FileId, CommandName);
 
 /// What a thread is as it makes a call.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,10 +92,19 @@ impl Thread {
         Ok(FileId { device, inode: file.stx_ino })
     }
 
-    /// The path of its program, as it sees it.
-    pub(crate) fn exe_path(&self) -> Option<PathBuf> {
+    /// The path of its program, as it sees it; asked for once of each program.
+    pub(crate) fn exe_path(&self, program: Program) -> Option<PathBuf> {
+        let mut last = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, path)) = last.as_ref().filter(|(of, _)| *of == program) {
+            return Some(path.clone());
+        }
         let path = rustix::fs::readlinkat(self.directory().ok()?, "exe", Vec::new()).ok()?;
-        Some(OsString::from_vec(path.into_bytes()).into())
+        let path = PathBuf::from(OsString::from_vec(path.into_bytes()));
+        // If it is that program still.
+        if self.exe().is_ok_and(|exe| exe == program.0) {
+            *last = Some((program, path.clone()));
+        }
+        Some(path)
     }
 
     /// What a descriptor is of, as /proc shows it.
@@ -240,6 +254,7 @@ impl Threads {
             name: OnceLock::new(),
             directory: OnceLock::new(),
             begun: OnceLock::new(),
+            path: Mutex::default(),
         });
         if is_its_own {
             self.keep(&thread);
@@ -313,7 +328,11 @@ mod tests {
         let (tid, path) = thread::spawn(|| {
             let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
             let threads = Threads::default();
-            let path = threads.ask(tid, |thread| Ok(thread.exe_path())).unwrap();
+            let path = threads.ask(tid, |thread| {
+                let found = thread.papers()?;
+                Ok(thread.exe_path((found.exe, found.command)))
+            });
+            let path = path.unwrap();
             assert_eq!(papers(&threads, tid).pid, std::process::id());
             (tid, path)
         })

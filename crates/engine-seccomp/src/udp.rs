@@ -103,8 +103,8 @@ impl<'c> Party<'c> {
         destination: SocketAddr,
         connects: bool,
     ) -> io::Result<Option<SocketAddr>> {
-        let remote = reachable(destination);
         let local = self.local()?;
+        let remote = reachable(destination, Some(local));
         if let Some(known) = self.look_up(&mut shared.lock(), remote, local, connects) {
             return Ok(known);
         }
@@ -114,7 +114,7 @@ impl<'c> Party<'c> {
             other => Namespace::Foreign(other),
         };
         let seen = Seen::look(&shared.threads, self.call.tid, self.dialler.service())?;
-        let route = shared.scout.source_towards(remote).map_or_else(missing, |_source| Route::Exists);
+        let route = shared.scout.way_towards(remote).map_or_else(missing, |()| Route::Exists);
         let mut state = shared.lock();
         let caller = seen.placed(&mut state.lines);
         let bound = Some(local).filter(|local| !local.ip().is_unspecified());
@@ -177,11 +177,14 @@ impl<'c> Party<'c> {
         let filter = state.engine.chain(flow).and_then(|chain| chain.hops().last().map(|hop| hop.filter));
         let filter = filter.ok_or_else(|| errno(libc::ENOBUFS))?;
         let first = state.datagrams.carried_by(self.cookie);
-        let (application, exe_path, wishes) =
-            match first.filter(|carried| Some(carried.service) == self.dialler.service()) {
-                Some(carried) => (carried.application, carried.exe_path, carried.wishes),
-                None => (caller.on_the_wire(), caller.exe_path(), wishes_of(&self.socket, self.v6)),
-            };
+        let (application, exe_path, wishes) = match first
+            .filter(|carried| Some(carried.service) == self.dialler.service())
+        {
+            Some(carried) => (carried.application, carried.exe_path, carried.wishes),
+            None => {
+                (caller.on_the_wire(), caller.exe_path(), wishes_of(&self.socket, self.local().ok(), self.v6))
+            }
+        };
         let new = NewFlow {
             number: flow.0,
             service,
