@@ -1,6 +1,7 @@
 //! From [`Declarations`] to a [`Policy`], once it is known who is who.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::net::SocketAddr;
 
 use waylay_core::{
@@ -184,11 +185,12 @@ fn resolvers(declarations: &Declarations, names: &dyn Names) -> Vec<SocketAddr> 
 
 fn services(declarations: &Declarations, diagnostics: &mut Vec<Diagnostic>) -> Vec<Service> {
     let known = || declarations.services.iter().map(|service| service.name.value.as_str());
+    let declared = || known().chain(unreadable(declarations));
     let asked = declarations.services.iter().flat_map(|service| service.before.iter().chain(&service.after));
     for name in asked.chain(declarations.orders.iter().flatten()) {
         if !known().any(|known| known == name.value) {
             let problem = Problem::Unknown { what: "service", name: name.value.clone() };
-            diagnostics.push(problem.at(&name.span).help(did_you_mean(&name.value, known())));
+            diagnostics.push(problem.at(&name.span).help(did_you_mean(&name.value, declared())));
         }
     }
     let texts = |names: &[Located<String>]| names.iter().map(|name| name.value.clone()).collect();
@@ -290,13 +292,14 @@ impl Lowering<'_> {
         match layer {
             LayerDeclaration::Redirect { service } => {
                 let names: Vec<&str> = self.services.iter().map(|known| known.name.as_str()).collect();
-                let index = position("service", service, &names, diagnostics)?;
+                let others = unreadable(self.declarations);
+                let index = position("service", service, &names, others, diagnostics)?;
                 Some(Layer::Redirect { service: self.services[index].id })
             }
             LayerDeclaration::Auth { sublayer, action, redirected, proxied } => {
                 let names: Vec<&str> =
                     self.declarations.sublayers.iter().map(|it| it.name.value.as_str()).collect();
-                let index = position("sublayer", sublayer, &names, diagnostics)?;
+                let index = position("sublayer", sublayer, &names, iter::empty(), diagnostics)?;
                 let flags = FlagConditions { redirected: *redirected, proxied: *proxied };
                 let action = match *action {
                     ActionDeclaration::Permit(right) => Action::Permit(right),
@@ -391,17 +394,23 @@ fn resolve<N, T>(
     Some(Located { value: values, span: list.span })
 }
 
-/// The place of a name in a list of them.
-fn position(
+/// Services of which it is known only what they are called.
+fn unreadable(declarations: &Declarations) -> impl Iterator<Item = &str> {
+    declarations.unreadable_services.iter().map(|name| name.value.as_str())
+}
+
+/// The place of a name in a list of them. There are others, which have no place and may be meant.
+fn position<'n>(
     what: &'static str,
     name: &Located<String>,
-    names: &[&str],
+    names: &[&'n str],
+    others: impl Iterator<Item = &'n str>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<usize> {
     let index = names.iter().position(|known| *known == name.value);
     if index.is_none() {
         let problem = Problem::Unknown { what, name: name.value.clone() };
-        let help = did_you_mean(&name.value, names.iter().copied());
+        let help = did_you_mean(&name.value, names.iter().copied().chain(others));
         diagnostics.push(problem.at(&name.span).help(help));
     }
     index

@@ -25,7 +25,8 @@ pub struct Leg {
     pub protocol: Protocol,
     /// The source the caller bound, if it did.
     pub local: Option<SocketAddr>,
-    /// The destination the caller asked for. For the unspecified address an engine puts the loopback one, as connect() does.
+    /// The destination the caller asked for. For the unspecified address an engine puts what connect() takes for it: of IPv4 the address
+    /// that the socket has, and the loopback's if it has none; of IPv6 the loopback's, of IPv4 where the socket has an address of that.
     pub remote: SocketAddr,
     /// Who dials.
     pub caller: Process,

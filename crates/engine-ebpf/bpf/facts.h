@@ -264,7 +264,8 @@ static __always_inline __u32 wl_scope(struct bpf_sock_addr *ctx)
 	return BPF_CORE_READ(kern, uaddr, sin6_scope_id);
 }
 
-static __always_inline void wl_remote(struct bpf_sock_addr *context, int family, struct wl_address *a)
+/* As it is written. */
+static __always_inline void wl_written(struct bpf_sock_addr *context, int family, struct wl_address *a)
 {
 	const volatile struct bpf_sock_addr *ctx = context;
 	__u32 *words = (__u32 *)a->ip;
@@ -280,9 +281,43 @@ static __always_inline void wl_remote(struct bpf_sock_addr *context, int family,
 		if (wl_is_link_local(a->ip))
 			a->scope = wl_scope(context);
 	}
-	wl_resolve_unspecified(a->ip);
 	a->port = bpf_ntohs((__u16)ctx->user_port);
 	a->family = family;
+}
+
+static __always_inline void wl_remote(struct bpf_sock_addr *ctx, int family, struct wl_address *a)
+{
+	wl_written(ctx, family, a);
+	wl_resolve_unspecified(a->ip);
+}
+
+/* To connect(), what the socket has itself comes before the loopback's address:
+ * of IPv4 its own (ip_route_output_key_hash_rcu()), of IPv6 the family of that
+ * (tcp_v6_connect()). Global: the verifier of Linux 6.1 would follow each way
+ * through this with all that comes after it. */
+WL_GLOBAL int wl_resolve_dialled(struct bpf_sock_addr *ctx, struct wl_address *a)
+{
+	volatile struct bpf_sock *sk = ctx->sk;
+	/* Loaded before any branch, as in wl_wishes(). */
+	__u32 own4 = sk->src_ip4, own0 = sk->src_ip6[0], own1 = sk->src_ip6[1], own2 = sk->src_ip6[2];
+	__u32 *words;
+
+	if (!a)
+		return 0;
+	words = (__u32 *)a->ip;
+	if (wl_is_mapped(a->ip) && !words[3])
+		words[3] = own4;
+	else if (!wl_is_set(a->ip) && !own0 && !own1 && own2 == bpf_htonl(0xffff))
+		words[2] = own2;
+	wl_resolve_unspecified(a->ip);
+	return 0;
+}
+
+/* Where somebody dials. */
+static __always_inline void wl_dialled(struct bpf_sock_addr *ctx, int family, struct wl_address *a)
+{
+	wl_written(ctx, family, a);
+	wl_resolve_dialled(ctx, a);
 }
 
 /* An MPTCP application's socket is not the one that connects: the kernel

@@ -285,7 +285,7 @@ static __always_inline int wl_judge_connect(struct bpf_sock_addr *ctx, int famil
 	struct wl_choice choice;
 	int verdict;
 
-	wl_remote(ctx, family, &c->q->leg.remote);
+	wl_dialled(ctx, family, &c->q->leg.remote);
 	c->q->leg.protocol = SOCK_PROTO_TCP;
 	if (place == WL_AT_RESIDENT) {
 		c->q->leg.caller_slot = wl_errand_of_resident(ctx, &c->q->leg.remote);
@@ -354,7 +354,7 @@ WL_GLOBAL int wl_goes_on4(struct bpf_sock_addr *ctx)
 {
 	struct wl_address remote = {};
 
-	wl_remote(ctx, AF_INET, &remote);
+	wl_dialled(ctx, AF_INET, &remote);
 	return !remote.port || wl_follow_flow(ctx, AF_INET, &remote);
 }
 
@@ -362,7 +362,7 @@ WL_GLOBAL int wl_goes_on6(struct bpf_sock_addr *ctx)
 {
 	struct wl_address remote = {};
 
-	wl_remote(ctx, AF_INET6, &remote);
+	wl_dialled(ctx, AF_INET6, &remote);
 	return !remote.port || wl_follow_flow(ctx, AF_INET6, &remote);
 }
 
@@ -378,7 +378,7 @@ static __always_inline int wl_judge_datagram(struct bpf_sock_addr *ctx, int fami
 	struct wl_choice choice;
 	int verdict;
 
-	wl_remote(ctx, family, &c->q->leg.remote);
+	wl_dialled(ctx, family, &c->q->leg.remote);
 	c->q->leg.protocol = SOCK_PROTO_UDP;
 	if (place == WL_AT_RESIDENT) {
 		c->q->leg.caller_slot = wl_slot_outside(ctx);

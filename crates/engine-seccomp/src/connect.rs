@@ -178,7 +178,7 @@ impl<'s> Wanted<'_, 's> {
             let address = write_address(to, self.v6);
             return Ok(self.dial(address, flow));
         }
-        let remote = reachable(self.destination);
+        let remote = reachable(self.destination, self.local);
         let namespace = match sys::namespace_of(self.socket.as_fd())? {
             own if own == shared.namespace => Namespace::Own,
             other => Namespace::Foreign(other),
@@ -283,7 +283,7 @@ impl<'s> Wanted<'_, 's> {
             number: flow.0,
             service,
             filter,
-            destination: reachable(self.destination),
+            destination: reachable(self.destination, self.local),
             application,
             exe_path,
             wishes,
@@ -377,13 +377,20 @@ fn route_towards(shared: &Shared, remote: SocketAddr, namespace: Namespace) -> R
     shared.scout.way_towards(remote).map_or_else(missing, |()| Route::Exists)
 }
 
-/// As connect() takes the unspecified address.
-pub(crate) fn reachable(destination: SocketAddr) -> SocketAddr {
+/// As connect() takes the unspecified address: what the socket has itself comes before the loopback's, of IPv4 its own address, of IPv6 the
+/// family of that.
+pub(crate) fn reachable(destination: SocketAddr, local: Option<SocketAddr>) -> SocketAddr {
+    let own = match local.map(|local| local.ip().to_canonical()) {
+        Some(IpAddr::V4(own)) if !own.is_unspecified() => Some(own),
+        Some(IpAddr::V4(_) | IpAddr::V6(_)) | None => None,
+    };
+    let this = own.unwrap_or(Ipv4Addr::LOCALHOST);
     let ip = match destination.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V4(ip) if ip.is_unspecified() => this.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() && own.is_some() => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some_and(|ip| ip.is_unspecified()) => {
-            Ipv4Addr::LOCALHOST.to_ipv6_mapped().into()
+            this.to_ipv6_mapped().into()
         }
         ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
     };

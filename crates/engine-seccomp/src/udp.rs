@@ -103,8 +103,8 @@ impl<'c> Party<'c> {
         destination: SocketAddr,
         connects: bool,
     ) -> io::Result<Option<SocketAddr>> {
-        let remote = reachable(destination);
         let local = self.local()?;
+        let remote = reachable(destination, Some(local));
         if let Some(known) = self.look_up(&mut shared.lock(), remote, local, connects) {
             return Ok(known);
         }

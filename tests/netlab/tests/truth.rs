@@ -433,3 +433,85 @@ for host in sys.argv[1:]:
         all_agree(&ground, &["10.77.0.1", "fd00:77::1"]);
     }
 }
+
+/// Of a socket that is bound, it means what that is bound to.
+mod the_unspecified_address_to_a_bound_socket {
+    use std::net::{SocketAddr, UdpSocket};
+
+    use waylay_netlab::{Waylay, system_python};
+
+    use super::*;
+
+    const OWN: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+    const ASK: &str = "
+import socket, sys
+stream, datagrams = map(int, sys.argv[1:])
+def bound(kind, to):
+    mapped = '::ffff:' if ':' in to else ''
+    s = socket.socket(socket.AF_INET6 if mapped else socket.AF_INET, kind)
+    s.settimeout(20)
+    s.bind((mapped + '127.0.0.2', 0))
+    return s
+for to in '0.0.0.0', '::ffff:0.0.0.0', '::':
+    s = bound(socket.SOCK_STREAM, to)
+    s.connect((to, stream))
+    print(to, s.recv(9, socket.MSG_WAITALL), s.getpeername()[0])
+    s = bound(socket.SOCK_DGRAM, to)
+    s.connect((to, datagrams))
+    s.send(b'who?')
+    print(to, s.recv(9), s.getpeername()[0])
+    s = bound(socket.SOCK_DGRAM, to)
+    s.sendto(b'who?', (to, datagrams))
+    said, peer = s.recvfrom(9)
+    print(to, said, peer[0])
+";
+
+    /// Says which address it has; ends with the test.
+    fn say(socket: UdpSocket) -> SocketAddr {
+        let own = socket.local_addr().unwrap();
+        std::thread::spawn(move || {
+            while let Ok((_, peer)) = socket.recv_from(&mut [0; 9]) {
+                // An error is of somebody who has left.
+                let _left = socket.send_to(own.ip().to_string().as_bytes(), peer);
+            }
+        });
+        own
+    }
+
+    fn is_its_own_by(waylay: Waylay) {
+        let stream = TcpServer::start(Ipv4Addr::UNSPECIFIED.into(), |mut stream| {
+            let own = stream.local_addr()?.ip();
+            stream.write_all(own.to_string().as_bytes())
+        });
+        let stream = stream.address().port();
+        let datagrams = say(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).port();
+        say(UdpSocket::bind((OWN, datagrams)).unwrap());
+        let command =
+            [system_python(), "-c", ASK, &stream.to_string(), &datagrams.to_string()].map(str::to_owned);
+        let plain = Command::new(&command[0]).args(&command[1..]).output().unwrap();
+        let finished = waylay.through_logs(2).reporting().watch(&command).well();
+        assert_eq!(finished.stdout, String::from_utf8(plain.stdout).unwrap(), "{finished:?}");
+        for service in ["log", "log-2"] {
+            let mut seen: Vec<_> =
+                finished.reports_of(service).iter().map(|report| report.original_destination).collect();
+            seen.sort();
+            // Those of :: go to the loopback's address.
+            let mut expected = [&[(OWN, stream); 2][..], &[(OWN, datagrams); 4]].concat();
+            expected.extend([(Ipv4Addr::LOCALHOST, stream), (Ipv4Addr::LOCALHOST, datagrams)]);
+            expected.push((Ipv4Addr::LOCALHOST, datagrams));
+            let mut expected: Vec<_> = expected.into_iter().map(SocketAddr::from).collect();
+            expected.sort();
+            assert_eq!(seen, expected, "{finished:?}");
+        }
+    }
+
+    #[test]
+    fn is_its_own() {
+        is_its_own_by(Waylay::run(None));
+    }
+
+    #[test]
+    fn is_its_own_without_root() {
+        is_its_own_by(Waylay::run_without_root(None));
+    }
+}

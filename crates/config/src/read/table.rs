@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use crate::keys::TableKind;
+use crate::keys::{SERVICE, TableKind};
 use crate::meant::did_you_mean;
 use crate::problem::{Diagnostic, Problem};
 use crate::source::{Located, Span};
@@ -40,8 +40,7 @@ impl<'a> Table<'a> {
                 entries.insert(name, (span, value));
             } else {
                 let problem = Problem::UnknownKey { key: name.to_owned(), table: kind.what };
-                let names = kind.keys.iter().map(|known| known.name);
-                problems.push(problem.at(&span).help(did_you_mean(name, names)));
+                problems.push(problem.at(&span).help(key_meant(&kind, name)));
             }
         }
         Self { kind, source, span, entries }
@@ -142,6 +141,13 @@ pub(super) fn string(value: Scalar<'_>) -> Result<Located<&str>, Diagnostic> {
 pub(super) fn boolean(value: Scalar<'_>) -> Result<bool, Diagnostic> {
     let DeValue::Boolean(yes) = value.value else { return Err(wrong_type("a boolean", &value)) };
     Ok(*yes)
+}
+
+/// Which key may have been meant.
+fn key_meant(kind: &TableKind, typed: &str) -> Option<String> {
+    // What a file calls `command` is `exec:` on the command line, and is nearer to another key.
+    let typed = if typed == "exec" && kind.heading == SERVICE.heading { "command" } else { typed };
+    did_you_mean(typed, kind.keys.iter().map(|known| known.name))
 }
 
 /// A number up to a bound.

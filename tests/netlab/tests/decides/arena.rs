@@ -360,7 +360,7 @@ impl Arena {
         to: SocketAddr,
     ) -> Result<(), TestCaseError> {
         let local = from.towards(to);
-        let remote = resolved(to);
+        let remote = resolved(local, to);
         let carried = records.map(|at| &self.flows[at]);
         let leg = Leg { protocol: Protocol::Tcp, local, remote, caller: self.diallers[&by].identity() };
         let brought = carried.map_or(Records::None, |flow| Records::Carried(flow.chain.clone()));

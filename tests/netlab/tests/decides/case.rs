@@ -161,10 +161,10 @@ impl Source {
             Self::Loopback => (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST),
             Self::Other => (Ipv4Addr::new(127, 1, 2, 3), Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 1)),
         };
-        // Of a socket that is bound, connect() takes the unspecified address for that which it is bound to.
-        let is_unspecified = to.ip().is_unspecified() || to.ip().to_canonical().is_unspecified();
-        (!is_unspecified).then(|| match to.ip() {
+        Some(match to.ip() {
             IpAddr::V4(_) => (v4, 0).into(),
+            // Of IPv6 to connect(), but not to bind().
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) if self == Self::Other => (v4.to_ipv6_mapped(), 0).into(),
             IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => (v4.to_ipv6_mapped(), 0).into(),
             IpAddr::V6(_) => (v6, 0).into(),
         })

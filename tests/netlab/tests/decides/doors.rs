@@ -135,14 +135,18 @@ fn service_listeners(service: u32) -> [TcpListener; 2] {
     [listener((Ipv4Addr::LOCALHOST, port).into()), listener((Ipv6Addr::LOCALHOST, port).into())]
 }
 
-/// To connect(), the unspecified address means this host.
-pub(crate) fn resolved(address: SocketAddr) -> SocketAddr {
+/// To connect(), the unspecified address means this host: of IPv4 the address that the socket is bound to, if it is.
+pub(crate) fn resolved(from: Option<SocketAddr>, address: SocketAddr) -> SocketAddr {
+    let own4 = from.and_then(|from| match from.ip().to_canonical() {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    });
+    let this4 = own4.unwrap_or(Ipv4Addr::LOCALHOST);
     let ip = match address.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => this4.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) if own4.is_some() => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.to_ipv4_mapped() == Some(Ipv4Addr::UNSPECIFIED) => {
-            Ipv4Addr::LOCALHOST.to_ipv6_mapped().into()
-        }
+        IpAddr::V6(ip) if ip.to_ipv4_mapped() == Some(Ipv4Addr::UNSPECIFIED) => this4.to_ipv6_mapped().into(),
         ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
     };
     (ip, address.port()).into()
