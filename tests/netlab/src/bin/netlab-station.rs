@@ -124,17 +124,23 @@ fn spec(service: &Value) -> ServiceSpec {
     let command = service["command"].as_array().cloned().unwrap_or_default();
     ServiceSpec {
         name: name(service),
-        transports: match &service["udp"] {
-            Value::Bool(true) => Transports::TcpAndUdp,
-            Value::String(only) if only == "only" => Transports::Udp,
-            _ => Transports::Tcp,
-        },
+        transports: transports(service),
         builtin: false,
         command: command.iter().map(|word| word.as_str().unwrap().into()).collect(),
         input: Vec::new(),
         identity: None,
         leave_within: service["leave_within_ms"].as_u64().map(Duration::from_millis),
         adoption: listens.map(|listens| Adoption { known_by, listens, local_name: local_name(service) }),
+    }
+}
+
+fn transports(service: &Value) -> Transports {
+    if service["udp"] == json!(true) {
+        Transports::TcpAndUdp
+    } else if service["udp"] == json!("only") {
+        Transports::Udp
+    } else {
+        Transports::Tcp
     }
 }
 
