@@ -95,6 +95,14 @@ struct {
 	__type(value, __u32);
 } slot_of_cgroup SEC(".maps");
 
+/* Cgroups of services that are told that they have IP_TRANSPARENT. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 2 * WL_MAX_SERVICES); /* some may be leaving while others come */
+	__type(key, __u64);
+	__type(value, __u8);
+} told_transparent SEC(".maps");
+
 /* Shared by all instances of the host through its pin. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -438,17 +438,15 @@ static __always_inline bool wl_is_transparency(int level, int name)
 	return (level == SOL_IP && name == IP_TRANSPARENT) || (level == SOL_IPV6 && name == IPV6_TRANSPARENT);
 }
 
-/* Proxies of the TPROXY kind ask for it before they listen, and it takes
- * CAP_NET_ADMIN. Those that are shown the destination need none of what it
+/* Proxies of the TPROXY kind ask for it before they listen, and so before they
+ * have a slot, and it takes CAP_NET_ADMIN. Those that are shown the destination need none of what it
  * does, and are told that it is done. */
 static __always_inline int wl_set_transparency(struct bpf_sockopt *ctx)
 {
 	const struct wl_config *cfg = wl_config();
-	const struct wl_tables *t = wl_tables();
-	__u64 slot = cfg ? wl_caller_slot(cfg) : WL_NO_SLOT;
+	__u64 cgroup = cfg ? bpf_get_current_ancestor_cgroup_id(cfg->service_level) : 0;
 
-	asm volatile("" : "+r"(slot));
-	if (t && slot < WL_MAX_SERVICES && t->services[slot].flags & WL_SHOWS_DESTINATION)
+	if (bpf_map_lookup_elem(&told_transparent, &cgroup))
 		ctx->optlen = -1;
 	return 1;
 }

@@ -41,6 +41,8 @@ use crate::{
     unreachable::UnreachableSource,
 };
 
+const TRANSPARENT: &str = "told_transparent";
+
 /// The eBPF engine of one scope.
 ///
 /// Dropping it leaves its pinned programs in force; [`EbpfEngine::remove`] ends them.
@@ -129,6 +131,19 @@ impl EbpfEngine {
             self.attach_program(program, cgroup, &service_pin(program, service))?;
         }
         Ok(())
+    }
+
+    /// Has the service told that it has `IP_TRANSPARENT`, if it asks for that, as proxies do to which TPROXY shows destinations
+    /// (`Documentation/networking/tproxy.rst` of the kernel): at their start already, when they are not installed yet.
+    ///
+    /// # Errors
+    /// [`EbpfError::Map`].
+    pub fn tell_transparent(&mut self, service: ServiceId) -> Result<(), EbpfError> {
+        let Some(cgroup) = self.served.get(&service) else { return Ok(()) };
+        self.loaded
+            .map(TRANSPARENT)?
+            .update(&cgroup.to_ne_bytes(), &[1], MapFlags::ANY)
+            .map_err(|source| EbpfError::Map { map: TRANSPARENT, source })
     }
 
     /// Attaches the programs to where a service is that runs already, in the scope or elsewhere. It is installed like others, with its
@@ -466,7 +481,10 @@ impl EbpfEngine {
             let programs = self.programs_at(cgroup).iter();
             pins.extend(programs.map(|program| self.scope.pins.join(resident_pin(program, service, number))));
         }
-        self.served.remove(&service);
+        if let Some(cgroup) = self.served.remove(&service) {
+            // Of most services there is nothing.
+            let _absent = self.loaded.map(TRANSPARENT)?.delete(&cgroup.to_ne_bytes());
+        }
         self.end_links(&pins)
     }
 

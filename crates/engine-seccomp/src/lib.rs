@@ -34,7 +34,7 @@ pub use caller::home_of;
 pub use engine::{SeccompEngine, SeccompError};
 pub use filter::Part;
 pub use flows::{Open, Path};
-pub use probe::{Means, Probe, means, probe};
+pub use probe::{Probe, probe};
 pub use supervisor::{Dialler, Watch};
 
 /// Has this thread supervised from here on, and all that it starts. What it gives goes to the supervisor ([`SeccompEngine::watch`]):

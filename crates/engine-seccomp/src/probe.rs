@@ -27,7 +27,7 @@ pub fn probe() -> Probe {
 
 /// How a socket of whoever calls is come by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Means {
+pub(crate) enum Means {
     /// By a copy of the caller's descriptor.
     Copying,
     /// It is made by the supervisor and given to the caller, where copying is forbidden.
@@ -36,7 +36,7 @@ pub enum Means {
 
 /// By which means it goes here: who is supervised and who supervises are forbidden the same.
 #[must_use]
-pub fn means() -> Means {
+pub(crate) fn means() -> Means {
     if copy().is_ok() { Means::Copying } else { Means::Giving }
 }
 

@@ -54,7 +54,7 @@ impl Station {
     }
 
     /// Asks for services, each for every TCP connection, in this order: objects with `id`, `name`, `command`, and, of those that know
-    /// nothing of waylay, `listens`; with `udp` for datagrams too. Returns the error's words.
+    /// nothing of waylay, `listens` and maybe `destination`; with `udp` for datagrams too, or for them `only`. Returns the error's words.
     pub fn apply(&mut self, services: &[Value]) -> Result<(), String> {
         self.tell(&json!(services));
         self.outcome().map(|_in_force| ())

@@ -315,6 +315,44 @@ fn adopted_services_come_and_go_as_others_do() {
     scene.station.close();
 }
 
+/// One that goes by getsockname, as TPROXY has it.
+fn transparent(id: u32, name: &str, destination: Option<&str>, port: u16) -> Value {
+    let by_name = "a.getsockname()";
+    let program = PROXY
+        .replace("struct.unpack('!2xH4s8x', a.getsockopt(socket.SOL_IP, 80, 16))", by_name)
+        .replace("port, address", "address, port")
+        .replace("socket.inet_ntoa(address)", "address")
+        .replace(
+            "server = socket.create_server(('127.0.0.1', int(sys.argv[1])))",
+            "server = socket.socket()\nserver.setsockopt(socket.SOL_IP, 19, 1)\n\
+             server.bind(('127.0.0.1', int(sys.argv[1])))\nserver.listen()",
+        );
+    json!({
+        "id": id, "name": name, "command": [system_python(), "-c", program, port.to_string()],
+        "listens": format!("127.0.0.1:{port}"), "destination": destination,
+    })
+}
+
+/// They ask for `IP_TRANSPARENT` at their start, before the policy that has them is in force.
+#[test]
+fn adopted_services_that_ask_for_transparency_come_later_too() {
+    let mut scene = Scene::new("later");
+    let log = scene.log(1, "log");
+    scene.station.apply(std::slice::from_ref(&log)).unwrap();
+    assert_eq!(scene.ask("open"), "ok");
+    scene.station.apply(&[log.clone(), transparent(2, "proxy", Some("local"), free_port())]).unwrap();
+    let mut second = scene.home.start_dialler();
+    assert_eq!(second.ask(&say("open", &scene.server)), "ok");
+    let through_both = |flow: &Value| flow["hops"] == json!([[1, 1], [2, 2]]);
+    assert!(scene.station.flows().iter().any(through_both), "{:?}", scene.station.flows());
+    // An ordinary one is refused it, as everybody is.
+    let refused = scene.station.apply(&[log, transparent(3, "other", None, free_port())]).unwrap_err();
+    assert!(refused.contains("other"), "{refused}");
+    assert_eq!(names(&mut scene.station, "serving"), ["log", "proxy"]);
+    assert_eq!(second.ask("ping"), "pong");
+    scene.station.close();
+}
+
 #[test]
 fn one_that_runs_already_is_led_connections_for_a_while_and_goes_on() {
     let mut scene = Scene::new("resident");

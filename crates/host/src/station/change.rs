@@ -10,7 +10,7 @@ use std::{
 };
 
 use waylay_core::{Mark, Resident, ServiceId, Tables};
-use waylay_engine::{Endpoint, Engine, Installation, Liveness};
+use waylay_engine::{Endpoint, Engine, Installation, Liveness, LocalName};
 
 use super::Station;
 use crate::{
@@ -218,7 +218,12 @@ impl<'s> Change<'s> {
         }
         // Of one that runs already the cgroup is only a place-holder.
         if found.is_none() {
-            self.station.engine.lock().serve_cgroup(id, cgroup.path())?;
+            let mut engine = self.station.engine.lock();
+            engine.serve_cgroup(id, cgroup.path())?;
+            match spec.adoption.as_ref().map(|adoption| adoption.local_name) {
+                Some(LocalName::Destination | LocalName::Packet) => engine.tell_transparent(id)?,
+                Some(LocalName::Listener) | None => {}
+            }
         }
         if spec.adoption.is_none() {
             self.station.observer.step(Step::StartingService { name: &spec.name });

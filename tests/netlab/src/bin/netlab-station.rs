@@ -124,13 +124,32 @@ fn spec(service: &Value) -> ServiceSpec {
     let command = service["command"].as_array().cloned().unwrap_or_default();
     ServiceSpec {
         name: name(service),
-        transports: if service["udp"] == json!(true) { Transports::TcpAndUdp } else { Transports::Tcp },
+        transports: transports(service),
         builtin: false,
         command: command.iter().map(|word| word.as_str().unwrap().into()).collect(),
         input: Vec::new(),
         identity: None,
         leave_within: service["leave_within_ms"].as_u64().map(Duration::from_millis),
-        adoption: listens.map(|listens| Adoption { known_by, listens, local_name: LocalName::Listener }),
+        adoption: listens.map(|listens| Adoption { known_by, listens, local_name: local_name(service) }),
+    }
+}
+
+fn transports(service: &Value) -> Transports {
+    if service["udp"] == json!(true) {
+        Transports::TcpAndUdp
+    } else if service["udp"] == json!("only") {
+        Transports::Udp
+    } else {
+        Transports::Tcp
+    }
+}
+
+fn local_name(service: &Value) -> LocalName {
+    match service["destination"].as_str() {
+        None => LocalName::Listener,
+        Some("local") => LocalName::Destination,
+        Some("packet") => LocalName::Packet,
+        Some(other) => panic!("no way to learn of a destination: {other}"),
     }
 }
 

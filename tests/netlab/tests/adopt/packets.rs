@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use serde_json::json;
 use waylay_engine_ebpf::{HookedProgram, hooked_to_loopback};
 use waylay_netlab::{
-    Family, Finished, Ground, Namespace, Place, Process, Proxies, Waylay, free_port, patiently, system_python,
+    Family, Finished, Ground, Home, Namespace, Place, Process, Proxies, Station, Waylay, free_port,
+    patiently, system_python,
 };
 
 use crate::{
@@ -311,4 +313,28 @@ fn the_program_on_the_loopback_is_there_for_such_services_only_and_goes_with_the
     patiently("the run", || (on_loopback(namespace) == 1).then_some(()));
     running.signal(rustix::process::Signal::KILL);
     patiently("its end", || (on_loopback(namespace) == 0).then_some(()));
+}
+
+/// One that asks for `IP_TRANSPARENT` at its start comes with a change, and what was there for it goes after it, without another one.
+#[test]
+fn the_program_on_the_loopback_comes_and_goes_with_a_change_of_the_policy() {
+    if hooked_to_loopback().is_err() {
+        return;
+    }
+    let (home, namespace) = (Home::new("packets"), Namespace::new());
+    namespace.ip(&["link", "set", "lo", "up"]);
+    let mut station = Station::open_inside(home.directory(), &namespace);
+    let proxy = One::that("sends");
+    let told = json!({
+        "id": 1, "name": "proxy", "command": ["/bin/sh", "-c", proxy.command()],
+        "listens": format!("0.0.0.0:{}", proxy.port),
+        "udp": "only", "destination": "packet",
+    });
+    station.apply(&[]).unwrap();
+    assert_eq!(on_loopback(&namespace), 0);
+    station.apply(&[told]).unwrap();
+    assert_eq!(on_loopback(&namespace), 1);
+    station.apply(&[]).unwrap();
+    patiently("it is gone", || (on_loopback(&namespace) == 0).then_some(()));
+    station.close();
 }
