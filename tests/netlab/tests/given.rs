@@ -112,7 +112,8 @@ listener = socket.create_server(('127.0.0.1', 0))
 address = listener.getsockname()
 listener.close()
 socket.create_server(address).close()
-time.sleep(1.5)
+# A service that has only begun is given the time to take it.
+time.sleep(4)
 print('closed')",
     );
     for _direct_and_led in 0..2 {
