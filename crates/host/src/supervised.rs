@@ -27,7 +27,7 @@ use crate::{
     deadline::Deadline,
     error::RunError,
     foundling, handover,
-    hung::Wards,
+    hung::{self, Wards},
     launch::{Families, Launch, Role, Supervision},
     refusals::concerned,
     run::refuse_inherited_sockets,
@@ -41,7 +41,7 @@ use crate::{
 
 /// Between two looks at what is open and what has been refused.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
-/// Between two looks at an adopted service's connections.
+/// Between two looks at what a service has still to do.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 /// Looks at refusals for one at connections.
 const LOOKS_A_SWEEP: u32 = 40;
@@ -93,7 +93,7 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
     let outcome = run_command(spec, &engine, &signals, observer);
     observer.step(Step::StoppingServices);
     looking.stop();
-    Arc::into_inner(crew).into_iter().for_each(Crew::stop);
+    Arc::into_inner(crew).into_iter().for_each(|crew| crew.stop(&engine));
     tell(&engine, &names_of(spec), observer);
     outcome
 }
@@ -273,9 +273,13 @@ impl Crew {
         hung.for_each(|member| member.running.end_hung());
     }
 
-    fn stop(self) {
-        for Member { is_adopted, running, .. } in self.0 {
+    fn stop(self, engine: &Shared) {
+        for Member { id, is_adopted, running } in self.0 {
             let deadline = Deadline::within(STOP_PATIENCE);
+            // It may be about to start, and not yet know what the signal means.
+            while !is_adopted && !running.has_ended() && has_waiting(engine, id) && !deadline.is_over() {
+                thread::sleep(DRAIN_STEP);
+            }
             // Programs that were not made for waylay drop what they have when they are told to end.
             while is_adopted && running.has_connections() && !deadline.is_over() {
                 thread::sleep(DRAIN_STEP);
@@ -284,6 +288,14 @@ impl Crew {
             running.wait(&deadline);
         }
     }
+}
+
+/// Whether somebody waits at a service's listeners.
+fn has_waiting(engine: &Shared, service: ServiceId) -> bool {
+    let taken = engine.lock().taken(service);
+    sockets::listeners(Protocol::Tcp).is_ok_and(|listeners| {
+        taken.into_iter().any(|(address, taken)| hung::progress(&listeners, address, taken).waiting > 0)
+    })
 }
 
 fn run_command(
