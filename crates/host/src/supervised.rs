@@ -275,11 +275,10 @@ impl Crew {
 
     fn stop(self, engine: &Shared) {
         for Member { id, is_adopted, running } in self.0 {
-            let deadline = Deadline::within(STOP_PATIENCE);
-            // It may be about to start, and not yet know what the signal means.
-            while !is_adopted && !running.has_ended() && has_waiting(engine, id) && !deadline.is_over() {
-                thread::sleep(DRAIN_STEP);
+            if !is_adopted {
+                take_what_waits(engine, id, &running);
             }
+            let deadline = Deadline::within(STOP_PATIENCE);
             // Programs that were not made for waylay drop what they have when they are told to end.
             while is_adopted && running.has_connections() && !deadline.is_over() {
                 thread::sleep(DRAIN_STEP);
@@ -290,12 +289,26 @@ impl Crew {
     }
 }
 
-/// Whether somebody waits at a service's listeners.
-fn has_waiting(engine: &Shared, service: ServiceId) -> bool {
-    let taken = engine.lock().taken(service);
-    sockets::listeners(Protocol::Tcp).is_ok_and(|listeners| {
-        taken.into_iter().any(|(address, taken)| hung::progress(&listeners, address, taken).waiting > 0)
-    })
+/// Waits as long as a service takes what waits at its listeners: it may be about to start, and not yet know what a signal means.
+fn take_what_waits(engine: &Shared, service: ServiceId, running: &Running) {
+    let mut deadline = Deadline::within(STOP_PATIENCE);
+    let mut last = 0;
+    while !running.has_ended() && !deadline.is_over() {
+        // What cannot be looked at is not waited for.
+        let Ok(listeners) = sockets::listeners(Protocol::Tcp) else { return };
+        let mut progress = Vec::new();
+        for (address, taken) in engine.lock().taken(service) {
+            progress.push(hung::progress(&listeners, address, taken));
+        }
+        if progress.iter().all(|listener| listener.waiting == 0) {
+            return;
+        }
+        let taken = progress.iter().map(|listener| listener.taken).sum();
+        if taken != last {
+            (last, deadline) = (taken, Deadline::within(STOP_PATIENCE));
+        }
+        thread::sleep(DRAIN_STEP);
+    }
 }
 
 fn run_command(
