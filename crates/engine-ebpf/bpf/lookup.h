@@ -114,6 +114,7 @@ struct wl_search {
 	__u64 removed; /* a list of ranks that do not count; 0: none */
 	__u64 named;  /* places of lineages that have a number, a bit each */
 	__u64 places; /* of those, where a search has yet to begin */
+	__u32 block_fields; /* how many fields it has rows for */
 	__u32 begun;  /* whether it has begun with what is for everybody */
 	__u32 layer;
 };
@@ -353,36 +354,36 @@ WL_INLINE __u64 wl_lowest(__u64 bits)
 	       wl_less(0, low & 0xffff0000ffff0000) << 4 | wl_less(0, low & 0xffffffff00000000) << 5;
 }
 
-/* Of a block: which rows are the leg's. */
+/* Of a block: which rows are the leg's. Its node is in one chunk. */
 WL_GLOBAL int wl_choose_rows(struct wl_search *s)
 {
-	for (__u32 i = 0; i < WL_FIELDS; i++) {
-		__u64 rows, piece;
+	const __u64 *chunk;
 
-		if (!s || i >= (__u8)(wl_word(s->tables, s->block) >> 8))
+	if (!s)
+		return 0;
+	chunk = wl_chunk(s->tables, s->block / WL_CHUNK);
+	if (!chunk)
+		return 0;
+	s->block_fields = (__u8)(chunk[s->block % WL_CHUNK] >> 8);
+	for (__u32 i = 0; i < WL_FIELDS; i++) {
+		__u64 at = s->block + 4 + 2 * i, rows, piece;
+
+		if (i >= s->block_fields)
 			break;
-		rows = wl_word(s->tables, s->block + 5 + 2 * i);
-		piece = wl_search(s->tables, wl_word(s->tables, s->block + 4 + 2 * i), s->fields[rows >> 32 & 15]);
+		rows = chunk[(at + 1) % WL_CHUNK];
+		piece = wl_search(s->tables, chunk[at % WL_CHUNK], s->fields[rows >> 32 & 15]);
 		s->rows[i] = wl_word(s->tables, (__u32)rows + piece);
 	}
 	return 0;
 }
 
 /* Of a block: the filters of one word of its rows that match by them. */
-WL_GLOBAL int wl_meet_rows(struct wl_search *s, __u64 word)
+WL_GLOBAL int wl_meet_rows(struct wl_search *s, __u64 word, __u64 left)
 {
-	__u64 head, count, left = ~0ULL;
-	__u8 fields;
-
 	if (!s)
 		return 0;
-	head = wl_word(s->tables, s->block);
-	fields = head >> 8;
-	count = head >> 32;
-	if (count < 64 * word + 64)
-		left = count > 64 * word ? ~0ULL >> (64 - (count & 63)) : 0;
 	for (__u32 i = 0; i < WL_FIELDS; i++) {
-		if (i >= fields)
+		if (i >= s->block_fields)
 			break;
 		left &= wl_word(s->tables, s->rows[i] + word);
 	}
@@ -408,14 +409,26 @@ WL_GLOBAL int wl_weigh_left(struct wl_search *s, __u64 listed)
 	return 0;
 }
 
+/* Which of so many filters are in a word of their rows. */
+WL_INLINE __u64 wl_there_are(__u64 count, __u64 word)
+{
+	return count >= 64 * word + 64 ? ~0ULL : ~0ULL >> (64 - (count & 63));
+}
+
 WL_GLOBAL int wl_look_through(struct wl_search *s)
 {
+	__u64 count, listed;
+
 	if (!s)
 		return 0;
+	count = wl_word(s->tables, s->block) >> 32;
+	listed = wl_word(s->tables, s->block + 2);
 	wl_choose_rows(s);
 	for (__u64 word = 0; word < WL_BLOCK_WORDS; word++) {
-		wl_meet_rows(s, word);
-		if (wl_weigh_left(s, wl_word(s->tables, s->block + 2) + 64 * word))
+		if (count <= 64 * word)
+			break;
+		wl_meet_rows(s, word, wl_there_are(count, word));
+		if (wl_weigh_left(s, listed + 64 * word))
 			break;
 	}
 	s->block = 0;
