@@ -57,9 +57,9 @@ pub(crate) struct Member {
 pub(crate) enum Process {
     Cooperating(Running),
     Adopted(Working),
-    Resident(AtWork),
+    Resident(Box<AtWork>),
     /// Nobody yet.
-    Awaited(Awaited),
+    Awaited(Box<Awaited>),
 }
 
 impl Profile {

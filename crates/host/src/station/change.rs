@@ -320,7 +320,7 @@ impl<'s> Change<'s> {
         drop(engine);
         let Station { roll, observer, .. } = &*self.station;
         let at_work = AtWork::begin(id, spec, found, flows, profile.alive, roll.clone(), observer);
-        self.came_to(id, found.listening.clone(), Stage::AtWork(Process::Resident(at_work)));
+        self.came_to(id, found.listening.clone(), Stage::AtWork(Process::Resident(Box::new(at_work))));
         Ok(())
     }
 
@@ -328,7 +328,8 @@ impl<'s> Change<'s> {
     fn wait_for(&mut self, id: ServiceId, spec: &ServiceSpec, why: &ResidentError) {
         let Station { roll, observer, .. } = &*self.station;
         observer.resident_awaited(&spec.name, why, roll.on_failure(id));
-        self.came_to(id, Listening::default(), Stage::AtWork(Process::Awaited(Awaited::new(spec.clone()))));
+        let awaited = Box::new(Awaited::new(spec.clone()));
+        self.came_to(id, Listening::default(), Stage::AtWork(Process::Awaited(awaited)));
     }
 }
 
