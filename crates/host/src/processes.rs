@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::{
+    fs::{AtFlags, CWD, StatxFlags},
+    process::{Pid, Signal, WaitOptions, kill_process, waitpid},
+};
 use waylay_core::FileId;
 
 use crate::cgroup::unified_membership;
@@ -48,6 +51,55 @@ impl Running {
 impl fmt::Display for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}[{}]", self.name, self.pid)
+    }
+}
+
+/// What proc_pid_stat(5) says of a process.
+struct Stat {
+    has_ended: bool,
+    parent: u32,
+    session: u32,
+}
+
+impl Stat {
+    /// Fields 3, 4 and 6, which the name comes before.
+    fn of(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = stat.rsplit(')').next()?.split_whitespace();
+        let (state, parent) = (fields.next()?, fields.next()?.parse().ok()?);
+        Some(Self { has_ended: state == "Z", parent, session: fields.nth(1)?.parse().ok()? })
+    }
+}
+
+fn stats() -> BTreeMap<u32, Stat> {
+    all().into_iter().filter_map(|pid| Some((pid, Stat::of(pid)?))).collect()
+}
+
+fn number(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
+/// Ends all that this process has started, and what those have, but for those of some sessions.
+pub(crate) fn kill_descendants(spared: &BTreeSet<u32>) {
+    let (stats, own) = (stats(), std::process::id());
+    let descends = |pid: u32| {
+        // As many steps as there are processes are enough, whatever has become of one meanwhile.
+        let parents = std::iter::successors(Some(pid), |pid| stats.get(pid).map(|stat| stat.parent));
+        parents.skip(1).take(stats.len()).any(|parent| parent == own)
+    };
+    let ended = stats.iter().filter(|(pid, stat)| descends(**pid) && !spared.contains(&stat.session));
+    for pid in ended.filter_map(|(&pid, _)| number(pid)) {
+        let _gone_already = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// Asks how children have ended that others have left to this process, which reaps those in `own` itself.
+pub(crate) fn reap_orphans(own: &BTreeSet<u32>) {
+    let me = std::process::id();
+    let orphans =
+        stats().into_iter().filter(|(pid, stat)| stat.has_ended && stat.parent == me && !own.contains(pid));
+    for pid in orphans.filter_map(|(pid, _)| number(pid)) {
+        let _reaped = waitpid(Some(pid), WaitOptions::NOHANG);
     }
 }
 
@@ -124,9 +176,31 @@ fn real_id(of: &str, status: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpListener, os::fd::AsRawFd};
+    use std::{
+        net::TcpListener,
+        os::fd::AsRawFd,
+        process::Command,
+        thread,
+        time::{Duration, Instant},
+    };
 
     use super::*;
+
+    #[test]
+    fn whoever_is_left_to_this_process_is_reaped_and_none_of_its_own_is() {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+        let mut own = Command::new("true").spawn().unwrap();
+        let left = Command::new("sh").args(["-c", "sleep 0 & echo $!"]).output().unwrap();
+        let left: u32 = String::from_utf8(left.stdout).unwrap().trim().parse().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while [own.id(), left].iter().any(|&pid| !Stat::of(pid).is_some_and(|stat| stat.has_ended)) {
+            assert!(Instant::now() < deadline, "they go on");
+            thread::sleep(Duration::from_millis(5));
+        }
+        reap_orphans(&BTreeSet::from([own.id()]));
+        assert!(Stat::of(left).is_none());
+        assert!(own.wait().unwrap().success());
+    }
 
     #[test]
     fn whoever_holds_a_socket_is_found_with_what_it_is() {

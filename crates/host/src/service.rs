@@ -150,15 +150,20 @@ impl Running {
         let _ended = self.watcher.join();
     }
 
-    /// Whether it has, and all that it has reported has been read.
+    /// Its first process, which leads a session.
+    pub(crate) fn leader(&self) -> Option<u32> {
+        self.pid.map(|pid| pid.as_raw_nonzero().get().cast_unsigned())
+    }
+
+    /// Whether it has ended, and all that it has reported has been read.
     pub(crate) fn has_ended(&self) -> bool {
         self.watcher.is_finished()
     }
 
     /// Whether a process of its session has a connection.
     pub(crate) fn has_connections(&self) -> bool {
-        let Some(pid) = self.pid.filter(|_| !self.watcher.is_finished()) else { return false };
-        let own = sockets::of_session(pid.as_raw_nonzero().get().cast_unsigned());
+        let Some(leader) = self.leader().filter(|_| !self.has_ended()) else { return false };
+        let own = sockets::of_session(leader);
         sockets::connections().is_ok_and(|open| open.iter().any(|socket| own.contains(&socket.inode)))
     }
 

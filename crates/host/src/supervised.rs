@@ -4,11 +4,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::net::UnixStream,
     },
-    process::Child,
+    process::{Child, ExitStatus},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{self, RecvTimeoutError, Sender},
@@ -29,6 +30,7 @@ use crate::{
     foundling, handover,
     hung::{self, Wards},
     launch::{Families, Launch, Role, Supervision},
+    processes,
     refusals::concerned,
     run::refuse_inherited_sockets,
     service::{Running, STOP_PATIENCE, Waiting, launcher},
@@ -43,6 +45,8 @@ use crate::{
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Between two looks at what a service has still to do.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
+/// Between two looks at who has ended and been left by its parent.
+const REAP_PAUSE: Duration = Duration::from_secs(2);
 /// Looks at refusals for one at connections.
 const LOOKS_A_SWEEP: u32 = 40;
 
@@ -90,7 +94,7 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
     let engine = Shared(Arc::new(Mutex::new(engine)));
     let crew = Arc::new(Crew::release(waiting, spec, &engine, observer)?);
     let looking = Looking::start(engine.clone(), spec, Arc::clone(&crew), observer);
-    let outcome = run_command(spec, &engine, &signals, observer);
+    let outcome = run_command(spec, &engine, &crew, &signals, observer);
     observer.step(Step::StoppingServices);
     looking.stop();
     Arc::into_inner(crew).into_iter().for_each(|crew| crew.stop(&engine));
@@ -212,7 +216,7 @@ impl Starting<'_> {
 }
 
 /// A pair of sockets, of which the second is there for a process that is started.
-fn passage() -> std::io::Result<(OwnedFd, OwnedFd)> {
+fn passage() -> io::Result<(OwnedFd, OwnedFd)> {
     let (own, passed) = UnixStream::pair()?;
     rustix::io::fcntl_setfd(&passed, rustix::io::FdFlags::empty())?;
     Ok((own.into(), passed.into()))
@@ -268,6 +272,11 @@ impl Crew {
         Ok(crew)
     }
 
+    /// Each service leads one.
+    fn sessions(&self) -> BTreeSet<u32> {
+        self.0.iter().filter_map(|member| member.running.leader()).collect()
+    }
+
     fn end_hung(&self, services: &[ServiceId]) {
         let hung = self.0.iter().filter(|member| services.contains(&member.id));
         hung.for_each(|member| member.running.end_hung());
@@ -314,6 +323,7 @@ fn take_what_waits(engine: &Shared, service: ServiceId, running: &Running) {
 fn run_command(
     spec: &RunSpec,
     engine: &Shared,
+    crew: &Crew,
     signals: &Signals,
     observer: &Arc<dyn Observer>,
 ) -> Result<Ended, RunError> {
@@ -323,15 +333,45 @@ fn run_command(
     observer.step(Step::Command);
     let (mut child, watch) = start_command(spec, engine)?;
     signals.pass_to(child.id());
-    let status = child.wait().map_err(RunError::CommandStart)?;
+    let status = wait_for(&mut child, crew).map_err(RunError::CommandStart)?;
     signals.keep();
     if let Some(watch) = watch.filter(|watch| !watch.is_over()) {
-        observer.waiting_for_background();
-        while !watch.is_over() && signals.take().is_none() {
-            thread::sleep(LOOK_PAUSE);
-        }
+        wait_for_background(&watch, crew, signals, observer);
     }
     Ok(Ended { status })
+}
+
+/// Those that it leaves to this process meanwhile are not left as they are until the end.
+fn wait_for(child: &mut Child, crew: &Crew) -> io::Result<ExitStatus> {
+    let own: BTreeSet<u32> = crew.sessions().into_iter().chain([child.id()]).collect();
+    let (over, is_over) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while is_over.recv_timeout(REAP_PAUSE) == Err(RecvTimeoutError::Timeout) {
+                processes::reap_orphans(&own);
+            }
+        });
+        let status = child.wait();
+        drop(over);
+        status
+    })
+}
+
+/// As with the engine on eBPF: a signal ends whoever is left. Those whose parents are gone are this process's children; what services have started is in
+/// the services' sessions.
+fn wait_for_background(watch: &Watch, crew: &Crew, signals: &Signals, observer: &Arc<dyn Observer>) {
+    observer.waiting_for_background();
+    let mut is_to_end = false;
+    while !watch.is_over() {
+        is_to_end |= signals.take().is_some();
+        let services = crew.sessions();
+        if is_to_end {
+            processes::kill_descendants(&services);
+        }
+        // Before Linux 6.11 who has ended counts until somebody has asked how.
+        processes::reap_orphans(&services);
+        thread::sleep(LOOK_PAUSE);
+    }
 }
 
 /// Without a watch it has ended before it was supervised, and says why itself.

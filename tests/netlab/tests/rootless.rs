@@ -349,6 +349,27 @@ fn a_run_lasts_as_long_as_what_it_has_started() {
     assert_eq!(finished.reports_of("log").len(), 1);
 }
 
+/// In a session of its own as well; and its service is told to end as at any end.
+#[test]
+fn what_is_left_in_the_background_ends_with_the_next_signal() {
+    let server = greeter();
+    let port = server.address().port();
+    let leave = format!(
+        "exec 3<>/dev/tcp/127.0.0.1/{port}; exec 3>&-; sleep 1000 & echo $!; setsid sleep 1000 & echo $!"
+    );
+    let mut running = waylay().reporting().spawn(["bash", "-c", &leave]);
+    let left: Vec<String> = (0..2).map(|_| running.answer()).collect();
+    running.stderr().wait_for("waiting for processes it started");
+    running.signal(Signal::TERM);
+    patiently("the end of waylay", || (!running.is_running()).then_some(()));
+    for pid in left {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        assert_ne!(name, "sleep\n");
+    }
+    let finished = running.finish().well();
+    assert_eq!(finished.reports_of("log").len(), 1, "{finished:?}");
+}
+
 #[test]
 fn what_needs_root_is_refused_and_said() {
     for (spec, why) in [
