@@ -128,6 +128,15 @@ impl Chain {
         self.hops.len() >= MAX_HOPS
     }
 
+    /// The same, if its first leg is the last one so far, of somebody else who has dialled that.
+    #[must_use]
+    pub fn dialled_by(mut self, caller: Process) -> Self {
+        if let [_first] = self.hops[..] {
+            self.origin = Some(caller);
+        }
+        self
+    }
+
     /// The chain of the flow that one more redirect makes. The caller becomes the origin where there is none yet.
     #[must_use]
     pub fn extended(mut self, hop: Hop, caller: Process) -> Self {

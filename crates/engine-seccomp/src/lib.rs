@@ -19,6 +19,7 @@ mod names;
 mod options;
 mod pool;
 mod probe;
+mod program;
 mod scout;
 mod shared;
 mod sight;
@@ -27,6 +28,7 @@ mod sys;
 mod threads;
 mod told;
 mod udp;
+mod ways;
 
 use std::{io, os::fd::OwnedFd};
 

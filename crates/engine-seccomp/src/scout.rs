@@ -19,7 +19,7 @@ use rustix::net::{
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::sys;
+use crate::{sys, ways::Ways};
 
 /// How long a refusal may take that comes from this host.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -29,7 +29,9 @@ const ERROR: u16 = 2;
 const REQUEST: u16 = 1;
 const HEADER_BYTES: usize = 16;
 /// With a `struct inet_diag_req_v2` behind the header.
-const QUESTION_BYTES: u32 = 72;
+const QUESTION_BYTES: usize = 72;
+/// What is looked at of an answer: its header and an error.
+const ANSWER_BYTES: usize = 32;
 /// The loopback's index in every network namespace: by it those are found too that are bound to the device.
 const LOOPBACK: u32 = 1;
 const TCP: u8 = 6;
@@ -43,6 +45,7 @@ pub(crate) struct Scout {
     probe4: Kept<Socket>,
     probe6: Kept<Socket>,
     listeners: Kept<OwnedFd>,
+    ways: Ways,
 }
 
 /// Asks by a socket that is kept, or a new one; one that does not answer is not used again.
@@ -91,6 +94,10 @@ impl Scout {
 
     /// Why a destination cannot be dialled, if that is so.
     pub(crate) fn way_towards(&self, destination: SocketAddr) -> io::Result<()> {
+        self.ways.look(destination, || self.look_for_a_way(destination))
+    }
+
+    fn look_for_a_way(&self, destination: SocketAddr) -> io::Result<()> {
         let make = || Socket::new(Domain::for_address(destination), Type::DGRAM, None);
         match destination.ip() {
             IpAddr::V4(_) => ask_by(&self.probe4, make, |probe| reach_by(probe, destination)),
@@ -137,7 +144,8 @@ fn reach_by(probe: &Socket, destination: SocketAddr) -> Result<(), (io::Error, U
 
 fn listener_by(kernel: &OwnedFd, at: SocketAddr) -> io::Result<bool> {
     rustix::net::sendto(kernel, &question(at), SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
-    let mut answer = [0_u8; 1024];
+    // The rest of it is left out.
+    let mut answer = [0_u8; ANSWER_BYTES];
     let (length, _) = rustix::net::recv(kernel, &mut answer[..], RecvFlags::empty())?;
     let kind =
         answer[..length].get(4..6).and_then(|kind| kind.first_chunk()).map(|kind| u16::from_ne_bytes(*kind));
@@ -150,24 +158,27 @@ fn listener_by(kernel: &OwnedFd, at: SocketAddr) -> io::Result<bool> {
 }
 
 /// Who would take a connection to there from anywhere.
-fn question(at: SocketAddr) -> Vec<u8> {
-    let (family, ip) = match at.ip() {
-        IpAddr::V4(ip) => (libc::AF_INET as u8, [&ip.octets()[..], &[0; 12]].concat()),
-        IpAddr::V6(ip) => (libc::AF_INET6 as u8, ip.octets().to_vec()),
-    };
-    let mut message = QUESTION_BYTES.to_ne_bytes().to_vec();
-    message.extend(BY_FAMILY.to_ne_bytes());
-    message.extend(REQUEST.to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend([family, TCP, 0, 0]);
-    message.extend(u32::MAX.to_ne_bytes());
-    message.extend(at.port().to_be_bytes());
-    message.extend([0; 2]);
-    message.extend(ip);
-    message.extend([0; 16]);
-    message.extend(LOOPBACK.to_ne_bytes());
+fn question(at: SocketAddr) -> [u8; QUESTION_BYTES] {
+    let mut message = [0; QUESTION_BYTES];
+    let mut put = |at: usize, bytes: &[u8]| message[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, &(QUESTION_BYTES as u32).to_ne_bytes());
+    put(4, &BY_FAMILY.to_ne_bytes());
+    put(6, &REQUEST.to_ne_bytes());
+    put(20, &u32::MAX.to_ne_bytes());
+    put(24, &at.port().to_be_bytes());
+    match at.ip() {
+        IpAddr::V4(ip) => {
+            put(16, &[libc::AF_INET as u8, TCP]);
+            put(28, &ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            put(16, &[libc::AF_INET6 as u8, TCP]);
+            put(28, &ip.octets());
+        }
+    }
+    put(60, &LOOPBACK.to_ne_bytes());
     // INET_DIAG_NOCOOKIE: whichever it is.
-    message.extend([0xff; 8]);
+    put(64, &[0xff; 8]);
     message
 }
 
