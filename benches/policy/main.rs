@@ -1,7 +1,8 @@
 //! What very many filters cost: a connect(2) that the last of them redirects, beside nftables' rules and sets; and what it takes to
 //! put them in force.
 //!
-//! `cargo bench -p waylay-benches --bench policy`, as root. It makes cgroups and network namespaces of its own.
+//! `cargo bench -p waylay-benches --bench policy`, as root. It makes cgroups and network namespaces of its own. With `-- --only M2` it
+//! measures one mix, with `-- --changes` what changes cost.
 #![expect(clippy::unwrap_used, reason = "a bench: a failed step must show")]
 
 mod changes;
@@ -44,8 +45,13 @@ fn main() {
         (Mix::Pairs, "M4, pairs: a connect that the last filter redirects", &SIZES[..]),
         (Mix::Overlapping, "M3, overlapping: a connect that the last filter redirects", &OVERLAPPING[..]),
     ];
-    for (mix, title, sizes) in titles {
+    let only = std::env::args().skip_while(|argument| argument != "--only").nth(1);
+    let asked_for = |title: &str| only.as_deref().is_none_or(|mix| title.starts_with(mix));
+    for (mix, title, sizes) in titles.into_iter().filter(|(_, title, _)| asked_for(title)) {
         compare(mix, title, sizes, rounds(21));
+    }
+    if only.is_some() {
+        return;
     }
     beside_nftables(rounds(21));
     put_in_force(rounds(5));

@@ -102,7 +102,6 @@ struct wl_search {
 	__u32 removed_in; /* which set has `removed` */
 	__u32 fields[16];
 	__u32 lineages[4 * WL_STRIDE]; /* numbers of each; 0: not named by any condition */
-	__u32 rows[16];
 	__u64 at;
 	__u64 candidate;
 	__u64 found; /* a rank */
@@ -110,7 +109,7 @@ struct wl_search {
 	__u64 skip; /* groups that are left out */
 	__u64 from; /* the first rank that counts */
 	__u64 block; /* a node that is to be looked through; 0: none */
-	__u64 left;  /* of a block: filters whose turn is still to come */
+	__u64 left[WL_BLOCK_WORDS]; /* of a block: filters whose turn is still to come */
 	__u64 removed; /* a list of ranks that do not count; 0: none */
 	__u64 named;  /* places of lineages that have a number, a bit each */
 	__u64 places; /* of those, where a search has yet to begin */
@@ -353,55 +352,73 @@ WL_INLINE __u64 wl_lowest(__u64 bits)
 	       wl_less(0, low & 0xffff0000ffff0000) << 4 | wl_less(0, low & 0xffffffff00000000) << 5;
 }
 
-/* Of a block: which rows are the leg's. */
-WL_GLOBAL int wl_choose_rows(struct wl_search *s)
+/* Which of so many filters are in a word of a block's rows. */
+WL_INLINE __u64 wl_there_are(__u64 count, __u64 word)
 {
-	for (__u32 i = 0; i < WL_FIELDS; i++) {
-		__u64 rows, piece;
-
-		if (!s || i >= (__u8)(wl_word(s->tables, s->block) >> 8))
-			break;
-		rows = wl_word(s->tables, s->block + 5 + 2 * i);
-		piece = wl_search(s->tables, wl_word(s->tables, s->block + 4 + 2 * i), s->fields[rows >> 32 & 15]);
-		s->rows[i] = wl_word(s->tables, (__u32)rows + piece);
-	}
-	return 0;
+	if (count >= 64 * word + 64)
+		return ~0ULL;
+	return count > 64 * word ? ~0ULL >> (64 - (count & 63)) : 0;
 }
 
-/* Of a block: the filters of one word of its rows that match by them. */
-WL_GLOBAL int wl_meet_rows(struct wl_search *s, __u64 word)
+/* Of a block: leaves those that match by one field, whether there are any. */
+WL_GLOBAL int wl_meet_row(struct wl_search *s, __u64 edges, __u64 rows)
 {
-	__u64 head, count, left = ~0ULL;
-	__u8 fields;
+	const __u64 *chunk;
+	__u64 row, any = 0;
 
 	if (!s)
 		return 0;
-	head = wl_word(s->tables, s->block);
-	fields = head >> 8;
-	count = head >> 32;
-	if (count < 64 * word + 64)
-		left = count > 64 * word ? ~0ULL >> (64 - (count & 63)) : 0;
-	for (__u32 i = 0; i < WL_FIELDS; i++) {
-		if (i >= fields)
-			break;
-		left &= wl_word(s->tables, s->rows[i] + word);
+	row = (__u32)rows + wl_search(s->tables, edges, s->fields[rows >> 32 & 15]);
+	row = wl_word(s->tables, row);
+	chunk = wl_chunk(s->tables, row / WL_CHUNK);
+	if (!chunk)
+		return 0;
+	for (int word = 0; word < WL_BLOCK_WORDS; word++) {
+		s->left[word] &= chunk[(row + word) % WL_CHUNK];
+		any |= s->left[word];
 	}
-	s->left = left;
-	return 0;
+	return any != 0;
 }
 
-/* Of a block: those, one after the other. */
-WL_GLOBAL int wl_weigh_left(struct wl_search *s, __u64 listed)
+/* Of a block: leaves those that match by all fields that have rows. Its node is in one chunk, and so is each row. */
+WL_GLOBAL int wl_meet_rows(struct wl_search *s)
 {
+	const __u64 *chunk;
+	__u64 at, head;
+
+	if (!s)
+		return 0;
+	at = s->block;
+	chunk = wl_chunk(s->tables, at / WL_CHUNK);
+	if (!chunk)
+		return 0;
+	head = chunk[at % WL_CHUNK];
+	for (int word = 0; word < WL_BLOCK_WORDS; word++)
+		s->left[word] = wl_there_are(head >> 32, word);
+	WL_KEEP_LOOP
+	for (__u32 i = 0; i < WL_FIELDS; i++) {
+		at += 2;
+		if (i >= (__u8)(head >> 8))
+			break;
+		if (!wl_meet_row(s, chunk[(at + 2) % WL_CHUNK], chunk[(at + 3) % WL_CHUNK]))
+			return 0;
+	}
+	return 1;
+}
+
+/* Of a block: those of a word, one after the other. */
+WL_GLOBAL int wl_weigh_left(struct wl_search *s, __u32 word, __u64 listed)
+{
+	word &= WL_BLOCK_WORDS - 1;
 	for (int i = 0; i < 64; i++) {
 		__u64 left;
 
 		if (!s)
 			return 1;
-		left = s->left;
+		left = s->left[word];
 		if (!left)
 			return 0;
-		s->left = left & (left - 1);
+		s->left[word] = left & (left - 1);
 		if (wl_weigh(s, wl_word(s->tables, listed + wl_lowest(left))))
 			return 1;
 	}
@@ -410,13 +427,16 @@ WL_GLOBAL int wl_weigh_left(struct wl_search *s, __u64 listed)
 
 WL_GLOBAL int wl_look_through(struct wl_search *s)
 {
+	__u64 listed;
+
 	if (!s)
 		return 0;
-	wl_choose_rows(s);
-	for (__u64 word = 0; word < WL_BLOCK_WORDS; word++) {
-		wl_meet_rows(s, word);
-		if (wl_weigh_left(s, wl_word(s->tables, s->block + 2) + 64 * word))
-			break;
+	if (wl_meet_rows(s)) {
+		listed = wl_word(s->tables, s->block + 2);
+		for (__u32 word = 0; word < WL_BLOCK_WORDS; word++) {
+			if (s->left[word] && wl_weigh_left(s, word, listed + 64 * word))
+				break;
+		}
 	}
 	s->block = 0;
 	return 0;

@@ -5,7 +5,7 @@ use libbpf_rs::ObjectBuilder;
 
 use crate::{
     error::EbpfError,
-    load::{OBJECT, leave_out_residents, leave_out_what_the_kernel_lacks, quiet_libbpf},
+    load::{OBJECT, leave_out_what_the_kernel_lacks, quiet_libbpf},
 };
 
 /// A program that the kernel was asked to take.
@@ -40,11 +40,10 @@ pub fn probe_programs() -> Result<Vec<Probed>, EbpfError> {
 /// Said in the place of a name where the kernel takes each of them and not all.
 const TOGETHER: &str = "all of them together";
 
-/// Those that a run loads.
+/// Those that a run loads, be it with proxies that run already.
 fn names() -> Result<Vec<String>, EbpfError> {
     let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(EbpfError::of_load)?;
     leave_out_what_the_kernel_lacks(&mut open);
-    leave_out_residents(&mut open)?;
     let loaded = open.progs().filter(|program| program.autoload());
     Ok(loaded.map(|program| program.name().to_string_lossy().into_owned()).collect())
 }
@@ -56,7 +55,6 @@ fn load(wanted: impl Fn(&str) -> bool) -> Result<(), EbpfError> {
         program.set_autoload(is_wanted);
     }
     leave_out_what_the_kernel_lacks(&mut open);
-    leave_out_residents(&mut open)?;
     open.load().map_err(EbpfError::of_load)?;
     Ok(())
 }
@@ -64,12 +62,16 @@ fn load(wanted: impl Fn(&str) -> bool) -> Result<(), EbpfError> {
 #[cfg(test)]
 mod tests {
     use super::names;
-    use crate::load::{LEARNING_PROGRAMS, SCOPE_PROGRAMS, SERVICE_PROGRAMS, WALK_PROGRAMS};
+    use crate::load::{
+        LEARNING_PROGRAMS, RESIDENT_PROGRAMS, SCOPE_PROGRAMS, SERVICE_PROGRAMS, WALK_PROGRAMS,
+    };
 
     #[test]
     fn whatever_a_run_loads_is_asked_about() {
         let names = names().unwrap();
-        let loaded = [&SCOPE_PROGRAMS[..], &LEARNING_PROGRAMS, &SERVICE_PROGRAMS, &WALK_PROGRAMS].concat();
+        let loaded =
+            [&SCOPE_PROGRAMS[..], &LEARNING_PROGRAMS, &SERVICE_PROGRAMS, &RESIDENT_PROGRAMS, &WALK_PROGRAMS]
+                .concat();
         for program in loaded {
             assert!(names.iter().any(|name| name == program), "{program} is not among {names:?}");
         }

@@ -395,7 +395,8 @@ impl Plan<'_> {
     /// Makes the connection; waits for it if the socket's owner would. It goes on if the owner is interrupted meanwhile, as connect(2) has it.
     pub(crate) fn carry_out(&self, shared: &Shared, tid: u32, turn: &Turn<'_>) -> Answer {
         let is_asked_again = !shared.lock().unanswered.insert(self.cookie);
-        let dialled = interrupted::connect(self.socket.as_fd(), &self.address, tid, || turn.give_up());
+        let owner = interrupted::Owner { tid, waits: &|| turn.give_up(), is_there: &|| turn.is_waited_for() };
+        let dialled = interrupted::connect(self.socket.as_fd(), &self.address, &owner);
         let Err(error) = dialled else { return Answer::Value(0) };
         match error.raw_os_error() {
             Some(libc::EISCONN) if is_asked_again => return Answer::Value(0),

@@ -27,23 +27,35 @@ const MOMENT: Duration = Duration::from_micros(1);
 /// `ERESTARTSYS` (linux/errno.h), which no program ever sees: there is a signal, before which it is replaced.
 pub(crate) const RESTART: i32 = 512;
 
-/// connect(2) for a thread, which is interrupted by what would interrupt the thread's own. `waits` is told before it takes long.
-pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8], tid: u32, waits: impl Fn()) -> io::Result<()> {
+/// Whom a connection is made for.
+pub(crate) struct Owner<'o> {
+    pub(crate) tid: u32,
+    /// Is told before it takes long.
+    pub(crate) waits: &'o dyn Fn(),
+    /// Whether it has not been killed meanwhile.
+    pub(crate) is_there: &'o dyn Fn() -> bool,
+}
+
+/// connect(2) for a thread, which is interrupted by what would interrupt the thread's own.
+pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8], owner: &Owner<'_>) -> io::Result<()> {
     if rustix::fs::fcntl_getfl(socket)?.contains(OFlags::NONBLOCK) {
         return sys::connect(socket, address);
     }
-    let wait = Wait::begin(socket, is_at_hand(address), &waits)?;
+    let wait = Wait::begin(socket, is_at_hand(address), owner.waits)?;
     let first = match sys::connect(socket, address) {
         Err(error) if is_under_way(&error) => error,
         outcome => return outcome,
     };
-    waits();
+    (owner.waits)();
     wait.take_time()?;
     loop {
         if wait.is_over() {
             return Err(first);
         }
-        if has_signal(tid) {
+        if !(owner.is_there)() {
+            return Err(errno(libc::EINTR));
+        }
+        if has_signal(owner.tid) {
             // The kernel, too, interrupts a wait that has an end for good.
             return Err(errno(if wait.patience.is_some() { libc::EINTR } else { RESTART }));
         }
@@ -153,7 +165,8 @@ mod tests {
             let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
             socket.set_write_timeout(patience).unwrap();
             let address = crate::call::write_address(listener.local_addr().unwrap(), false);
-            connect(socket.as_fd(), &address, std::process::id(), || ()).unwrap();
+            let owner = Owner { tid: std::process::id(), waits: &|| (), is_there: &|| true };
+            connect(socket.as_fd(), &address, &owner).unwrap();
             assert_eq!(socket.write_timeout().unwrap(), patience);
         }
     }

@@ -134,6 +134,8 @@ impl Desk<'_> {
         }
         let is_begun = match answer {
             Answer::Value(_) => true,
+            // Nor is it to be connected by somebody who is gone.
+            Answer::Error(libc::EINTR) => !self.turn.is_waited_for(),
             Answer::Error(number) => [libc::EINPROGRESS, libc::EALREADY, libc::EISCONN].contains(&number),
             Answer::Continue => false,
         };

@@ -8,7 +8,8 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use proptest::{collection::vec, prelude::*};
 use waylay_core::{
-    AuthOutcome, Facts, Filter, Flags, HostPattern, Namespace, Policy, ProcessFacts, Protocol, Tables,
+    AuthOutcome, Conditions, Facts, FailurePolicy, Filter, FilterId, Flags, HostPattern, Layer, Namespace,
+    OneOf, Policy, ProcessConditions, ProcessFacts, Protocol, Service, ServiceId, Tables,
 };
 use waylay_differential::{Leg, People, Who, Words, classify_auth, classify_redirect};
 
@@ -61,6 +62,51 @@ fn tables_after(mut policy: Policy, changes: Vec<(Vec<usize>, Vec<Filter>)>) -> 
         tables.push(tables[tables.len() - 1].change(&change).expect("what goes is there"));
     }
     tables
+}
+
+/// A hundred filters that no field tells apart are a block without rows.
+#[test]
+fn the_headers_look_at_no_more_filters_than_a_block_has() {
+    const MINE: u64 = 7;
+    let elsewhere = |id: u32| Filter {
+        id: FilterId(id),
+        weight: 0,
+        conditions: Conditions {
+            application: ProcessConditions {
+                cgroup: Some(OneOf::none_of([MINE, 1000 + u64::from(id)])),
+                ..ProcessConditions::default()
+            },
+            ..Conditions::default()
+        },
+        layer: Layer::Redirect { service: ServiceId(1) },
+    };
+    let service = Service {
+        id: ServiceId(1),
+        name: "s".into(),
+        before: vec![],
+        after: vec![],
+        on_failure: FailurePolicy::Open,
+    };
+    let policy = Policy::new(vec![service], vec![], (1..=100).map(elsewhere).collect()).expect("a policy");
+    let tables = Tables::compile(&policy).expect("few filters");
+    let in_blocks = tables.index().report().in_blocks;
+    assert_eq!(in_blocks, 2 * 100, "of their layer, and of what is asked about processes");
+    for (cgroup, expected) in [(MINE, None), (MINE + 1, Some(1))] {
+        let process = ProcessFacts { cgroups: vec![cgroup], ..ProcessFacts::default() };
+        let facts = Facts {
+            protocol: Protocol::Tcp,
+            remote: std::net::Ipv6Addr::LOCALHOST,
+            remote_port: 80,
+            local: None,
+            hosts: vec![],
+            namespace: Namespace::Own,
+            application: process.clone(),
+            via: process,
+        };
+        let theirs = classify_redirect(&words(&tables), &leg(&facts, Flags::default()), &people(&facts), 0);
+        assert_eq!(theirs, expected);
+        assert_eq!(theirs, tables.classify_redirect(&facts, 0).map(|filter| filter.id.0));
+    }
 }
 
 proptest! {

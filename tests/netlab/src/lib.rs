@@ -28,7 +28,7 @@ pub use c::{CheckedBy, program};
 pub use corners::{Corner, Corners, Greeter, one_after_another};
 pub use daemon::Daemon;
 pub use fence::Fence;
-pub use forbidden::forbidding;
+pub use forbidden::{forbidding, forbidding_as_containers_do};
 pub use ground::{Family, Ground, Namespace, Place};
 pub use home::{Dialler, Home};
 pub use instance::{Instance, cgroup_file_system};

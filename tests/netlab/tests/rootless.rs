@@ -153,13 +153,173 @@ for kind in [(socket.AF_INET, socket.SOCK_DGRAM, 136), (socket.AF_INET, socket.S
 
 /// No filter of system calls sees what they do.
 #[test]
-fn io_uring_and_32_bit_calls_are_not_there() {
+fn io_uring_and_the_calls_of_x32_are_not_there() {
     let ask = "
 import ctypes, errno
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall(425, 1, ctypes.create_string_buffer(200)); print(errno.errorcode[ctypes.get_errno()])
 libc.syscall(0x40000000 | 41, 2, 1, 0); print(errno.errorcode[ctypes.get_errno()])";
     assert_eq!(python_says(waylay(), &greeter(), ask).stdout, "ENOSYS\nENOSYS\n");
+}
+
+/// Any program may make them, where the kernel has them at all. What makes no sockets is as ever.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn calls_of_32_bits_make_no_sockets() {
+    let ask = "
+import ctypes, errno, mmap, os, sys
+# push rbx; mov eax, edi; mov ebx, esi; mov r8, rcx; mov ecx, edx; mov edx, r8d; int 0x80; pop rbx; ret
+code = bytes.fromhex('53 89f8 89f3 4989c8 89d1 4489c2 cd80 5b c3')
+page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+page.write(code)
+at = ctypes.addressof(ctypes.c_char.from_buffer(page))
+call = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int)(at)
+said = lambda result: errno.errorcode[-result] if result < 0 else 'done'
+child = os.fork()
+if child == 0:
+    print('getpid', said(call(20, 0, 0, 0)), flush=True)
+    for name, number in [('socketcall', 102), ('socket', 359), ('connect', 362), ('sendmmsg', 345), ('sendto', 369), ('sendmsg', 370), ('io_uring_setup', 425)]:
+        print(name, said(call(number, 2, 1, 0)))
+    sys.stdout.flush()
+    os._exit(0)
+print(os.waitpid(child, 0)[1])";
+    let server = greeter();
+    let direct = Command::new(system_python()).args(["-c", ask, "0"]).output().unwrap();
+    let direct = String::from_utf8(direct.stdout).unwrap();
+    let inside = python_says(waylay(), &server, ask).stdout;
+    if !direct.starts_with("getpid done\n") {
+        // A kernel without them.
+        return assert_eq!(inside, direct);
+    }
+    assert!(direct.contains("socket done\n"), "{direct}");
+    let (first, rest) = inside.split_once('\n').unwrap();
+    assert_eq!(first, "getpid done");
+    let calls: Vec<_> = rest.lines().filter_map(|line| line.split_once(' ')).collect();
+    assert_eq!((calls.len(), rest.lines().last()), (7, Some("0")), "{inside}");
+    assert!(calls.iter().all(|(_, said)| *said == "ENOSYS"), "{inside}");
+}
+
+/// Its bytes would come beside the address, and who has been refused so connects first.
+#[test]
+fn messages_make_no_connection_by_themselves() {
+    let ask = "
+import errno, socket, sys
+to = ('127.0.0.1', int(sys.argv[1]))
+one = socket.socket()
+try: print(one.sendmsg([b'x'], [], socket.MSG_FASTOPEN, to))
+except OSError as error: print(error.errno == errno.EOPNOTSUPP)
+one.connect(to)
+print(one.recv(5))";
+    let server = greeter();
+    let finished = python_says(waylay().args(["--through", "log"]).reporting(), &server, ask);
+    assert_eq!(finished.stdout, "True\nb'hello'\n");
+    assert_eq!((finished.reports().len(), server.accepted()), (1, 1), "{finished:?}");
+}
+
+/// A program that belongs to root, and whose mode says that it runs as root.
+#[test]
+fn a_program_of_roots_gains_nothing_and_is_inspected() {
+    let server = greeter();
+    let folder = tempfile::tempdir().unwrap();
+    let anybody = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(folder.path(), anybody(0o755)).unwrap();
+    let program = folder.path().join("python");
+    std::fs::copy(std::fs::canonicalize(system_python()).unwrap(), &program).unwrap();
+    std::fs::set_permissions(&program, anybody(0o4755)).unwrap();
+    let program = program.to_str().unwrap();
+    let dial = "
+import os, socket, sys
+print(os.getuid(), os.geteuid(), socket.create_connection(('127.0.0.1', int(sys.argv[1]))).recv(5))";
+    let port = server.address().port().to_string();
+    let mut direct = Command::new("setpriv");
+    direct.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", program, "-c", dial, &port]);
+    let direct = direct.output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&direct.stdout), "65534 0 b'hello'\n", "{direct:?}");
+    let finished = waylay().reporting().watch([program, "-c", dial, &port]).well();
+    assert_eq!(finished.stdout, "65534 65534 b'hello'\n");
+    let report = finished.report_of("log");
+    assert_eq!((report.original_destination, server.accepted()), (server.address(), 2), "{report:?}");
+}
+
+#[test]
+fn sockets_of_one_host_connect_as_ever() {
+    let server = greeter();
+    let ask = "
+import errno, os, socket, struct, sys, tempfile
+os.chdir(tempfile.mkdtemp())
+def peer(at, kind=socket.SOCK_STREAM):
+    listener = socket.socket(socket.AF_UNIX, kind)
+    listener.bind(at)
+    listener.listen()
+    client = socket.socket(socket.AF_UNIX, kind)
+    client.connect(at)
+    met = listener.accept()[0]
+    of = lambda one: struct.unpack('iII', one.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    print(of(met)[0] == of(client)[0] == os.getpid(), of(met)[1] == os.geteuid(), client.getpeername() == listener.getsockname())
+os.mkdir('below')
+peer('relative')
+peer('below/relative')
+peer(os.path.join(os.getcwd(), 'absolute'), socket.SOCK_SEQPACKET)
+peer('\\0waylay' + str(os.getpid()))
+for at in ('nowhere', 'below', '\\0nobody'):
+    print(errno.errorcode[socket.socket(socket.AF_UNIX).connect_ex(at)])
+box, letter = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+box.bind('box')
+letter.sendto(b'one', 'box'); letter.connect('box'); letter.send(b'two'); letter.sendmsg([b'three'], [], 0, 'box')
+print([box.recv(10) for _ in range(3)])
+netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
+netlink.connect((0, 0))
+print(netlink.getpeername())";
+    let direct = Command::new(system_python()).args(["-c", ask]).output().unwrap();
+    let expected = String::from_utf8(direct.stdout).unwrap();
+    assert!(expected.starts_with(&"True True True\n".repeat(4)), "{expected}");
+    assert!(expected.ends_with("[b'one', b'two', b'three']\n(0, 0)\n"), "{expected}");
+    assert_eq!(python_says(waylay(), &server, ask).stdout, expected);
+}
+
+/// What is judged is what is dialled, whatever is written where the address was, and whichever socket gets the descriptor's number.
+#[test]
+fn an_address_that_changes_while_it_is_judged_leads_nowhere_else() {
+    let (open, closed) = (greeter(), greeter());
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let policy = folder.path().join("policy.toml");
+    let filter = "[sublayer.base]\n[[filter]]\naction = \"block\"\nsublayer = \"base\"\nif.port = ";
+    std::fs::write(&policy, format!("{filter}{}\n", closed.address().port())).unwrap();
+    let race = "
+import ctypes, errno, itertools, os, socket, struct, sys, threading
+libc = ctypes.CDLL(None, use_errno=True)
+sys.setswitchinterval(1e-4)
+ports = [struct.pack('!H', int(port)) for port in sys.argv[1:3]]
+address = ctypes.create_string_buffer(struct.pack('=H2s4s8x', socket.AF_INET, ports[0], bytes([127, 0, 0, 1])), 16)
+over, results = False, {}
+def write():
+    for port in itertools.cycle(ports):
+        address[2:4] = port
+        if over: break
+def exchange(fd, one, other):
+    os.dup2(other, fd)
+    os.dup2(one, fd)
+threading.Thread(target=write).start()
+for turn in range(2000):
+    with socket.socket() as one, socket.socket() as other:
+        copy = os.dup(one.fileno())
+        thread = threading.Thread(target=exchange, args=(one.fileno(), copy, other.fileno()))
+        if turn % 3 == 0: thread.start()
+        result = libc.connect(one.fileno(), address, 16)
+        said = 'ok' if result == 0 else errno.errorcode[ctypes.get_errno()]
+        results[said] = results.get(said, 0) + 1
+        if turn % 3 == 0: thread.join()
+        os.close(copy)
+over = True
+# One byte of each is a port where nobody listens.
+print(min(results.get('ok', 0), results.get('EACCES', 0)) > 100 and results.keys() <= {'ok', 'EACCES', 'ECONNREFUSED'} or results)";
+    let [port, other] = [&open, &closed].map(|server| server.address().port().to_string());
+    let waylay = waylay().args(["--policy", policy.to_str().unwrap()]);
+    let finished = waylay.watch([system_python(), "-u", "-c", race, &port, &other]).well();
+    assert_eq!(finished.stdout, "True\n");
+    assert_eq!(closed.accepted(), 0);
+    assert!(open.accepted() > 100);
 }
 
 #[test]

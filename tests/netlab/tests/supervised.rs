@@ -1,6 +1,12 @@
 //! connect() by the engine without privileges, where it takes time or leads nowhere: as it does without waylay.
 
-use waylay_netlab::{Corners, Waylay, system_python};
+#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
+
+use std::fs;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+use waylay_netlab::{Corners, Greeter, Running, Waylay, kill, patiently, system_python};
 
 mod where_nobody_listens {
     use super::*;
@@ -109,4 +115,204 @@ fn a_signal_interrupts_a_connection_that_blocks_as_the_kernel_has_it() {
     let waylay = corners.waylay_without_root().args(["--policy", policy.to_str().unwrap()]);
     let finished = waylay.watch(&command).well();
     assert_eq!(finished.stdout, expected, "{finished:?}");
+}
+
+/// A host that answers late, one that never does, and one that is near; and programs that do the same with and without waylay.
+struct Hosts {
+    corners: Corners,
+    near: Greeter,
+    late: Greeter,
+    folder: TempDir,
+}
+
+/// Of programs: the address that answers late, a port there that never does, and the port on the loopback; `connect` says what comes of it.
+const PRELUDE: &str = "
+import ctypes, errno, os, random, signal, socket, struct, sys, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+host, silent, late, near = sys.argv[1], *map(int, sys.argv[2:5])
+def name(port, host=host): return struct.pack('=HH4s8x', socket.AF_INET, socket.htons(port), socket.inet_aton(host))
+def connect(fd, port):
+    result = libc.connect(fd, name(port), 16)
+    return 'ok' if result == 0 else errno.errorcode.get(ctypes.get_errno(), ctypes.get_errno())
+def patience(one, seconds):
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack('qq', int(seconds), int(seconds % 1 * 1e6)))
+    return one
+def fd(seconds=0): return patience(socket.socket(), seconds).detach()
+def greet(): return socket.create_connection(('127.0.0.1', near)).recv(5, socket.MSG_WAITALL)
+";
+
+impl Hosts {
+    const SILENT: u16 = 4243;
+
+    fn new() -> Self {
+        let corners = Corners::new();
+        let [near, _, late, _] = corners.greeters();
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let hosts = Self { corners, near, late, folder };
+        // Of each connection the first packet is lost, and the second comes after a second.
+        let rules = format!(
+            "table ip holes {{\nset seen {{\ntype inet_service; flags dynamic; size 65535;\n}}\nchain in {{\ntype filter hook input priority 0\n\
+             tcp dport {} drop\ntcp dport {} tcp flags syn tcp sport != @seen add @seen {{ tcp sport }} drop\n}}\n}}",
+            Self::SILENT,
+            hosts.late.address.port()
+        );
+        let mut nft = hosts.corners.server(hosts.late.corner, "nft");
+        assert!(nft.arg(rules).status().unwrap().success());
+        hosts
+    }
+
+    fn command(&self, program: &str) -> Vec<String> {
+        let numbers = [Self::SILENT, self.late.address.port(), self.near.address.port()];
+        let words = [system_python(), "-u", "-c", &format!("{PRELUDE}{program}")].map(str::to_owned);
+        let host = self.late.address.ip().to_string();
+        words.into_iter().chain([host]).chain(numbers.map(|number| number.to_string())).collect()
+    }
+
+    /// Where no service is wanted, so that connections are to these hosts.
+    fn waylay(&self) -> Waylay {
+        let policy = self.folder.path().join("policy.toml");
+        let text = "[sublayer.base]\n[[filter]]\naction = \"block\"\nsublayer = \"base\"\nif.port = 9\n";
+        fs::write(&policy, text).unwrap();
+        self.corners.waylay_without_root().args(["--policy", policy.to_str().unwrap()])
+    }
+
+    /// What a program prints, which is the same without waylay.
+    fn same(&self, program: &str) -> String {
+        let command = self.command(program);
+        let direct = self.corners.client(&command[0]).args(&command[1..]).output().unwrap();
+        let said = String::from_utf8_lossy(&direct.stderr);
+        assert!(direct.status.success(), "{said}");
+        let expected = String::from_utf8(direct.stdout).unwrap();
+        let finished = self.waylay().watch(&command).well();
+        assert_eq!(finished.stdout, expected, "{finished:?}");
+        expected
+    }
+}
+
+#[test]
+fn descriptors_that_are_closed_or_exchanged_while_they_are_connected_change_nothing_else() {
+    const EXCHANGED: &str = "
+for disturb in (lambda fd, other: os.close(fd), lambda fd, other: os.dup2(other, fd), lambda fd, other: os.dup2(0, fd)):
+    for port, seconds in ((silent, 0.6), (late, 5)):
+        one, other = patience(socket.socket(), seconds), socket.socket()
+        fd, began = one.detach(), time.monotonic()
+        threading.Timer(0.2, disturb, (fd, other.fileno())).start()
+        result, took = connect(fd, port), time.monotonic() - began
+        print(result, 0.5 < took < 3 or took, other.connect_ex(('127.0.0.1', near)), greet())
+";
+    let said = Hosts::new().same(EXCHANGED);
+    let expected = "EINPROGRESS True 0 b'hello'\nok True 0 b'hello'\n";
+    assert_eq!(said, expected.repeat(3));
+}
+
+#[test]
+fn processes_that_are_stopped_while_they_connect_go_on_and_keep_nobody_else_waiting() {
+    const STOPPED: &str = "
+for port, seconds in ((late, 0), (silent, 0.9), (late, 5)):
+    child = os.fork()
+    if child == 0:
+        print(connect(fd(seconds), port))
+        os._exit(0)
+    time.sleep(0.3)
+    os.kill(child, signal.SIGSTOP)
+    os.waitpid(child, os.WUNTRACED)
+    began = time.monotonic()
+    print(greet(), time.monotonic() - began < 1)
+    os.kill(child, signal.SIGCONT)
+    os.waitpid(child, 0)
+";
+    let said = Hosts::new().same(STOPPED);
+    assert!(said.starts_with("b'hello' True\nok\nb'hello' True\nEINTR\n"), "{said}");
+}
+
+#[test]
+fn processes_that_are_traced_connect_as_others_do() {
+    const TRACED: &str = "
+TRACEME, SYSCALL = 0, 24
+child = os.fork()
+if child == 0:
+    libc.ptrace(TRACEME, 0, 0, 0)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    print(greet(), connect(fd(0.3), silent), connect(fd(), late))
+    os._exit(7)
+stops = 0
+while True:
+    _, status = os.waitpid(child, 0)
+    if not os.WIFSTOPPED(status): break
+    stops += 1
+    assert libc.ptrace(SYSCALL, child, 0, 0) == 0
+print(stops > 100, os.WEXITSTATUS(status))
+";
+    assert_eq!(Hosts::new().same(TRACED), "b'hello' EINPROGRESS ok\nTrue 7\n");
+}
+
+#[test]
+fn connections_that_block_keep_nobody_else_waiting() {
+    const MANY: &str = "
+began, results = time.monotonic(), []
+def wait(): results.append(connect(fd(3), silent))
+threads = [threading.Thread(target=wait) for _ in range(200)]
+for thread in threads: thread.start()
+print([greet() for _ in range(20)] == [b'hello'] * 20, results)
+for thread in threads: thread.join()
+print(results == ['EINPROGRESS'] * 200, time.monotonic() - began < 9 or time.monotonic() - began)
+";
+    assert_eq!(Hosts::new().same(MANY), "True []\nTrue True\n");
+}
+
+#[test]
+fn of_those_who_end_while_they_connect_nothing_is_left() {
+    const ENDING: &str = "
+random.seed(7)
+for line in sys.stdin:
+    for kind in range(int(line)):
+        children = []
+        for _ in range(60):
+            child = os.fork()
+            if child == 0:
+                # A process ends with one of its threads at work, or is killed.
+                if kind == 1: threading.Timer(random.random() / 50, os._exit, (0,)).start()
+                connect(fd(), near if kind == 2 else late if random.random() < 0.5 else silent)
+                os._exit(0)
+            children.append(child)
+        for child in children:
+            time.sleep(random.random() / 500)
+            if kind != 1: os.kill(child, signal.SIGKILL)
+        for child in children: os.waitpid(child, 0)
+    print(greet())
+";
+    let hosts = Hosts::new();
+    let mut running: Running = hosts.waylay().spawn(hosts.command(ENDING));
+    let pid = running.pid();
+    let count = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().count();
+    assert_eq!(running.ask("0"), "b'hello'");
+    let before = ["task", "fd"].map(count);
+    assert_eq!(running.ask("3"), "b'hello'");
+    // Who is dead waits for nothing; what is kept of others is looked through every two seconds.
+    patiently("threads and descriptors to be as few as before", || {
+        let by_now = ["task", "fd"].map(count);
+        (by_now[0] < before[0] + 3 && by_now[1] < before[1] + 10).then_some(())
+    });
+    assert_eq!(hosts.late.greeted(), 0, "somebody has been connected who was gone");
+    running.finish().well();
+}
+
+#[test]
+fn when_waylay_is_killed_who_waits_is_told_that_there_is_no_such_call() {
+    const WAIT: &str = "
+for _ in sys.stdin:
+    done = []
+    threads = [threading.Thread(target=lambda: done.append(connect(fd(), silent))) for _ in range(3)]
+    for thread in threads: thread.start()
+    time.sleep(0.3)
+    print('waiting', done)
+    for thread in threads: thread.join()
+    print(done)
+";
+    let hosts = Hosts::new();
+    let mut running = hosts.waylay().spawn(hosts.command(WAIT));
+    assert_eq!(running.ask("dial"), "waiting []");
+    kill(running.pid(), Signal::KILL);
+    assert_eq!(running.answer(), "['ENOSYS', 'ENOSYS', 'ENOSYS']");
 }

@@ -5,12 +5,28 @@
 use std::{collections::BTreeSet, io::Write, process::Command};
 
 use serde_json::Value;
-use waylay_netlab::{Finished, TcpServer, Waylay, forbidding, system_python};
+use waylay_netlab::{Finished, TcpServer, Waylay, forbidding, forbidding_as_containers_do, system_python};
 
 const NOBODY: [&str; 6] = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
 const NO_CAPABILITY: [&str; 5] = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"];
 const CONTAINER: [&str; 7] =
     ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount", "--mount-proc"];
+
+/// As `docker run --cap-drop ALL` has it, for root or as `--user` says: with namespaces of its own, and the filter of system calls that comes with them.
+fn docker(user: &[&str]) -> Vec<String> {
+    let words = [
+        "unshare --pid --fork --mount --mount-proc --net --uts --ipc --cgroup sh -c",
+        "ip link set lo up && exec \"$@\"",
+        "sh",
+    ];
+    let namespaces = words[0].split(' ').chain(words[1..].iter().copied());
+    namespaces
+        .chain(NO_CAPABILITY)
+        .chain(user.iter().copied())
+        .map(str::to_owned)
+        .chain(forbidding_as_containers_do())
+        .collect()
+}
 
 /// `waylay`, behind a command line.
 fn behind<S: AsRef<str>>(line: &[S]) -> Waylay {
@@ -102,6 +118,12 @@ fn doctor_says_what_a_container_forbids() {
     let needs = without_copies["without_root"]["needs"].as_array().unwrap();
     let sockets = needs.iter().find(|need| need["name"] == "pidfd-getfd").unwrap();
     assert!(sockets["found"].as_str().unwrap().contains("made in its place"), "{sockets:#}");
+    let (_code, in_docker) = findings(&docker(&[]));
+    assert_eq!(
+        (missing(&in_docker), &in_docker["without_root"]["ready"]),
+        ([].into(), &true.into()),
+        "{in_docker:#}"
+    );
     let (_code, findings) = findings(&[owned(&NOBODY), forbidding(&[libc::SYS_seccomp])].concat());
     assert_eq!(missing(&findings), ["seccomp-notifications", "sole-supervisor"].into());
 }
@@ -131,8 +153,9 @@ fn the_demo_runs_as_a_user_and_in_a_container() {
         .args(["sh", source, binaries.to_str().unwrap(), place.path().to_str().unwrap()])
         .status();
     assert!(copied.unwrap().success());
-    for line in [NOBODY.to_vec(), [&CONTAINER[..], &NO_CAPABILITY].concat()] {
-        let mut demo = Command::new(line[0]);
+    let in_a_user_namespace = owned(&[&CONTAINER[..], &NO_CAPABILITY].concat());
+    for line in [owned(&NOBODY), in_a_user_namespace, docker(&[]), docker(&NOBODY[1..])] {
+        let mut demo = Command::new(&line[0]);
         // A sudo that asks nothing would make it root's.
         demo.args(&line[1..]).arg(place.path().join("scripts/demo")).arg(place.path());
         let finished = demo.env("TMPDIR", place.path()).env("HOME", place.path()).output().unwrap();

@@ -1,7 +1,7 @@
 //! The first filter that matches, found in the words. The kernel side's `lookup.h` is this again.
 
 use super::asked::{LINEAGES, Numbers, field};
-use super::tree::{NO_RANK, Pointer, kind, rank_of};
+use super::tree::{BLOCK, NO_RANK, Pointer, kind, rank_of};
 use super::words::{Array, Reader};
 
 /// What a filter's words are for: what a field must be, from and to; a list of such; what a lineage must have, and must not.
@@ -90,24 +90,39 @@ impl Lookup<'_> {
 
     /// A block.
     fn look_through(self, node: u64, head: u64, found: &mut Found) {
-        let (fields, count, listed) = (head >> 8 & 0xff, head >> 32, self.words.word(node + 2));
-        for word in 0..count.div_ceil(64) {
-            let mut left = u64::MAX >> (64 * (word + 1)).saturating_sub(count);
-            for index in 0..fields {
-                let (array, rows) =
-                    (self.words.word(node + 4 + 2 * index), self.words.word(node + 5 + 2 * index));
-                let piece = self.words.search(Array(array), self.field(rows >> 32));
-                let row = self.words.word((rows & 0xffff_ffff) + piece);
-                left &= self.words.word(row + word);
-            }
-            while left != 0 {
+        let mut left = self.meet_rows(node, head);
+        let listed = self.words.word(node + 2);
+        for (word, left) in (0..).zip(&mut left) {
+            while *left != 0 {
                 let index = word * 64 + u64::from(left.trailing_zeros());
                 if self.consider(self.words.word(listed + index), found) {
                     return;
                 }
-                left &= left - 1;
+                *left &= *left - 1;
             }
         }
+    }
+
+    /// The filters of a block that match by all fields that have rows.
+    fn meet_rows(self, node: u64, head: u64) -> [u64; BLOCK / 64] {
+        let (fields, count) = (head >> 8 & 0xff, head >> 32);
+        let mut left = std::array::from_fn(|word| match count.saturating_sub(64 * word as u64) {
+            0 => 0,
+            here => u64::MAX >> 64_u64.saturating_sub(here),
+        });
+        for index in 0..fields {
+            let (edges, rows) =
+                (self.words.word(node + 4 + 2 * index), self.words.word(node + 5 + 2 * index));
+            let piece = self.words.search(Array(edges), self.field(rows >> 32));
+            let row = self.words.word((rows & 0xffff_ffff) + piece);
+            for (word, left) in (0..).zip(&mut left).filter(|(_, left)| **left != 0) {
+                *left &= self.words.word(row + word);
+            }
+            if left == [0; BLOCK / 64] {
+                break;
+            }
+        }
+        left
     }
 
     /// Whether nothing that comes after it counts any more.

@@ -21,8 +21,9 @@ pub(super) const BLOCK: usize = 256;
 pub(super) const LEAF: usize = 16;
 /// Filters that are not worth a split.
 const FEW: usize = 6;
-/// How many times a filter may be in one tree.
-const COPIES: f64 = 6.0;
+/// How many times a filter may be in one tree: the fewer they are, the more, until this many copies come of it.
+const COPIES: std::ops::RangeInclusive<f64> = 6.0..=12.0;
+const MANY_COPIES: f64 = 200_000.0;
 /// Lists as long as this are kept to be found again.
 const SHARED: usize = 24;
 
@@ -114,6 +115,16 @@ struct Survey {
     copies: f64,
 }
 
+/// For each piece of a field the filters of a block that hold there.
+struct Rows {
+    field: usize,
+    pieces: usize,
+    /// Where pieces begin.
+    edges: u64,
+    /// Where the rows are named.
+    at: u64,
+}
+
 impl Survey {
     fn per_piece(&self) -> f64 {
         self.copies / (self.edges.len() + 1) as f64
@@ -134,7 +145,8 @@ impl<'b> Builder<'b> {
 
     /// Where to begin with these candidates.
     pub(super) fn tree(&mut self, candidates: Vec<Candidate>) -> Pointer {
-        self.build(candidates, 0, COPIES)
+        let copies = (MANY_COPIES / candidates.len() as f64).clamp(*COPIES.start(), *COPIES.end());
+        self.build(candidates, 0, copies)
     }
 
     /// The longest way from there.
@@ -377,25 +389,22 @@ impl<'b> Builder<'b> {
 
     fn block(&mut self, candidates: &[Candidate], next: Pointer) -> Pointer {
         let open = candidates.iter().fold(0, |bits, candidate| bits | candidate.open);
-        let fields: Vec<usize> = (0..field::COUNT).filter(|field| open >> field & 1 == 1).collect();
-        let rows: Vec<[u64; 2]> = fields.iter().map(|field| self.rows(candidates, *field)).collect();
+        let fields = (0..field::COUNT).filter(|field| open >> field & 1 == 1);
+        let mut rows: Vec<Rows> = fields.map(|field| self.rows(candidates, field)).collect();
+        // What tells most apart is asked first: often nothing is left to ask then.
+        rows.sort_by_key(|rows| std::cmp::Reverse(rows.pieces));
         let words = candidates.iter().map(|candidate| self.rules[candidate.rule as usize].word());
         let listed = self.writer.append(words.collect::<Vec<_>>());
         let count = candidates.len() as u64;
-        let head = kind::BLOCK | (fields.len() as u64) << 8 | count << 32;
+        let head = kind::BLOCK | (rows.len() as u64) << 8 | count << 32;
         let mut node = vec![head, next, listed, 0];
-        node.extend(
-            rows.into_iter()
-                .zip(&fields)
-                .flat_map(|([array, rows], field)| [array, rows | (*field as u64) << 32]),
-        );
+        node.extend(rows.iter().flat_map(|rows| [rows.edges, rows.at | (rows.field as u64) << 32]));
         self.count.in_blocks += count;
         let node = self.writer.place(&node);
         self.last(node, candidates, next, 1)
     }
 
-    /// For each piece of a field the filters that hold there: the pieces' edges, and where the rows are named.
-    fn rows(&mut self, candidates: &[Candidate], field: usize) -> [u64; 2] {
+    fn rows(&mut self, candidates: &[Candidate], field: usize) -> Rows {
         let edges = self.edges(candidates, field);
         let width = candidates.len().div_ceil(64);
         let mut rows = vec![vec![0_u64; width]; edges.len() + 1];
@@ -420,8 +429,8 @@ impl<'b> Builder<'b> {
             offsets.push(*at);
         }
         let numbers: Vec<u64> = edges.iter().map(|edge| u64::from(*edge)).collect();
-        let Array(array) = self.writer.array(&numbers);
-        [array, self.writer.append(offsets)]
+        let Array(edges) = self.writer.array(&numbers);
+        Rows { field, pieces: offsets.len(), edges, at: self.writer.append(offsets) }
     }
 
     /// A node from which there is one way on.

@@ -6,6 +6,7 @@
 mod asker;
 mod chains;
 mod datagrams;
+mod edges;
 mod inside;
 mod life;
 mod others;
