@@ -32,7 +32,7 @@ impl Supervised {
         let tables = Tables::compile(&policy_for(taken, 1)).unwrap();
         ward.engine().install(&Installation { tables, endpoints: vec![endpoint(service)] }).unwrap();
         ward.engine().set_liveness(SERVICE, Liveness::Alive).unwrap();
-        let seat = ward.acting_as(Dialler::Command, || Seat::here());
+        let seat = ward.acting_as(Dialler::Command, Seat::here);
         Self { seat, ward }
     }
 
@@ -69,7 +69,8 @@ pub(crate) fn redirected() {
     let rivals = vec![
         Rival::single("to the service's listener, directly", || direct.dial(service, DIALS)),
         Rival::single("supervised, no filter matches", || unmatched.dial(server)).goal(3.0),
-        Rival::single("supervised, led to it from another address", || from_elsewhere.dial(NOWHERE)).goal(3.0),
+        Rival::single("supervised, led to it from another address", || from_elsewhere.dial(NOWHERE))
+            .goal(3.0),
         Rival::single("supervised, led to it from 127.0.0.1", || from_here.dial(server)).goal(3.0),
     ];
     let columns = vec![Column { unit: "connect(2), ns", digits: 0 }];

@@ -189,7 +189,8 @@ impl<'s> Wanted<'_, 's> {
         let mut state = shared.lock();
         let caller = seen.placed(&mut state.lines);
         let leg = Leg { caller: caller.process, ..leg };
-        let judged = foreseen.unwrap_or_else(|| state.judge_as_of_now(&leg, socket, namespace, Route::Exists));
+        let judged =
+            foreseen.unwrap_or_else(|| state.judge_as_of_now(&leg, socket, namespace, Route::Exists));
         drop(state);
         let route = match judged.verdict {
             // Whether there is a way the kernel tells by itself.

@@ -12,10 +12,7 @@ use std::{
 
 use rustix::{
     io::Errno,
-    net::{
-        AddressFamily, RecvFlags, SocketFlags, SocketType,
-        netlink::SocketAddrNetlink,
-    },
+    net::{AddressFamily, RecvFlags, SocketFlags, SocketType, netlink::SocketAddrNetlink},
 };
 
 /// As long as anything is believed.

@@ -4,7 +4,7 @@
 use std::{io::Write, process::Command};
 
 use rustix::process::Signal;
-use waylay_netlab::{Finished, Running, TcpServer, Waylay, kill, patiently, system_python};
+use waylay_netlab::{Finished, Namespace, Running, TcpServer, Waylay, kill, patiently, system_python};
 
 fn waylay() -> Waylay {
     Waylay::run_without_root(None)
@@ -443,4 +443,30 @@ os._exit(0)";
     command.args(["run", "--engine", "seccomp", "--user", "root"]);
     let finished = python_says(Waylay::within(command).args(["--through", "log"]), &server, dial);
     assert_eq!(finished.stdout, format!("{}True []\n", "b'hello'\n".repeat(100)), "{finished:?}");
+}
+
+/// A way that was there is not looked for each time; that it has gone is heard.
+#[test]
+fn a_way_that_comes_and_goes_is_known_to_the_next_connection() {
+    let namespace = Namespace::new();
+    let change = |what| namespace.ip(&["addr", what, "192.0.2.1/32", "dev", "lo"]);
+    let dial = "
+import errno, socket, sys
+for _ in sys.stdin:
+    try:
+        socket.create_connection(('192.0.2.1', 9)).close()
+        print('there')
+    except OSError as error:
+        print(errno.errorcode[error.errno])";
+    let waylay = Waylay::run_without_root(Some(&namespace)).args(["--through", "log"]);
+    let mut running = waylay.spawn([system_python(), "-u", "-c", dial]);
+    assert_eq!(running.ask(""), "ENETUNREACH");
+    for _ in 0..2 {
+        change("add");
+        assert_eq!([(); 3].map(|()| running.ask("")), ["there"; 3]);
+        change("del");
+        assert_eq!([(); 2].map(|()| running.ask("")), ["ENETUNREACH"; 2]);
+    }
+    running.close_input();
+    running.finish().well();
 }
