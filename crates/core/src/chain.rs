@@ -210,6 +210,16 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_begins_with_whoever_dials_its_first_leg() {
+        let hop = |id| Hop { service: ServiceId(id), filter: FilterId(0) };
+        let [unknown, first, second] = [0, 1, 2].map(|pid| Process { pid, ..Process::default() });
+        let one = Chain::default().extended(hop(1), unknown).dialled_by(first);
+        assert_eq!(one.origin(), Some(&first));
+        let two = one.extended(hop(2), unknown).dialled_by(second);
+        assert_eq!((two.origin(), two.hops().len()), (Some(&first), 2));
+    }
+
+    #[test]
     fn whoever_has_a_hop_is_excluded() {
         let chain = chain_of(&[4, 2]);
         assert_eq!(chain.excluded().iter().collect::<Vec<_>>(), [ServiceId(2), ServiceId(4)]);

@@ -1,5 +1,6 @@
 //! The program that a thread runs. It is looked up once, and is the same for as long as the thread has the same memory and the same name: execve(2)
-//! gives it other memory, and the name of what is executed. Memory ends with that, unless another process has it as well, as for a while after vfork(2).
+//! gives it other memory, and the name of what is executed, and the memory before ends with that unless another process has it too. What runs in its
+//! parent's memory (vfork(2)) is therefore looked up each time.
 
 use std::{
     fs::File,
@@ -29,17 +30,12 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Looks it up, by the thread's directory in /proc.
-    pub(crate) fn of(thread: impl AsFd, command: CommandName) -> Self {
+    /// Looks it up, by the thread's directory in /proc. `lasts` says whether it can be told by its memory for how long it is run.
+    pub(crate) fn of(thread: impl AsFd, command: CommandName, lasts: impl FnOnce() -> bool) -> Self {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let memory = rustix::fs::openat(thread.as_fd(), "pagemap", flags, Mode::empty()).ok().map(File::from);
-        let exe = file(thread).unwrap_or_default();
-        let found = Self { exe, command, memory, path: OnceLock::new() };
-        match found.is_running() {
-            true => found,
-            // It has become another one meanwhile, or cannot be told from another one.
-            false => Self { memory: None, ..found },
-        }
+        let open = || rustix::fs::openat(&thread, "pagemap", flags, Mode::empty()).ok();
+        let memory = lasts().then(open).flatten().map(File::from);
+        Self { exe: file(&thread).unwrap_or_default(), command, memory, path: OnceLock::new() }
     }
 
     /// Whether it is what a thread of this name runs still, in whose place it was looked up.

@@ -62,7 +62,7 @@ pub(crate) struct Papers {
 impl Thread {
     /// Looks at it. Of what it is not to be looked at for there is nothing.
     pub(crate) fn papers(&self) -> io::Result<Papers> {
-        let Identity { pid, uid, gid, cgroup } = match sys::identity_of(self.handle.as_fd()) {
+        let Identity { pid, parent, uid, gid, cgroup } = match sys::identity_of(self.handle.as_fd()) {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(error),
             told => told.or_else(|_older_kernel| identity_by_number(self.tid))?,
         };
@@ -73,7 +73,7 @@ impl Thread {
         // If it is still there, so it was when others were asked by its number.
         let command = self.command()?;
         self.begun.get_or_init(|| begun_ns);
-        Ok(Papers { pid, begun_ns, uid, gid, cgroup, command, program: self.program(command) })
+        Ok(Papers { pid, begun_ns, uid, gid, cgroup, command, program: self.program((pid, parent), command) })
     }
 
     fn command(&self) -> io::Result<CommandName> {
@@ -83,12 +83,15 @@ impl Thread {
         Ok(CommandName::new(bytes[..len].trim_ascii_end()))
     }
 
-    fn program(&self, command: CommandName) -> Arc<Program> {
+    fn program(&self, (pid, parent): (u32, u32), command: CommandName) -> Arc<Program> {
         let mut last = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(program) = last.as_ref().filter(|program| program.is(command)) {
             return Arc::clone(program);
         }
-        let looked_up = self.directory().map(|directory| Program::of(directory, command));
+        // Memory that is the parent's too outlives what is executed (vfork(2)).
+        let has_memory_of_its_own = || sys::share_memory(pid, parent).is_ok_and(|share| !share);
+        let looked_up =
+            self.directory().map(|directory| Program::of(directory, command, has_memory_of_its_own));
         let program = Arc::new(looked_up.unwrap_or_default());
         *last = Some(Arc::clone(&program));
         program
@@ -164,6 +167,7 @@ fn identity_by_number(tid: u32) -> io::Result<Identity> {
     };
     Ok(Identity {
         pid: field("Tgid:").unwrap_or(tid),
+        parent: field("PPid:").unwrap_or(0),
         uid: field("Uid:").unwrap_or(u32::MAX),
         gid: field("Gid:").unwrap_or(u32::MAX),
         cgroup: None,

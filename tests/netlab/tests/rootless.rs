@@ -470,3 +470,47 @@ for _ in sys.stdin:
     running.close_input();
     running.finish().well();
 }
+
+/// A process that has dialled in the memory of the one that has started it executes another file of the same name.
+#[test]
+fn who_dials_is_asked_anew_where_memory_outlives_what_ran_in_it() {
+    let server = greeter();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let dial = r#"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static void dial(const char *port) {
+    struct sockaddr_in to = { AF_INET, htons(atoi(port)), { htonl(INADDR_LOOPBACK) } };
+    int failed = connect(socket(AF_INET, SOCK_STREAM, 0), (struct sockaddr *)&to, sizeof to);
+    dprintf(1, "%s\n", !failed ? "through" : errno == EACCES ? "refused" : "otherwise");
+}
+int main(int count, char **words) {
+    if (count == 3 && vfork() == 0) {
+        dial(words[1]);
+        execl(words[2], words[2], words[1], (char *)0);
+        _exit(9);
+    }
+    if (count == 3) return wait(0) < 0;
+    dial(words[1]);
+}"#;
+    let source = folder.path().join("same.c");
+    std::fs::write(&source, dial).unwrap();
+    let programs = ["one", "other"].map(|place| folder.path().join(place).join("same"));
+    for program in &programs {
+        std::fs::create_dir(program.parent().unwrap()).unwrap();
+        assert!(Command::new("cc").arg("-o").args([program, &source]).status().unwrap().success());
+    }
+    let policy = folder.path().join("policy.toml");
+    let [one, other] = programs;
+    let block = "[sublayer.base]\n[[filter]]\naction = \"block\"\nsublayer = \"base\"\nif.exe =";
+    std::fs::write(&policy, format!("{block} {:?}\n", other.to_str().unwrap())).unwrap();
+    let port = server.address().port().to_string();
+    let watched = [one.to_str().unwrap(), &port, other.to_str().unwrap()];
+    let finished = waylay().args(["--policy", policy.to_str().unwrap()]).watch(watched).well();
+    assert_eq!(finished.stdout, "through\nrefused\n", "{finished:?}");
+}
