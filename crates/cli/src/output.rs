@@ -15,7 +15,7 @@ use std::{
 
 use thiserror::Error;
 use waylay_core::{Event, FailurePolicy, FilterId, Reason, Refusal};
-use waylay_host::{Observer, Step, Swept};
+use waylay_host::{Observer, ResidentError, Step, Swept};
 use waylay_inspect::report::{Outcome, Report};
 
 use crate::{
@@ -199,9 +199,14 @@ impl Observer for Output {
     fn resident_listens(&self, service: &str, listens: bool, on_failure: FailurePolicy) {
         let policy = on_failure.consequence();
         notice(&match listens {
-            true => format!("the service {service} listens again"),
+            true => format!("the service {service} listens now"),
             false => format!("the service {service} does not listen any more; {policy}"),
         });
+    }
+
+    fn resident_awaited(&self, service: &str, why: &ResidentError, on_failure: FailurePolicy) {
+        let policy = on_failure.consequence();
+        notice(&format!("the service {service} is not there yet: {why}; until it is, {policy}"));
     }
 
     fn family_missing(&self, service: &str, family: &str, on_failure: FailurePolicy) {

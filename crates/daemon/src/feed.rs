@@ -13,7 +13,7 @@ use std::{
 };
 
 use waylay_core::{Event, FailurePolicy};
-use waylay_host::{Observer, PastFlow, Step, Swept};
+use waylay_host::{Observer, PastFlow, ResidentError, Step, Swept};
 
 use crate::{
     authority::prefix,
@@ -219,10 +219,15 @@ impl Observer for Feed {
         self.tell_of(
             service,
             match listens {
-                true => "listens again".to_owned(),
+                true => "listens now".to_owned(),
                 false => format!("does not listen any more; {}", on_failure.consequence()),
             },
         );
+    }
+
+    fn resident_awaited(&self, service: &str, why: &ResidentError, on_failure: FailurePolicy) {
+        self.inner.resident_awaited(&self.history.in_words(service), why, on_failure);
+        self.tell_of(service, format!("is not there yet: {why}; until it is, {}", on_failure.consequence()));
     }
 
     fn family_missing(&self, service: &str, family: &str, on_failure: FailurePolicy) {
@@ -260,7 +265,7 @@ impl Observer for Feed {
 mod tests {
     use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 
-    use waylay_host::Swept;
+    use waylay_host::{ResidentError, Swept};
 
     use super::*;
 
@@ -273,6 +278,7 @@ mod tests {
         fn service_died(&self, _service: &str, _status: ExitStatus, _on_failure: FailurePolicy) {}
         fn adopted_ended(&self, _service: &str, _on_failure: FailurePolicy) {}
         fn resident_listens(&self, _service: &str, _listens: bool, _on_failure: FailurePolicy) {}
+        fn resident_awaited(&self, _service: &str, _why: &ResidentError, _on_failure: FailurePolicy) {}
         fn family_missing(&self, _service: &str, _family: &str, _on_failure: FailurePolicy) {}
         fn existing_ended(&self, _swept: &Swept) {}
         fn waiting_for_background(&self) {}

@@ -1,8 +1,8 @@
 //! What carries a policy out, as far as this crate is concerned.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
-use waylay_core::{Change, Policy};
+use waylay_core::{Change, Policy, ServiceId};
 use waylay_host::{Assignment, Caller, Enclosure, LiveFlow, RunError, ServiceState, Station, Surroundings};
 
 /// A place where policies are in force.
@@ -27,6 +27,11 @@ pub trait Force: Send {
 
     /// How its services get on.
     fn services(&self) -> Vec<ServiceState>;
+
+    /// Services that run by themselves and are not where they were; those have to have other numbers.
+    fn moved(&self) -> BTreeSet<ServiceId> {
+        BTreeSet::new()
+    }
 
     /// What is redirected now.
     ///
@@ -71,6 +76,10 @@ impl Force for Station {
 
     fn services(&self) -> Vec<ServiceState> {
         Self::services(self)
+    }
+
+    fn moved(&self) -> BTreeSet<ServiceId> {
+        Self::moved(self)
     }
 
     fn flows(&self) -> Result<Vec<LiveFlow>, RunError> {

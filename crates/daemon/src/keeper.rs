@@ -8,7 +8,7 @@ use std::{
 };
 
 use waylay_config::{Names, declaration::ServiceDeclaration};
-use waylay_core::Change;
+use waylay_core::{Change, ServiceId};
 use waylay_host::{RunError, ServiceSpec, give_back_free_memory, user::Identity};
 
 use crate::{
@@ -66,6 +66,8 @@ pub struct Keeper<F, N> {
     state: State<N>,
     changes: u64,
     overdue: Option<String>,
+    /// Services that run by themselves and are not where they were.
+    moved: BTreeSet<ServiceId>,
     /// Connections that have ended, and what was to end with them has not.
     ended: BTreeSet<SessionId>,
     pub(crate) runs: BTreeMap<SessionId, Guest>,
@@ -99,6 +101,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
             state,
             changes: 0,
             overdue: None,
+            moved: BTreeSet::new(),
             ended: BTreeSet::new(),
             runs: BTreeMap::new(),
             last_run: 0,
@@ -189,13 +192,15 @@ impl<F: Force, N: Names> Keeper<F, N> {
         ended.map(|_warnings| true)
     }
 
-    /// Looks whether a name stands for something else than when the policy was put into force; whether it was put into force anew.
+    /// Looks whether a name stands for something else than when the policy was put into force, or a service that runs by itself is
+    /// somewhere else; whether the policy was put into force anew.
     ///
     /// # Errors
     /// [`Failure`]; what was in force still is.
     pub fn look_again(&mut self) -> Result<bool, Failure> {
         let has_changed = self.state.names.as_ref().is_some_and(Remembered::has_changed);
-        if !has_changed && self.overdue.is_none() {
+        self.moved.append(&mut self.force.moved());
+        if !has_changed && self.moved.is_empty() && self.overdue.is_none() {
             return Ok(false);
         }
         let ledger = self.state.ledger.clone();
@@ -280,6 +285,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
         self.state.ledger.skip_those_of(&ledger);
         let (state, warnings) = outcome?;
         self.state = State { ledger, ..state };
+        self.moved.clear();
         give_back_free_memory();
         self.count();
         Ok(warnings)
@@ -310,6 +316,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
         let mut counts = vec![0; ledger.pieces().len()];
         declarations.filters.iter().for_each(|filter| counts[filter.span.source()] += 1);
         let mut numbers = self.state.numbers.clone();
+        numbers.forget_services(&self.moved);
         let assigned = numbers.assign(lowered.policy, specs, ledger, &counts);
         self.state.numbers.skip_those_of(&numbers);
         let (assignment, numbered) = assigned.map_err(RunError::from)?;

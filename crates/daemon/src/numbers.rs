@@ -4,7 +4,11 @@
 //! long as it is had in the same way, and an id that was one service's is never another's. A filter keeps its id as long as its
 //! text stays as it is and where it is among the others, which is what makes small changes small for an engine.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
 
 use waylay_core::{FilterId, Policy, PolicyError, ServiceId};
 use waylay_host::{Assignment, ServiceSpec};
@@ -96,6 +100,11 @@ impl Numbers {
     pub fn skip_those_of(&mut self, other: &Self) {
         self.next_service = self.next_service.max(other.next_service);
         self.next_filter = self.next_filter.max(other.next_filter);
+    }
+
+    /// Has services no longer in the way in which they were had.
+    pub fn forget_services(&mut self, forgotten: &BTreeSet<ServiceId>) {
+        self.services.retain(|_, (id, _)| !forgotten.contains(id));
     }
 
     /// The name of a service.

@@ -158,11 +158,13 @@ impl EbpfEngine {
             return Err(EbpfError::NoResidents);
         }
         for (number, cgroup) in residence.hooked.iter().enumerate() {
-            self.claims.claim_resident(cgroup).inspect_err(|_| self.let_go(&residence.hooked[..number]))?;
+            self.claims
+                .claim_resident(cgroup)
+                .inspect_err(|_| self.let_go(service, &residence.hooked[..number]))?;
         }
         self.residences.insert(service, residence.clone());
         self.attach_for(service, residence).or_else(|error| {
-            self.let_go(&residence.hooked);
+            self.let_go(service, &residence.hooked);
             self.stop_serving(service)?;
             Err(error)
         })
@@ -181,7 +183,7 @@ impl EbpfEngine {
             self.claims.release_service(*cgroup);
         }
         if let Some(residence) = self.residences.get(&service) {
-            self.let_go(&residence.hooked);
+            self.let_go(service, &residence.hooked);
         }
         self.stop_serving(service)
     }
@@ -365,7 +367,7 @@ impl EbpfEngine {
             self.claims.release_service(former.cgroup);
         }
         if let Some(residence) = self.residences.get(&former.service).filter(|_| now.is_none()) {
-            self.let_go(&residence.hooked);
+            self.let_go(former.service, &residence.hooked);
         }
         Ok(())
     }
@@ -462,9 +464,13 @@ impl EbpfEngine {
         Ok(())
     }
 
-    /// Cgroups of a resident that is not adopted, or no more. They may be gone.
-    fn let_go(&self, cgroups: &[PathBuf]) {
-        let ids = cgroups.iter().filter_map(|cgroup| cgroup_id(cgroup).ok());
+    /// Cgroups of a resident that is not adopted, or no more. They may be gone, and others of their names be those of `service`'s
+    /// successor.
+    fn let_go(&self, service: ServiceId, cgroups: &[PathBuf]) {
+        let others = self.residences.iter().filter(|(id, _)| **id != service);
+        let needed: Vec<&PathBuf> = others.flat_map(|(_, residence)| &residence.hooked).collect();
+        let free = cgroups.iter().filter(|cgroup| !needed.contains(cgroup));
+        let ids = free.filter_map(|cgroup| cgroup_id(cgroup).ok());
         ids.for_each(|id| self.claims.release_service(id));
     }
 

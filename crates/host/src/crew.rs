@@ -1,7 +1,7 @@
 //! The services that are at work, and those that leave: who they are, and how they are stopped.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +22,7 @@ use crate::{
     health::Patient,
     instance::RecordedResident,
     launch::Listening,
-    residents::AtWork,
+    residents::{AtWork, Awaited},
     service::{Running, STOP_PATIENCE},
 };
 
@@ -57,7 +57,9 @@ pub(crate) struct Member {
 pub(crate) enum Process {
     Cooperating(Running),
     Adopted(Working),
-    Resident(AtWork),
+    Resident(Box<AtWork>),
+    /// Nobody yet.
+    Awaited(Box<Awaited>),
 }
 
 impl Profile {
@@ -94,7 +96,7 @@ impl Member {
             Process::Cooperating(_) => None,
             Process::Adopted(service) => Some(service.door().clone()),
             // It serves others too, and is not for waylay to end.
-            Process::Resident(_) => return None,
+            Process::Resident(_) | Process::Awaited(_) => return None,
         };
         Some(Patient { id, name, cgroup, door })
     }
@@ -114,6 +116,7 @@ impl Member {
                 service.wait();
             }
             Process::Resident(service) => service.leave(deadline),
+            Process::Awaited(_) => {}
         }
     }
 }
@@ -126,6 +129,16 @@ impl Process {
             Self::Cooperating(service) => service.give_up(),
             Self::Adopted(service) => service.give_up(),
             Self::Resident(service) => service.give_up(),
+            Self::Awaited(_) => {}
+        }
+    }
+
+    /// Whether it is to be had in another way now, although nobody wished for that: one that runs by itself.
+    fn has_moved(&self) -> bool {
+        match self {
+            Self::Cooperating(_) | Self::Adopted(_) => false,
+            Self::Resident(service) => service.has_moved(),
+            Self::Awaited(service) => service.has_come(),
         }
     }
 }
@@ -147,6 +160,12 @@ impl Crew {
 
     pub(crate) fn profiles(&self) -> impl Iterator<Item = &Profile> {
         self.members.values().map(|member| &member.profile)
+    }
+
+    /// Those that run by themselves and are not where they were.
+    pub(crate) fn moved(&self) -> BTreeSet<ServiceId> {
+        let moved = self.members.iter().filter(|(_, member)| member.process.has_moved());
+        moved.map(|(id, _)| *id).collect()
     }
 
     /// Those of `order` for whom there is no use, in that order.

@@ -4,6 +4,8 @@
 //! What is looked at are sockets made in the scope, by their cgroup, and not those of the services. A connection that somebody
 //! has accepted is none that a process of the scope has made: one at whose local address somebody listens, or from a port
 //! below those that the kernel gives out (`net.ipv4.ip_local_port_range`), is left alone.
+//!
+//! Other network namespaces are those that a process of the scope is in.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,12 +13,16 @@ use std::{
     net::SocketAddr,
 };
 
-use waylay_core::{ExistingVerdict, Leg, Policy, Process, Protocol, Verdict, World, decide_existing};
+use waylay_core::{
+    ExistingVerdict, Filter, ForeignNamespace, Leg, Namespace, Policy, Process, Protocol, Verdict, World,
+    decide_existing,
+};
 use waylay_engine::Endpoint;
 
 use crate::{
     caller::Caller,
     cgroup::Cgroup,
+    netns::Netns,
     processes::{self, Running},
     sockets::{self, Socket},
     surroundings::Around,
@@ -74,47 +80,71 @@ impl Past<'_> {
     /// Ends those that the policy ends. The programs have to be attached: what is made meanwhile is theirs.
     pub(crate) fn sweep(&self) -> Swept {
         let mut swept = Swept::default();
-        let ending = self.ending().unwrap_or_else(|error| {
-            swept.unseen = Some(error);
-            Vec::new()
+        let swept_all = self.places().and_then(|places| {
+            let watched = self.watched();
+            places.iter().try_for_each(|place| self.sweep_in(place, &watched, &mut swept))
         });
-        for (protocol, socket, connection) in ending {
-            match sockets::destroy(protocol, &socket) {
+        swept.unseen = swept_all.err();
+        swept
+    }
+
+    /// The network namespaces that matter: in others than the own one nobody is led anywhere, but may be refused.
+    fn places(&self) -> io::Result<Vec<Netns>> {
+        let mut places = vec![Netns::own()];
+        let asks = |filter: &Filter| filter.conditions.namespace.is_some();
+        match self.policy.foreign_namespace() {
+            ForeignNamespace::Permit if !self.policy.filters().iter().any(asks) => {}
+            ForeignNamespace::Permit | ForeignNamespace::Block => {
+                places.extend(Netns::others_of(self.scope.processes())?);
+            }
+        }
+        Ok(places)
+    }
+
+    fn sweep_in(&self, place: &Netns, watched: &BTreeSet<u64>, swept: &mut Swept) -> io::Result<()> {
+        let ending = self.ending(place, watched)?;
+        let destroyed = place.within(|| {
+            let destroy = |(protocol, socket, _): &(Protocol, Socket, ExistingConnection)| {
+                sockets::destroy(*protocol, socket)
+            };
+            ending.iter().map(destroy).collect::<Vec<_>>()
+        })?;
+        for ((_, _, connection), destroyed) in ending.into_iter().zip(destroyed) {
+            match destroyed {
                 Ok(()) => swept.reset.push(connection),
                 // Over by itself.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => swept.left.push((connection, error)),
             }
         }
-        swept
+        Ok(())
     }
 
-    fn ending(&self) -> io::Result<Vec<(Protocol, Socket, ExistingConnection)>> {
-        let mut candidates = Vec::new();
-        let watched = self.watched();
-        let first_port = first_port();
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let listeners = sockets::listeners(protocol)?;
-            let is_accepted = |socket: &Socket| {
-                socket.local.port() < first_port || listeners.iter().any(|other| other.takes(socket.local))
-            };
-            let mut found = match protocol {
-                Protocol::Tcp => sockets::connections()?,
-                Protocol::Udp => sockets::associations()?,
-            };
-            found.retain(|socket| watched.contains(&socket.cgroup) && !is_accepted(socket));
-            found.retain(|socket| !(self.is_led)(protocol, socket.remote));
-            candidates.extend(found.into_iter().map(|socket| (protocol, socket)));
+    fn ending(
+        &self,
+        place: &Netns,
+        watched: &BTreeSet<u64>,
+    ) -> io::Result<Vec<(Protocol, Socket, ExistingConnection)>> {
+        let mut candidates = place.within(|| made_by(watched))??;
+        if place.namespace() == Namespace::Own {
+            candidates.retain(|(protocol, socket)| !(self.is_led)(*protocol, socket.remote));
         }
         let holders = holders(&candidates);
         let judged = candidates.into_iter().filter_map(|(protocol, socket)| {
-            let connection = self.judge(protocol, &socket, holders.get(&socket.inode)?)?;
+            let holder = holders.get(&socket.inode)?;
+            let connection = self.judge(place.namespace(), protocol, &socket, holder)?;
             Some((protocol, socket, connection))
         });
         Ok(judged.collect())
     }
 
-    fn judge(&self, protocol: Protocol, socket: &Socket, holder: &Running) -> Option<ExistingConnection> {
+    fn judge(
+        &self,
+        namespace: Namespace,
+        protocol: Protocol,
+        socket: &Socket,
+        holder: &Running,
+    ) -> Option<ExistingConnection> {
         let caller = Caller::of(holder)?;
         let service = self.around.service(&caller);
         let Caller { process, cgroups, cgroup } = caller;
@@ -122,6 +152,7 @@ impl Past<'_> {
         let leg =
             Leg { protocol, local: None, remote: socket.remote, caller: Process { service, ..process } };
         let world = World {
+            namespace,
             cgroups,
             confinement: self.around.confinement(&cgroup),
             hosts: self.around.hosts(&process, socket.remote.ip()),
@@ -157,6 +188,25 @@ pub(crate) fn leads_to(endpoint: &Endpoint, protocol: Protocol, to: SocketAddr) 
         (Protocol::Udp, SocketAddr::V4(to)) => endpoint.udp4 == Some(to.port()) && to.ip().is_loopback(),
         (Protocol::Udp, SocketAddr::V6(to)) => to.ip().is_loopback() && endpoint.udp6.contains(&to.port()),
     }
+}
+
+/// Connections of this network namespace, of sockets that were made in one of these cgroups, but for accepted ones.
+fn made_by(watched: &BTreeSet<u64>) -> io::Result<Vec<(Protocol, Socket)>> {
+    let mut made = Vec::new();
+    let first_port = first_port();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let listeners = sockets::listeners(protocol)?;
+        let is_accepted = |socket: &Socket| {
+            socket.local.port() < first_port || listeners.iter().any(|other| other.takes(socket.local))
+        };
+        let mut found = match protocol {
+            Protocol::Tcp => sockets::connections()?,
+            Protocol::Udp => sockets::associations()?,
+        };
+        found.retain(|socket| watched.contains(&socket.cgroup) && !is_accepted(socket));
+        made.extend(found.into_iter().map(|socket| (protocol, socket)));
+    }
+    Ok(made)
 }
 
 /// Who has each socket: of several processes one.

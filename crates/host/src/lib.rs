@@ -34,6 +34,7 @@ pub mod instance;
 pub mod launch;
 mod loopback;
 pub mod names;
+mod netns;
 mod past;
 mod place;
 mod processes;

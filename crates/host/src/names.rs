@@ -4,26 +4,23 @@
 use std::{
     fs::{self, File},
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    os::fd::{AsFd, AsRawFd},
+    os::fd::AsRawFd,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
-    thread,
 };
 
 use nix::unistd::{Group, User};
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
-    thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 use waylay_config::{
     Names,
     declaration::{ExePattern, UnitName},
 };
 use waylay_core::{FileId, Namespace};
-use waylay_engine_ebpf::netns_cookie;
 
-use crate::{cgroup::Cgroup, processes::file_id};
+use crate::{cgroup::Cgroup, netns::Netns, processes::file_id};
 
 /// Cgroups below each other; deeper ones are not looked at.
 const DEEPEST: usize = 32;
@@ -99,16 +96,8 @@ impl Names for HostNames {
     }
 
     fn namespace(&self, path: &str) -> Option<Namespace> {
-        let file = namespace_at(path)?;
-        let own = netns_cookie().ok()?;
-        // A thread that has entered another namespace is of no use for anything else.
-        let entered = thread::spawn(move || {
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
-            netns_cookie()
-        });
-        match entered.join().ok()? {
-            Ok(cookie) if cookie == own => Some(Namespace::Own),
-            Ok(cookie) => Some(Namespace::Foreign(cookie)),
+        match Netns::entered(namespace_at(path)?) {
+            Ok(netns) => Some(netns.namespace()),
             Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => Some(UNKNOWN),
             Err(_) => None,
         }

@@ -149,6 +149,25 @@ pub enum ResidentError {
     Look(#[from] io::Error),
 }
 
+impl ResidentError {
+    /// Whether it may only not be there yet.
+    #[must_use]
+    pub const fn is_absence(&self) -> bool {
+        match self {
+            Self::NoUnit { .. }
+            | Self::NoCgroup { .. }
+            | Self::NoFile { .. }
+            | Self::NobodyListens { .. } => true,
+            Self::SeveralUnits { .. }
+            | Self::SomebodyElse { .. }
+            | Self::SeveralCgroups { .. }
+            | Self::TooWide { .. }
+            | Self::ListenerFromNowhere { .. }
+            | Self::Look(_) => false,
+        }
+    }
+}
+
 /// A service that runs already, found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {

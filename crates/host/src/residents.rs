@@ -1,6 +1,7 @@
 //! The services that run already: found before they are led anything, watched, left as they were.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,9 +20,9 @@ use crate::{
     error::RunError,
     instance::RecordedResident,
     launch::Listening,
-    resident::Found,
+    resident::{Found, ResidentError},
     roll::Roll,
-    sockets,
+    sockets::{self, Socket},
     spec::{Observer, ServiceSpec},
 };
 
@@ -30,13 +31,58 @@ const LOOK_PAUSE: Duration = Duration::from_millis(500);
 /// Between looks at the flows that a resident has.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
-/// Finds one among a station's services, if it is one that runs already, or says why it cannot be adopted.
-pub(crate) fn find(service: &ServiceSpec) -> Result<Option<Found>, RunError> {
+/// How a service of a station is had.
+pub(crate) enum Presence {
+    /// Waylay starts it.
+    Started,
+    /// It runs already.
+    Here(Found),
+    /// It is to run by itself, and does not yet.
+    Awaited(ResidentError),
+}
+
+impl Presence {
+    /// Of one that is not there yet: whether somebody waits for it.
+    pub(crate) fn of(service: &ServiceSpec, waits: bool) -> Result<Self, RunError> {
+        match find(service)? {
+            None => Ok(Self::Started),
+            Some(Ok(found)) => Ok(Self::Here(found)),
+            Some(Err(absent)) if waits && absent.is_absence() => Ok(Self::Awaited(absent)),
+            Some(Err(source)) => Err(RunError::Resident { service: service.name.clone(), source }),
+        }
+    }
+
+    /// Where it is, if it runs already.
+    pub(crate) const fn found(&self) -> Option<&Found> {
+        match self {
+            Self::Here(found) => Some(found),
+            Self::Started | Self::Awaited(_) => None,
+        }
+    }
+}
+
+/// Where one is that is to run by itself; nothing of others.
+fn find(service: &ServiceSpec) -> Result<Option<Result<Found, ResidentError>>, RunError> {
     let Some(adoption) = &service.adoption else { return Ok(None) };
     let Some(known_by) = &adoption.known_by else { return Ok(None) };
     let line = Cgroup::line_of_the_caller()?;
-    let failed = |source| RunError::Resident { service: service.name.clone(), source };
-    known_by.find(&adoption.listens, service.transports, &line).map(Some).map_err(failed)
+    Ok(Some(known_by.find(&adoption.listens, service.transports, &line)))
+}
+
+/// One that is to run by itself and does not yet.
+pub(crate) struct Awaited {
+    service: ServiceSpec,
+}
+
+impl Awaited {
+    pub(crate) const fn new(service: ServiceSpec) -> Self {
+        Self { service }
+    }
+
+    /// Whether it is there now.
+    pub(crate) fn has_come(&self) -> bool {
+        matches!(find(&self.service), Ok(Some(Ok(_))))
+    }
 }
 
 /// What whoever looks at the host is told of it.
@@ -49,6 +95,11 @@ pub(crate) fn record(service: &ServiceSpec, found: &Found) -> Option<RecordedRes
 /// One that is at work for a station.
 pub(crate) struct AtWork {
     id: ServiceId,
+    service: ServiceSpec,
+    found: Found,
+    alive: Arc<AtomicBool>,
+    /// Other sockets listen than did.
+    has_changed: Arc<AtomicBool>,
     flows: ResidentFlows,
     stop: Sender<()>,
     watch: JoinHandle<()>,
@@ -57,7 +108,7 @@ pub(crate) struct AtWork {
 impl AtWork {
     pub(crate) fn begin(
         id: ServiceId,
-        name: String,
+        service: &ServiceSpec,
         found: &Found,
         flows: ResidentFlows,
         alive: Arc<AtomicBool>,
@@ -66,19 +117,31 @@ impl AtWork {
     ) -> Self {
         let (stop, stopped) = mpsc::channel::<()>();
         let door = Door { cgroup: found.listener_cgroup, listening: found.listening.clone() };
-        let observer = Arc::clone(observer);
+        let (name, observer) = (service.name.clone(), Arc::clone(observer));
+        let has_changed = Arc::new(AtomicBool::new(false));
+        let (listens, others) = (Arc::clone(&alive), Arc::clone(&has_changed));
         let watch = thread::spawn(move || {
-            let mut listened = true;
+            let mut before = door.look();
             while stopped.recv_timeout(LOOK_PAUSE) == Err(RecvTimeoutError::Timeout) {
-                let listens = door.is_open().unwrap_or(listened);
-                if listens != listened {
-                    alive.store(listens, Ordering::Release);
-                    observer.resident_listens(&name, listens, roll.on_failure(id));
+                let Some(now) = door.look() else { continue };
+                if now.is_open != listens.load(Ordering::Acquire) {
+                    listens.store(now.is_open, Ordering::Release);
+                    observer.resident_listens(&name, now.is_open, roll.on_failure(id));
                 }
-                listened = listens;
+                if before.replace(now.clone()) != Some(now) {
+                    others.store(true, Ordering::Release);
+                }
             }
         });
-        Self { id, flows, stop, watch }
+        Self { id, service: service.clone(), found: found.clone(), alive, has_changed, flows, stop, watch }
+    }
+
+    /// Whether it is now where it would have to be adopted anew: in another cgroup, by another program. That is looked for only if
+    /// something has happened to its listeners, for it takes a look at all processes.
+    pub(crate) fn has_moved(&self) -> bool {
+        let has_changed = self.has_changed.swap(false, Ordering::AcqRel);
+        let may_have = has_changed || !self.alive.load(Ordering::Acquire);
+        may_have && matches!(find(&self.service), Ok(Some(Ok(found))) if found != self.found)
     }
 
     /// Lets it carry on what it was led, until a deadline: services after it are there as long. It is not told to end.
@@ -107,21 +170,33 @@ struct Door {
     listening: Listening,
 }
 
+/// What there is to see of that.
+#[derive(Clone, PartialEq, Eq)]
+struct Look {
+    /// Whether it listens at every place where it did.
+    is_open: bool,
+    /// The sockets that do, by what tells each from all others.
+    cookies: BTreeSet<u64>,
+}
+
 impl Door {
-    /// Whether it listens at every place where it did; `None` if that cannot be seen now.
-    fn is_open(&self) -> Option<bool> {
+    /// `None` if it cannot be seen now.
+    fn look(&self) -> Option<Look> {
         let tcp4 = self.listening.tcp4.iter().map(|address| (Protocol::Tcp, address.port()));
         let tcp6 = self.listening.tcp6.iter().map(|address| (Protocol::Tcp, address.port()));
         let udp4 = self.listening.udp4.iter().map(|&port| (Protocol::Udp, port));
-        let wanted: Vec<(Protocol, u16)> = tcp4.chain(tcp6).chain(udp4).collect();
-        let open = [Protocol::Tcp, Protocol::Udp].map(sockets::listeners);
-        let [Ok(tcp), Ok(udp)] = open else { return None };
-        Some(wanted.into_iter().all(|(protocol, port)| {
+        let [Ok(tcp), Ok(udp)] = [Protocol::Tcp, Protocol::Udp].map(sockets::listeners) else { return None };
+        let mut look = Look { is_open: true, cookies: BTreeSet::new() };
+        for (protocol, port) in tcp4.chain(tcp6).chain(udp4) {
             let sockets = match protocol {
                 Protocol::Tcp => &tcp,
                 Protocol::Udp => &udp,
             };
-            sockets.iter().any(|socket| socket.cgroup == self.cgroup && socket.local.port() == port)
-        }))
+            let own = |socket: &&Socket| socket.cgroup == self.cgroup && socket.local.port() == port;
+            let cookies: Vec<u64> = sockets.iter().filter(own).map(Socket::cookie).collect();
+            look.is_open &= !cookies.is_empty();
+            look.cookies.extend(cookies);
+        }
+        Some(look)
     }
 }

@@ -1,6 +1,6 @@
 //! Which sockets of this host are open where, and in which cgroup each was made: sock_diag(7).
 //!
-//! Only the network namespace of this process is looked at.
+//! Only the network namespace of the calling thread is looked at.
 
 use std::{
     collections::BTreeSet,

@@ -11,7 +11,11 @@ use waylay_core::{
 use waylay_engine::LocalName;
 use waylay_engine_ebpf::PastFlow;
 
-use crate::{existing::Swept, resident::KnownBy, user::Identity};
+use crate::{
+    existing::Swept,
+    resident::{KnownBy, ResidentError},
+    user::Identity,
+};
 
 /// What to run and through what.
 #[derive(Clone, Debug)]
@@ -146,6 +150,8 @@ pub trait Observer: Send + Sync {
     fn adopted_ended(&self, service: &str, on_failure: FailurePolicy);
     /// A service that runs already listens no longer, or does so again.
     fn resident_listens(&self, service: &str, listens: bool, on_failure: FailurePolicy);
+    /// A service that is to run by itself does not yet, as `why` says; it is taken in when it does.
+    fn resident_awaited(&self, service: &str, why: &ResidentError, on_failure: FailurePolicy);
     /// An adopted service listens, and what goes over this family (`IPv4`, `IPv6`, `UDP over
     /// IPv6`) does not get to it: to that it is gone.
     fn family_missing(&self, service: &str, family: &str, on_failure: FailurePolicy);

@@ -147,6 +147,8 @@ impl Station {
     /// the scope does. Those that are left over are told to end when nothing is led to them any more; they finish what they
     /// have accepted, however long that takes, and the caller is not kept waiting for it.
     ///
+    /// A service that is to run by itself in a scope that was there before, and does not yet, counts as absent: [`Station::moved`].
+    ///
     /// The first policy has nothing in whose place it could come. It is in force as soon as the services listen that cooperate
     /// with waylay, and the others count as absent until they do: so what one of them dials while it starts goes through those
     /// after it.
@@ -226,6 +228,13 @@ impl Station {
         let of_the_policy = self.crew.profiles().map(|profile| self.state(profile, serving(profile)));
         let leaving = self.leaving.iter().flat_map(Leaving::profiles);
         of_the_policy.chain(leaving.map(|profile| self.state(profile, Condition::Leaving))).collect()
+    }
+
+    /// The services that run by themselves and have to be adopted anew, or only now can be: in the place of each, a policy in which it
+    /// has another id leads to where it is now.
+    #[must_use]
+    pub fn moved(&self) -> BTreeSet<ServiceId> {
+        self.crew.moved()
     }
 
     /// What is redirected at this moment.

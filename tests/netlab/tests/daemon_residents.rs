@@ -6,7 +6,8 @@ use std::{
     fs,
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use rustix::process::Signal;
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use waylay_engine_ebpf::hooked;
 use waylay_netlab::{
-    Daemon, Dialler, Home, Lines, Process, TcpServer, free_port, kill, patiently, system_python,
+    Daemon, Dialler, Home, Lines, Process, TcpServer, Waylay, free_port, kill, patiently, system_python,
 };
 
 const RESIDENT: &str = include_str!("../scripts/resident.py");
@@ -44,8 +45,16 @@ struct Scene {
     cgroup: PathBuf,
     proxy: Process,
     port: u16,
+    command: String,
     _lines: Lines,
     _direct: TcpServer,
+}
+
+fn start_proxy(cgroup: &Path, command: &str) -> (Process, Lines) {
+    fs::create_dir(cgroup).unwrap();
+    let (proxy, lines) = Home::start_in(cgroup, command);
+    lines.wait_for("listening");
+    (proxy, lines)
 }
 
 impl Scene {
@@ -54,24 +63,41 @@ impl Scene {
             (tempfile::tempdir().unwrap(), Home::new(name), echo(), free_port());
         let script = folder.path().join("resident.py");
         fs::write(&script, RESIDENT).unwrap();
-        let cgroup = home.directory().join("proxy.service");
-        fs::create_dir(&cgroup).unwrap();
-        let direct_port = direct.address().port();
-        let command = format!("{} -u {} {port} 127.0.0.1 {direct_port}", system_python(), script.display());
-        let (proxy, lines) = Home::start_in(&cgroup, &command);
-        lines.wait_for("listening");
+        let cgroup = home.directory().join(format!("{name}.service"));
+        let command = format!(
+            "{} -u {} {port} 127.0.0.1 {}",
+            system_python(),
+            script.display(),
+            direct.address().port()
+        );
+        let (proxy, lines) = start_proxy(&cgroup, &command);
         let client = home.start_dialler();
-        Self { folder, client, server: echo(), cgroup, proxy, port, home, _lines: lines, _direct: direct }
+        let server = echo();
+        Self { folder, client, server, cgroup, proxy, port, command, home, _lines: lines, _direct: direct }
     }
 
-    /// A policy's services, in this order, each for all of TCP; `there` is the proxy.
+    /// Ends the proxy, and its cgroup with it, as systemd does.
+    fn stop_proxy(&mut self) {
+        kill(self.proxy.child().id(), Signal::TERM);
+        self.proxy.child().wait().unwrap();
+        patiently("its cgroup is gone", || fs::remove_dir(&self.cgroup).ok());
+    }
+
+    /// In another cgroup of the same name.
+    fn start_proxy_anew(&mut self) {
+        (self.proxy, self._lines) = start_proxy(&self.cgroup, &self.command);
+    }
+
+    /// A policy's services, in this order, each for all of TCP; `there` is the proxy, `unit` the same by its unit.
     fn services(&self, names: &[&str]) -> String {
+        let unit = self.cgroup.file_name().unwrap().to_str().unwrap();
         let declared = |name: &&str| {
             let which = match *name {
                 "there" => {
-                    let cgroup = self.home.path().join("proxy.service");
+                    let cgroup = self.home.path().join(unit);
                     format!("adopt = \"127.0.0.1:{}\"\ncgroup = \"{}\"", self.port, cgroup.display())
                 }
+                "unit" => format!("adopt = \"127.0.0.1:{}\"\nunit = \"{unit}\"", self.port),
                 _ => "run = \"log\"".to_owned(),
             };
             format!("[service.{name}]\n{which}\n{}", ALL.replace("NAME", name))
@@ -178,4 +204,48 @@ fn what_one_has_dialled_before_is_reset_only_if_a_service_comes_after_it() {
     daemon.change(&["reload"]);
     assert!(!goes_on(&mut visit), "{}", daemon.seen().text());
     daemon.end();
+}
+
+#[test]
+fn one_that_is_not_there_yet_is_taken_in_when_it_appears() {
+    let mut scene = Scene::new("resident-later");
+    scene.stop_proxy();
+    let daemon = scene.start(&scene.services(&["first", "unit", "last"]));
+    daemon.seen().wait_for("the service unit is not there yet");
+    assert_eq!(condition(&daemon, "unit"), json!("gone"));
+    assert_ne!(scene.dial(), "ok");
+    scene.start_proxy_anew();
+    patiently("it is taken in", || (scene.dial() == "ok").then_some(()));
+    assert_eq!(condition(&daemon, "unit"), json!("serving"));
+    daemon.seen().wait_for(&format!("[{}]", scene.proxy.child().id()));
+    assert!(!daemon.seen().text().contains("via first › last"), "{}", daemon.seen().text());
+    daemon.end();
+    assert!(scene.nothing_is_attached());
+    assert_eq!(scene.dial(), "ok");
+}
+
+#[test]
+fn one_that_is_started_anew_is_adopted_anew() {
+    let mut scene = Scene::new("resident-anew");
+    let daemon = scene.start(&scene.services(&["first", "unit", "last"]));
+    assert_eq!(scene.dial(), "ok");
+    for _ in 0..3 {
+        scene.stop_proxy();
+        assert_ne!(scene.dial(), "ok");
+        scene.start_proxy_anew();
+        patiently("it is adopted anew", || (scene.dial() == "ok").then_some(()));
+        daemon.seen().wait_for(&format!("[{}]", scene.proxy.child().id()));
+    }
+    assert!(!daemon.seen().text().contains("via first › last"), "{}", daemon.seen().text());
+    // Nobody else can have what it is in.
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("policy.toml"), "").unwrap();
+    let mut other = Command::new(Waylay::binary().with_file_name("waylayd"));
+    other.args(["--policy", "policy.toml", "--state", "state", "--socket", "control.sock", "--scope"]);
+    other.arg(scene.home.path().join("resident-anew.service")).current_dir(folder.path());
+    let mut other = Process::spawn(other.stderr(Stdio::piped()));
+    let said = Lines::read(other.child().stderr.take().unwrap());
+    said.wait_for("resident-anew.service holds a service of waylay-");
+    daemon.end();
+    assert!(scene.nothing_is_attached());
 }

@@ -57,11 +57,21 @@ sublayer = "names"
 if.host = ["ads.example", "*.example"]
 "#;
 
+/// Nobody is refused anything, but whoever is in another network namespace, of which `{}` is the path.
+const GUESTS: &str = r#"
+existing = "reset"
+[sublayer.guests]
+[[filter]]
+action = "block"
+sublayer = "guests"
+if.network_namespace = "{}"
+"#;
+
 /// A network namespace of their own for the test, and whom it starts.
 struct Scene {
     folder: TempDir,
     home: Home,
-    _namespace: Namespace,
+    namespace: Namespace,
 }
 
 impl Scene {
@@ -71,7 +81,7 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(folder.path().join("policy.toml"), policy).unwrap();
-        Self { folder, home: Home::new(name), _namespace: namespace }
+        Self { folder, home: Home::new(name), namespace }
     }
 
     fn start(&self) -> Daemon {
@@ -139,6 +149,40 @@ fn what_comes_out_of_a_sandbox_goes_on_as_a_new_one_would_unless_the_policy_over
     daemon.end();
     drop(sandboxed);
     remove(&boxed);
+}
+
+#[test]
+fn what_was_made_in_another_network_namespace_is_reset_if_a_new_one_would_be_refused() {
+    let scene = Scene::new("existing-guests", "existing = \"reset\"\n");
+    let dial = |cgroup: &Path| {
+        let server = echo(Ipv4Addr::LOCALHOST);
+        let mut client = Home::start_dialler_in(cgroup);
+        open(&mut client, server.address());
+        (client, server)
+    };
+    let outside = scene.home.beside("outside");
+    let (mut host, _server) = dial(scene.home.directory());
+    let guests = Namespace::new();
+    guests.enter();
+    let ((mut guest, server), (mut outsider, _other)) = (dial(scene.home.directory()), dial(&outside));
+    scene.namespace.enter();
+    let daemon = scene.start();
+    assert_eq!(guest.ask("ping"), "pong", "{}", daemon.seen().text());
+    let path = guests.path();
+    let policies = [
+        GUESTS.replace("{}", path.to_str().unwrap()),
+        "existing = \"reset\"\nother_namespaces = \"block\"\n".into(),
+    ];
+    for policy in policies {
+        fs::write(scene.folder.path().join("policy.toml"), policy).unwrap();
+        daemon.change(&["reload"]);
+        assert_eq!(guest.ask("ping"), "ECONNABORTED", "{}", daemon.seen().text());
+        assert_eq!([host.ask("ping"), outsider.ask("ping")], ["pong", "pong"], "{}", daemon.seen().text());
+        fs::write(scene.folder.path().join("policy.toml"), "existing = \"reset\"\n").unwrap();
+        daemon.change(&["reload"]);
+        open(&mut guest, server.address());
+    }
+    daemon.end();
 }
 
 #[test]

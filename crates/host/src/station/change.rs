@@ -15,12 +15,12 @@ use waylay_engine::{Endpoint, Engine, Installation, Liveness, LocalName};
 use super::Station;
 use crate::{
     adopted::{Adopted, Ending},
-    assignment::Assignment,
+    assignment::{Assignment, Ground},
     crew::{Leaving, Member, Process, Profile},
     error::RunError,
     launch::Listening,
-    resident::Found,
-    residents::{self, AtWork},
+    resident::{Found, ResidentError},
+    residents::{self, AtWork, Awaited, Presence},
     service::Waiting,
     spec::{Adoption, ServiceSpec, Step},
 };
@@ -34,11 +34,11 @@ pub(super) struct Change<'s> {
     former: Option<Installation>,
 }
 
-/// A service that is to come, and where it is if it runs already.
+/// A service that is to come.
 struct Expected<'s> {
     id: ServiceId,
     spec: &'s ServiceSpec,
-    found: Option<Found>,
+    presence: Presence,
 }
 
 /// A service that was not there before.
@@ -59,9 +59,10 @@ enum Stage {
 impl Newcomer<'_> {
     /// Whether it takes what is led to it.
     fn listens(&self) -> bool {
-        match self.stage {
-            Stage::Nothing => false,
-            Stage::Waiting(_) | Stage::AtWork(_) => true,
+        match &self.stage {
+            Stage::Nothing | Stage::AtWork(Process::Awaited(_)) => false,
+            Stage::Waiting(_)
+            | Stage::AtWork(Process::Cooperating(_) | Process::Adopted(_) | Process::Resident(_)) => true,
         }
     }
 }
@@ -84,11 +85,15 @@ impl<'s> Change<'s> {
             self.release()?;
         }
         // What one of them dials at its start goes through those after it.
-        for Expected { id, spec, found } in expected.iter().rev() {
+        for Expected { id, spec, presence } in expected.iter().rev() {
             let Some(adoption) = &spec.adoption else { continue };
-            match found {
-                Some(found) => self.take_on(*id, found)?,
-                None => self.adopt(*id, spec, adoption)?,
+            match presence {
+                Presence::Here(found) => self.take_on(*id, spec, found)?,
+                Presence::Started => self.adopt(*id, spec, adoption)?,
+                Presence::Awaited(why) => {
+                    self.wait_for(*id, spec, why);
+                    continue;
+                }
             }
             if is_first {
                 self.put_in_force()?;
@@ -110,7 +115,10 @@ impl<'s> Change<'s> {
             station.roll.enter(service);
         }
         let members = newcomers.into_values().filter_map(|newcomer| {
-            station.tell_of_families(newcomer.spec, &newcomer.profile);
+            if newcomer.listens() {
+                station.tell_of_families(newcomer.spec, &newcomer.profile);
+                station.tell_if_it_was_gone(&newcomer.profile);
+            }
             match newcomer.stage {
                 Stage::AtWork(process) => Some(Member { profile: newcomer.profile, process }),
                 Stage::Nothing | Stage::Waiting(_) => None,
@@ -158,10 +166,15 @@ impl<'s> Change<'s> {
     fn expected(&self) -> Result<Vec<Expected<'s>>, RunError> {
         let services = self.assignment.policy.services().iter();
         let new = services.filter(|service| !self.station.crew.has(service.id));
+        // A command that is run once is not worth anything without the services it was to have.
+        let waits = match self.station.spec.ground {
+            Ground::Own => false,
+            Ground::Existing(_) => true,
+        };
         new.map(|service| {
             let spec = self.assignment.services.get(&service.id);
             let spec = spec.ok_or_else(|| RunError::NotAssigned { service: service.name.clone() })?;
-            Ok(Expected { id: service.id, spec, found: residents::find(spec)? })
+            Ok(Expected { id: service.id, spec, presence: Presence::of(spec, waits)? })
         })
         .collect()
     }
@@ -172,15 +185,15 @@ impl<'s> Change<'s> {
         let present = self.station.crew.profiles().chain(leaving);
         let present = present.filter_map(|profile| profile.resident.clone());
         let new =
-            expected.iter().filter_map(|service| residents::record(service.spec, service.found.as_ref()?));
+            expected.iter().filter_map(|service| residents::record(service.spec, service.presence.found()?));
         let residents = present.chain(new).collect();
         Ok(self.station.place.record_residents(residents)?)
     }
 
     /// Gives it a cgroup, and starts its process if it listens for waylay.
     fn prepare(&mut self, expected: &Expected<'s>) -> Result<(), RunError> {
-        let &Expected { id, spec, ref found } = expected;
-        let found = found.as_ref();
+        let &Expected { id, spec, ref presence } = expected;
+        let found = presence.found();
         let failed = |source| RunError::ServiceStart { service: spec.name.clone(), source };
         let taken = self.newcomers.values().map(|newcomer| newcomer.profile.seat).collect();
         let seat = self.station.free_seat(&taken)?;
@@ -210,14 +223,14 @@ impl<'s> Change<'s> {
             endpoint,
             bank: None,
             leave_within: spec.leave_within,
-            alive: Arc::new(AtomicBool::new(true)),
+            alive: Arc::new(AtomicBool::new(!matches!(presence, Presence::Awaited(_)))),
         };
         self.newcomers.insert(id, Newcomer { spec, profile, stage: Stage::Nothing });
         if let Some(service) = self.assignment.policy.service(id) {
             self.station.roll.enter(service);
         }
-        // Of one that runs already the cgroup is only a place-holder.
-        if found.is_none() {
+        // Of one that runs by itself the cgroup is only a place-holder.
+        if matches!(presence, Presence::Started) {
             let mut engine = self.station.engine.lock();
             engine.serve_cgroup(id, cgroup.path())?;
             match spec.adoption.as_ref().map(|adoption| adoption.local_name) {
@@ -297,7 +310,7 @@ impl<'s> Change<'s> {
     }
 
     /// Attaches the programs to where one is that runs already.
-    fn take_on(&mut self, id: ServiceId, found: &Found) -> Result<(), RunError> {
+    fn take_on(&mut self, id: ServiceId, spec: &ServiceSpec, found: &Found) -> Result<(), RunError> {
         let Some(profile) = self.newcomers.get(&id).map(|newcomer| newcomer.profile.clone()) else {
             return Ok(());
         };
@@ -306,9 +319,17 @@ impl<'s> Change<'s> {
         let flows = engine.resident_flows()?;
         drop(engine);
         let Station { roll, observer, .. } = &*self.station;
-        let at_work = AtWork::begin(id, profile.name, found, flows, profile.alive, roll.clone(), observer);
-        self.came_to(id, found.listening.clone(), Stage::AtWork(Process::Resident(at_work)));
+        let at_work = AtWork::begin(id, spec, found, flows, profile.alive, roll.clone(), observer);
+        self.came_to(id, found.listening.clone(), Stage::AtWork(Process::Resident(Box::new(at_work))));
         Ok(())
+    }
+
+    /// Leaves the place free of one that is to run by itself.
+    fn wait_for(&mut self, id: ServiceId, spec: &ServiceSpec, why: &ResidentError) {
+        let Station { roll, observer, .. } = &*self.station;
+        observer.resident_awaited(&spec.name, why, roll.on_failure(id));
+        let awaited = Box::new(Awaited::new(spec.clone()));
+        self.came_to(id, Listening::default(), Stage::AtWork(Process::Awaited(awaited)));
     }
 }
 
@@ -338,6 +359,15 @@ impl Station {
                 told.adopted_ended(&profile.name, roll.on_failure(profile.id));
             }
         })
+    }
+
+    /// The one in whose place it comes had not listened any more, or not yet.
+    fn tell_if_it_was_gone(&self, newcomer: &Profile) {
+        let is_it =
+            |profile: &Profile| profile.name == newcomer.name && !profile.alive.load(Ordering::Acquire);
+        if newcomer.resident.is_some() && self.crew.profiles().any(is_it) {
+            self.observer.resident_listens(&newcomer.name, true, self.roll.on_failure(newcomer.id));
+        }
     }
 
     /// A family over which nothing gets to a service is one for which it is gone.

@@ -23,8 +23,8 @@ use waylay_core::{
     Conditions, Event, Existing, FailurePolicy, Filter, FilterId, Layer, Policy, Protocol, Service, ServiceId,
 };
 use waylay_host::{
-    Adoption, Assignment, Condition, Ground, Interruption, LiveFlow, LocalName, Observer, RunError,
-    ServiceSpec, ServiceState, Station, StationSpec, Step, Swept, Transports,
+    Adoption, Assignment, Condition, Ground, Interruption, LiveFlow, LocalName, Observer, ResidentError,
+    RunError, ServiceSpec, ServiceState, Station, StationSpec, Step, Swept, Transports,
     cgroup::Cgroup,
     launch::{Launch, SUBCOMMAND},
 };
@@ -203,6 +203,9 @@ impl Observer for Stderr {
     }
     fn resident_listens(&self, service: &str, listens: bool, _on_failure: FailurePolicy) {
         eprintln!("{}", json!({ "listens": [service, listens] }));
+    }
+    fn resident_awaited(&self, service: &str, why: &ResidentError, _on_failure: FailurePolicy) {
+        eprintln!("{}", json!({ "awaited": [service, why.to_string()] }));
     }
     fn family_missing(&self, service: &str, family: &str, _on_failure: FailurePolicy) {
         eprintln!("{}", json!({ "missing": [service, family] }));
