@@ -23,7 +23,7 @@ use waylay_host::{Ground, Observer, Station, StationSpec, cgroup::Cgroup, names:
 use crate::{
     args::DaemonArgs,
     meant::with_suggestion,
-    output::{Output, notice},
+    output::{Names, Output, notice},
     patterns, terminal,
 };
 
@@ -51,8 +51,11 @@ pub(crate) fn daemon() -> Result<ExitCode, Box<dyn Error>> {
         patterns: patterns::read(&args.pattern)?.encode(),
     };
     let history = History::default();
-    let names = history.clone();
-    let names = Box::new(move |filter| names.describe(filter));
+    let (filters, services) = (history.clone(), history.clone());
+    let names = Names {
+        filter: Box::new(move |filter| filters.describe(filter)),
+        service: Box::new(move |service| services.in_words(service)),
+    };
     let output: Arc<dyn Observer> = Arc::new(Output::new(args.output, args.log.as_deref(), Some(names))?);
     let teller = Teller { scope: spec.scope.clone(), socket: spec.socket.clone() };
     let open = |observer, interruption| {

@@ -38,7 +38,7 @@ use crate::{
     chain::SERVE_SUBCOMMAND,
     declared::Declared,
     meant::with_suggestion,
-    output::{FilterNames, Output, complain},
+    output::{Names, Output, complain},
     terminal::When,
 };
 
@@ -135,7 +135,10 @@ fn run_alone(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
         patience: Duration::from_secs(args.patience.unwrap_or(PATIENCE)),
         start_patience: Duration::from_secs(args.start_patience.unwrap_or(START_PATIENCE)),
     };
-    let names = declared.map(|declared| Box::new(move |filter| declared.describe(filter)) as FilterNames);
+    let names = declared.map(|declared| Names {
+        filter: Box::new(move |filter| declared.describe(filter)),
+        service: Box::new(str::to_owned),
+    });
     let output: Arc<dyn Observer> = Arc::new(Output::new(args.output, args.log.as_deref(), names)?);
     let outcome = run(&spec, &output);
     match outcome {

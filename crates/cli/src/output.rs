@@ -87,12 +87,15 @@ pub(crate) struct Output {
     format: Format,
     paint: Paint,
     sink: Sink,
-    /// Of a policy from files, whose filters have names.
-    names: Option<FilterNames>,
+    names: Option<Names>,
 }
 
-/// What filters are called.
-pub(crate) type FilterNames = Box<dyn Fn(FilterId) -> String + Send + Sync>;
+/// What people call what is in a policy from files.
+pub(crate) struct Names {
+    pub(crate) filter: Box<dyn Fn(FilterId) -> String + Send + Sync>,
+    /// By the name that the policy in force has for it.
+    pub(crate) service: Box<dyn Fn(&str) -> String + Send + Sync>,
+}
 
 enum Sink {
     StandardError,
@@ -108,11 +111,7 @@ pub(crate) struct LogError {
 }
 
 impl Output {
-    pub(crate) fn new(
-        format: Format,
-        log: Option<&Path>,
-        names: Option<FilterNames>,
-    ) -> Result<Self, LogError> {
+    pub(crate) fn new(format: Format, log: Option<&Path>, names: Option<Names>) -> Result<Self, LogError> {
         let (sink, paint): (Box<dyn Write + Send>, _) = match (log, format) {
             (Some(path), _) => {
                 let file = open(path).map_err(|source| LogError { path: path.into(), source })?;
@@ -138,7 +137,12 @@ impl Output {
     }
 
     /// What ended in order is not worth a colour.
-    fn coloured(&self, report: &Report) -> String {
+    fn coloured(&self, mut report: Report) -> String {
+        if let Some(names) = &self.names {
+            std::iter::once(&mut report.service)
+                .chain(&mut report.chain)
+                .for_each(|service| *service = (names.service)(service));
+        }
         let line = report.human();
         match report.verdict {
             Outcome::Forwarded => line,
@@ -162,13 +166,13 @@ impl Observer for Output {
     fn report(&self, service: &str, line: &str) {
         match (self.format, Report::from_line(line)) {
             (Format::Json, Ok(_)) => self.write(line),
-            (Format::Human, Ok(report)) => self.write(&self.coloured(&report)),
+            (Format::Human, Ok(report)) => self.write(&self.coloured(report)),
             (_, Err(_)) => say(&format!("{service}: {line}")),
         }
     }
 
     fn refused(&self, event: &Event, service: Option<&str>) {
-        let filter = event.blocked_by().and_then(|filter| Some(self.names.as_ref()?(filter)));
+        let filter = event.blocked_by().and_then(|filter| Some((self.names.as_ref()?.filter)(filter)));
         let name =
             service.map(str::to_owned).or(filter).map_or_else(String::new, |name| format!(" ({name})"));
         notice(&format!("{event}{name}{}", remedy(event, self.names.is_some())));

@@ -177,7 +177,7 @@ fn happening(about: &str, service: Option<&str>, text: String) -> Happening {
 
 impl Observer for Feed {
     fn report(&self, service: &str, line: &str) {
-        self.inner.report(service, line);
+        self.inner.report(&self.history.in_words(service), line);
         let report = serde_json::from_str(line).ok().filter(serde_json::Value::is_object);
         self.tell(&Happening { report, ..happening("report", Some(service), line.to_owned()) });
     }

@@ -211,7 +211,7 @@ fn whoever_is_not_root_runs_a_command_and_its_services_come_before_the_daemons()
     let scene = Scene::new("guest");
     let mut guest = scene.dialler(NOBODY, &["--through", "log", "--through", "second=log"]);
     assert_eq!(guest.dial(), "hello");
-    let seen = scene.seen.wait_for("via u65534.1.log › u65534.1.second › log");
+    let seen = scene.seen.wait_for("via log of nobody's run 1 › second of nobody's run 1 › log");
     assert!(seen.contains("python3"), "{seen}");
     let enclosures = scene.enclosures();
     assert_eq!(enclosures.len(), 1);
@@ -222,6 +222,7 @@ fn whoever_is_not_root_runs_a_command_and_its_services_come_before_the_daemons()
     let second = said.lines().find(|line| line.starts_with("second "));
     assert!(second.is_some_and(|line| line.ends_with("via log › second")), "{said}");
     assert!(!said.contains("u65534"), "{said}");
+    assert!(!scene.seen.text().contains("u65534."), "{}", scene.seen.text());
     assert!(scene.is_clean());
     scene.end();
 }
@@ -273,8 +274,8 @@ fn runs_of_two_users_neither_see_nor_steer_each_other() {
     assert_eq!(one.dial(), "hello");
     let mut other = scene.dialler(OTHER, &["--through", "theirs=log"]);
     assert_eq!(other.dial(), "hello");
-    scene.seen.wait_for("via u65534.1.mine › log");
-    scene.seen.wait_for("via u1.2.theirs › log");
+    scene.seen.wait_for("via mine of nobody's run 1 › log");
+    scene.seen.wait_for("via theirs of daemon's run 2 › log");
     // Nobody comes into the run of somebody else; nor into one's own from where other limits may hold.
     assert!(scene.intrude(NOBODY, 2).contains("there is no run 2 of yours"));
     assert!(scene.intrude(NOBODY, 1).contains("and whoever asked was in"));
