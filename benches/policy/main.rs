@@ -50,13 +50,17 @@ fn main() {
     for (mix, title, sizes) in titles.into_iter().filter(|(_, title, _)| asked_for(title)) {
         compare(mix, title, sizes, rounds(21));
     }
+    if asked_for(BESIDE_NFTABLES) {
+        beside_nftables(rounds(21));
+    }
     if only.is_some() {
         return;
     }
-    beside_nftables(rounds(21));
     put_in_force(rounds(5));
     changes();
 }
+
+const BESIDE_NFTABLES: &str = "M4, pairs: beside nftables REDIRECT";
 
 /// These alone with `--changes` on the command line.
 fn changes() {
@@ -101,8 +105,7 @@ fn beside_nftables(rounds: usize) {
         Rival::single("nftables there, a set of 10,000", || set.dial(DIALS)).against(3),
         Rival::single("nftables there, 10,000 rules", || rules.dial(40)).against(3),
     ];
-    let title = "M4, pairs: beside nftables REDIRECT";
-    Contest { title, columns: vec![NANOSECONDS], rivals }.run(BENCH, rounds);
+    Contest { title: BESIDE_NFTABLES, columns: vec![NANOSECONDS], rivals }.run(BENCH, rounds);
 }
 
 fn linear(count: usize, port: u16) -> String {

@@ -272,7 +272,7 @@ static __always_inline void wl_fill_flow(struct wl_flow *flow, const struct wl_c
 	if (!c->carried) {
 		flow->first = id;
 		flow->application = c->q->leg.caller;
-		flow->gid = wl_gid_of_caller();
+		flow->gid = c->q->who.gid;
 		/* Deeper there is nothing, and the flow has begun as zeros. */
 		for (int i = 0; i < WL_LINEAGE; i++) {
 			flow->lineage[i] = bpf_get_current_ancestor_cgroup_id(i);
@@ -325,7 +325,7 @@ WL_GLOBAL int wl_remember(struct bpf_sock_addr *ctx, const struct wl_flow *flow,
 
 static __always_inline void wl_forget(struct bpf_sock_addr *ctx)
 {
-	struct wl_outgoing *out = wl_outgoing(ctx->sk);
+	struct wl_outgoing *out = wl_outgoing_of(ctx->sk, wl_cookie_of_tcp(ctx->sk));
 	struct bpf_sock *msk = wl_msk(ctx->sk);
 
 	if (msk)

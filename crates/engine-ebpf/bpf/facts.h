@@ -351,10 +351,26 @@ static __always_inline struct sock *wl_full_sock(struct bpf_sock *sk)
 	return full;
 }
 
+/* Of TCP the pointer is one that the verifier knows, and a word is read without a helper. */
+static __always_inline struct sock *wl_tcp_sock(struct bpf_sock *sk)
+{
+	return (struct sock *)bpf_skc_to_tcp_sock(sk);
+}
+
+static __always_inline __u64 wl_cookie_of_tcp(struct bpf_sock *sk)
+{
+	struct sock *tcp = wl_tcp_sock(sk);
+
+	return tcp ? tcp->__sk_common.skc_cookie.counter : 0;
+}
+
 static __always_inline bool wl_owned_by_kernel(struct bpf_sock *sk)
 {
-	struct sock *owned = (struct sock *)wl_msk(sk) ?: wl_full_sock(sk);
+	struct sock *owned = (struct sock *)wl_msk(sk) ?: wl_tcp_sock(sk);
 
+	if (owned)
+		return BPF_CORE_READ_BITFIELD(owned, sk_kern_sock);
+	owned = wl_full_sock(sk);
 	return owned && BPF_CORE_READ_BITFIELD_PROBED(owned, sk_kern_sock);
 }
 
@@ -378,9 +394,35 @@ WL_GLOBAL int wl_is_made_in(struct bpf_sock_addr *ctx, __u64 cgroup, __u32 level
 
 #define WL_BINDADDR_LOCK 4 /* SOCK_BINDADDR_LOCK: bind() was given an address */
 
+/* Whether a socket has an address that it was given by bind(). */
+static __always_inline bool wl_is_bound(__u64 userlocks)
+{
+	return userlocks & WL_BINDADDR_LOCK;
+}
+
+/* What else a socket is told of its packets, and whether it is bound. */
+static __always_inline bool wl_wishes_of_packets(struct bpf_sock *sk, int family, struct wl_socket_wishes *w)
+{
+	struct inet_sock *inet = (struct inet_sock *)wl_tcp_sock(sk);
+	bool has_class = family == AF_INET6 && bpf_core_field_exists(struct ipv6_pinfo, tclass);
+
+	if (inet) {
+		w->tos = inet->tos;
+		if (has_class)
+			w->tclass = inet->pinet6->tclass;
+		return wl_is_bound(BPF_CORE_READ_BITFIELD((struct sock *)inet, sk_userlocks));
+	}
+	inet = (struct inet_sock *)wl_full_sock(sk);
+	if (!inet)
+		return true;
+	w->tos = BPF_CORE_READ(inet, tos);
+	if (has_class)
+		w->tclass = BPF_CORE_READ(inet, pinet6, tclass);
+	return wl_is_bound(BPF_CORE_READ_BITFIELD_PROBED((struct sock *)inet, sk_userlocks));
+}
+
 static __always_inline void wl_wishes(struct bpf_sock *sk, int family, struct wl_socket_wishes *w)
 {
-	struct inet_sock *inet = (struct inet_sock *)wl_full_sock(sk);
 	volatile struct bpf_sock *s = sk;
 	__u32 *source = (__u32 *)w->source;
 	/* Loaded before any branch: clang would merge them otherwise, and the
@@ -390,6 +432,9 @@ static __always_inline void wl_wishes(struct bpf_sock *sk, int family, struct wl
 
 	w->mark = s->mark;
 	w->bound_device = s->bound_dev_if;
+	/* A UDP socket that was connected before has an address that nobody asked for. */
+	if (!wl_wishes_of_packets(sk, family, w))
+		return;
 	if (family == AF_INET6) {
 		source[0] = w0;
 		source[1] = w1;
@@ -398,14 +443,6 @@ static __always_inline void wl_wishes(struct bpf_sock *sk, int family, struct wl
 	} else if (ip4) {
 		wl_map_ip4(w->source, ip4);
 	}
-	if (!inet)
-		return;
-	/* A UDP socket that was connected before has an address that nobody asked for. */
-	if (!(BPF_CORE_READ_BITFIELD_PROBED((struct sock *)inet, sk_userlocks) & WL_BINDADDR_LOCK))
-		__builtin_memset(w->source, 0, sizeof(w->source));
-	w->tos = BPF_CORE_READ(inet, tos);
-	if (family == AF_INET6 && bpf_core_field_exists(struct ipv6_pinfo, tclass))
-		w->tclass = BPF_CORE_READ(inet, pinet6, tclass);
 }
 
 /* The source address that the caller has bound, if any. Global, for the stack's sake. */

@@ -220,9 +220,9 @@ WL_GLOBAL int wl_note_leaving(__u64 cookie, const struct wl_outgoing *out)
 	return 0;
 }
 
-static __always_inline struct wl_leaving *wl_leaving_of(struct bpf_sock *sk)
+static __always_inline struct wl_leaving *wl_leaving_of(struct bpf_sock *sk, __u64 cookie)
 {
-	__u32 at = sk->protocol == SOCK_PROTO_TCP ? wl_leaving_at(wl_cookie(sk)) : 0;
+	__u32 at = sk->protocol == SOCK_PROTO_TCP ? wl_leaving_at(cookie) : 0;
 
 	if (!at)
 		return NULL;
@@ -230,18 +230,23 @@ static __always_inline struct wl_leaving *wl_leaving_of(struct bpf_sock *sk)
 	return bpf_map_lookup_elem(&leaving, &at);
 }
 
-/* What a redirected connect has left on its socket. */
-static __always_inline struct wl_outgoing *wl_outgoing(struct bpf_sock *sk)
+/* What a redirected connect has left on its socket, which has that cookie. */
+static __always_inline struct wl_outgoing *wl_outgoing_of(struct bpf_sock *sk, __u64 cookie)
 {
-	struct wl_leaving *entry = wl_leaving_of(sk);
+	struct wl_leaving *entry = wl_leaving_of(sk, cookie);
 
 	return entry ? &entry->out : bpf_sk_storage_get(&outgoing, sk, NULL, 0);
+}
+
+static __always_inline struct wl_outgoing *wl_outgoing(struct bpf_sock *sk)
+{
+	return wl_outgoing_of(sk, wl_cookie(sk));
 }
 
 /* Whether it was without an allocation. */
 static __always_inline bool wl_drop_leaving(struct bpf_sock *sk)
 {
-	struct wl_leaving *entry = wl_leaving_of(sk);
+	struct wl_leaving *entry = wl_leaving_of(sk, wl_cookie(sk));
 
 	if (entry)
 		__sync_lock_test_and_set(&entry->key, 0);

@@ -38,7 +38,7 @@ static __always_inline void wl_note_source(struct wl_flow *flow, const struct wl
 static __always_inline void wl_on_syn(struct bpf_sock_ops *ops)
 {
 	struct bpf_sock *sk = ops->sk;
-	struct wl_outgoing *out = sk ? wl_outgoing(sk) : NULL;
+	struct wl_outgoing *out = sk ? wl_outgoing_of(sk, wl_cookie_of_tcp(sk)) : NULL;
 	struct wl_tuple tuple = {};
 	struct wl_flow *flow;
 	__u64 id;

@@ -6,7 +6,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
-use crate::{sight::Sight, supervisor::Dialler, sys, threads::Threads};
+use crate::{shared::Shared, sight::Sight, supervisor::Dialler, sys, threads::Threads};
 
 /// Bytes of the longest socket address (`struct sockaddr_storage`).
 pub(crate) const LONGEST_ADDRESS: usize = 128;
@@ -43,15 +43,26 @@ impl Call {
     }
 
     /// The socket of that descriptor. EACCES of what nothing is to be known of.
-    pub(crate) fn sight(&self, threads: &Threads, dialler: Dialler) -> io::Result<Sight> {
+    pub(crate) fn sight(&self, shared: &Shared, dialler: Dialler) -> io::Result<Sight> {
+        let threads = &shared.threads;
         let Some(given) = threads.given() else { return self.descriptor(threads).map(Sight::Copy) };
         let inode = threads.inode(self.tid, self.number_at(0))?;
         if let Ok(socket) = given.copy(inode) {
             return Ok(Sight::Copy(socket));
         }
-        // Of a command no other than those that were given is of interest.
-        let is_of_interest = dialler.service().is_some() || given.identity(inode).is_some();
-        let told = if is_of_interest { given.hearsay.of(inode)? } else { None };
+        let likely = match (given.identity(inode), dialler.service()) {
+            (Some(identity), service) => {
+                let path = shared.lock().flows.of_outgoing(identity.cookie).map(|flow| flow.path);
+                // Of a command no other than those that are redirected is of interest.
+                if path.is_none() && service.is_none() {
+                    return Err(errno(libc::EACCES));
+                }
+                Vec::from_iter(path)
+            }
+            (None, Some(service)) => shared.lock().flows.awaited_by(service),
+            (None, None) => return Err(errno(libc::EACCES)),
+        };
+        let told = given.hearsay.of(inode, || likely)?;
         told.map(Sight::Told).ok_or_else(|| errno(libc::EACCES))
     }
 

@@ -81,6 +81,9 @@ pub struct Open {
 const LOOKS_FOR_ONE_SEEN: u32 = 2;
 const LOOKS_FOR_ONE_UNSEEN: u32 = 150;
 
+/// Connections among which one is looked for that a service has accepted: they are accepted in their order, but for those of several threads.
+const MOST_LIKELY: usize = 64;
+
 /// Records on a socket.
 #[derive(Debug)]
 struct Carried {
@@ -98,6 +101,8 @@ pub(crate) struct Flows {
     by_path: BTreeMap<Path, u64>,
     by_outgoing: BTreeMap<u64, u64>,
     by_inbound: BTreeMap<u64, u64>,
+    /// Those that their services have not asked about.
+    awaited: BTreeSet<(ServiceId, u64)>,
     /// Records on the sockets that services dial with.
     carried: BTreeMap<u64, Carried>,
     /// Connections that services have asked about, by their listeners.
@@ -111,6 +116,7 @@ impl Flows {
         let replaced = self.by_path.get(&path).copied().and_then(|number| self.end(number));
         self.by_path.insert(path, number);
         self.by_outgoing.insert(socket, number);
+        self.awaited.insert((new.service, number));
         self.by_number.insert(number, Flow::new(new));
         replaced
     }
@@ -137,9 +143,17 @@ impl Flows {
         if self.by_inbound.insert(socket, number).is_none()
             && let Some(flow) = self.by_number.get(&number)
         {
+            self.awaited.remove(&(flow.service, number));
             *self.taken.entry(flow.path.to).or_default() += 1;
         }
         self.by_number.get(&number).map_or(Inbound::Ended, Inbound::Of)
+    }
+
+    /// The first connections that a service has not asked about, as its sockets have them.
+    pub(crate) fn awaited_by(&self, service: ServiceId) -> Vec<Path> {
+        let of_service = self.awaited.range((service, 0)..).take_while(|(of, _)| *of == service);
+        let flows = of_service.filter_map(|(_, number)| self.get(*number));
+        flows.map(|flow| Path { from: flow.path.to, to: flow.path.from }).take(MOST_LIKELY).collect()
     }
 
     pub(crate) fn carry(&mut self, socket: u64, flow: u64) {
@@ -161,6 +175,7 @@ impl Flows {
         let flow = self.by_number.remove(&number)?;
         self.by_path.remove(&flow.path);
         self.by_outgoing.remove(&flow.socket);
+        self.awaited.remove(&(flow.service, number));
         Some(flow.socket)
     }
 
@@ -252,8 +267,14 @@ mod tests {
     fn a_flow_is_known_by_its_addresses_once_and_then_by_its_socket() {
         let mut flows = with_one();
         assert!(matches!(flows.of_inbound(ACCEPTED, None), Inbound::NotRedirected));
+        let back = Path { from: path().to, to: path().from };
+        assert_eq!(
+            [0, 1, 2].map(|service| flows.awaited_by(ServiceId(service))),
+            [vec![], vec![back], vec![]]
+        );
         assert!(matches!(flows.of_inbound(ACCEPTED, Some(path())), Inbound::Of(flow) if flow.number == 1));
         assert!(matches!(flows.of_inbound(ACCEPTED, None), Inbound::Of(_)));
+        assert_eq!(flows.awaited_by(ServiceId(1)), []);
         assert_eq!(flows.taken_by(path().to), 1);
         assert_eq!(flows.end(1), Some(SOCKET));
         assert!(matches!(flows.of_inbound(ACCEPTED, Some(path())), Inbound::Ended));
@@ -270,9 +291,9 @@ mod tests {
         assert_eq!([flows.sweep(&none), flows.sweep(&back), flows.sweep(&none)], [[0; 0]; 3]);
         // The socket that had its records has been seen, and is gone as well.
         assert_eq!([flows.sweep(&none), flows.sweep(&none)], [vec![SOCKET], vec![9]]);
-        let Flows { by_number, by_path, by_outgoing, by_inbound, carried, taken: _ } = flows;
+        let Flows { by_number, by_path, by_outgoing, by_inbound, awaited, carried, taken: _ } = flows;
         assert!(by_number.is_empty() && by_path.is_empty());
-        assert!(by_outgoing.is_empty() && by_inbound.is_empty() && carried.is_empty());
+        assert!(by_outgoing.is_empty() && by_inbound.is_empty() && awaited.is_empty() && carried.is_empty());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod call;
 mod caller;
 mod connect;
+mod diag;
 mod engine;
 mod filter;
 mod flows;

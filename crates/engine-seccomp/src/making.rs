@@ -67,7 +67,8 @@ pub(crate) fn to_connect(
     }
     let inode = shared.threads.inode(call.tid, call.number_at(0))?;
     let Some(identity) = given.identity(inode) else { return Err(error) };
-    match given.hearsay.anew(inode)? {
+    let path = shared.lock().flows.of_outgoing(identity.cookie).map(|flow| flow.path);
+    match given.hearsay.anew(inode, || Vec::from_iter(path))? {
         Some(_under_way) => Ok(None),
         None => renew(shared, given, call, turn, (inode, identity)).map(Some),
     }

@@ -47,7 +47,7 @@ fn destination(
     service: ServiceId,
     call: &Call,
 ) -> io::Result<Option<Answer>> {
-    let Ok(socket) = call.sight(&shared.threads, dialler) else { return Ok(None) };
+    let Ok(socket) = call.sight(shared, dialler) else { return Ok(None) };
     let Ok(cookie) = socket.cookie() else { return Ok(None) };
     let path = socket.path();
     let destination = match shared.lock().flows.of_inbound(cookie, path) {
@@ -65,7 +65,7 @@ fn show(
     address: impl FnOnce(&Sight, SocketAddr) -> Option<SocketAddr>,
 ) -> io::Result<Answer> {
     // Of what is no socket the kernel knows what to say. As whoever dials: a service's accepted sockets lead nowhere else.
-    let Ok(socket) = call.sight(&shared.threads, Dialler::Command) else { return Ok(Answer::Continue) };
+    let Ok(socket) = call.sight(shared, Dialler::Command) else { return Ok(Answer::Continue) };
     let Ok(cookie) = socket.cookie() else { return Ok(Answer::Continue) };
     let Some(destination) = shared.lock().destination_of(cookie) else { return Ok(Answer::Continue) };
     let Some(shown) = address(&socket, destination) else { return Ok(Answer::Continue) };

@@ -37,7 +37,7 @@ pub(crate) fn ask(shared: &Shared, dialler: Dialler, call: &Call) -> io::Result<
     if !is_ours && name != ORIGINAL_DESTINATION {
         return Ok(Answer::Continue);
     }
-    let socket = call.sight(&shared.threads, dialler)?;
+    let socket = call.sight(shared, dialler)?;
     if socket.is_udp()? {
         return udp::ask(shared, call);
     }
@@ -143,7 +143,7 @@ pub(crate) fn tell(shared: &Shared, service: ServiceId, call: &Call) -> io::Resu
         return Ok(Answer::Continue);
     }
     if call.number_at(2) != abi::SET_RECORDS {
-        return match call.sight(&shared.threads, Dialler::Service(service))?.is_udp()? {
+        return match call.sight(shared, Dialler::Service(service))?.is_udp()? {
             true => udp::tell(shared, service, call),
             false => Err(errno(libc::ENOPROTOOPT)),
         };
@@ -154,7 +154,7 @@ pub(crate) fn tell(shared: &Shared, service: ServiceId, call: &Call) -> io::Resu
     }
     let bytes = call.read(call.arguments[3], size)?;
     let number = shared.handles.check(&bytes).map_err(errno)?;
-    let socket = match call.sight(&shared.threads, Dialler::Service(service))? {
+    let socket = match call.sight(shared, Dialler::Service(service))? {
         Sight::Copy(socket) => socket,
         Sight::Told(told) if told.peer.is_some() => return Err(errno(libc::EISCONN)),
         Sight::Told(_) => return Err(errno(libc::EACCES)),

@@ -13,27 +13,12 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType,
-    netlink::{self, SocketAddrNetlink},
-};
 use socket2::{Domain, Socket, Type};
 
-use crate::sys;
+use crate::{diag, sys};
 
 /// How long a refusal may take that comes from this host.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// `SOCK_DIAG_BY_FAMILY` (linux/sock_diag.h), `NLMSG_ERROR` and `NLM_F_REQUEST` (linux/netlink.h).
-const BY_FAMILY: u16 = 20;
-const ERROR: u16 = 2;
-const REQUEST: u16 = 1;
-const HEADER_BYTES: usize = 16;
-/// With a `struct inet_diag_req_v2` behind the header.
-const QUESTION_BYTES: u32 = 72;
-/// The loopback's index in every network namespace: by it those are found too that are bound to the device.
-const LOOPBACK: u32 = 1;
-const TCP: u8 = 6;
-
 /// A socket, for as long as it is good for another question.
 type Kept<T> = Mutex<Option<T>>;
 
@@ -113,11 +98,18 @@ impl Scout {
     }
 
     fn has_listener(&self, at: SocketAddr) -> io::Result<bool> {
-        let make = || {
-            let (domain, kind) = (AddressFamily::NETLINK, SocketType::DGRAM);
-            Ok(rustix::net::socket_with(domain, kind, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?)
-        };
-        ask_by(&self.listeners, make, |kernel| listener_by(kernel, at).map_err(|error| (error, Use::Never)))
+        let anybody = SocketAddr::new(unspecified(at.ip()), 0);
+        ask_by(&self.listeners, diag::open, |kernel| {
+            let found = diag::find(kernel, libc::IPPROTO_TCP, (at, anybody));
+            found.map(|found| found.is_some()).map_err(|error| (error, Use::Never))
+        })
+    }
+}
+
+fn unspecified(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 
@@ -133,42 +125,6 @@ fn source_by(probe: &Socket, destination: SocketAddr) -> Result<IpAddr, (io::Err
 fn reach_by(probe: &Socket, destination: SocketAddr) -> Result<(), (io::Error, Use)> {
     probe.connect(&destination.into()).map_err(|error| (error, Use::Again))?;
     sys::connect(probe.as_fd(), &(libc::AF_UNSPEC as u64).to_ne_bytes()).map_err(|error| (error, Use::Never))
-}
-
-fn listener_by(kernel: &OwnedFd, at: SocketAddr) -> io::Result<bool> {
-    rustix::net::sendto(kernel, &question(at), SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
-    let mut answer = [0_u8; 1024];
-    let (length, _) = rustix::net::recv(kernel, &mut answer[..], RecvFlags::empty())?;
-    let kind =
-        answer[..length].get(4..6).and_then(|kind| kind.first_chunk()).map(|kind| u16::from_ne_bytes(*kind));
-    let code = answer[..length].get(HEADER_BYTES..).and_then(|rest| rest.first_chunk());
-    match (kind, code.map(|code| i32::from_ne_bytes(*code))) {
-        (Some(BY_FAMILY), _) => Ok(true),
-        (Some(ERROR), Some(code)) if code == -libc::ENOENT => Ok(false),
-        (Some(_) | None, _) => Err(io::ErrorKind::InvalidData.into()),
-    }
-}
-
-/// Who would take a connection to there from anywhere.
-fn question(at: SocketAddr) -> Vec<u8> {
-    let (family, ip) = match at.ip() {
-        IpAddr::V4(ip) => (libc::AF_INET as u8, [&ip.octets()[..], &[0; 12]].concat()),
-        IpAddr::V6(ip) => (libc::AF_INET6 as u8, ip.octets().to_vec()),
-    };
-    let mut message = QUESTION_BYTES.to_ne_bytes().to_vec();
-    message.extend(BY_FAMILY.to_ne_bytes());
-    message.extend(REQUEST.to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend([family, TCP, 0, 0]);
-    message.extend(u32::MAX.to_ne_bytes());
-    message.extend(at.port().to_be_bytes());
-    message.extend([0; 2]);
-    message.extend(ip);
-    message.extend([0; 16]);
-    message.extend(LOOPBACK.to_ne_bytes());
-    // INET_DIAG_NOCOOKIE: whichever it is.
-    message.extend([0xff; 8]);
-    message
 }
 
 fn is_refused(at: SocketAddr) -> bool {

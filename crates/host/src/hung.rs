@@ -65,7 +65,8 @@ impl Wards {
     }
 }
 
-fn progress(listeners: &[Socket], address: SocketAddr, taken: u64) -> Progress {
+/// How one of a service's listeners gets on by which so many have been taken.
+pub(crate) fn progress(listeners: &[Socket], address: SocketAddr, taken: u64) -> Progress {
     let listener = listeners.iter().find(|listener| listener.takes(address));
     let waiting = listener.map_or(0, |listener| u64::from(listener.waiting));
     Progress { waiting, taken, arrived: taken + waiting }

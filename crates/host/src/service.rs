@@ -150,6 +150,11 @@ impl Running {
         let _ended = self.watcher.join();
     }
 
+    /// Whether it has, and all that it has reported has been read.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.watcher.is_finished()
+    }
+
     /// Whether a process of its session has a connection.
     pub(crate) fn has_connections(&self) -> bool {
         let Some(pid) = self.pid.filter(|_| !self.watcher.is_finished()) else { return false };

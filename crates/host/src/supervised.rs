@@ -27,7 +27,7 @@ use crate::{
     deadline::Deadline,
     error::RunError,
     foundling, handover,
-    hung::Wards,
+    hung::{self, Wards},
     launch::{Families, Launch, Role, Supervision},
     refusals::concerned,
     run::refuse_inherited_sockets,
@@ -41,7 +41,7 @@ use crate::{
 
 /// Between two looks at what is open and what has been refused.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
-/// Between two looks at an adopted service's connections.
+/// Between two looks at what a service has still to do.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 /// Looks at refusals for one at connections.
 const LOOKS_A_SWEEP: u32 = 40;
@@ -93,7 +93,7 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
     let outcome = run_command(spec, &engine, &signals, observer);
     observer.step(Step::StoppingServices);
     looking.stop();
-    Arc::into_inner(crew).into_iter().for_each(Crew::stop);
+    Arc::into_inner(crew).into_iter().for_each(|crew| crew.stop(&engine));
     tell(&engine, &names_of(spec), observer);
     outcome
 }
@@ -273,8 +273,11 @@ impl Crew {
         hung.for_each(|member| member.running.end_hung());
     }
 
-    fn stop(self) {
-        for Member { is_adopted, running, .. } in self.0 {
+    fn stop(self, engine: &Shared) {
+        for Member { id, is_adopted, running } in self.0 {
+            if !is_adopted {
+                take_what_waits(engine, id, &running);
+            }
             let deadline = Deadline::within(STOP_PATIENCE);
             // Programs that were not made for waylay drop what they have when they are told to end.
             while is_adopted && running.has_connections() && !deadline.is_over() {
@@ -283,6 +286,28 @@ impl Crew {
             running.tell_to_stop();
             running.wait(&deadline);
         }
+    }
+}
+
+/// Waits as long as a service takes what waits at its listeners: it may be about to start, and not yet know what a signal means.
+fn take_what_waits(engine: &Shared, service: ServiceId, running: &Running) {
+    let mut deadline = Deadline::within(STOP_PATIENCE);
+    let mut last = 0;
+    while !running.has_ended() && !deadline.is_over() {
+        // What cannot be looked at is not waited for.
+        let Ok(listeners) = sockets::listeners(Protocol::Tcp) else { return };
+        let mut progress = Vec::new();
+        for (address, taken) in engine.lock().taken(service) {
+            progress.push(hung::progress(&listeners, address, taken));
+        }
+        if progress.iter().all(|listener| listener.waiting == 0) {
+            return;
+        }
+        let taken = progress.iter().map(|listener| listener.taken).sum();
+        if taken != last {
+            (last, deadline) = (taken, Deadline::within(STOP_PATIENCE));
+        }
+        thread::sleep(DRAIN_STEP);
     }
 }
 

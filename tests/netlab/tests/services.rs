@@ -22,7 +22,8 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use socket2::SockRef;
 use tempfile::TempDir;
 use waylay_netlab::{
-    Family, Finished, Ground, Place, Running, TcpServer, WebServer, kill, patiently, python, random_file,
+    Family, Finished, Ground, Place, Running, TcpServer, Waylay, WebServer, kill, patiently, python,
+    random_file, system_python,
 };
 
 const MIB: u64 = 1 << 20;
@@ -335,7 +336,7 @@ for number in range(200):
         stream.sendall(b'gone soon')
 ";
 
-fn what_is_sent_right_before_the_end_arrives(through: &[&str]) {
+fn what_is_sent_right_before_the_end_arrives(waylay: Waylay, through: &[&str]) {
     let (sender, arrived) = std::sync::mpsc::channel();
     let server = TcpServer::start(Ipv4Addr::LOCALHOST.into(), move |mut stream| {
         let mut all = Vec::new();
@@ -343,8 +344,9 @@ fn what_is_sent_right_before_the_end_arrives(through: &[&str]) {
         sender.send(all).map_err(io::Error::other)
     });
     let through: Vec<_> = through.iter().flat_map(|spec| ["--through", spec]).collect();
-    let run = Ground::loopback().waylay().args(through).reporting();
-    let finished = run.watch(client(SEND_AND_LEAVE, server.address(), &[])).well();
+    let run = waylay.args(through).reporting();
+    let (host, port) = (server.address().ip().to_string(), server.address().port().to_string());
+    let finished = run.watch([system_python(), "-c", SEND_AND_LEAVE, &host, &port]).well();
     for number in 0..200 {
         let all = arrived.recv_timeout(Duration::from_secs(10));
         assert_eq!(all.as_deref().unwrap_or_default(), b"gone soon", "{number}: {finished:#?}");
@@ -353,11 +355,24 @@ fn what_is_sent_right_before_the_end_arrives(through: &[&str]) {
 
 #[test]
 fn what_is_sent_right_before_the_end_arrives_through_logs() {
-    what_is_sent_right_before_the_end_arrives(&["log", "log", "log"]);
+    what_is_sent_right_before_the_end_arrives(Ground::loopback().waylay(), &["log", "log", "log"]);
 }
 
 fn it_sends_what_came_right_before_the_end(example: &Example) {
-    what_is_sent_right_before_the_end_arrives(&["log", &example.spec(), "log"]);
+    let waylay = Ground::loopback().waylay();
+    what_is_sent_right_before_the_end_arrives(waylay, &["log", &example.spec(), "log"]);
+}
+
+/// All has come and gone before the program is there. By the engine without privileges, where descriptors may be copied and where not.
+#[test]
+fn what_is_sent_before_a_service_has_begun_arrives() {
+    let example = Example::python().slow_to_start();
+    let slow = example.spec();
+    for forbidden in [&[][..], &[libc::SYS_pidfd_getfd]] {
+        let waylay = Waylay::run_without(forbidden, None);
+        what_is_sent_right_before_the_end_arrives(waylay, &[&slow, "log"]);
+    }
+    what_is_sent_right_before_the_end_arrives(Ground::loopback().waylay(), &[&slow, "log"]);
 }
 
 #[test]
