@@ -43,7 +43,7 @@ struct wl_address {
 struct wl_process {
 	__u64 start_time_ns; /* since boot */
 	__u64 cgroup;
-	__u64 exe_device; /* the kernel's encoding: major << 20 | minor */
+	__u64 exe_device; /* the kernel's encoding: major << 20 | minor; above it, on btrfs, the generation */
 	__u64 exe_inode;
 	__u32 pid;
 	__u32 uid;

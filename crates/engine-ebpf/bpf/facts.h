@@ -5,6 +5,7 @@
 #define WL_EXE_COMPONENTS 16
 #define WL_EXE_STEPS 24
 #define WL_EXE_COMPONENT_LEN 96
+#define WL_BTRFS 0x9123683E /* BTRFS_SUPER_MAGIC of linux/magic.h */
 
 static __always_inline const struct wl_config *wl_config(void)
 {
@@ -96,6 +97,17 @@ static __always_inline __u32 wl_caller_slot(const struct wl_config *cfg)
 	return slot ? *slot : WL_NO_SLOT;
 }
 
+/* On btrfs a file has its number in its subvolume alone, and which that is cannot be
+ * seen in a way that holds for every kernel. When the file was made tells it from
+ * those of the others. */
+static __always_inline __u64 wl_device_of(const struct inode *inode)
+{
+	const struct super_block *fs = inode->i_sb;
+	__u64 made = fs->s_magic == WL_BTRFS ? inode->i_generation : 0;
+
+	return made << 32 | fs->s_dev;
+}
+
 /* What filters ask about the caller. Read through pointers the verifier knows:
  * a helper call for each is what an unmatched connect() would notice most. */
 static __always_inline void wl_caller(struct wl_process *p)
@@ -104,7 +116,7 @@ static __always_inline void wl_caller(struct wl_process *p)
 	struct inode *inode = task->mm->exe_file->f_inode;
 
 	p->cgroup = bpf_get_current_cgroup_id();
-	p->exe_device = inode->i_sb->s_dev;
+	p->exe_device = wl_device_of(inode);
 	p->exe_inode = inode->i_ino;
 	p->uid = (__u32)bpf_get_current_uid_gid();
 }
