@@ -2,12 +2,14 @@
 //! of `Seat` in the benches' library.
 
 use std::{
-    io::{Read, Write, stdin},
+    io::{IoSlice, IoSliceMut, Read, Write, stdin},
     net::{SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
     thread,
     time::{Duration, Instant},
 };
 
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, recvmsg, sendmsg};
 use socket2::{Domain, Socket, Type};
 
 use crate::{
@@ -28,6 +30,11 @@ pub(crate) fn obey() {
             ["dial", server, count] => println!("{}", dial(address(server), number(count))),
             ["storm", server, count, threads] => storm(address(server), number(count), number(threads)),
             ["greet", server, count, threads] => greet(address(server), number(count), number(threads)),
+            ["reach", server, count] => println!("{}", reach(address(server), number(count))),
+            ["message", count] => {
+                let (sent, received) = message(number(count));
+                println!("{sent} {received}");
+            }
             ["ping", server, count] => println!("{}", ping(address(server), number(count))),
             ["down", server, bytes, streams] => {
                 streaming(number(streams), || down(address(server), number(bytes)));
@@ -105,18 +112,56 @@ fn greet(server: SocketAddr, count: u64, threads: u64) {
     println!("{} {rate}", median(times));
 }
 
-/// The server ends it first, so that no port of a client's is held in TIME_WAIT.
+/// Of connections that are used, each before the next, how long the call takes that makes one.
+fn reach(server: SocketAddr, count: u64) -> u128 {
+    let one = || {
+        let start = Instant::now();
+        let stream = TcpStream::connect(server).unwrap();
+        let took = start.elapsed();
+        greet_over(stream);
+        took
+    };
+    median((0..count).map(|_| one()).collect())
+}
+
 fn greeting(server: SocketAddr) -> Duration {
     let start = Instant::now();
-    let mut stream = TcpStream::connect(server).unwrap();
+    greet_over(TcpStream::connect(server).unwrap());
+    start.elapsed()
+}
+
+/// The server ends it first, so that no port of a client's is held in TIME_WAIT.
+fn greet_over(mut stream: TcpStream) {
     let mut request = [b'.'; REQUEST];
     request[0] = b'g';
     stream.write_all(&request).unwrap();
     let mut answer = Vec::with_capacity(ANSWER + 1);
     stream.read_to_end(&mut answer).unwrap();
     assert_eq!(answer.len(), ANSWER);
-    drop(stream);
-    start.elapsed()
+}
+
+/// sendmsg(2) and recvmsg(2) of a block that is there, by a pair of sockets that no policy is about.
+fn message(count: u64) -> (u128, u128) {
+    let (here, there) = UnixStream::pair().unwrap();
+    let mut block = [b'.'; BLOCK];
+    let timed = |act: &mut dyn FnMut() -> usize| {
+        let start = Instant::now();
+        assert_eq!(act(), BLOCK);
+        start.elapsed()
+    };
+    let one = |_| {
+        let sent = timed(&mut || {
+            let no_control = &mut SendAncillaryBuffer::default();
+            sendmsg(&here, &[IoSlice::new(&[b'.'; BLOCK])], no_control, SendFlags::empty()).unwrap()
+        });
+        let received = timed(&mut || {
+            let no_control = &mut RecvAncillaryBuffer::default();
+            recvmsg(&there, &mut [IoSliceMut::new(&mut block)], no_control, RecvFlags::empty()).unwrap().bytes
+        });
+        (sent, received)
+    };
+    let (sent, received) = (0..count).map(one).unzip();
+    (median(sent), median(received))
 }
 
 fn ping(server: SocketAddr, count: u64) -> u128 {

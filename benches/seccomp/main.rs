@@ -3,6 +3,8 @@
 //! `cargo bench -p waylay-benches --bench seccomp`, as root.
 #![expect(clippy::unwrap_used, reason = "a bench: a failed step must show")]
 
+mod alone;
+
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -32,7 +34,7 @@ fn main() {
     fs::write(&policy, POLICY).unwrap();
     let (_server, pinged) = server();
     // On one processor, where nothing depends on which one is woken.
-    let alone = |run: Option<Command>| {
+    let on_one = |run: Option<Command>| {
         let mut command = run.unwrap_or_else(|| Command::new("env"));
         Seat::start(command.args(ON_ONE).arg(seat_binary()).arg("client"))
     };
@@ -47,11 +49,14 @@ fn main() {
         run.args(["-o", "json", "--log"]).arg(files.path().join("log")).args(["--through", "log"]);
         Seat::start(run.arg("--").arg(seat_binary()).arg("client"))
     };
+    alone::redirected();
+    to_a_service(pinged, supervised(), redirected());
+    messages(supervised());
     one_client(drained, supervised(), redirected());
     eight_threads(drained, supervised());
     let mut run = run();
     run.arg("--policy").arg(&policy).arg("--");
-    afterwards(pinged, alone(None), alone(Some(run)));
+    afterwards(pinged, on_one(None), on_one(Some(run)));
 }
 
 fn run() -> Command {
@@ -70,6 +75,31 @@ fn one_client(server: SocketAddr, mut supervised: Seat, mut redirected: Seat) {
     let columns = vec![Column { unit: "connect(2), ns", digits: 0 }];
     Contest { title: "A connect that a supervisor makes, one client", columns, rivals }
         .run(BENCH, rounds(21));
+}
+
+/// With all that the service does meanwhile, of which the client has to wait for some: two processors are four's.
+fn to_a_service(server: SocketAddr, mut supervised: Seat, mut redirected: Seat) {
+    let mut direct = Seat::here();
+    let rivals = vec![
+        Rival::single("without waylay", || direct.reach(server, DIALS)),
+        Rival::single("supervised, no filter matches", || supervised.reach(server, DIALS)),
+        Rival::single("supervised, to one log", || redirected.reach(server, DIALS)),
+    ];
+    let columns = vec![Column { unit: "connect(2), ns", digits: 0 }];
+    Contest { title: "A connect of a connection that is used before the next", columns, rivals }
+        .run(BENCH, rounds(21));
+}
+
+fn messages(mut supervised: Seat) {
+    let mut direct = Seat::here();
+    let both = |(sent, received)| vec![Some(sent), Some(received)];
+    let rivals = vec![
+        Rival::new("without waylay", || both(direct.message(PINGS))),
+        Rival::new("of a supervised client", || both(supervised.message(PINGS))),
+    ];
+    let columns =
+        vec![Column { unit: "sendmsg(2), ns", digits: 0 }, Column { unit: "recvmsg(2), ns", digits: 0 }];
+    Contest { title: "A message of 64 bytes by a Unix socket", columns, rivals }.run(BENCH, rounds(21));
 }
 
 fn eight_threads(server: SocketAddr, mut supervised: Seat) {

@@ -96,6 +96,17 @@ impl Seat {
         self.ask(&format!("dial {server} {count}"))[0]
     }
 
+    /// The same of connections that are used, each for a request and an answer, before the next.
+    pub fn reach(&mut self, server: SocketAddr, count: u32) -> f64 {
+        self.ask(&format!("reach {server} {count}"))[0]
+    }
+
+    /// The medians of so many calls of sendmsg(2), and of recvmsg(2), of 64 bytes by a pair of Unix sockets, in nanoseconds.
+    pub fn message(&mut self, count: u32) -> (f64, f64) {
+        let answer = self.ask(&format!("message {count}"));
+        (answer[0], answer[1])
+    }
+
     /// How many connects a second so many threads make together.
     pub fn storm(&mut self, server: SocketAddr, count: u32, threads: u32) -> f64 {
         self.ask(&format!("storm {server} {count} {threads}"))[0]

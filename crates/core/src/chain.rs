@@ -128,6 +128,15 @@ impl Chain {
         self.hops.len() >= MAX_HOPS
     }
 
+    /// The same, if its first leg is the last one so far, of somebody else who has dialled that.
+    #[must_use]
+    pub fn dialled_by(mut self, caller: Process) -> Self {
+        if let [_first] = self.hops[..] {
+            self.origin = Some(caller);
+        }
+        self
+    }
+
     /// The chain of the flow that one more redirect makes. The caller becomes the origin where there is none yet.
     #[must_use]
     pub fn extended(mut self, hop: Hop, caller: Process) -> Self {
@@ -198,6 +207,16 @@ mod tests {
     fn the_newest_hop_decides_when_a_service_occurs_twice() {
         assert_eq!(state(ServiceId(1), &chain_of(&[1, 2, 1])), RedirectState::RedirectedBySelf);
         assert_eq!(state(ServiceId(2), &chain_of(&[1, 2, 1])), RedirectState::PreviouslyRedirectedBySelf);
+    }
+
+    #[test]
+    fn a_chain_begins_with_whoever_dials_its_first_leg() {
+        let hop = |id| Hop { service: ServiceId(id), filter: FilterId(0) };
+        let [unknown, first, second] = [0, 1, 2].map(|pid| Process { pid, ..Process::default() });
+        let one = Chain::default().extended(hop(1), unknown).dialled_by(first);
+        assert_eq!(one.origin(), Some(&first));
+        let two = one.extended(hop(2), unknown).dialled_by(second);
+        assert_eq!((two.origin(), two.hops().len()), (Some(&first), 2));
     }
 
     #[test]

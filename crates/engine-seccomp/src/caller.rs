@@ -3,16 +3,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use waylay_abi as abi;
 use waylay_core::{Cgroups, Process, ServiceId};
-use zerocopy::FromZeros;
 
-use crate::threads::{Thread, Threads};
+use crate::{
+    call::not_to_be_looked_at,
+    program::{ExePath, Program},
+    threads::{Papers, Thread, Threads},
+};
 
 /// Ids of cgroups that none has: by which services are known here, where they have no cgroups of their own.
 const FIRST_HOME: u64 = 1 << 63;
@@ -25,6 +28,7 @@ pub fn home_of(service: ServiceId) -> u64 {
 /// A process that dials, and what its flow will tell of it.
 pub(crate) struct Caller {
     pub(crate) process: Process,
+    program: Arc<Program>,
     thread: Arc<Thread>,
 }
 
@@ -37,21 +41,32 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Looks at a thread that waits for an answer. Of a service nothing is asked but which one it is.
+    /// Looks at a thread that waits for an answer, known by no more than its number. Of a service nothing is asked but which one it is.
     pub(crate) fn look(threads: &Threads, tid: u32, service: Option<ServiceId>) -> io::Result<Self> {
         let (thread, papers) = threads.ask(tid, |thread| Ok((Arc::clone(thread), thread.papers()?)))?;
+        Ok(Self::by(thread, papers, service))
+    }
+
+    /// The same of a thread that it is known to be.
+    pub(crate) fn of(thread: Arc<Thread>, service: Option<ServiceId>) -> io::Result<Self> {
+        let papers = thread.papers().map_err(not_to_be_looked_at)?;
+        Ok(Self::by(thread, papers, service))
+    }
+
+    fn by(thread: Arc<Thread>, papers: Papers, service: Option<ServiceId>) -> Self {
+        let Papers { pid, begun_ns, uid, gid, cgroup, command, program } = papers;
         let process = Process {
-            pid: papers.pid,
-            start_time_ns: papers.begun_ns,
-            uid: papers.uid,
-            gid: papers.gid,
-            command: papers.command,
-            exe: papers.exe,
-            cgroup: service.map_or(papers.cgroup.unwrap_or(0), home_of),
+            pid,
+            start_time_ns: begun_ns,
+            uid,
+            gid,
+            command,
+            exe: program.exe,
+            cgroup: service.map_or(cgroup.unwrap_or(0), home_of),
             service: None,
         };
-        let caller = Caller { process, thread };
-        Ok(Self { caller, is_of_a_service: service.is_some(), is_cgroup_told: papers.cgroup.is_some() })
+        let caller = Caller { process, program, thread };
+        Self { caller, is_of_a_service: service.is_some(), is_cgroup_told: cgroup.is_some() }
     }
 
     pub(crate) fn placed(mut self, lines: &mut CgroupLines) -> Caller {
@@ -73,8 +88,8 @@ impl Seen {
 
 impl Caller {
     /// The path of its executable as it sees it; empty if that cannot be told.
-    pub(crate) fn exe_path(&self) -> [u8; abi::EXE_LEN] {
-        path_bytes(self.thread.exe_path((self.process.exe, self.process.command)))
+    pub(crate) fn exe_path(&self) -> ExePath {
+        self.thread.path_of(&self.program)
     }
 
     pub(crate) fn on_the_wire(&self) -> abi::Process {
@@ -91,15 +106,6 @@ impl Caller {
             comm,
         }
     }
-}
-
-fn path_bytes(path: Option<PathBuf>) -> [u8; abi::EXE_LEN] {
-    let mut bytes = <[u8; abi::EXE_LEN]>::new_zeroed();
-    // One that does not fit, the zero at its end included, is not told.
-    if let Some(path) = path.filter(|path| path.as_os_str().len() < abi::EXE_LEN) {
-        bytes[..path.as_os_str().len()].copy_from_slice(path.as_os_str().as_bytes());
-    }
-    bytes
 }
 
 /// Cgroups that callers were seen in, with those above.

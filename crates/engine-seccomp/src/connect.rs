@@ -5,7 +5,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
-    sync::MutexGuard,
+    sync::Arc,
 };
 
 use rustix::net::sockopt;
@@ -21,9 +21,11 @@ use crate::{
     interrupted, making,
     pool::Turn,
     scout::Scout,
-    shared::{Claim, Shared, State},
+    shared::{Claim, Judged, Shared},
     supervisor::{Answer, Dialler},
-    sys, udp,
+    sys,
+    threads::Thread,
+    udp,
 };
 
 /// `TCP_CLOSE` (net/tcp_states.h).
@@ -80,7 +82,7 @@ fn prepare<'s>(
         return Err(errno(libc::EINVAL));
     }
     let bytes = call.read(call.arguments[address.0], len)?;
-    let Some(socket) = making::to_connect(shared, call, &bytes, turn)? else {
+    let Some((thread, socket)) = making::to_connect(shared, call, &bytes, turn)? else {
         return Ok(Decided::Answered(Answer::Continue));
     };
     require_waited_for(turn)?;
@@ -91,7 +93,7 @@ fn prepare<'s>(
         |_claim, socket, address| Ok(Decided::Dial(Plan { _claim, socket, cookie, address, flow: None }));
     match (kind, parse_address(&bytes)) {
         (Kind::Stream { v6 }, Named::Ip(destination)) if destination.is_ipv6() == v6 => {
-            let wanted = Wanted { turn, claim, dialler, call, socket, local, cookie, destination, v6 };
+            let wanted = Wanted { turn, claim, dialler, thread, socket, local, cookie, destination, v6 };
             wanted.decide(shared)
         }
         (Kind::Stream { .. }, Named::Nothing) => {
@@ -149,23 +151,12 @@ struct Wanted<'c, 's> {
     turn: &'c Turn<'c>,
     claim: Claim<'s>,
     dialler: Dialler,
-    call: &'c Call,
+    thread: Arc<Thread>,
     socket: OwnedFd,
     local: Option<SocketAddr>,
     cookie: u64,
     destination: SocketAddr,
     v6: bool,
-}
-
-/// What can be said of a leg without a look at who dials.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Foreseen {
-    /// It goes its own way.
-    Direct,
-    /// It does not, if there is a way.
-    Wanted,
-    /// It depends on who dials.
-    Nothing,
 }
 
 impl<'s> Wanted<'_, 's> {
@@ -186,17 +177,28 @@ impl<'s> Wanted<'_, 's> {
         let leg =
             Leg { protocol: Protocol::Tcp, local: self.local_address(), remote, caller: self.unknown() };
         let foreseen = self.foresee(shared, &leg, namespace);
-        if foreseen == Foreseen::Direct {
+        if foreseen.as_ref().is_some_and(|judged| judged.verdict == Verdict::Direct) {
             return Ok(self.dial_directly());
         }
-        let seen = Seen::look(&shared.threads, self.call.tid, self.dialler.service())?;
-        // So that what was seen is not another's, who has the number by now.
-        require_waited_for(self.turn)?;
-        let caller = seen.placed(&mut shared.lock().lines);
-        let leg = Leg { caller: caller.process, ..leg };
-        let (mut state, verdict) = self.judge(shared, &leg, namespace, foreseen);
+        let seen = Seen::of(Arc::clone(&self.thread), self.dialler.service())?;
+        if !self.thread.is_by_itself() {
+            // So that what was seen is not another's, who has the number by now.
+            require_waited_for(self.turn)?;
+        }
         let socket = SocketId(self.cookie);
-        match state.engine.conclude(&leg, socket, socket, verdict) {
+        let mut state = shared.lock();
+        let caller = seen.placed(&mut state.lines);
+        let leg = Leg { caller: caller.process, ..leg };
+        let judged =
+            foreseen.unwrap_or_else(|| state.judge_as_of_now(&leg, socket, namespace, Route::Exists));
+        drop(state);
+        let route = match judged.verdict {
+            // Whether there is a way the kernel tells by itself.
+            Verdict::Direct => Route::Exists,
+            Verdict::Redirect { .. } | Verdict::Refuse(_) => route_towards(shared, remote, namespace),
+        };
+        let mut state = shared.lock();
+        match state.conclude(&leg, socket, namespace, route, judged) {
             Outcome::Refused(refusal) => Err(errno(refusal.errno().number().into())),
             Outcome::Direct => {
                 state.end_flow_of(self.cookie);
@@ -211,38 +213,12 @@ impl<'s> Wanted<'_, 's> {
         }
     }
 
-    /// What becomes of a leg whoever dials. Where it goes its own way, nobody looks at that, nor whether there is a way, which the kernel tells by itself.
-    fn foresee(&self, shared: &Shared, leg: &Leg, namespace: Namespace) -> Foreseen {
+    /// What becomes of a leg that there is a way for, whoever dials; `None` where that depends on who does. Where it goes its own way, nobody looks.
+    fn foresee(&self, shared: &Shared, leg: &Leg, namespace: Namespace) -> Option<Judged> {
         let mut state = shared.lock();
         state.end_flow_of(self.cookie);
-        if state.engine.tables().ask_of_processes() || namespace != Namespace::Own {
-            return Foreseen::Nothing;
-        }
-        match state.judge(leg, SocketId(self.cookie), namespace, Route::Exists) {
-            Verdict::Direct => Foreseen::Direct,
-            Verdict::Redirect { .. } | Verdict::Refuse(_) => Foreseen::Wanted,
-        }
-    }
-
-    fn judge(
-        &self,
-        shared: &'s Shared,
-        leg: &Leg,
-        namespace: Namespace,
-        foreseen: Foreseen,
-    ) -> (MutexGuard<'s, State>, Verdict) {
-        let socket = SocketId(self.cookie);
-        if foreseen == Foreseen::Nothing {
-            let mut state = shared.lock();
-            let verdict = state.judge(leg, socket, namespace, Route::Exists);
-            if verdict == Verdict::Direct {
-                return (state, verdict);
-            }
-        }
-        let route = route_towards(shared, leg.remote, namespace);
-        let mut state = shared.lock();
-        let verdict = state.judge(leg, socket, namespace, route);
-        (state, verdict)
+        let depends = state.engine.tables().ask_of_processes() || namespace != Namespace::Own;
+        (!depends).then(|| state.judge_as_of_now(leg, SocketId(self.cookie), namespace, Route::Exists))
     }
 
     /// Of a service it is known which one it is.
@@ -276,7 +252,7 @@ impl<'s> Wanted<'_, 's> {
             .carried_by(self.cookie)
             .filter(|carried| Some(carried.service) == self.dialler.service());
         let (application, exe_path, wishes) = match first {
-            Some(carried) => (carried.application, carried.exe_path, carried.wishes),
+            Some(carried) => (carried.application, Arc::clone(&carried.exe_path), carried.wishes),
             None => (caller.on_the_wire(), caller.exe_path(), wishes),
         };
         let replaced = state.flows.begin(NewFlow {

@@ -124,6 +124,7 @@ impl Engine for SeccompEngine {
     fn install(&mut self, installation: &Installation) -> Result<(), Self::Error> {
         refuse_packets(installation)?;
         let mut state = self.shared.lock();
+        state.changes += 1;
         state.engine.install(installation)?;
         state.endpoints.clone_from(&installation.endpoints);
         state.datagrams.forget_decisions();
@@ -135,6 +136,7 @@ impl Engine for SeccompEngine {
     fn set_liveness(&mut self, service: ServiceId, liveness: Liveness) -> Result<(), Self::Error> {
         let mut state = self.shared.lock();
         state.datagrams.forget_decisions();
+        state.changes += 1;
         Ok(state.engine.set_liveness(service, liveness)?)
     }
 

@@ -8,6 +8,8 @@ use std::{
 use waylay_abi as abi;
 use waylay_core::{FilterId, ServiceId};
 
+use crate::program::ExePath;
+
 /// A redirected leg.
 #[derive(Clone, Debug)]
 pub(crate) struct Flow {
@@ -18,7 +20,7 @@ pub(crate) struct Flow {
     pub(crate) destination: SocketAddr,
     /// The application at the head of the chain.
     pub(crate) application: abi::Process,
-    pub(crate) exe_path: [u8; abi::EXE_LEN],
+    pub(crate) exe_path: ExePath,
     pub(crate) wishes: abi::SocketWishes,
     /// The source and the listener that it is led from and to.
     pub(crate) path: Path,
@@ -53,7 +55,7 @@ pub(crate) struct NewFlow {
     pub(crate) filter: FilterId,
     pub(crate) destination: SocketAddr,
     pub(crate) application: abi::Process,
-    pub(crate) exe_path: [u8; abi::EXE_LEN],
+    pub(crate) exe_path: ExePath,
     pub(crate) wishes: abi::SocketWishes,
     pub(crate) path: Path,
     pub(crate) socket: u64,
@@ -224,6 +226,8 @@ pub(crate) enum Inbound<'f> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use waylay_abi::EXE_LEN;
 
     use super::*;
@@ -248,7 +252,7 @@ mod tests {
             filter: FilterId(1),
             destination: "192.0.2.1:80".parse().unwrap(),
             application: abi::Process::default(),
-            exe_path: [0; EXE_LEN],
+            exe_path: Arc::new([0; EXE_LEN]),
             wishes: abi::SocketWishes::default(),
             path: path(),
             socket,

@@ -79,13 +79,14 @@ fn is_under_way(error: &io::Error) -> bool {
 struct Wait<'s> {
     socket: BorrowedFd<'s>,
     patience: Option<Duration>,
-    begun: Instant,
+    /// Where there is an end to it.
+    begun: Option<Instant>,
 }
 
 impl<'s> Wait<'s> {
     fn begin(socket: BorrowedFd<'s>, is_at_hand: bool, waits: impl Fn()) -> io::Result<Self> {
         let patience = sockopt::socket_timeout(socket, Timeout::Send)?;
-        let wait = Self { socket, patience, begun: Instant::now() };
+        let wait = Self { socket, patience, begun: patience.map(|_| Instant::now()) };
         if is_at_hand {
             sockopt::set_socket_timeout(socket, Timeout::Send, Some(MOMENT))?;
         } else {
@@ -101,7 +102,7 @@ impl<'s> Wait<'s> {
     }
 
     fn is_over(&self) -> bool {
-        self.patience.is_some_and(|patience| self.begun.elapsed() >= patience)
+        self.patience.zip(self.begun).is_some_and(|(patience, begun)| begun.elapsed() >= patience)
     }
 }
 

@@ -20,6 +20,7 @@ mod names;
 mod options;
 mod pool;
 mod probe;
+mod program;
 mod scout;
 mod shared;
 mod sight;
@@ -28,6 +29,7 @@ mod sys;
 mod threads;
 mod told;
 mod udp;
+mod ways;
 
 use std::{io, os::fd::OwnedFd};
 

@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
+    sync::Arc,
 };
 
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     shared::Shared,
     supervisor::Answer,
     sys,
+    threads::Thread,
 };
 
 /// Makes a socket and gives it. `None` if that is the answer.
@@ -49,28 +51,28 @@ pub(crate) fn listen(shared: &Shared, call: &Call) -> io::Result<Answer> {
     Ok(Answer::Continue)
 }
 
-/// The socket that is to be connected. `None` if that is for the kernel: where it was not given and the address is none of IP, and where
+/// Whoever connects, and the socket that is to be connected. `None` if that is for the kernel: where it was not given and the address is none of IP, and where
 /// a connection is there or under way, of which the kernel says how it gets on.
 pub(crate) fn to_connect(
     shared: &Shared,
     call: &Call,
     address: &[u8],
     turn: &Turn<'_>,
-) -> io::Result<Option<OwnedFd>> {
-    let refused = match (call.descriptor(&shared.threads), shared.threads.given()) {
+) -> io::Result<Option<(Arc<Thread>, OwnedFd)>> {
+    let refused = match (shared.threads.copy_of(call.tid, call.number_at(0)), shared.threads.given()) {
         (Err(error), Some(given)) if error.raw_os_error() == Some(libc::EACCES) => (error, given),
-        (socket, _) => return socket.map(Some),
+        (found, _) => return found.map(Some),
     };
     let (error, given) = refused;
     if !matches!(parse_address(address), Named::Ip(_)) {
         return Ok(None);
     }
-    let inode = shared.threads.inode(call.tid, call.number_at(0))?;
+    let (thread, inode) = shared.threads.holder(call.tid, call.number_at(0))?;
     let Some(identity) = given.identity(inode) else { return Err(error) };
     let path = shared.lock().flows.of_outgoing(identity.cookie).map(|flow| flow.path);
     match given.hearsay.anew(inode, || Vec::from_iter(path))? {
         Some(_under_way) => Ok(None),
-        None => renew(shared, given, call, turn, (inode, identity)).map(Some),
+        None => Ok(Some((thread, renew(shared, given, call, turn, (inode, identity))?))),
     }
 }
 

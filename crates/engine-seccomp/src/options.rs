@@ -99,7 +99,7 @@ fn context(flow: &Flow) -> abi::Context {
         destination: flow.destination.into(),
         application: flow.application,
         wishes: flow.wishes,
-        exe_path: flow.exe_path,
+        exe_path: *flow.exe_path,
     }
 }
 

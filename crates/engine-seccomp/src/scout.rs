@@ -15,7 +15,7 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 
-use crate::{diag, sys};
+use crate::{diag, sys, ways::Ways};
 
 /// How long a refusal may take that comes from this host.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -28,6 +28,7 @@ pub(crate) struct Scout {
     probe4: Kept<Socket>,
     probe6: Kept<Socket>,
     listeners: Kept<OwnedFd>,
+    ways: Ways,
 }
 
 /// Asks by a socket that is kept, or a new one; one that does not answer is not used again.
@@ -76,6 +77,10 @@ impl Scout {
 
     /// Why a destination cannot be dialled, if that is so.
     pub(crate) fn way_towards(&self, destination: SocketAddr) -> io::Result<()> {
+        self.ways.look(destination, || self.look_for_a_way(destination))
+    }
+
+    fn look_for_a_way(&self, destination: SocketAddr) -> io::Result<()> {
         let make = || Socket::new(Domain::for_address(destination), Type::DGRAM, None);
         match destination.ip() {
             IpAddr::V4(_) => ask_by(&self.probe4, make, |probe| reach_by(probe, destination)),

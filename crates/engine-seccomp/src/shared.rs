@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use waylay_core::{Leg, Namespace, Process, Route, ServiceId, Verdict};
 use waylay_engine::{
     Endpoint, LocalName, MemoryEngine,
-    memory::{FlowId, RecordsHandle, SocketId},
+    memory::{FlowId, Outcome, RecordsHandle, SocketId},
 };
 
 use crate::{
@@ -56,6 +56,15 @@ pub(crate) struct State {
     /// finds the connection that the first has made.
     pub(crate) unanswered: BTreeSet<u64>,
     pub(crate) turns: usize,
+    /// How often what is in force has changed, or whether a service lives.
+    pub(crate) changes: u64,
+}
+
+/// What was to become of a leg.
+pub(crate) struct Judged {
+    pub(crate) verdict: Verdict,
+    /// By what was in force after so many changes.
+    as_of: u64,
 }
 
 impl Shared {
@@ -130,6 +139,34 @@ impl State {
         self.engine.judge(leg, records_on)
     }
 
+    /// The same, for [`conclude`](Self::conclude).
+    pub(crate) fn judge_as_of_now(
+        &mut self,
+        leg: &Leg,
+        records_on: SocketId,
+        namespace: Namespace,
+        route: Route,
+    ) -> Judged {
+        Judged { verdict: self.judge(leg, records_on, namespace, route), as_of: self.changes }
+    }
+
+    /// Does what was said of a leg if there is a way for it, unless there is none or that has changed.
+    pub(crate) fn conclude(
+        &mut self,
+        leg: &Leg,
+        socket: SocketId,
+        namespace: Namespace,
+        route: Route,
+        judged: Judged,
+    ) -> Outcome {
+        let verdict = match judged.as_of == self.changes && route == Route::Exists {
+            true => judged.verdict,
+            false => self.judge(leg, socket, namespace, route),
+        };
+        (self.engine.world.route, self.engine.world.namespace) = (route, namespace);
+        self.engine.conclude(leg, socket, socket, verdict)
+    }
+
     /// Where a socket was to be connected that is connected to a service.
     pub(crate) fn destination_of(&self, socket: u64) -> Option<SocketAddr> {
         let connection = self.flows.of_outgoing(socket).map(|flow| flow.destination);
@@ -167,11 +204,10 @@ impl State {
         self.turns = self.turns.wrapping_add(1);
         let turn = self.turns;
         let endpoint = self.endpoints.iter().find(|endpoint| endpoint.service == service)?;
-        let addresses: Vec<SocketAddr> = match destination.to_canonical() {
-            IpAddr::V4(_) => endpoint.tcp4.iter().copied().map(SocketAddr::from).collect(),
-            IpAddr::V6(_) => endpoint.tcp6.iter().copied().map(SocketAddr::from).collect(),
+        let chosen: SocketAddr = match destination.to_canonical() {
+            IpAddr::V4(_) => (*endpoint.tcp4.get(turn.checked_rem(endpoint.tcp4.len())?)?).into(),
+            IpAddr::V6(_) => (*endpoint.tcp6.get(turn.checked_rem(endpoint.tcp6.len())?)?).into(),
         };
-        let chosen = addresses.get(turn.checked_rem(addresses.len())?)?;
         Some(SocketAddr::new(loopback_for(chosen.ip()), chosen.port()))
     }
 }

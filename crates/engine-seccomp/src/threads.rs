@@ -2,32 +2,32 @@
 //!
 //! A handle is of one thread, and never of another that has its number later: once the thread is gone, whatever is asked by its handle fails (ESRCH). So
 //! what answers is the thread that has the number now, and has had it since the handle was opened. What a process can change of itself (its
-//! program, name, user and cgroup) is not kept, but asked for anew with each call.
+//! name, user and cgroup) is not kept, but asked for anew with each call. Its program is kept for as long as its memory and its name stay: execve(2) gives it
+//! other memory, and the name of what is executed.
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
     fs::{self, File},
     io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{ffi::OsStringExt, fs::FileExt},
+        unix::fs::FileExt,
     },
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
-use waylay_core::{CommandName, FileId};
+use rustix::fs::{Mode, OFlags};
+use waylay_core::CommandName;
 
 use crate::{
     call::{errno, not_to_be_looked_at, process_of},
     given::{self, Given},
     probe::Means,
+    program::{ExePath, Program},
     sys::{self, Identity},
 };
 
-/// Handles that are kept; each has up to three descriptors.
+/// Handles that are kept; each has up to four descriptors.
 const MOST_KNOWN: usize = 100;
 /// `TASK_COMM_LEN`, and a line's end.
 const LONGEST_NAME: usize = 17;
@@ -37,18 +37,17 @@ const LONGEST_NAME: usize = 17;
 pub(crate) struct Thread {
     tid: u32,
     handle: OwnedFd,
+    /// Whether it is on the thread itself, and not on its process.
+    is_its_own: bool,
     name: OnceLock<File>,
     directory: OnceLock<OwnedFd>,
     begun: OnceLock<u64>,
-    /// The path of the program that it was seen with last.
-    path: Mutex<Option<(Program, PathBuf)>>,
+    /// What it was seen to run last.
+    program: Mutex<Option<Arc<Program>>>,
 }
 
-/// A program, by what is asked for with each call: the file and, as one file may have several names, the command.
-type Program = (FileId, CommandName);
-
 /// What a thread is as it makes a call.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Papers {
     pub(crate) pid: u32,
     pub(crate) begun_ns: u64,
@@ -57,13 +56,13 @@ pub(crate) struct Papers {
     /// The id of its cgroup, where the kernel tells it; the file in /proc does otherwise.
     pub(crate) cgroup: Option<u64>,
     pub(crate) command: CommandName,
-    pub(crate) exe: FileId,
+    pub(crate) program: Arc<Program>,
 }
 
 impl Thread {
     /// Looks at it. Of what it is not to be looked at for there is nothing.
     pub(crate) fn papers(&self) -> io::Result<Papers> {
-        let Identity { pid, uid, gid, cgroup } = match sys::identity_of(self.handle.as_fd()) {
+        let Identity { pid, parent, uid, gid, cgroup } = match sys::identity_of(self.handle.as_fd()) {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(error),
             told => told.or_else(|_older_kernel| identity_by_number(self.tid))?,
         };
@@ -71,11 +70,10 @@ impl Thread {
             Some(&begun) => begun,
             None => begun_of(pid).unwrap_or(0),
         };
-        let exe = self.exe().unwrap_or_default();
-        // Last: if it is still there, so it was when others were asked by its number.
+        // If it is still there, so it was when others were asked by its number.
         let command = self.command()?;
         self.begun.get_or_init(|| begun_ns);
-        Ok(Papers { pid, begun_ns, uid, gid, cgroup, command, exe })
+        Ok(Papers { pid, begun_ns, uid, gid, cgroup, command, program: self.program((pid, parent), command) })
     }
 
     fn command(&self) -> io::Result<CommandName> {
@@ -85,26 +83,28 @@ impl Thread {
         Ok(CommandName::new(bytes[..len].trim_ascii_end()))
     }
 
-    /// In the kernel's encoding of devices, `major << 20 | minor`, as policies have it. A file system over a network is not asked for that.
-    fn exe(&self) -> io::Result<FileId> {
-        let file = rustix::fs::statx(self.directory()?, "exe", AtFlags::STATX_DONT_SYNC, StatxFlags::INO)?;
-        let device = u64::from(file.stx_dev_major) << 20 | u64::from(file.stx_dev_minor);
-        Ok(FileId { device, inode: file.stx_ino })
+    fn program(&self, (pid, parent): (u32, u32), command: CommandName) -> Arc<Program> {
+        let mut last = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(program) = last.as_ref().filter(|program| program.is(command)) {
+            return Arc::clone(program);
+        }
+        // Memory that is the parent's too outlives what is executed (vfork(2)).
+        let has_memory_of_its_own = || sys::share_memory(pid, parent).is_ok_and(|share| !share);
+        let looked_up =
+            self.directory().map(|directory| Program::of(directory, command, has_memory_of_its_own));
+        let program = Arc::new(looked_up.unwrap_or_default());
+        *last = Some(Arc::clone(&program));
+        program
     }
 
-    /// The path of its program, as it sees it; asked for once of each program.
-    pub(crate) fn exe_path(&self, program: Program) -> Option<PathBuf> {
-        let mut last = self.path.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, path)) = last.as_ref().filter(|(of, _)| *of == program) {
-            return Some(path.clone());
-        }
-        let path = rustix::fs::readlinkat(self.directory().ok()?, "exe", Vec::new()).ok()?;
-        let path = PathBuf::from(OsString::from_vec(path.into_bytes()));
-        // If it is that program still.
-        if self.exe().is_ok_and(|exe| exe == program.0) {
-            *last = Some((program, path.clone()));
-        }
-        Some(path)
+    /// The path of a program of its own, as it sees it.
+    pub(crate) fn path_of(&self, program: &Program) -> ExePath {
+        self.directory().map_or_else(|_gone| Arc::new([0; waylay_abi::EXE_LEN]), |own| program.path(own))
+    }
+
+    /// Whether whatever is asked by its handle is said of this thread, and not of another one of its process.
+    pub(crate) fn is_by_itself(&self) -> bool {
+        self.is_its_own
     }
 
     /// What a descriptor is of, as /proc shows it.
@@ -167,6 +167,7 @@ fn identity_by_number(tid: u32) -> io::Result<Identity> {
     };
     Ok(Identity {
         pid: field("Tgid:").unwrap_or(tid),
+        parent: field("PPid:").unwrap_or(0),
         uid: field("Uid:").unwrap_or(u32::MAX),
         gid: field("Gid:").unwrap_or(u32::MAX),
         cgroup: None,
@@ -215,8 +216,13 @@ impl Threads {
 
     /// The inode of a thread's socket. ENOTSOCK of what is none.
     pub(crate) fn inode(&self, tid: u32, number: i32) -> io::Result<u64> {
-        let shown = self.ask(tid, |thread| thread.shown(number))?;
-        given::read_inode(&shown).ok_or_else(|| errno(libc::ENOTSOCK))
+        self.holder(tid, number).map(|(_, inode)| inode)
+    }
+
+    /// The same, with the thread.
+    pub(crate) fn holder(&self, tid: u32, number: i32) -> io::Result<(Arc<Thread>, u64)> {
+        let (thread, shown) = self.ask(tid, |thread| Ok((Arc::clone(thread), thread.shown(number)?)))?;
+        Ok((thread, given::read_inode(&shown).ok_or_else(|| errno(libc::ENOTSOCK))?))
     }
 
     /// The flags of a thread's descriptor.
@@ -232,10 +238,16 @@ impl Threads {
 
     /// A copy of a descriptor of a thread's. EACCES if there is none to be had.
     pub(crate) fn copy_descriptor(&self, tid: u32, number: i32) -> io::Result<OwnedFd> {
+        self.copy_of(tid, number).map(|(_, copy)| copy)
+    }
+
+    /// The same, with the thread whose it is.
+    pub(crate) fn copy_of(&self, tid: u32, number: i32) -> io::Result<(Arc<Thread>, OwnedFd)> {
         if let Some(given) = &self.given {
-            return given.copy(self.inode(tid, number)?);
+            let (thread, inode) = self.holder(tid, number)?;
+            return Ok((thread, given.copy(inode)?));
         }
-        self.ask(tid, |thread| sys::copy_descriptor(thread.handle.as_fd(), number))
+        self.ask(tid, |thread| Ok((Arc::clone(thread), sys::copy_descriptor(thread.handle.as_fd(), number)?)))
     }
 
     fn meet(&self, tid: u32) -> io::Result<Arc<Thread>> {
@@ -251,10 +263,11 @@ impl Threads {
         let thread = Arc::new(Thread {
             tid,
             handle,
+            is_its_own,
             name: OnceLock::new(),
             directory: OnceLock::new(),
             begun: OnceLock::new(),
-            path: Mutex::default(),
+            program: Mutex::default(),
         });
         if is_its_own {
             self.keep(&thread);
@@ -294,6 +307,8 @@ mod tests {
         time::Duration,
     };
 
+    use waylay_core::FileId;
+
     use super::*;
 
     fn start(shell: &str) -> Child {
@@ -322,15 +337,17 @@ mod tests {
         let found = papers(&threads, child.id());
         let by_number = identity_by_number(child.id()).unwrap();
         assert_eq!((found.pid, found.uid, found.gid), (child.id(), by_number.uid, by_number.gid));
-        assert_eq!((found.exe, found.command), (file("/bin/sh"), CommandName::new("sh")));
+        assert_eq!((found.program.exe, found.command), (file("/bin/sh"), CommandName::new("sh")));
         assert_eq!(Some(found.begun_ns), begun_of(child.id()));
-        assert_eq!(papers(&threads, child.id()), found);
+        let again = papers(&threads, child.id());
+        assert_eq!((again.pid, again.begun_ns), (found.pid, found.begun_ns));
+        assert!(Arc::ptr_eq(&again.program, &found.program), "{again:?}");
         let (tid, path) = thread::spawn(|| {
             let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
             let threads = Threads::default();
             let path = threads.ask(tid, |thread| {
                 let found = thread.papers()?;
-                Ok(thread.exe_path((found.exe, found.command)))
+                Ok(waylay_abi::path_to_string(&thread.path_of(&found.program)))
             });
             let path = path.unwrap();
             assert_eq!(papers(&threads, tid).pid, std::process::id());
@@ -339,7 +356,7 @@ mod tests {
         .join()
         .unwrap();
         assert_ne!(tid, std::process::id());
-        assert_eq!(path, std::env::current_exe().ok());
+        assert_eq!(path, std::env::current_exe().unwrap().to_str().unwrap());
         end(child);
     }
 
@@ -349,11 +366,11 @@ mod tests {
         let mut child = start("read line; exec sleep 100");
         let handle = |threads: &Threads| threads.ask(child.id(), |thread| Ok(Arc::clone(thread))).unwrap();
         let before = handle(&threads);
-        assert_eq!(papers(&threads, child.id()).exe, file("/bin/sh"));
+        assert_eq!(papers(&threads, child.id()).program.exe, file("/bin/sh"));
         let by_now = || papers(&threads, child.id());
         child.stdin.as_ref().unwrap().write_all(b"\n").unwrap();
         let until = std::time::Instant::now() + Duration::from_secs(10);
-        while by_now().exe != file("/bin/sleep") {
+        while by_now().program.exe != file("/bin/sleep") {
             assert!(std::time::Instant::now() < until, "{:?}", by_now());
         }
         assert_eq!(by_now().command, CommandName::new("sleep"));
@@ -374,7 +391,7 @@ mod tests {
         assert!(threads.copy_descriptor(gone, 0).is_err());
         // As if this process had the number by now.
         threads.lock().insert(own, stale);
-        assert_eq!(papers(&threads, own).exe, file("/proc/self/exe"));
+        assert_eq!(papers(&threads, own).program.exe, file("/proc/self/exe"));
         assert!(threads.copy_descriptor(own, 0).is_ok());
         threads.lock().retain(|tid, _| *tid != own);
         threads.sweep();

@@ -16,6 +16,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
+    sync::Arc,
 };
 
 use rustix::net::sockopt;
@@ -180,7 +181,7 @@ impl<'c> Party<'c> {
         let (application, exe_path, wishes) = match first
             .filter(|carried| Some(carried.service) == self.dialler.service())
         {
-            Some(carried) => (carried.application, carried.exe_path, carried.wishes),
+            Some(carried) => (carried.application, Arc::clone(&carried.exe_path), carried.wishes),
             None => {
                 (caller.on_the_wire(), caller.exe_path(), wishes_of(&self.socket, self.local().ok(), self.v6))
             }

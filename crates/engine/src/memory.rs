@@ -141,7 +141,8 @@ impl MemoryEngine {
         self.installation.tables.decide(&leg, &records, &self.world_for(&leg))
     }
 
-    /// Does what [`judge`](Self::judge) has said of a leg, if nothing has changed since.
+    /// Does what [`judge`](Self::judge) has said of a leg, if nothing has changed since. Of whoever dials no more than the cgroup need have been
+    /// known then, where no filter asks for more.
     pub fn conclude(
         &mut self,
         leg: &Leg,
@@ -156,7 +157,7 @@ impl MemoryEngine {
                 Outcome::Direct
             }
             Verdict::Redirect { service, filter, chain } => {
-                self.begin_flow(&leg, Hop { service, filter }, chain)
+                self.begin_flow(&leg, Hop { service, filter }, chain.dialled_by(leg.caller))
             }
             Verdict::Refuse(refusal) => self.refuse(&leg, refusal),
         };
@@ -276,9 +277,10 @@ impl MemoryEngine {
     }
 
     fn world_for(&self, leg: &Leg) -> World {
-        let services = self.installation.tables.services();
-        let availability =
-            services.iter().map(|service| (service.id, self.availability(service.id, leg))).collect();
+        let mut availability = BTreeMap::new();
+        for service in self.installation.tables.services() {
+            availability.insert(service.id, self.availability(service.id, leg));
+        }
         let listener = self.listener_at(leg.protocol, leg.remote).or(self.world.listener);
         let route = match self.routes.to(leg.remote.ip()).route() {
             Route::Exists => self.world.route,

@@ -4,7 +4,7 @@
 use std::{io::Write, process::Command};
 
 use rustix::process::Signal;
-use waylay_netlab::{Finished, Running, TcpServer, Waylay, kill, patiently, system_python};
+use waylay_netlab::{Finished, Namespace, Running, TcpServer, Waylay, kill, patiently, system_python};
 
 fn waylay() -> Waylay {
     Waylay::run_without_root(None)
@@ -443,4 +443,74 @@ os._exit(0)";
     command.args(["run", "--engine", "seccomp", "--user", "root"]);
     let finished = python_says(Waylay::within(command).args(["--through", "log"]), &server, dial);
     assert_eq!(finished.stdout, format!("{}True []\n", "b'hello'\n".repeat(100)), "{finished:?}");
+}
+
+/// A way that was there is not looked for each time; that it has gone is heard.
+#[test]
+fn a_way_that_comes_and_goes_is_known_to_the_next_connection() {
+    let namespace = Namespace::new();
+    let change = |what| namespace.ip(&["addr", what, "192.0.2.1/32", "dev", "lo"]);
+    let dial = "
+import errno, socket, sys
+for _ in sys.stdin:
+    try:
+        socket.create_connection(('192.0.2.1', 9)).close()
+        print('there')
+    except OSError as error:
+        print(errno.errorcode[error.errno])";
+    let waylay = Waylay::run_without_root(Some(&namespace)).args(["--through", "log"]);
+    let mut running = waylay.spawn([system_python(), "-u", "-c", dial]);
+    assert_eq!(running.ask(""), "ENETUNREACH");
+    for _ in 0..2 {
+        change("add");
+        assert_eq!([(); 3].map(|()| running.ask("")), ["there"; 3]);
+        change("del");
+        assert_eq!([(); 2].map(|()| running.ask("")), ["ENETUNREACH"; 2]);
+    }
+    running.close_input();
+    running.finish().well();
+}
+
+/// A process that has dialled in the memory of the one that has started it executes another file of the same name.
+#[test]
+fn who_dials_is_asked_anew_where_memory_outlives_what_ran_in_it() {
+    let server = greeter();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let dial = r#"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static void dial(const char *port) {
+    struct sockaddr_in to = { AF_INET, htons(atoi(port)), { htonl(INADDR_LOOPBACK) } };
+    int failed = connect(socket(AF_INET, SOCK_STREAM, 0), (struct sockaddr *)&to, sizeof to);
+    dprintf(1, "%s\n", !failed ? "through" : errno == EACCES ? "refused" : "otherwise");
+}
+int main(int count, char **words) {
+    if (count == 3 && vfork() == 0) {
+        dial(words[1]);
+        execl(words[2], words[2], words[1], (char *)0);
+        _exit(9);
+    }
+    if (count == 3) return wait(0) < 0;
+    dial(words[1]);
+}"#;
+    let source = folder.path().join("same.c");
+    std::fs::write(&source, dial).unwrap();
+    let programs = ["one", "other"].map(|place| folder.path().join(place).join("same"));
+    for program in &programs {
+        std::fs::create_dir(program.parent().unwrap()).unwrap();
+        assert!(Command::new("cc").arg("-o").args([program, &source]).status().unwrap().success());
+    }
+    let policy = folder.path().join("policy.toml");
+    let [one, other] = programs;
+    let block = "[sublayer.base]\n[[filter]]\naction = \"block\"\nsublayer = \"base\"\nif.exe =";
+    std::fs::write(&policy, format!("{block} {:?}\n", other.to_str().unwrap())).unwrap();
+    let port = server.address().port().to_string();
+    let watched = [one.to_str().unwrap(), &port, other.to_str().unwrap()];
+    let finished = waylay().args(["--policy", policy.to_str().unwrap()]).watch(watched).well();
+    assert_eq!(finished.stdout, "through\nrefused\n", "{finished:?}");
 }

@@ -215,6 +215,13 @@ impl Asked {
     }
 }
 
+impl Numbers {
+    /// The same of a leg of which the redirect layer has made this.
+    pub(super) fn set_flags(&mut self, flags: Flags) {
+        self.fields[field::FLAGS] = number_of_flags(flags);
+    }
+}
+
 /// The numbers of a leg, from a numbering's directory.
 pub(super) fn numbers_of(words: Reader<'_>, at: u64, facts: &Facts, flags: Flags) -> Numbers {
     let triple = |first: u64| [0, 1, 2].map(|word| words.word(at + first + word));

@@ -378,17 +378,24 @@ impl Tables {
     /// The first redirect filter that matches and whose service is not in `skip`.
     #[must_use]
     pub fn classify_redirect(&self, facts: &Facts, skip: u64) -> Option<&TableFilter> {
-        let found = self.first(Layer::Redirect, &self.numbers(facts, Flags::default()), skip, 0)?;
+        self.redirect_by(&self.numbers(facts, Flags::default()), skip)
+    }
+
+    fn redirect_by(&self, numbers: &Numbered, skip: u64) -> Option<&TableFilter> {
+        let found = self.first(Layer::Redirect, numbers, skip, 0)?;
         self.amendments.redirect_filter(&self.whole, found.rank)
     }
 
     /// What the auth layer says. The rule of arbitration is told at [`Action`].
     #[must_use]
     pub fn classify_auth(&self, facts: &Facts, flags: Flags) -> AuthOutcome {
-        let numbers = self.numbers(facts, flags);
+        self.auth_by(&self.numbers(facts, flags))
+    }
+
+    fn auth_by(&self, numbers: &Numbered) -> AuthOutcome {
         let mut outcome = AuthOutcome::Permit(None);
         let mut from = 0;
-        while let Some(found) = self.first(Layer::Auth, &numbers, 0, from) {
+        while let Some(found) = self.first(Layer::Auth, numbers, 0, from) {
             let Some(filter) = self.amendments.auth_filter(&self.whole, found.rank) else { break };
             let right = match filter.action {
                 Action::Continue => break,
@@ -423,9 +430,10 @@ impl Tables {
         let facts = Facts::new(leg, &chain, world);
         let skip = self.mask_of(chain.excluded()) | caller.map_or(0, |service| bit(service.slot));
         let is_to_a_group = leg.is_to_a_group();
+        let mut numbers = self.numbers(&facts, Flags::default());
         let wanted = match is_to_a_group {
-            true => self.judge_group(&facts, skip),
-            false => self.choose(&facts, skip, chain.is_full(), world),
+            true => self.judge_group(&numbers, skip),
+            false => self.choose(&numbers, skip, chain.is_full(), world),
         };
         let choice = match (wanted, world.route) {
             (Ok(None), _) => Ok(None),
@@ -439,7 +447,9 @@ impl Tables {
             redirected: matches!(choice, Ok(Some(_))),
             proxied: caller.is_some() || !chain.hops().is_empty(),
         };
-        match (self.classify_auth(&facts, flags), choice, world.room) {
+        numbers.whole.set_flags(flags);
+        numbers.amendments.set_flags(flags);
+        match (self.auth_by(&numbers), choice, world.room) {
             (AuthOutcome::Block { filter, errno }, _, _) => {
                 Verdict::Refuse(Refusal::Blocked { filter, errno })
             }
@@ -471,8 +481,8 @@ impl Tables {
         }
     }
 
-    fn judge_group(&self, facts: &Facts, skip: u64) -> Result<Option<Hop>, Refusal> {
-        match (self.classify_redirect(facts, skip), self.unredirectable) {
+    fn judge_group(&self, numbers: &Numbered, skip: u64) -> Result<Option<Hop>, Refusal> {
+        match (self.redirect_by(numbers, skip), self.unredirectable) {
             (Some(_), Unredirectable::Block) => Err(Refusal::Unredirectable),
             (Some(_), Unredirectable::Permit) | (None, _) => Ok(None),
         }
@@ -481,12 +491,12 @@ impl Tables {
     /// Each round either settles the choice or skips one service more.
     fn choose(
         &self,
-        facts: &Facts,
+        numbers: &Numbered,
         mut skip: u64,
         full: bool,
         world: &World,
     ) -> Result<Option<Hop>, Refusal> {
-        while let Some(filter) = self.classify_redirect(facts, skip) {
+        while let Some(filter) = self.redirect_by(numbers, skip) {
             let Some(service) = self.services.iter().find(|service| service.slot == filter.slot) else {
                 break;
             };

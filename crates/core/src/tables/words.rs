@@ -107,6 +107,9 @@ impl Reader<'_> {
     /// How many numbers of an array are not greater than one.
     pub(super) fn search(self, array: Array, number: u64) -> u64 {
         let (mut offset, count) = (array.offset(), array.count());
+        if count <= CHUNK {
+            return self.count_up_to(offset, count, number) as u64;
+        }
         let mut sizes = vec![count];
         while sizes[sizes.len() - 1] > CHUNK {
             sizes.push(sizes[sizes.len() - 1].div_ceil(CHUNK));

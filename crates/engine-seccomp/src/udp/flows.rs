@@ -10,7 +10,7 @@ use waylay_abi as abi;
 use waylay_core::ServiceId;
 use waylay_engine::{Endpoint, memory::SocketId};
 
-use crate::flows::Flow;
+use crate::{flows::Flow, program::ExePath};
 
 /// The first of the addresses that stand for destinations, 127.128.0.1, and how many there are.
 const FIRST_TOKEN: u32 = 0x7f80_0001;
@@ -49,7 +49,7 @@ pub(crate) struct Datagrams {
 pub(super) struct Carried {
     pub(super) service: ServiceId,
     pub(super) application: abi::Process,
-    pub(super) exe_path: [u8; abi::EXE_LEN],
+    pub(super) exe_path: ExePath,
     pub(super) wishes: abi::SocketWishes,
     is_seen: bool,
 }
@@ -233,7 +233,7 @@ impl DatagramFlows {
     }
 
     pub(crate) fn carry(&mut self, socket: u64, flow: &Flow) {
-        let Flow { service, application, exe_path, wishes, .. } = *flow;
+        let Flow { service, application, exe_path, wishes, .. } = flow.clone();
         let carried = Carried { service, application, exe_path, wishes, is_seen: false };
         self.carried.insert(socket, Box::new(carried));
     }

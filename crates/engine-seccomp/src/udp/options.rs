@@ -135,7 +135,7 @@ fn open_reply(state: &mut State, number: u64, from: SocketAddr) -> io::Result<u6
     let token = take_token(state, answered.flow.service, ipv4, peer)?;
     let name: SocketId = state.datagrams.name();
     let number = state.engine.branch(FlowId(number), from, name).ok_or_else(full)?.0;
-    let Flow { service, filter, application, exe_path, wishes, .. } = answered.flow;
+    let Flow { service, filter, application, exe_path, wishes, .. } = answered.flow.clone();
     let flow = Flow::new(NewFlow {
         number,
         service,

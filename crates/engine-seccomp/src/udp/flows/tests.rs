@@ -40,7 +40,7 @@ fn begin(
         filter: FilterId(1),
         destination,
         application: abi::Process::default(),
-        exe_path: [0; abi::EXE_LEN],
+        exe_path: std::sync::Arc::new([0; abi::EXE_LEN]),
         wishes: abi::SocketWishes::default(),
         path: Path::new(peer, token),
         socket: name.0,
