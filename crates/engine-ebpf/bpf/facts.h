@@ -103,9 +103,12 @@ static __always_inline __u32 wl_caller_slot(const struct wl_config *cfg)
 static __always_inline __u64 wl_device_of(const struct inode *inode)
 {
 	const struct super_block *fs = inode->i_sb;
-	__u64 made = fs->s_magic == WL_BTRFS ? inode->i_generation : 0;
+	__u64 other = fs->s_magic ^ WL_BTRFS;
 
-	return made << 32 | fs->s_dev;
+	/* Without a branch, after which older verifiers would follow everything twice. */
+	asm volatile("" : "+r"(other));
+	other = (other | -other) >> 63;
+	return (inode->i_generation & (other - 1)) << 32 | fs->s_dev;
 }
 
 /* What filters ask about the caller. Read through pointers the verifier knows:
