@@ -152,7 +152,6 @@ pub(crate) fn open_process(pid: u32) -> io::Result<OwnedFd> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Identity {
     pub(crate) pid: u32,
-    pub(crate) parent: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) cgroup: Option<u64>,
@@ -171,7 +170,7 @@ pub(crate) fn identity_of(thread: BorrowedFd<'_>) -> io::Result<Identity> {
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }
     let cgroup = has(libc::PIDFD_INFO_CGROUPID).then_some(told.cgroupid);
-    Ok(Identity { pid: told.tgid, parent: told.ppid, uid: told.ruid, gid: told.rgid, cgroup })
+    Ok(Identity { pid: told.tgid, uid: told.ruid, gid: told.rgid, cgroup })
 }
 
 /// `ESRCH` if a thread is gone.
@@ -184,14 +183,6 @@ pub(crate) fn require_alive(thread: BorrowedFd<'_>) -> io::Result<()> {
         // What may not be sent a signal is there.
         Err(_) | Ok(_) => Ok(()),
     }
-}
-
-/// Whether two processes have the same memory (kcmp(2)).
-pub(crate) fn share_memory(one: u32, other: u32) -> io::Result<bool> {
-    const KCMP_VM: c_int = 1;
-    // SAFETY: numbers only.
-    let order = unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_VM, 0, 0) };
-    check(order).map(|order| order == 0)
 }
 
 /// A copy of another process's descriptor.

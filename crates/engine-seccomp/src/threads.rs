@@ -1,9 +1,8 @@
 //! Threads that make calls: a handle on each, kept, as to open one takes longer than all that is asked by it.
 //!
 //! A handle is of one thread, and never of another that has its number later: once the thread is gone, whatever is asked by its handle fails (ESRCH). So
-//! what answers is the thread that has the number now, and has had it since the handle was opened. What a process can change of itself (its
-//! name, user and cgroup) is not kept, but asked for anew with each call. Its program is kept for as long as its memory and its name stay: execve(2) gives it
-//! other memory, and the name of what is executed.
+//! what answers is the thread that has the number now, and has had it since the handle was opened. What a process can change of itself (its program,
+//! name, user and cgroup) is not kept, but asked for anew with each call.
 
 use std::{
     collections::BTreeMap,
@@ -23,11 +22,11 @@ use crate::{
     call::{errno, not_to_be_looked_at, process_of},
     given::{self, Given},
     probe::Means,
-    program::{ExePath, Program},
+    program::{self, ExePath, Program},
     sys::{self, Identity},
 };
 
-/// Handles that are kept; each has up to four descriptors.
+/// Handles that are kept; each has up to three descriptors.
 const MOST_KNOWN: usize = 100;
 /// `TASK_COMM_LEN`, and a line's end.
 const LONGEST_NAME: usize = 17;
@@ -62,7 +61,7 @@ pub(crate) struct Papers {
 impl Thread {
     /// Looks at it. Of what it is not to be looked at for there is nothing.
     pub(crate) fn papers(&self) -> io::Result<Papers> {
-        let Identity { pid, parent, uid, gid, cgroup } = match sys::identity_of(self.handle.as_fd()) {
+        let Identity { pid, uid, gid, cgroup } = match sys::identity_of(self.handle.as_fd()) {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(error),
             told => told.or_else(|_older_kernel| identity_by_number(self.tid))?,
         };
@@ -73,7 +72,7 @@ impl Thread {
         // If it is still there, so it was when others were asked by its number.
         let command = self.command()?;
         self.begun.get_or_init(|| begun_ns);
-        Ok(Papers { pid, begun_ns, uid, gid, cgroup, command, program: self.program((pid, parent), command) })
+        Ok(Papers { pid, begun_ns, uid, gid, cgroup, command, program: self.program(command) })
     }
 
     fn command(&self) -> io::Result<CommandName> {
@@ -83,18 +82,15 @@ impl Thread {
         Ok(CommandName::new(bytes[..len].trim_ascii_end()))
     }
 
-    fn program(&self, (pid, parent): (u32, u32), command: CommandName) -> Arc<Program> {
+    /// The same as before as long as it runs the same file.
+    fn program(&self, command: CommandName) -> Arc<Program> {
+        let runs = self.directory().ok().and_then(|directory| program::file(directory).ok());
+        let exe = runs.unwrap_or_default();
         let mut last = self.program.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(program) = last.as_ref().filter(|program| program.is(command)) {
-            return Arc::clone(program);
+        match last.as_ref().filter(|program| program.is(exe, command)) {
+            Some(program) => Arc::clone(program),
+            None => Arc::clone(last.insert(Arc::new(Program::of(exe, command)))),
         }
-        // Memory that is the parent's too outlives what is executed (vfork(2)).
-        let has_memory_of_its_own = || sys::share_memory(pid, parent).is_ok_and(|share| !share);
-        let looked_up =
-            self.directory().map(|directory| Program::of(directory, command, has_memory_of_its_own));
-        let program = Arc::new(looked_up.unwrap_or_default());
-        *last = Some(Arc::clone(&program));
-        program
     }
 
     /// The path of a program of its own, as it sees it.
@@ -167,7 +163,6 @@ fn identity_by_number(tid: u32) -> io::Result<Identity> {
     };
     Ok(Identity {
         pid: field("Tgid:").unwrap_or(tid),
-        parent: field("PPid:").unwrap_or(0),
         uid: field("Uid:").unwrap_or(u32::MAX),
         gid: field("Gid:").unwrap_or(u32::MAX),
         cgroup: None,
