@@ -50,7 +50,8 @@ impl Call {
         if let Ok(socket) = given.copy(inode) {
             return Ok(Sight::Copy(socket));
         }
-        let likely = match (given.identity(inode), dialler.service()) {
+        let identity = given.identity(inode);
+        let likely = match (identity, dialler.service()) {
             (Some(identity), service) => {
                 let path = shared.lock().flows.of_outgoing(identity.cookie).map(|flow| flow.path);
                 // Of a command no other than those that are redirected is of interest.
@@ -62,8 +63,10 @@ impl Call {
             (None, Some(service)) => shared.lock().flows.awaited_by(service),
             (None, None) => return Err(errno(libc::EACCES)),
         };
-        let told = given.hearsay.of(inode, || likely)?;
-        told.map(Sight::Told).ok_or_else(|| errno(libc::EACCES))
+        let mut told = given.hearsay.of(inode, || likely)?.ok_or_else(|| errno(libc::EACCES))?;
+        // What was found of multipath TCP may be one of the connections below it.
+        told.cookie = identity.map_or(told.cookie, |identity| identity.cookie);
+        Ok(Sight::Told(told))
     }
 
     pub(crate) fn read(&self, address: u64, len: usize) -> io::Result<Vec<u8>> {

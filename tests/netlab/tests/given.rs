@@ -61,6 +61,24 @@ print(os.get_inheritable(s.fileno()), os.get_inheritable(inherited.fileno()))",
 }
 
 #[test]
+fn of_multipath_tcp_a_program_sees_whom_it_has_dialled() {
+    let finished = same(
+        &greeter(),
+        "
+import socket, sys
+to = ('127.0.0.1', int(sys.argv[1]))
+s = socket.socket(proto=262)
+s.connect(to)
+print(s.recv(5), s.getpeername() == to)
+s.close()
+plain = socket.create_connection(to)
+print(plain.recv(5), plain.getpeername() == to)",
+    );
+    assert_eq!(finished.reports().len(), 4, "{finished:?}");
+    assert!(!finished.stdout.contains("False"), "{finished:?}");
+}
+
+#[test]
 fn a_connection_that_fails_can_be_made_again() {
     let finished = same(
         &greeter(),
