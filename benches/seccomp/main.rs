@@ -9,6 +9,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::Path,
     process::{Command, Stdio},
     thread,
 };
@@ -26,12 +27,16 @@ const PINGS: u32 = 2_000;
 const ON_ONE: [&str; 3] = ["taskset", "-c", "0"];
 /// Nothing that is dialled here is blocked by it, and there are no services.
 const POLICY: &str = "[sublayer.base]\n[[filter]]\naction = \"block\"\nsublayer = \"base\"\nif.port = 9\n";
+/// Behind it: datagrams are no concern of the run.
+const OF_TCP: &str = "if.protocol = \"tcp\"\n";
 
 fn main() {
     raise_descriptor_limit();
     let files = TempDir::new().unwrap();
     let policy = files.path().join("policy.toml");
     fs::write(&policy, POLICY).unwrap();
+    let of_tcp = files.path().join("tcp.toml");
+    fs::write(&of_tcp, format!("{POLICY}{OF_TCP}")).unwrap();
     let (_server, pinged) = server();
     // On one processor, where nothing depends on which one is woken.
     let on_one = |run: Option<Command>| {
@@ -39,11 +44,12 @@ fn main() {
         Seat::start(command.args(ON_ONE).arg(seat_binary()).arg("client"))
     };
     let drained = accept_all();
-    let supervised = || {
+    let supervised_by = |policy: &Path| {
         let mut run = run();
-        run.arg("--policy").arg(&policy);
+        run.arg("--policy").arg(policy);
         Seat::start(run.arg("--").arg(seat_binary()).arg("client"))
     };
+    let supervised = || supervised_by(&policy);
     let redirected = || {
         let mut run = run();
         run.args(["-o", "json", "--log"]).arg(files.path().join("log")).args(["--through", "log"]);
@@ -51,7 +57,7 @@ fn main() {
     };
     alone::redirected();
     to_a_service(pinged, supervised(), redirected());
-    messages(supervised());
+    messages(supervised(), supervised_by(&of_tcp));
     one_client(drained, supervised(), redirected());
     eight_threads(drained, supervised());
     let mut run = run();
@@ -90,12 +96,13 @@ fn to_a_service(server: SocketAddr, mut supervised: Seat, mut redirected: Seat) 
         .run(BENCH, rounds(21));
 }
 
-fn messages(mut supervised: Seat) {
+fn messages(mut supervised: Seat, mut of_tcp: Seat) {
     let mut direct = Seat::here();
     let both = |(sent, received)| vec![Some(sent), Some(received)];
     let rivals = vec![
         Rival::new("without waylay", || both(direct.message(PINGS))),
         Rival::new("of a supervised client", || both(supervised.message(PINGS))),
+        Rival::new("of a supervised client, no service takes datagrams", || both(of_tcp.message(PINGS))),
     ];
     let columns =
         vec![Column { unit: "sendmsg(2), ns", digits: 0 }, Column { unit: "recvmsg(2), ns", digits: 0 }];

@@ -129,7 +129,7 @@ impl Conditions {
     /// Whether all of them hold.
     #[must_use]
     pub fn match_facts(&self, facts: &Facts) -> bool {
-        holds(&self.protocol, |protocol| *protocol == facts.protocol)
+        self.admit(facts.protocol)
             && holds(&self.family, |family| *family == Family::of(facts.remote))
             && holds(&self.remote, |prefix| prefix.covers(facts.remote))
             && holds(&self.remote_ports, |ports| ports.covers(facts.remote_port))
@@ -138,6 +138,11 @@ impl Conditions {
             && self.match_namespace(facts.namespace)
             && self.application.match_process(&facts.application)
             && self.via.match_process(&facts.via)
+    }
+
+    /// Whether legs of a protocol may match, whatever else is asked.
+    pub(crate) fn admit(&self, protocol: Protocol) -> bool {
+        holds(&self.protocol, |asked| *asked == protocol)
     }
 
     fn match_namespace(&self, namespace: Namespace) -> bool {

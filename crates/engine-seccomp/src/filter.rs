@@ -1,6 +1,7 @@
 //! Which system calls the supervisor is asked about: the filter as a program of classic BPF.
 //!
-//! As few as can be: what a connection costs after connect() is nothing. 32-bit programs and those of x32 make no sockets and
+//! As few as can be: what a connection costs after connect() is nothing, but for messages where datagrams are judged, since a filter does not see
+//! what socket a message is for. It cannot ask about more later, when processes have it. 32-bit programs and those of x32 make no sockets and
 //! connect none; io_uring, whose calls no filter sees, is not there.
 
 use libc::sock_filter;
@@ -17,6 +18,15 @@ pub enum Part {
     },
     /// Those of a service, which asks and says what services may.
     Service,
+}
+
+/// Whether it matters to whom datagrams go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Datagrams {
+    /// One might be led to a service or refused: calls that name somebody, or may, are asked about.
+    Judged,
+    /// Each goes directly, whoever sends it and for as long as the filter is there.
+    Direct,
 }
 
 /// System calls by their numbers on one architecture.
@@ -71,9 +81,9 @@ pub(crate) const TRANSPARENT: [(i32, i32); 2] =
 const TYPE_MASK: u32 = 0xf;
 
 /// The filter; `None` on an architecture whose system calls are not known here.
-pub(crate) fn program(part: Part, means: Means) -> Option<Vec<sock_filter>> {
+pub(crate) fn program(part: Part, datagrams: Datagrams, means: Means) -> Option<Vec<sock_filter>> {
     let calls = CALLS?;
-    let native = native(&calls, part, means);
+    let native = native(&calls, part, datagrams, means);
     let mut program = vec![load(ARCH)];
     program.extend(if_equal(calls.arch, &native));
     if let Some((arch, absent)) = calls.compat {
@@ -91,7 +101,7 @@ pub(crate) fn harmless() -> Vec<sock_filter> {
     vec![answer(ALLOW)]
 }
 
-fn native(calls: &Calls, part: Part, means: Means) -> Vec<sock_filter> {
+fn native(calls: &Calls, part: Part, datagrams: Datagrams, means: Means) -> Vec<sock_filter> {
     let mut program = vec![load(NUMBER)];
     if let Some(bit) = calls.x32 {
         program.extend([jump(libc::BPF_JSET, bit, 0, 1), answer(ABSENT)]);
@@ -101,13 +111,17 @@ fn native(calls: &Calls, part: Part, means: Means) -> Vec<sock_filter> {
     for number in [libc::SYS_connect, libc::SYS_getpeername, libc::SYS_getsockname] {
         judge(number, &[answer(ASK)]);
     }
-    judge(libc::SYS_sendto, &[&fast_open(3, ASK)[..], &with_a_name(4)].concat());
+    let (named, any) = match datagrams {
+        Datagrams::Judged => (with_a_name(4).to_vec(), ASK),
+        Datagrams::Direct => (vec![answer(ALLOW)], ALLOW),
+    };
+    judge(libc::SYS_sendto, &[&fast_open(3, ASK)[..], &named].concat());
     for (number, flags) in [(libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)] {
-        judge(number, &[&fast_open(flags, NOT_SO_FAST)[..], &[answer(ASK)]].concat());
+        judge(number, &[&fast_open(flags, NOT_SO_FAST)[..], &[answer(any)]].concat());
     }
-    judge(libc::SYS_recvfrom, &with_a_name(4));
+    judge(libc::SYS_recvfrom, &named);
     for number in [libc::SYS_recvmsg, libc::SYS_recvmmsg] {
-        judge(number, &[answer(ASK)]);
+        judge(number, &[answer(any)]);
     }
     let (made, others) = match means {
         Means::Copying => (ALLOW, ALLOW),
@@ -238,4 +252,105 @@ fn jump(operation: u32, value: u32, jt: u8, jf: u8) -> sock_filter {
 
 fn statement(code: u32, k: u32) -> sock_filter {
     sock_filter { code: code as u16, jt: 0, jf: 0, k }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARTS: [Part; 3] =
+        [Part::Command { any_socket: false }, Part::Command { any_socket: true }, Part::Service];
+    const SOMEWHERE: u64 = 1 << 32;
+
+    /// What each of these filters says of a call.
+    fn said(datagrams: Datagrams, number: i64, arguments: [u64; 6]) -> Vec<u32> {
+        let means = [Means::Copying, Means::Giving];
+        let programs = PARTS.into_iter().flat_map(|part| means.map(|means| program(part, datagrams, means)));
+        programs.map(|program| interpret(&program.unwrap(), number, arguments)).collect()
+    }
+
+    fn all_say(datagrams: Datagrams, number: i64, arguments: [u64; 6], what: u32) {
+        assert_eq!(said(datagrams, number, arguments), [what; 6], "{datagrams:?} {number} {arguments:?}");
+    }
+
+    /// As bpf(4) has it, as far as these programs use it.
+    fn interpret(program: &[sock_filter], number: i64, arguments: [u64; 6]) -> u32 {
+        let mut data = [(number as u32).to_ne_bytes(), CALLS.unwrap().arch.to_ne_bytes()].concat();
+        data.extend([0; 8]);
+        arguments.iter().for_each(|argument| data.extend(argument.to_ne_bytes()));
+        let (mut at, mut value) = (0, 0);
+        loop {
+            let sock_filter { code, jt, jf, k } = program[at];
+            let class = u32::from(code);
+            at += 1;
+            if class == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS {
+                value = u32::from_ne_bytes(*data[k as usize..].first_chunk().unwrap());
+            } else if class == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K {
+                value &= k;
+            } else if class == libc::BPF_JMP | libc::BPF_JA | libc::BPF_K {
+                at += k as usize;
+            } else if class == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K {
+                at += usize::from(if value == k { jt } else { jf });
+            } else if class == libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K {
+                at += usize::from(if value & k != 0 { jt } else { jf });
+            } else {
+                assert_eq!(class, libc::BPF_RET | libc::BPF_K);
+                return k;
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_read_and_written_is_asked_about_nowhere() {
+        let calls = [
+            libc::SYS_read,
+            libc::SYS_write,
+            libc::SYS_readv,
+            libc::SYS_writev,
+            libc::SYS_sendfile,
+            libc::SYS_splice,
+            libc::SYS_ppoll,
+            libc::SYS_epoll_pwait,
+            libc::SYS_accept4,
+            libc::SYS_shutdown,
+            libc::SYS_close,
+            // Without a name.
+            libc::SYS_sendto,
+            libc::SYS_recvfrom,
+        ];
+        for datagrams in [Datagrams::Judged, Datagrams::Direct] {
+            for call in calls {
+                all_say(datagrams, call, [3, SOMEWHERE, 64, 0, 0, 0], ALLOW);
+            }
+            for call in [libc::SYS_connect, libc::SYS_getpeername, libc::SYS_getsockname] {
+                all_say(datagrams, call, [3, SOMEWHERE, 16, 0, 0, 0], ASK);
+            }
+        }
+    }
+
+    #[test]
+    fn calls_that_may_name_somebody_are_asked_about_where_datagrams_are_judged() {
+        let named = [libc::SYS_sendto, libc::SYS_recvfrom];
+        let any = [libc::SYS_sendmsg, libc::SYS_sendmmsg, libc::SYS_recvmsg, libc::SYS_recvmmsg];
+        for (datagrams, what) in [(Datagrams::Judged, ASK), (Datagrams::Direct, ALLOW)] {
+            for at in [1, SOMEWHERE] {
+                for call in named {
+                    all_say(datagrams, call, [3, SOMEWHERE, 64, 0, at, 16], what);
+                }
+            }
+            for call in any {
+                all_say(datagrams, call, [3, SOMEWHERE, 0, 0, 0, 0], what);
+            }
+        }
+    }
+
+    #[test]
+    fn data_that_make_a_connection_are_asked_about_or_refused_everywhere() {
+        let flags = libc::MSG_FASTOPEN as u64 | libc::MSG_NOSIGNAL as u64;
+        for datagrams in [Datagrams::Judged, Datagrams::Direct] {
+            all_say(datagrams, libc::SYS_sendto, [3, SOMEWHERE, 64, flags, SOMEWHERE, 16], ASK);
+            all_say(datagrams, libc::SYS_sendmsg, [3, SOMEWHERE, flags, 0, 0, 0], NOT_SO_FAST);
+            all_say(datagrams, libc::SYS_sendmmsg, [3, SOMEWHERE, 1, flags, 0, 0], NOT_SO_FAST);
+        }
+    }
 }

@@ -35,18 +35,18 @@ use std::{io, os::fd::OwnedFd};
 
 pub use caller::home_of;
 pub use engine::{SeccompEngine, SeccompError};
-pub use filter::Part;
+pub use filter::{Datagrams, Part};
 pub use flows::{Open, Path};
 pub use probe::{Probe, probe};
 pub use supervisor::{Dialler, Watch};
 
-/// Has this thread supervised from here on, and all that it starts. What it gives goes to the supervisor ([`SeccompEngine::watch`]):
+/// Has this thread supervised from here on, and all that it starts, and for all that time by one filter. What it gives goes to the supervisor ([`SeccompEngine::watch`]):
 /// until that watches, calls wait.
 ///
 /// # Errors
 /// [`io::ErrorKind::Unsupported`] on a machine whose system calls are not known; EACCES without `no_new_privs`
 /// (<https://man7.org/linux/man-pages/man2/seccomp.2.html>).
-pub fn supervise(part: Part) -> io::Result<OwnedFd> {
-    let program = filter::program(part, probe::means()).ok_or(io::ErrorKind::Unsupported)?;
+pub fn supervise(part: Part, datagrams: Datagrams) -> io::Result<OwnedFd> {
+    let program = filter::program(part, datagrams, probe::means()).ok_or(io::ErrorKind::Unsupported)?;
     sys::install(&program)
 }

@@ -1,7 +1,6 @@
 //! Adopted services of a run without privileges: programs that know nothing of waylay, and are known here by the filter that they are started with.
 
 use std::{
-    os::fd::{AsRawFd, OwnedFd},
     thread,
     time::{Duration, Instant},
 };
@@ -24,12 +23,12 @@ use crate::{
 /// Between two looks at whether it listens.
 const START_STEP: Duration = Duration::from_millis(10);
 
-/// Starts its process, if nobody is where it is to listen. `passed` is the socket by which it gives the descriptor that its calls come by.
+/// Starts its process, if nobody is where it is to listen. By `supervision` it gives the descriptor that its calls come by.
 pub(crate) fn start(
     spec: &ServiceSpec,
     adoption: &Adoption,
     identity: Option<Identity>,
-    passed: OwnedFd,
+    supervision: Supervision,
     spawner: &Spawner,
 ) -> Result<Waiting, RunError> {
     for &address in &adoption.listens {
@@ -42,7 +41,7 @@ pub(crate) fn start(
         role: Role::Adopted,
         own_binary: false,
         families: Families::Any,
-        supervision: Some(Supervision { socket: passed.as_raw_fd(), any_socket: true }),
+        supervision: Some(supervision),
     };
     let (mut child, mut stdin, stdout) = launcher(&launch, &spec.command)
         .and_then(|command| service::start(command, spawner))

@@ -30,10 +30,10 @@ use rustix::{
     thread::{Gid, Uid},
 };
 use serde::{Deserialize, Serialize};
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use thiserror::Error;
 
-use waylay_engine_seccomp::Part;
+use waylay_engine_seccomp::{Datagrams, Part};
 
 use crate::{families::refuse_other_families, handover, sys, user::Identity};
 
@@ -80,6 +80,8 @@ pub struct Supervision {
     pub socket: i32,
     /// Whether it may make sockets that cannot be redirected.
     pub any_socket: bool,
+    /// Whether datagrams of the run might be led to a service or refused.
+    pub judges_datagrams: bool,
 }
 
 /// Of which families a launched process may make sockets.
@@ -270,6 +272,9 @@ impl Launch {
     /// All that may fail and can be known to fail before anything is led to the service.
     fn get_ready(&self, supervisor: Option<Pid>, command: &mut Command) -> Result<Vec<Passed>, LaunchError> {
         let sockets = make_sockets().map_err(LaunchError::Listen)?;
+        if self.supervision.is_some_and(|supervision| !supervision.judges_datagrams) {
+            deafen(&sockets).map_err(LaunchError::Listen)?;
+        }
         self.give_up_privileges(supervisor, command)?;
         if !self.own_binary {
             find_program(command.get_program())?;
@@ -280,11 +285,13 @@ impl Launch {
 
     /// From here on this process's connections are made by the supervisor.
     fn enter_supervision(&self) -> Result<(), LaunchError> {
-        let Some(Supervision { socket, any_socket }) = self.supervision else { return Ok(()) };
+        let Some(supervision) = self.supervision else { return Ok(()) };
+        let Supervision { socket, any_socket, judges_datagrams } = supervision;
         let part = match self.role {
             Role::Command => Part::Command { any_socket },
             Role::Service | Role::Adopted => Part::Service,
         };
+        let datagrams = if judges_datagrams { Datagrams::Judged } else { Datagrams::Direct };
         let entered = || {
             rustix::thread::set_no_new_privs(true)?;
             let passage = sys::inherited(socket)?;
@@ -294,7 +301,8 @@ impl Launch {
                 let giver = threads.spawn(move || {
                     to_be_given.recv().map_or(Ok(()), |calls| handover::give(&passage, calls))
                 });
-                let sent = waylay_engine_seccomp::supervise(part).map(|calls| made.send(calls));
+                let sent = waylay_engine_seccomp::supervise(part, datagrams);
+                let sent = sent.map(|calls| made.send(calls));
                 drop(made);
                 let given = giver.join().unwrap_or_else(|_panic| Err(io::ErrorKind::Other.into()));
                 sent.and(given)
@@ -498,6 +506,13 @@ fn only_tokens() -> [SockFilter; 5] {
         op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
         op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
     ]
+}
+
+/// To UDP sockets that nothing is led to nothing comes: who finds one by its port is not kept from sending there.
+fn deafen(sockets: &[Passed]) -> io::Result<()> {
+    let nothing = [SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0)];
+    let mut of_datagrams = sockets.iter().filter(|passed| passed.name.starts_with("udp"));
+    of_datagrams.try_for_each(|passed| SockRef::from(&passed.socket).attach_filter(&nothing))
 }
 
 /// Until it lets this process go on.

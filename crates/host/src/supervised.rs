@@ -73,6 +73,7 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
     if tables.ask_for_namespaces() && !rustix::process::geteuid().is_root() {
         return Err(RunError::NeedsRoot { what: "a filter that asks for network namespaces".into() });
     }
+    let judges_datagrams = tables.concern_datagrams();
     let spawner = Spawner::start();
     let mut starting = Starting {
         engine: &engine,
@@ -81,6 +82,7 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
         observer,
         start_patience: spec.start_patience,
         identity: spec.identity.clone(),
+        judges_datagrams,
         waiting: BTreeMap::new(),
     };
     let started = starting.start_all(spec);
@@ -94,7 +96,7 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
     let engine = Shared(Arc::new(Mutex::new(engine)));
     let crew = Arc::new(Crew::release(waiting, spec, &engine, observer)?);
     let looking = Looking::start(engine.clone(), spec, Arc::clone(&crew), observer);
-    let outcome = run_command(spec, &engine, &crew, &signals, observer);
+    let outcome = run_command(spec, judges_datagrams, &engine, &crew, &signals, observer);
     observer.step(Step::StoppingServices);
     looking.stop();
     Arc::into_inner(crew).into_iter().for_each(|crew| crew.stop(&engine));
@@ -148,6 +150,8 @@ struct Starting<'s> {
     observer: &'s Arc<dyn Observer>,
     start_patience: Duration,
     identity: Option<Identity>,
+    /// What is in force does not change any more.
+    judges_datagrams: bool,
     waiting: BTreeMap<ServiceId, Waiting>,
 }
 
@@ -164,8 +168,14 @@ impl Starting<'_> {
     fn start(&self, id: ServiceId, spec: &ServiceSpec) -> Result<Waiting, RunError> {
         let failed = |source| RunError::ServiceStart { service: spec.name.clone(), source };
         let (own, passed) = passage().map_err(failed)?;
+        let supervision = Supervision {
+            socket: passed.as_raw_fd(),
+            any_socket: true,
+            judges_datagrams: self.judges_datagrams,
+        };
         if let Some(adoption) = &spec.adoption {
-            let waiting = foundling::start(spec, adoption, self.identity.clone(), passed, self.spawner)?;
+            let waiting = foundling::start(spec, adoption, self.identity.clone(), supervision, self.spawner)?;
+            drop(passed);
             return self.adopt(id, adoption, waiting, &own);
         }
         let launch = Launch {
@@ -175,7 +185,7 @@ impl Starting<'_> {
             role: Role::Service,
             own_binary: spec.builtin,
             families: Families::Any,
-            supervision: Some(Supervision { socket: passed.as_raw_fd(), any_socket: true }),
+            supervision: Some(supervision),
         };
         let waiting = Waiting::start_as(spec, &launch, self.spawner)?;
         drop(passed);
@@ -322,6 +332,7 @@ fn take_what_waits(engine: &Shared, service: ServiceId, running: &Running) {
 
 fn run_command(
     spec: &RunSpec,
+    judges_datagrams: bool,
     engine: &Shared,
     crew: &Crew,
     signals: &Signals,
@@ -331,7 +342,7 @@ fn run_command(
         return Err(RunError::Interrupted { signal });
     }
     observer.step(Step::Command);
-    let (mut child, watch) = start_command(spec, engine)?;
+    let (mut child, watch) = start_command(spec, judges_datagrams, engine)?;
     signals.pass_to(child.id());
     let status = wait_for(&mut child, crew).map_err(RunError::CommandStart)?;
     signals.keep();
@@ -375,7 +386,11 @@ fn wait_for_background(watch: &Watch, crew: &Crew, signals: &Signals, observer: 
 }
 
 /// Without a watch it has ended before it was supervised, and says why itself.
-fn start_command(spec: &RunSpec, engine: &Shared) -> Result<(Child, Option<Watch>), RunError> {
+fn start_command(
+    spec: &RunSpec,
+    judges_datagrams: bool,
+    engine: &Shared,
+) -> Result<(Child, Option<Watch>), RunError> {
     let (own, passed) = passage().map_err(RunError::CommandStart)?;
     let any_socket = match spec.policy.unredirectable() {
         Unredirectable::Permit => true,
@@ -387,7 +402,7 @@ fn start_command(spec: &RunSpec, engine: &Shared) -> Result<(Child, Option<Watch
         role: Role::Command,
         own_binary: false,
         families: Families::Any,
-        supervision: Some(Supervision { socket: passed.as_raw_fd(), any_socket }),
+        supervision: Some(Supervision { socket: passed.as_raw_fd(), any_socket, judges_datagrams }),
     };
     let child = launcher(&launch, &spec.command).and_then(|mut command| command.spawn());
     let child = child.map_err(RunError::CommandStart)?;

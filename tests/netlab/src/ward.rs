@@ -6,7 +6,7 @@ use rustix::{
     process::{Gid, Pid, PidfdFlags, PidfdGetfdFlags, Uid},
     thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
-use waylay_engine_seccomp::{Dialler, Open, Part, SeccompEngine, supervise};
+use waylay_engine_seccomp::{Datagrams, Dialler, Open, Part, SeccompEngine, supervise};
 use waylay_host::cgroup::Cgroup;
 
 /// What an application may do, of whom no more is asked than what it connects to.
@@ -119,7 +119,7 @@ pub fn submit(is_service: bool) -> OwnedFd {
 
 fn submitted(part: Part) -> OwnedFd {
     set_no_new_privs(true).unwrap();
-    supervise(part).unwrap()
+    supervise(part, Datagrams::Judged).unwrap()
 }
 
 /// This thread, and those that it starts, have no privilege from here on.

@@ -38,7 +38,7 @@ use crate::change::Change;
 use crate::conditions::{Conditions, FlagConditions};
 use crate::decide::{answer_foreign, settle_outside_policy, stays_in_sandbox};
 use crate::ids::{FilterId, ServiceId, SublayerId};
-use crate::leg::{Facts, Flags, Leg, ProcessFacts};
+use crate::leg::{Facts, Flags, Leg, ProcessFacts, Protocol};
 use crate::model::{Action, AuthRule, Errno, FailurePolicy, Filter, Right};
 use crate::policy::{Limit, LimitError, Policy, PolicyError};
 use crate::slots::Slots;
@@ -337,6 +337,24 @@ impl Tables {
     #[must_use]
     pub fn ask_of_processes(&self) -> bool {
         self.whole.index.asks_of_processes() || self.amendments().is_some_and(Index::asks_of_processes)
+    }
+
+    /// Whether a leg of UDP might be anything but direct: redirected or blocked by a filter, or blocked as one of another network namespace. If none
+    /// might, each is direct that does not dial a service's own socket.
+    #[must_use]
+    pub fn concern_datagrams(&self) -> bool {
+        let blocks = |filter: &&TableAuthFilter| match filter.action {
+            Action::Block { .. } => true,
+            Action::Permit(_) | Action::Continue => false,
+        };
+        let redirecting = self.redirect_filters().into_iter().map(|filter| &filter.conditions);
+        let blocking = self.auth_filters().into_iter().filter(blocks).map(|filter| &filter.conditions);
+        let mut refusing_or_redirecting = redirecting.chain(blocking);
+        let of_others = match self.foreign_namespace {
+            ForeignNamespace::Permit => false,
+            ForeignNamespace::Block => true,
+        };
+        of_others || refusing_or_redirecting.any(|conditions| conditions.admit(Protocol::Udp))
     }
 
     fn numbers(&self, facts: &Facts, flags: Flags) -> Numbered {

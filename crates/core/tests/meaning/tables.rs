@@ -11,9 +11,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestRunner;
 use waylay_core::{
-    Action, AuthRule, Availability, Cgroups, Chain, CommandName, Conditions, Confinement, Errno, Family,
-    FileId, Filter, FilterId, FlagConditions, ForeignNamespace, Hop, HostName, HostPattern, Layer, Leg,
-    ListenerOwner, MAX_HOPS, Namespace, NewSocket, OneOf, Policy, PortRange, Prefix, Process,
+    Action, AuthRule, Availability, Cgroups, Chain, Change, CommandName, Conditions, Confinement, Errno,
+    Family, FileId, Filter, FilterId, FlagConditions, ForeignNamespace, Hop, HostName, HostPattern, Layer,
+    Leg, ListenerOwner, MAX_HOPS, Namespace, NewSocket, OneOf, Policy, PortRange, Prefix, Process,
     ProcessConditions, Protocol, Records, Refusal, Resource, Right, Room, Route, Sandboxes, Service,
     ServiceId, ServiceSet, Slots, SocketKind, SocketOwner, SocketVerdict, Sphere, SublayerId, Tables,
     Unredirectable, Verdict, World, decide, decide_socket,
@@ -83,6 +83,71 @@ fn tables_answer_what_decide_answers() {
     for kind in KINDS {
         assert!(seen.borrow().get(kind) > Some(&20), "{kind} hardly occurs: {seen:?}");
     }
+}
+
+#[test]
+fn where_tables_do_not_concern_datagrams_each_is_direct() {
+    let config = ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() };
+    let seen = RefCell::new(BTreeMap::<&str, u32>::new());
+    let outcome = TestRunner::new(config).run(&datagrams(), |(policy, leg, records, world)| {
+        let tables = Tables::compile(&policy).expect("few filters");
+        let leg = Leg { protocol: Protocol::Udp, ..leg };
+        let world = World { listener: None, ..world };
+        let decision = decide(&policy, &leg, &records, &world);
+        let concerned = if tables.concern_datagrams() { "concerned" } else { "unconcerned" };
+        if !tables.concern_datagrams() {
+            prop_assert_eq!(&decision.verdict, &Verdict::Direct, "{}", decision.trace);
+            // What became of TCP shows that the policy does something.
+            let leg = Leg { protocol: Protocol::Tcp, ..leg };
+            let verdict = decide(&policy, &leg, &records, &world).verdict;
+            *seen.borrow_mut().entry(kind(&verdict)).or_default() += 1;
+        }
+        *seen.borrow_mut().entry(concerned).or_default() += 1;
+        Ok(())
+    });
+    outcome.unwrap();
+    for kind in ["concerned", "unconcerned", "redirect", "blocked"] {
+        assert!(seen.borrow().get(kind) > Some(&20), "{kind} hardly occurs: {seen:?}");
+    }
+}
+
+/// Of policies of which many are about TCP alone.
+fn datagrams() -> impl Strategy<Value = (Policy, Leg, Records, World)> {
+    let narrowed = (policies(), prop::bool::weighted(0.7)).prop_map(|(policy, is_narrow)| {
+        let narrow = |filter: &Filter| match filter.layer {
+            Layer::Auth(AuthRule { action: Action::Permit(_) | Action::Continue, .. }) => filter.clone(),
+            Layer::Auth(AuthRule { action: Action::Block { .. }, .. }) | Layer::Redirect { .. } => {
+                let protocol = Some(Protocol::Tcp.into());
+                Filter { conditions: Conditions { protocol, ..filter.conditions.clone() }, ..filter.clone() }
+            }
+        };
+        if !is_narrow {
+            return policy;
+        }
+        let filters = policy.filters().iter().map(narrow).collect();
+        let narrowed = Policy::new(policy.services().to_vec(), policy.sublayers().to_vec(), filters);
+        let (foreign, unredirectable) = (policy.foreign_namespace(), policy.unredirectable());
+        let narrowed = narrowed.expect("as before").with_unredirectable(unredirectable);
+        narrowed.with_foreign_namespace(foreign).with_sandboxes(policy.sandboxes())
+    });
+    (narrowed, legs(), records(), worlds())
+}
+
+#[test]
+fn a_change_of_filters_is_known_to_concern_datagrams() {
+    let of_tcp = |id| {
+        let conditions = Conditions { protocol: Some(Protocol::Tcp.into()), ..Conditions::default() };
+        Filter { conditions, ..redirect(id, 1) }
+    };
+    let before = policy(vec![service(1, OPEN)], vec![], vec![of_tcp(1)]);
+    let tables = Tables::compile(&before).unwrap();
+    assert!(!tables.concern_datagrams());
+    let more = tables.change(&Change { removed: vec![], added: vec![redirect(2, 1)] }).unwrap();
+    assert!(more.is_amended() && more.concern_datagrams());
+    let less = more.change(&Change { removed: vec![FilterId(2)], added: vec![of_tcp(3)] }).unwrap();
+    assert!(!less.concern_datagrams());
+    let others = Tables::compile(&before.with_foreign_namespace(ForeignNamespace::Block)).unwrap();
+    assert!(others.concern_datagrams(), "those of other network namespaces are blocked");
 }
 
 const KINDS: [&str; 11] = [
