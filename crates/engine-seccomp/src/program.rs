@@ -2,11 +2,13 @@
 //! memory not even, which others may have as well (vfork(2), clone(2)) and so keep. Its path is asked for once.
 
 use std::{
+    fs::File,
+    io,
     os::fd::AsFd,
     sync::{Arc, OnceLock},
 };
 
-use rustix::fs::{AtFlags, StatxFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use waylay_abi::EXE_LEN;
 use waylay_core::{CommandName, FileId};
 
@@ -16,6 +18,7 @@ pub(crate) type ExePath = Arc<[u8; EXE_LEN]>;
 /// A program, as one thread runs it.
 #[derive(Debug, Default)]
 pub(crate) struct Program {
+    seen: Seen,
     /// The file; none where it is not to be looked at.
     pub(crate) exe: FileId,
     command: CommandName,
@@ -23,13 +26,13 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    pub(crate) const fn of(exe: FileId, command: CommandName) -> Self {
-        Self { exe, command, path: OnceLock::new() }
+    pub(crate) const fn of(seen: Seen, exe: FileId, command: CommandName) -> Self {
+        Self { seen, exe, command, path: OnceLock::new() }
     }
 
     /// Whether it is the same file by the same name: a file may have several paths.
-    pub(crate) fn is(&self, exe: FileId, command: CommandName) -> bool {
-        self.exe == exe && self.command == command
+    pub(crate) fn is(&self, seen: Seen, command: CommandName) -> bool {
+        self.seen == seen && self.command == command
     }
 
     /// Its path as the thread sees it; empty if that cannot be told.
@@ -52,10 +55,50 @@ fn on_the_wire(path: &[u8]) -> [u8; EXE_LEN] {
     bytes
 }
 
-/// The file that a thread runs, by its directory in /proc; in the kernel's encoding of devices, `major << 20 | minor`, as policies have it. A file system
-/// over a network is not asked for that.
-pub(crate) fn file(thread: impl AsFd) -> rustix::io::Result<FileId> {
-    let file = rustix::fs::statx(thread, "exe", AtFlags::STATX_DONT_SYNC, StatxFlags::INO)?;
-    let device = u64::from(file.stx_dev_major) << 20 | u64::from(file.stx_dev_minor);
-    Ok(FileId { device, inode: file.stx_ino })
+/// A file as stat(2) has it, which is the same for as long as it is the same file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    file: FileId,
+    /// The mount that it was reached by.
+    mount: u64,
+}
+
+/// The file that a thread runs, by its directory in /proc. A file system over a network is not asked for that.
+pub(crate) fn seen(thread: impl AsFd) -> rustix::io::Result<Seen> {
+    let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+    let file = rustix::fs::statx(thread, "exe", AtFlags::STATX_DONT_SYNC, wanted)?;
+    let device = encode(file.stx_dev_major, file.stx_dev_minor);
+    Ok(Seen { file: FileId { device, inode: file.stx_ino }, mount: file.stx_mnt_id })
+}
+
+/// The same in the kernel's encoding of devices, `major << 20 | minor`, as policies have it. Overlays show those of their layers to stat(2), where they
+/// lie on several file systems; the mount table has their own.
+pub(crate) fn file(thread: impl AsFd, seen: Seen) -> FileId {
+    // Of devices that are there.
+    if seen.file.device >> MINOR_BITS != 0 {
+        return seen.file;
+    }
+    let device = mounts(thread).ok().and_then(|table| device_of(&table, seen.mount));
+    FileId { device: device.unwrap_or(seen.file.device), ..seen.file }
+}
+
+const MINOR_BITS: u32 = 20;
+
+fn encode(major: u32, minor: u32) -> u64 {
+    u64::from(major) << MINOR_BITS | u64::from(minor)
+}
+
+fn mounts(thread: impl AsFd) -> io::Result<String> {
+    let table = rustix::fs::openat(thread, "mountinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    io::read_to_string(File::from(table))
+}
+
+/// proc_pid_mountinfo(5).
+fn device_of(mountinfo: &str, mount: u64) -> Option<u64> {
+    mountinfo.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        (fields.next()?.parse() == Ok(mount)).then_some(())?;
+        let (major, minor) = fields.nth(1)?.split_once(':')?;
+        Some(encode(major.parse().ok()?, minor.parse().ok()?))
+    })
 }

@@ -84,13 +84,14 @@ impl Thread {
 
     /// The same as before as long as it runs the same file.
     fn program(&self, command: CommandName) -> Arc<Program> {
-        let runs = self.directory().ok().and_then(|directory| program::file(directory).ok());
-        let exe = runs.unwrap_or_default();
+        let directory = self.directory().ok();
+        let seen = directory.and_then(|directory| program::seen(directory).ok()).unwrap_or_default();
         let mut last = self.program.lock().unwrap_or_else(PoisonError::into_inner);
-        match last.as_ref().filter(|program| program.is(exe, command)) {
-            Some(program) => Arc::clone(program),
-            None => Arc::clone(last.insert(Arc::new(Program::of(exe, command)))),
+        if let Some(same) = last.as_ref().filter(|program| program.is(seen, command)) {
+            return Arc::clone(same);
         }
+        let exe = directory.map(|directory| program::file(directory, seen)).unwrap_or_default();
+        Arc::clone(last.insert(Arc::new(Program::of(seen, exe, command))))
     }
 
     /// The path of a program of its own, as it sees it.

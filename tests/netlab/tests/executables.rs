@@ -11,7 +11,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use waylay_netlab::{Daemon, Home, TcpServer, patiently};
+use waylay_netlab::{Daemon, Home, TcpServer, Waylay, patiently};
 
 const POLICY: &str = "[sublayer.base]\n[[filter]]\naction = \"block\"\nsublayer = \"base\"\nif.exe = ";
 
@@ -103,4 +103,30 @@ fn of_layers_in_one_file_system_are_known_also_when_they_change() {
 #[test]
 fn of_layers_in_several_file_systems_are_known_also_when_they_change() {
     only_what_is_named_is_meant(&Home::new("layers-apart"), &Layers::new(true));
+}
+
+/// By a supervisor, who asks stat(2), which has other numbers for these than the mount table.
+#[test]
+fn of_layers_are_known_without_root_too() {
+    let server =
+        TcpServer::start(IpAddr::V4(Ipv4Addr::LOCALHOST), |mut stream: TcpStream| stream.write_all(b"x"));
+    let dial = format!("exec 3<>/dev/tcp/127.0.0.1/{}", server.address().port());
+    for apart in [false, true] {
+        let layers = Layers::new(apart);
+        let anybody = || std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(layers.base.parent().unwrap(), anybody()).unwrap();
+        let [merged, other, lower] = [("merged", "program"), ("merged", "other"), ("lower", "program")]
+            .map(|(layer, name)| layers.path(layer).join(name));
+        let policy = layers.base.join("policy.toml");
+        fs::write(&policy, format!("{POLICY}{merged:?}\n")).unwrap();
+        let connects = |program: &Path| {
+            let waylay = Waylay::run_without_root(None).args(["--policy", policy.to_str().unwrap()]);
+            waylay.watch([program.to_str().unwrap(), "-c", &dial]).code() == 0
+        };
+        assert_eq!(
+            [&merged, &other, &lower].map(|program| connects(program)),
+            [false, true, true],
+            "{apart}"
+        );
+    }
 }
