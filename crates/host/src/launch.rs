@@ -573,3 +573,25 @@ fn own_binary() -> io::Result<OsString> {
     let file = rustix::io::fcntl_dupfd_cloexec(file.as_fd(), OUT_OF_THE_WAY)?;
     Ok(format!("/proc/self/fd/{}", file.into_raw_fd()).into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_to_a_socket_that_nothing_is_led_to_is_lost() {
+        let v6 = IpAddr::from(Ipv6Addr::LOCALHOST);
+        for (name, ip, to) in [("udp4", Ipv4Addr::UNSPECIFIED.into(), "127.128.0.1"), ("udp6", v6, "::1")] {
+            let passed = bind_udp(name, ip).unwrap();
+            let receiver = UdpSocket::from(passed.socket.try_clone().unwrap());
+            receiver.set_nonblocking(true).unwrap();
+            let sender = UdpSocket::bind((ip, 0)).unwrap();
+            // Over the loopback it is there when it has been sent.
+            let arrives =
+                || sender.send_to(b"x", (to, passed.address.port())).and_then(|_| receiver.recv(&mut [0]));
+            assert_eq!(arrives().unwrap(), 1, "{name}");
+            deafen(std::slice::from_ref(&passed)).unwrap();
+            assert_eq!(arrives().unwrap_err().kind(), io::ErrorKind::WouldBlock, "{name}");
+        }
+    }
+}
