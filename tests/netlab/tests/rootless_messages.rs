@@ -110,7 +110,12 @@ def many(call, *arguments):
     return result if result >= 0 else errno.errorcode[ctypes.get_errno()]
 name = struct.pack('=HH4s8x', socket.AF_INET, socket.htons(two[1]), bytes([127, 0, 0, 1]))
 s = client()
+# It waits itself, and not Python for it.
+s.settimeout(None)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack('ll', 20, 0))
 fastopen = 0x20000000
+# Where descriptors cannot be copied there are no new sockets by then.
+sockets = [socket.socket() for _ in range(4)]
 for line in sys.stdin:
     left.sendmsg([b'stream']); s.sendmsg([b'message'], [], 0, one)
     print(said(lambda: right.recvmsg(9)[0]), said(lambda: s.recvmsg(9)[::3] == (b'message', one)), end=' ')
@@ -119,9 +124,9 @@ for line in sys.stdin:
     room = ctypes.create_string_buffer(9)
     got = Message(None, 0, ctypes.pointer(Part(ctypes.cast(room, ctypes.c_char_p), 9)), 1)
     print(many(libc.sendmmsg, s.fileno(), sent, 2, 0), s.recv(9), many(libc.recvmmsg, s.fileno(), ctypes.byref(got), 1, 0, None), end=' ')
-    fast = socket.socket()
+    fast, slow = sockets.pop(), sockets.pop()
     print(said(lambda: fast.sendmsg([b'x'], [], fastopen, stream)), many(libc.sendmmsg, fast.fileno(), sent, 2, fastopen), end=' ')
-    print(said(lambda: fast.sendto(b'x', fastopen, stream)), said(lambda: socket.socket().connect(stream)))
+    print(said(lambda: fast.sendto(b'x', fastopen, stream)), said(lambda: slow.connect(stream)))
 ";
     let ground = Ground::new();
     let mut running = ground.waylay(OF_TCP).spawn(ground.command(ASKED));
