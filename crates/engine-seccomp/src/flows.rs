@@ -1,8 +1,8 @@
 //! What is redirected at this moment, beside what the engine in memory knows of it: addresses, sockets, and what services ask about.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
 };
 
 use waylay_abi as abi;
@@ -22,7 +22,7 @@ pub(crate) struct Flow {
     pub(crate) application: abi::Process,
     pub(crate) exe_path: ExePath,
     pub(crate) wishes: abi::SocketWishes,
-    /// The source and the listener that it is led from and to; the source has no port before there is one.
+    /// The source and the listener that it is led from and to.
     pub(crate) path: Path,
     /// The socket that was connected, by its cookie.
     pub(crate) socket: u64,
@@ -40,27 +40,11 @@ pub struct Path {
 }
 
 impl Path {
-    /// To a listener, from a port that connect(2) is to choose.
-    pub(crate) fn from_anywhere(to: SocketAddr) -> Self {
-        Self::new(SocketAddr::new(unspecified(to.ip()), 0), to)
-    }
-
-    fn is_settled(&self) -> bool {
-        self.from.port() != 0
-    }
-
     /// IPv4 in its own form, whatever the sockets are of.
     #[must_use]
     pub fn new(from: SocketAddr, to: SocketAddr) -> Self {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         Self { from: canonical(from), to: canonical(to) }
-    }
-}
-
-fn unspecified(like: IpAddr) -> IpAddr {
-    match like.to_canonical() {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 
@@ -125,55 +109,18 @@ pub(crate) struct Flows {
     carried: BTreeMap<u64, Carried>,
     /// Connections that services have asked about, by their listeners.
     taken: BTreeMap<SocketAddr, u64>,
-    /// How many are being dialled whose source is not known yet, by the listeners that they go to.
-    unsettled: BTreeMap<SocketAddr, usize>,
 }
 
 impl Flows {
     /// Gives the socket of one that had the same addresses before, and is over.
     pub(crate) fn begin(&mut self, new: NewFlow) -> Option<u64> {
         let (number, path, socket) = (new.number, new.path, new.socket);
-        let replaced = match path.is_settled() {
-            true => self.know(number, path),
-            false => {
-                *self.unsettled.entry(path.to).or_default() += 1;
-                None
-            }
-        };
+        let replaced = self.by_path.get(&path).copied().and_then(|number| self.end(number));
+        self.by_path.insert(path, number);
         self.by_outgoing.insert(socket, number);
         self.awaited.insert((new.service, number));
         self.by_number.insert(number, Flow::new(new));
         replaced
-    }
-
-    /// Where one comes from that has a port by now, if it was not known; the rest as of [`begin`](Self::begin).
-    pub(crate) fn settle(&mut self, number: u64, from: SocketAddr) -> Option<u64> {
-        let flow = self.by_number.get_mut(&number).filter(|flow| !flow.path.is_settled())?;
-        flow.path = Path::new(from, flow.path.to);
-        let path = flow.path;
-        self.one_is_settled(path.to);
-        self.know(number, path)
-    }
-
-    fn know(&mut self, number: u64, path: Path) -> Option<u64> {
-        let replaced = self.by_path.get(&path).copied().and_then(|number| self.end(number));
-        self.by_path.insert(path, number);
-        replaced
-    }
-
-    fn one_is_settled(&mut self, listener: SocketAddr) {
-        if let Entry::Occupied(mut unsettled) = self.unsettled.entry(listener) {
-            *unsettled.get_mut() -= 1;
-            if *unsettled.get() == 0 {
-                unsettled.remove();
-            }
-        }
-    }
-
-    /// Whether what an accepted socket carries may be a flow whose source is not known yet.
-    pub(crate) fn may_settle(&self, socket: u64, path: Path) -> bool {
-        let is_known = self.by_inbound.contains_key(&socket) || self.by_path.contains_key(&path);
-        !is_known && self.unsettled.contains_key(&path.to)
     }
 
     pub(crate) fn get(&self, number: u64) -> Option<&Flow> {
@@ -208,7 +155,6 @@ impl Flows {
     pub(crate) fn awaited_by(&self, service: ServiceId) -> Vec<Path> {
         let of_service = self.awaited.range((service, 0)..).take_while(|(of, _)| *of == service);
         let flows = of_service.filter_map(|(_, number)| self.get(*number));
-        let flows = flows.filter(|flow| flow.path.is_settled());
         flows.map(|flow| Path { from: flow.path.to, to: flow.path.from }).take(MOST_LIKELY).collect()
     }
 
@@ -229,10 +175,7 @@ impl Flows {
     /// Ends it; gives the socket that it began on.
     pub(crate) fn end(&mut self, number: u64) -> Option<u64> {
         let flow = self.by_number.remove(&number)?;
-        match flow.path.is_settled() {
-            true => drop(self.by_path.remove(&flow.path)),
-            false => self.one_is_settled(flow.path.to),
-        }
+        self.by_path.remove(&flow.path);
         self.by_outgoing.remove(&flow.socket);
         self.awaited.remove(&(flow.service, number));
         Some(flow.socket)
@@ -242,9 +185,7 @@ impl Flows {
     /// they began on, and those that had records and are gone.
     pub(crate) fn sweep(&mut self, open: &Open) -> Vec<u64> {
         let is_open = |path: Path| {
-            !path.is_settled()
-                || open.paths.contains(&path)
-                || open.paths.contains(&Path { from: path.to, to: path.from })
+            open.paths.contains(&path) || open.paths.contains(&Path { from: path.to, to: path.from })
         };
         let mut over = Vec::new();
         for flow in self.by_number.values_mut() {
@@ -305,10 +246,6 @@ mod tests {
     }
 
     fn begin(flows: &mut Flows, number: u64, socket: u64) -> Option<u64> {
-        begin_by(flows, number, socket, path())
-    }
-
-    fn begin_by(flows: &mut Flows, number: u64, socket: u64, path: Path) -> Option<u64> {
         flows.begin(NewFlow {
             number,
             service: ServiceId(1),
@@ -317,33 +254,9 @@ mod tests {
             application: abi::Process::default(),
             exe_path: Arc::new([0; EXE_LEN]),
             wishes: abi::SocketWishes::default(),
-            path,
+            path: path(),
             socket,
         })
-    }
-
-    #[test]
-    fn a_flow_whose_port_is_not_known_yet_may_be_anybodys_at_that_listener_until_it_is() {
-        let (mut flows, path) = (with_one(), path());
-        let other = Path { from: "127.0.0.1:40001".parse().unwrap(), ..path };
-        assert!(!flows.may_settle(ACCEPTED, other));
-        for number in [2, 3] {
-            assert_eq!(begin_by(&mut flows, number, 10 + number, Path::from_anywhere(path.to)), None);
-        }
-        assert!(flows.may_settle(ACCEPTED, other) && !flows.may_settle(ACCEPTED, path));
-        assert_eq!(flows.awaited_by(ServiceId(1)), [Path { from: path.to, to: path.from }]);
-        let none = Open::default();
-        // The one that has a port is over; those that are being dialled are not.
-        assert_eq!([(); 3].map(|()| flows.sweep(&none)), [vec![], vec![SOCKET], vec![]]);
-        assert_eq!(flows.settle(2, other.from), None);
-        assert!(matches!(flows.of_inbound(ACCEPTED, Some(other)), Inbound::Of(flow) if flow.number == 2));
-        assert!(flows.may_settle(ACCEPTED + 1, path));
-        // By the same addresses: the other one is over.
-        assert_eq!(flows.settle(3, other.from), Some(12));
-        assert!(!flows.may_settle(ACCEPTED + 1, path) && flows.unsettled.is_empty());
-        assert_eq!(begin_by(&mut flows, 4, 14, Path::from_anywhere(path.to)), None);
-        assert_eq!(flows.end(4), Some(14));
-        assert!(flows.unsettled.is_empty() && flows.by_path.len() == 1);
     }
 
     #[test]
@@ -382,8 +295,7 @@ mod tests {
         assert_eq!([flows.sweep(&none), flows.sweep(&back), flows.sweep(&none)], [[0; 0]; 3]);
         // The socket that had its records has been seen, and is gone as well.
         assert_eq!([flows.sweep(&none), flows.sweep(&none)], [vec![SOCKET], vec![9]]);
-        let Flows { by_number, by_path, by_outgoing, by_inbound, awaited, carried, taken: _, unsettled: _ } =
-            flows;
+        let Flows { by_number, by_path, by_outgoing, by_inbound, awaited, carried, taken: _ } = flows;
         assert!(by_number.is_empty() && by_path.is_empty());
         assert!(by_outgoing.is_empty() && by_inbound.is_empty() && awaited.is_empty() && carried.is_empty());
     }
