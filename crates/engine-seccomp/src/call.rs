@@ -60,7 +60,7 @@ impl Call {
                 }
                 Vec::from_iter(path)
             }
-            (None, Some(service)) => shared.lock().flows.awaited_by(service),
+            (None, Some(service)) => shared.lock_once_all_settled(service).flows.awaited_by(service),
             (None, None) => return Err(errno(libc::EACCES)),
         };
         let mut told = given.hearsay.of(inode, || likely)?.ok_or_else(|| errno(libc::EACCES))?;

@@ -2,6 +2,7 @@
 //! descriptors meanwhile changes more than which of its sockets is redirected.
 
 use std::{
+    cell::Cell,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
@@ -41,6 +42,8 @@ pub(crate) struct Plan<'s> {
     cookie: u64,
     address: Vec<u8>,
     flow: Option<u64>,
+    /// Whether it is known of the flow where it comes from.
+    is_settled: Cell<bool>,
 }
 
 /// What comes of a call before anything is dialled.
@@ -89,8 +92,10 @@ fn prepare<'s>(
     let Some((kind, local)) = Kind::of(&socket)? else { return Ok(Decided::Answered(Answer::Continue)) };
     let cookie = sockopt::socket_cookie(&socket)?;
     let claim = shared.claim(cookie, turn);
-    let plain =
-        |_claim, socket, address| Ok(Decided::Dial(Plan { _claim, socket, cookie, address, flow: None }));
+    let plain = |_claim, socket, address| {
+        let is_settled = Cell::new(true);
+        Ok(Decided::Dial(Plan { _claim, socket, cookie, address, flow: None, is_settled }))
+    };
     match (kind, parse_address(&bytes)) {
         (Kind::Stream { v6 }, Named::Ip(destination)) if destination.is_ipv6() == v6 => {
             let wanted = Wanted { turn, claim, dialler, thread, socket, local, cookie, destination, v6 };
@@ -242,8 +247,8 @@ impl<'s> Wanted<'_, 's> {
             error
         };
         let listener = listener.ok_or_else(|| abandon(errno(libc::ECONNREFUSED)))?;
-        let from = self.fix_source(listener).map_err(abandon)?;
-        let (source, wishes) = (from, wishes_of(&self.socket, self.local, self.v6));
+        let source = self.source(listener).map_err(abandon)?;
+        let wishes = wishes_of(&self.socket, self.local, self.v6);
         let mut state = shared.lock();
         let filter = state.engine.chain(flow).and_then(|chain| chain.hops().last().map(|hop| hop.filter));
         let Some(filter) = filter else { return Err(errno(libc::ENOBUFS)) };
@@ -263,7 +268,7 @@ impl<'s> Wanted<'_, 's> {
             application,
             exe_path,
             wishes,
-            path: Path::new(source, listener),
+            path: source.map_or_else(|| Path::from_anywhere(listener), |source| Path::new(source, listener)),
             socket: self.cookie,
         });
         if let Some(socket) = replaced {
@@ -271,7 +276,8 @@ impl<'s> Wanted<'_, 's> {
         }
         drop(state);
         let address = write_address(listener, self.v6);
-        Ok(self.dial(address, Some(flow.0)))
+        let is_settled = Cell::new(source.is_some());
+        Ok(Decided::Dial(Plan { is_settled, ..self.plan(address, Some(flow.0)) }))
     }
 
     /// Whether nothing has been dialled with it, or that has failed.
@@ -281,31 +287,25 @@ impl<'s> Wanted<'_, 's> {
             || sys::tcp_state(self.socket.as_fd()).is_ok_and(|state| state == CLOSED)
     }
 
-    /// The source port, by which the service's end is known before there is one.
-    fn fix_source(&self, listener: SocketAddr) -> io::Result<SocketAddr> {
-        let socket = SockRef::from(&self.socket);
-        let local = || socket.local_addr()?.as_socket().ok_or_else(|| errno(libc::EINVAL));
+    /// Where it comes from, by which the service's end is known, if that is settled before connect() chooses it.
+    fn source(&self, listener: SocketAddr) -> io::Result<Option<SocketAddr>> {
         let bound = self.local.ok_or_else(|| errno(libc::EINVAL))?;
+        if bound.port() == 0 {
+            return Ok(None);
+        }
+        let socket = SockRef::from(&self.socket);
         let any = bound.ip().to_canonical().is_unspecified();
         let ip = if any { self.loopback_towards(listener) } else { bound.ip() };
         match socket.bind(&SocketAddr::new(ip, bound.port()).into()) {
-            Ok(()) => {}
+            Ok(()) => Ok(Some(SocketAddr::new(ip, bound.port()))),
             // It has its port, or has been given one meanwhile.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                return Ok(SocketAddr::new(ip, local()?.port()));
+                let local = socket.local_addr()?.as_socket().ok_or(error)?;
+                Ok(Some(SocketAddr::new(ip, local.port())))
             }
             // One that was disconnected still shows the port it had, and somebody else may have that by now.
-            Err(_) if bound.port() != 0 => socket.bind(&SocketAddr::new(ip, 0).into())?,
-            Err(error) => return Err(error),
+            Err(_) => Ok(None),
         }
-        let chosen = local()?;
-        if chosen.port() != 0 {
-            return Ok(chosen);
-        }
-        // It was to be chosen at connect().
-        sys::choose_port_at_bind(self.socket.as_fd())?;
-        socket.bind(&SocketAddr::new(ip, 0).into())?;
-        local()
     }
 
     fn loopback_towards(&self, listener: SocketAddr) -> IpAddr {
@@ -322,7 +322,12 @@ impl<'s> Wanted<'_, 's> {
     }
 
     fn dial(self, address: Vec<u8>, flow: Option<u64>) -> Decided<'s> {
-        Decided::Dial(Plan { _claim: self.claim, socket: self.socket, cookie: self.cookie, address, flow })
+        Decided::Dial(self.plan(address, flow))
+    }
+
+    fn plan(self, address: Vec<u8>, flow: Option<u64>) -> Plan<'s> {
+        let Self { claim, socket, cookie, .. } = self;
+        Plan { _claim: claim, socket, cookie, address, flow, is_settled: Cell::new(true) }
     }
 }
 
@@ -396,8 +401,13 @@ impl Plan<'_> {
     /// Makes the connection; waits for it if the socket's owner would. It goes on if the owner is interrupted meanwhile, as connect(2) has it.
     pub(crate) fn carry_out(&self, shared: &Shared, tid: u32, turn: &Turn<'_>) -> Answer {
         let is_asked_again = !shared.lock().unanswered.insert(self.cookie);
-        let owner = interrupted::Owner { tid, waits: &|| turn.give_up(), is_there: &|| turn.is_waited_for() };
+        let waits = || {
+            self.settle(shared);
+            turn.give_up();
+        };
+        let owner = interrupted::Owner { tid, waits: &waits, is_there: &|| turn.is_waited_for() };
         let dialled = interrupted::connect(self.socket.as_fd(), &self.address, &owner);
+        self.settle(shared);
         let Err(error) = dialled else { return Answer::Value(0) };
         match error.raw_os_error() {
             Some(libc::EISCONN) if is_asked_again => return Answer::Value(0),
@@ -407,6 +417,15 @@ impl Plan<'_> {
             Some(_) | None => {}
         }
         Answer::from(error)
+    }
+
+    /// The port that was chosen, as soon as there is one.
+    fn settle(&self, shared: &Shared) {
+        let (false, Some(flow)) = (self.is_settled.get(), self.flow) else { return };
+        let local = SockRef::from(&self.socket).local_addr().ok().and_then(|local| local.as_socket());
+        let Some(local) = local.filter(|local| local.port() != 0) else { return };
+        self.is_settled.set(true);
+        shared.settle(flow, local);
     }
 
     /// Tells its caller what has become of it. The next call on the socket comes to know whether that was told.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use waylay_abi as abi;
@@ -22,7 +22,7 @@ pub(crate) struct Flow {
     pub(crate) application: abi::Process,
     pub(crate) exe_path: ExePath,
     pub(crate) wishes: abi::SocketWishes,
-    /// The source and the listener that it is led from and to.
+    /// The source and the listener that it is led from and to; the source has no port before there is one.
     pub(crate) path: Path,
     /// The socket that was connected, by its cookie.
     pub(crate) socket: u64,
@@ -40,11 +40,27 @@ pub struct Path {
 }
 
 impl Path {
+    /// To a listener, from a port that connect(2) is to choose.
+    pub(crate) fn from_anywhere(to: SocketAddr) -> Self {
+        Self::new(SocketAddr::new(unspecified(to.ip()), 0), to)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.from.port() != 0
+    }
+
     /// IPv4 in its own form, whatever the sockets are of.
     #[must_use]
     pub fn new(from: SocketAddr, to: SocketAddr) -> Self {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         Self { from: canonical(from), to: canonical(to) }
+    }
+}
+
+fn unspecified(like: IpAddr) -> IpAddr {
+    match like.to_canonical() {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 
@@ -109,18 +125,57 @@ pub(crate) struct Flows {
     carried: BTreeMap<u64, Carried>,
     /// Connections that services have asked about, by their listeners.
     taken: BTreeMap<SocketAddr, u64>,
+    /// Those that are being dialled and whose source is not known yet, by the listeners that they go to.
+    unsettled: BTreeSet<(SocketAddr, u64)>,
 }
 
 impl Flows {
     /// Gives the socket of one that had the same addresses before, and is over.
     pub(crate) fn begin(&mut self, new: NewFlow) -> Option<u64> {
         let (number, path, socket) = (new.number, new.path, new.socket);
-        let replaced = self.by_path.get(&path).copied().and_then(|number| self.end(number));
-        self.by_path.insert(path, number);
+        let replaced = match path.is_settled() {
+            true => self.know(number, path),
+            false => {
+                self.unsettled.insert((path.to, number));
+                None
+            }
+        };
         self.by_outgoing.insert(socket, number);
         self.awaited.insert((new.service, number));
         self.by_number.insert(number, Flow::new(new));
         replaced
+    }
+
+    /// Where one comes from that has a port by now, if it was not known; the rest as of [`begin`](Self::begin).
+    pub(crate) fn settle(&mut self, number: u64, from: SocketAddr) -> Option<u64> {
+        let flow = self.by_number.get_mut(&number).filter(|flow| !flow.path.is_settled())?;
+        flow.path = Path::new(from, flow.path.to);
+        let path = flow.path;
+        self.unsettled.remove(&(path.to, number));
+        self.know(number, path)
+    }
+
+    fn know(&mut self, number: u64, path: Path) -> Option<u64> {
+        let replaced = self.by_path.get(&path).copied().and_then(|number| self.end(number));
+        self.by_path.insert(path, number);
+        replaced
+    }
+
+    /// Those of which one may be what has come by a listener, as none of them has its addresses yet. Whoever has the same addresses
+    /// meanwhile may be over.
+    pub(crate) fn dialled_to(&self, listener: SocketAddr) -> Option<Dialled> {
+        let (_, last) = self.unsettled.range((listener, 0)..=(listener, u64::MAX)).next_back()?;
+        Some(Dialled { listener, last: *last })
+    }
+
+    /// Whether all of them have their addresses, or are over. What is dialled later is none of them.
+    pub(crate) fn are_settled(&self, Dialled { listener, last }: Dialled) -> bool {
+        self.unsettled.range((listener, 0)..=(listener, last)).next().is_none()
+    }
+
+    /// Whether an accepted socket has been asked about before.
+    pub(crate) fn knows(&self, inbound: u64) -> bool {
+        self.by_inbound.contains_key(&inbound)
     }
 
     pub(crate) fn get(&self, number: u64) -> Option<&Flow> {
@@ -155,6 +210,7 @@ impl Flows {
     pub(crate) fn awaited_by(&self, service: ServiceId) -> Vec<Path> {
         let of_service = self.awaited.range((service, 0)..).take_while(|(of, _)| *of == service);
         let flows = of_service.filter_map(|(_, number)| self.get(*number));
+        let flows = flows.filter(|flow| flow.path.is_settled());
         flows.map(|flow| Path { from: flow.path.to, to: flow.path.from }).take(MOST_LIKELY).collect()
     }
 
@@ -175,7 +231,10 @@ impl Flows {
     /// Ends it; gives the socket that it began on.
     pub(crate) fn end(&mut self, number: u64) -> Option<u64> {
         let flow = self.by_number.remove(&number)?;
-        self.by_path.remove(&flow.path);
+        match flow.path.is_settled() {
+            true => drop(self.by_path.remove(&flow.path)),
+            false => drop(self.unsettled.remove(&(flow.path.to, number))),
+        }
         self.by_outgoing.remove(&flow.socket);
         self.awaited.remove(&(flow.service, number));
         Some(flow.socket)
@@ -185,7 +244,9 @@ impl Flows {
     /// they began on, and those that had records and are gone.
     pub(crate) fn sweep(&mut self, open: &Open) -> Vec<u64> {
         let is_open = |path: Path| {
-            open.paths.contains(&path) || open.paths.contains(&Path { from: path.to, to: path.from })
+            !path.is_settled()
+                || open.paths.contains(&path)
+                || open.paths.contains(&Path { from: path.to, to: path.from })
         };
         let mut over = Vec::new();
         for flow in self.by_number.values_mut() {
@@ -212,6 +273,13 @@ impl Flows {
         });
         ended
     }
+}
+
+/// What was being dialled to a listener at some moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dialled {
+    listener: SocketAddr,
+    last: u64,
 }
 
 /// Of what an accepted socket is the end.
@@ -246,6 +314,10 @@ mod tests {
     }
 
     fn begin(flows: &mut Flows, number: u64, socket: u64) -> Option<u64> {
+        begin_by(flows, number, socket, path())
+    }
+
+    fn begin_by(flows: &mut Flows, number: u64, socket: u64, path: Path) -> Option<u64> {
         flows.begin(NewFlow {
             number,
             service: ServiceId(1),
@@ -254,9 +326,40 @@ mod tests {
             application: abi::Process::default(),
             exe_path: Arc::new([0; EXE_LEN]),
             wishes: abi::SocketWishes::default(),
-            path: path(),
+            path,
             socket,
         })
+    }
+
+    #[test]
+    fn what_has_come_by_a_listener_may_be_any_flow_that_is_dialled_to_it_until_its_port_is_known() {
+        let (mut flows, path) = (with_one(), path());
+        assert!(flows.dialled_to(path.to).is_none());
+        for number in [2, 3] {
+            assert_eq!(begin_by(&mut flows, number, 10 + number, Path::from_anywhere(path.to)), None);
+        }
+        let dialled = flows.dialled_to(path.to).unwrap();
+        // What is dialled later is not waited for.
+        begin_by(&mut flows, 4, 14, Path::from_anywhere(path.to));
+        let other = Path { from: "127.0.0.1:40001".parse().unwrap(), ..path };
+        assert_eq!((flows.settle(2, other.from), flows.are_settled(dialled)), (None, false));
+        assert!(matches!(flows.of_inbound(ACCEPTED, Some(other)), Inbound::Of(flow) if flow.number == 2));
+        // It has the port of one that is over, and is known by it from now on.
+        assert_eq!((flows.settle(3, path.from), flows.are_settled(dialled)), (Some(SOCKET), true));
+        assert!(matches!(flows.of_inbound(ACCEPTED + 1, Some(path)), Inbound::Of(flow) if flow.number == 3));
+        assert!(flows.knows(ACCEPTED + 1) && !flows.knows(ACCEPTED + 2));
+        let later = flows.dialled_to(path.to).unwrap();
+        assert_eq!((flows.end(4), flows.are_settled(later)), (Some(14), true));
+        assert!(flows.unsettled.is_empty());
+    }
+
+    #[test]
+    fn what_is_being_dialled_is_neither_over_nor_asked_about() {
+        let mut flows = with_one();
+        begin_by(&mut flows, 2, 12, Path::from_anywhere(path().to));
+        assert_eq!(flows.awaited_by(ServiceId(1)), [Path { from: path().to, to: path().from }]);
+        let none = Open::default();
+        assert_eq!([(); 3].map(|()| flows.sweep(&none)), [vec![], vec![SOCKET], vec![]]);
     }
 
     #[test]
@@ -295,8 +398,9 @@ mod tests {
         assert_eq!([flows.sweep(&none), flows.sweep(&back), flows.sweep(&none)], [[0; 0]; 3]);
         // The socket that had its records has been seen, and is gone as well.
         assert_eq!([flows.sweep(&none), flows.sweep(&none)], [vec![SOCKET], vec![9]]);
-        let Flows { by_number, by_path, by_outgoing, by_inbound, awaited, carried, taken: _ } = flows;
-        assert!(by_number.is_empty() && by_path.is_empty());
+        let Flows { by_number, by_path, by_outgoing, by_inbound, awaited, carried, unsettled, taken: _ } =
+            flows;
+        assert!(by_number.is_empty() && by_path.is_empty() && unsettled.is_empty());
         assert!(by_outgoing.is_empty() && by_inbound.is_empty() && awaited.is_empty() && carried.is_empty());
     }
 

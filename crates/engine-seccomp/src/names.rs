@@ -50,7 +50,7 @@ fn destination(
     let Ok(socket) = call.sight(shared, dialler) else { return Ok(None) };
     let Ok(cookie) = socket.cookie() else { return Ok(None) };
     let path = socket.path();
-    let destination = match shared.lock().flows.of_inbound(cookie, path) {
+    let destination = match shared.lock_once_settled(cookie, path).flows.of_inbound(cookie, path) {
         Inbound::Of(flow) if flow.service == service => flow.destination,
         Inbound::Of(_) | Inbound::Ended | Inbound::NotRedirected => return Ok(None),
     };

@@ -42,7 +42,7 @@ pub(crate) fn ask(shared: &Shared, dialler: Dialler, call: &Call) -> io::Result<
         return udp::ask(shared, call);
     }
     let (cookie, path) = (socket.cookie()?, socket.path());
-    let mut state = shared.lock();
+    let mut state = shared.lock_once_settled(cookie, path);
     let names_flow_to_come = is_ours && name == abi::QUERY_CHAIN;
     if let Some(carried) = state.flows.carried_by(cookie).filter(|_| names_flow_to_come) {
         let answer = chain(&state, carried);

@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::PathBuf,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use std::os::fd::AsFd;
@@ -18,7 +19,7 @@ use waylay_engine::{
 
 use crate::{
     caller::{CgroupLines, home_of},
-    flows::Flows,
+    flows::{Flows, Path},
     handles::Handles,
     pool::Turn,
     probe,
@@ -28,12 +29,17 @@ use crate::{
     udp::DatagramFlows,
 };
 
+/// Between two looks at whether a flow's source is known.
+const A_MOMENT: Duration = Duration::from_millis(2);
+
 /// Behind one lock, held for no system call that waits.
 pub(crate) struct Shared {
     state: Mutex<State>,
     /// Sockets that a thread is about to connect.
     claimed: Mutex<Claimed>,
     freed: Condvar,
+    /// Somebody knows of a flow where it comes from.
+    settled: Condvar,
     pub(crate) handles: Handles,
     pub(crate) threads: Threads,
     pub(crate) scout: Scout,
@@ -56,6 +62,8 @@ pub(crate) struct State {
     /// finds the connection that the first has made.
     pub(crate) unanswered: BTreeSet<u64>,
     pub(crate) turns: usize,
+    /// Threads that wait to know where a flow comes from.
+    awaiting_sources: usize,
     /// How often what is in force has changed, or whether a service lives.
     pub(crate) changes: u64,
 }
@@ -74,6 +82,7 @@ impl Shared {
             state: Mutex::new(State { lines: CgroupLines::below(cgroups), ..State::default() }),
             claimed: Mutex::default(),
             freed: Condvar::new(),
+            settled: Condvar::new(),
             handles: Handles::new()?,
             threads: Threads::by(probe::means()),
             scout: Scout::default(),
@@ -84,6 +93,49 @@ impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is whole before anything can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The source of a flow, which was chosen while it was dialled.
+    pub(crate) fn settle(&self, flow: u64, from: SocketAddr) {
+        let mut state = self.lock();
+        if let Some(replaced) = state.flows.settle(flow, from) {
+            state.engine.close(SocketId(replaced));
+        }
+        if state.awaiting_sources > 0 {
+            self.settled.notify_all();
+        }
+    }
+
+    /// Once it is known of an accepted socket whether a flow has led there: a service may ask before the dialler's connect() has returned.
+    pub(crate) fn lock_once_settled(&self, socket: u64, path: Option<Path>) -> MutexGuard<'_, State> {
+        let state = self.lock();
+        match path {
+            Some(path) if !state.flows.knows(socket) => self.once_settled_at(state, path.to),
+            Some(_) | None => state,
+        }
+    }
+
+    /// The same of whatever a service may have accepted.
+    pub(crate) fn lock_once_all_settled(&self, service: ServiceId) -> MutexGuard<'_, State> {
+        let state = self.lock();
+        let listeners = state.listeners_of(service);
+        listeners.into_iter().fold(state, |state, listener| self.once_settled_at(state, listener))
+    }
+
+    fn once_settled_at<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, State>,
+        listener: SocketAddr,
+    ) -> MutexGuard<'s, State> {
+        let Some(dialled) = state.flows.dialled_to(listener) else { return state };
+        while !state.flows.are_settled(dialled) {
+            state.awaiting_sources += 1;
+            // One that fails tells nobody.
+            let waited = self.settled.wait_timeout(state, A_MOMENT);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.awaiting_sources -= 1;
+        }
+        state
     }
 
     /// Waits until no other thread connects this socket, and lets none until the claim is dropped.

@@ -316,3 +316,37 @@ for _ in sys.stdin:
     kill(running.pid(), Signal::KILL);
     assert_eq!(running.answer(), "['ENOSYS', 'ENOSYS', 'ENOSYS']");
 }
+
+/// A socket stays bound to nothing by having been led to a service: what it is connected to next may be on another host.
+#[test]
+fn a_socket_that_is_disconnected_from_a_service_goes_directly_to_another_host() {
+    const AGAIN: &str = "
+import ctypes, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+addresses = list(zip(sys.argv[1::2], map(int, sys.argv[2::2])))
+for family, near, far in zip((socket.AF_INET, socket.AF_INET6), addresses[:2], addresses[2:]):
+    s = socket.socket(family)
+    for to in near, far, near:
+        s.connect(to)
+        print(s.recv(5, socket.MSG_WAITALL), s.getpeername()[:2] == to)
+        libc.connect(s.fileno(), bytes(16), 16)
+";
+    let corners = Corners::new();
+    let servers = corners.greeters();
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let policy = folder.path().join("policy.toml");
+    let redirecting = servers[..2].iter().map(|near| {
+        format!("[[filter]]\naction = \"redirect\"\nservice = \"log\"\nif.port = {}\n", near.address.port())
+    });
+    let text: String = ["[service.log]\nrun = \"log\"\n".to_owned()].into_iter().chain(redirecting).collect();
+    fs::write(&policy, text).unwrap();
+    let addresses = servers
+        .iter()
+        .flat_map(|server| [server.address.ip().to_string(), server.address.port().to_string()]);
+    let command = [system_python(), "-u", "-c", AGAIN].map(str::to_owned).into_iter().chain(addresses);
+    let waylay = corners.waylay_without_root().reporting().args(["--policy", policy.to_str().unwrap()]);
+    let finished = waylay.watch(command).well();
+    assert_eq!(finished.stdout, "b'hello' True\n".repeat(6), "{finished:?}");
+    assert_eq!(finished.reports().len(), 4, "{finished:?}");
+}
