@@ -3,6 +3,8 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    os::fd::AsFd,
+    thread,
     time::Duration,
 };
 
@@ -10,9 +12,9 @@ use waylay_benches::{Column, Contest, Rival, Seat, policy_for, rounds};
 use waylay_core::{ServiceId, Tables};
 use waylay_engine::{Endpoint, Engine, Installation, Liveness, LocalName};
 use waylay_engine_seccomp::{Dialler, home_of};
-use waylay_netlab::Ward;
+use waylay_netlab::{Ward, submit};
 
-use crate::{BENCH, DIALS, accept_all};
+use crate::{BENCH, DIALS, accept_all, sys};
 
 /// An address for documentation: nobody is there, and nothing is sent to it.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 80);
@@ -59,6 +61,19 @@ fn endpoint(service: SocketAddr) -> Endpoint {
     }
 }
 
+/// A client whose connections are all made to `to`.
+fn connected_to(to: SocketAddr) -> Seat {
+    let (calls, seat) = thread::spawn(|| (submit(false), Seat::here())).join().unwrap();
+    let to = libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: to.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from(Ipv4Addr::LOCALHOST).to_be() },
+        sin_zero: [0; 8],
+    };
+    thread::spawn(move || sys::connect_all(calls.as_fd(), &to));
+    seat
+}
+
 /// A connect that goes its own way, and one that is led to a service, from elsewhere and from the loopback, where it is looked who listens.
 pub(crate) fn redirected() {
     let (service, server) = (accept_all(), accept_all());
@@ -66,8 +81,10 @@ pub(crate) fn redirected() {
     let mut from_elsewhere = Supervised::start(NOWHERE, service);
     let mut from_here = Supervised::start(server, service);
     let mut unmatched = Supervised::start(NOWHERE, service);
+    let mut bare = connected_to(service);
     let rivals = vec![
         Rival::single("to the service's listener, directly", || direct.dial(service, DIALS)),
+        Rival::single("by a supervisor that decides nothing", || bare.dial(NOWHERE, DIALS)),
         Rival::single("supervised, no filter matches", || unmatched.dial(server)).goal(3.0),
         Rival::single("supervised, led to it from another address", || from_elsewhere.dial(NOWHERE))
             .goal(3.0),

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a bench: a failed step must show")]
 
 mod alone;
+mod sys;
 
 use std::{
     fs,

@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    ops::Deref,
     os::fd::{BorrowedFd, OwnedFd},
 };
 
@@ -10,6 +11,32 @@ use crate::{shared::Shared, sight::Sight, supervisor::Dialler, sys, threads::Thr
 
 /// Bytes of the longest socket address (`struct sockaddr_storage`).
 pub(crate) const LONGEST_ADDRESS: usize = 128;
+
+/// The bytes of a socket address, whatever they say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RawAddress {
+    bytes: [u8; LONGEST_ADDRESS],
+    len: usize,
+}
+
+impl RawAddress {
+    fn of<const N: usize>(parts: [&[u8]; N]) -> Self {
+        let mut address = Self { bytes: [0; LONGEST_ADDRESS], len: 0 };
+        for part in parts {
+            address.bytes[address.len..][..part.len()].copy_from_slice(part);
+            address.len += part.len();
+        }
+        address
+    }
+}
+
+impl Deref for RawAddress {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
 
 /// A call that waits.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +102,17 @@ impl Call {
             sys::read_memory(self.tid, address, &mut bytes).map_err(not_to_be_looked_at)?;
         }
         Ok(bytes)
+    }
+
+    /// A socket address, and how long it is: two of the arguments, by their indices. EINVAL of one that no socket could have.
+    pub(crate) fn read_address(&self, (address, len): (usize, usize)) -> io::Result<RawAddress> {
+        let len = usize::try_from(self.number_at(len)).map_err(|_negative| errno(libc::EINVAL))?;
+        let mut read = RawAddress { bytes: [0; LONGEST_ADDRESS], len };
+        let bytes = read.bytes.get_mut(..len).ok_or_else(|| errno(libc::EINVAL))?;
+        if len > 0 {
+            sys::read_memory(self.tid, self.arguments[address], bytes).map_err(not_to_be_looked_at)?;
+        }
+        Ok(read)
     }
 
     pub(crate) fn write(&self, address: u64, bytes: &[u8]) -> io::Result<()> {
@@ -154,11 +192,11 @@ fn parse_v6(bytes: &[u8]) -> Option<SocketAddr> {
 }
 
 /// The bytes of an address, as a socket of IPv6 or of IPv4 has it.
-pub(crate) fn write_address(address: SocketAddr, v6: bool) -> Vec<u8> {
+pub(crate) fn write_address(address: SocketAddr, v6: bool) -> RawAddress {
     match (address, v6) {
         (SocketAddr::V4(address), false) => {
             let family = (libc::AF_INET as u16).to_ne_bytes();
-            [&family[..], &address.port().to_be_bytes(), &address.ip().octets(), &[0; 8]].concat()
+            RawAddress::of([&family, &address.port().to_be_bytes(), &address.ip().octets(), &[0; 8]])
         }
         (SocketAddr::V4(address), true) => {
             write_v6(SocketAddrV6::new(address.ip().to_ipv6_mapped(), address.port(), 0, 0))
@@ -167,10 +205,10 @@ pub(crate) fn write_address(address: SocketAddr, v6: bool) -> Vec<u8> {
     }
 }
 
-fn write_v6(address: SocketAddrV6) -> Vec<u8> {
+fn write_v6(address: SocketAddrV6) -> RawAddress {
     let family = (libc::AF_INET6 as u16).to_ne_bytes();
     let scope = address.scope_id().to_ne_bytes();
-    [&family[..], &address.port().to_be_bytes(), &[0; 4], &address.ip().octets(), &scope].concat()
+    RawAddress::of([&family, &address.port().to_be_bytes(), &[0; 4], &address.ip().octets(), &scope])
 }
 
 #[cfg(test)]

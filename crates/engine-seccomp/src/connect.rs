@@ -16,9 +16,9 @@ use waylay_core::{Errno, Leg, Namespace, Process, Protocol, Route, ServiceId, Ve
 use waylay_engine::memory::{FlowId, Outcome, SocketId};
 
 use crate::{
-    call::{Call, LONGEST_ADDRESS, Named, errno, parse_address, write_address},
+    call::{Call, Named, RawAddress, errno, parse_address, write_address},
     caller::{Caller, Seen, home_of},
-    flows::{NewFlow, Path},
+    flows::{Flow, Path},
     interrupted, making,
     pool::Turn,
     scout::Scout,
@@ -40,7 +40,7 @@ pub(crate) struct Plan<'s> {
     _claim: Claim<'s>,
     socket: OwnedFd,
     cookie: u64,
-    address: Vec<u8>,
+    address: RawAddress,
     flow: Option<u64>,
     /// Whether it is known of the flow where it comes from.
     is_settled: Cell<bool>,
@@ -80,11 +80,7 @@ fn prepare<'s>(
     address: (usize, usize),
     turn: &Turn<'_>,
 ) -> io::Result<Decided<'s>> {
-    let len = usize::try_from(call.number_at(address.1)).map_err(|_negative| errno(libc::EINVAL))?;
-    if len > LONGEST_ADDRESS {
-        return Err(errno(libc::EINVAL));
-    }
-    let bytes = call.read(call.arguments[address.0], len)?;
+    let bytes = call.read_address(address)?;
     let Some((thread, socket)) = making::to_connect(shared, call, &bytes, turn)? else {
         return Ok(Decided::Answered(Answer::Continue));
     };
@@ -260,7 +256,7 @@ impl<'s> Wanted<'_, 's> {
             Some(carried) => (carried.application, Arc::clone(&carried.exe_path), carried.wishes),
             None => (caller.on_the_wire(), caller.exe_path(), wishes),
         };
-        let replaced = state.flows.begin(NewFlow {
+        let replaced = state.flows.begin(Flow {
             number: flow.0,
             service,
             filter,
@@ -321,11 +317,11 @@ impl<'s> Wanted<'_, 's> {
         self.dial(address, None)
     }
 
-    fn dial(self, address: Vec<u8>, flow: Option<u64>) -> Decided<'s> {
+    fn dial(self, address: RawAddress, flow: Option<u64>) -> Decided<'s> {
         Decided::Dial(self.plan(address, flow))
     }
 
-    fn plan(self, address: Vec<u8>, flow: Option<u64>) -> Plan<'s> {
+    fn plan(self, address: RawAddress, flow: Option<u64>) -> Plan<'s> {
         let Self { claim, socket, cookie, .. } = self;
         Plan { _claim: claim, socket, cookie, address, flow, is_settled: Cell::new(true) }
     }
@@ -400,7 +396,7 @@ fn mapped(ip: IpAddr) -> IpAddr {
 impl Plan<'_> {
     /// Makes the connection; waits for it if the socket's owner would. It goes on if the owner is interrupted meanwhile, as connect(2) has it.
     pub(crate) fn carry_out(&self, shared: &Shared, tid: u32, turn: &Turn<'_>) -> Answer {
-        let is_asked_again = !shared.lock().unanswered.insert(self.cookie);
+        let is_asked_again = shared.lock().unanswered.remove(&self.cookie);
         let waits = || {
             self.settle(shared);
             turn.give_up();
@@ -435,9 +431,9 @@ impl Plan<'_> {
             given.let_go_of_stream(&self.socket);
         }
         drop(self.socket);
-        if tell().is_ok() {
+        if tell().is_err() {
             // The claim is still there: no other call on the socket comes in between.
-            shared.lock().unanswered.remove(&self.cookie);
+            shared.lock().unanswered.insert(self.cookie);
         }
     }
 

@@ -26,8 +26,6 @@ pub(crate) struct Flow {
     pub(crate) path: Path,
     /// The socket that was connected, by its cookie.
     pub(crate) socket: u64,
-    /// Whether the last look found neither of its ends.
-    is_missed: bool,
 }
 
 /// A connection's addresses in normal form: who connects, and to whom.
@@ -61,28 +59,6 @@ fn unspecified(like: IpAddr) -> IpAddr {
     match like.to_canonical() {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    }
-}
-
-/// The flow of a leg, before anything else knows of it.
-pub(crate) struct NewFlow {
-    pub(crate) number: u64,
-    pub(crate) service: ServiceId,
-    pub(crate) filter: FilterId,
-    pub(crate) destination: SocketAddr,
-    pub(crate) application: abi::Process,
-    pub(crate) exe_path: ExePath,
-    pub(crate) wishes: abi::SocketWishes,
-    pub(crate) path: Path,
-    pub(crate) socket: u64,
-}
-
-impl Flow {
-    pub(crate) fn new(new: NewFlow) -> Self {
-        let NewFlow { number, service, filter, destination, application, exe_path, wishes, path, socket } =
-            new;
-        let is_missed = false;
-        Self { number, service, filter, destination, application, exe_path, wishes, path, socket, is_missed }
     }
 }
 
@@ -127,12 +103,14 @@ pub(crate) struct Flows {
     taken: BTreeMap<SocketAddr, u64>,
     /// Those that are being dialled and whose source is not known yet, by the listeners that they go to.
     unsettled: BTreeSet<(SocketAddr, u64)>,
+    /// Those of which the last look has found neither end.
+    missed: BTreeSet<u64>,
 }
 
 impl Flows {
     /// Gives the socket of one that had the same addresses before, and is over.
-    pub(crate) fn begin(&mut self, new: NewFlow) -> Option<u64> {
-        let (number, path, socket) = (new.number, new.path, new.socket);
+    pub(crate) fn begin(&mut self, flow: Flow) -> Option<u64> {
+        let Flow { number, path, service, socket, .. } = flow;
         let replaced = match path.is_settled() {
             true => self.know(number, path),
             false => {
@@ -141,8 +119,8 @@ impl Flows {
             }
         };
         self.by_outgoing.insert(socket, number);
-        self.awaited.insert((new.service, number));
-        self.by_number.insert(number, Flow::new(new));
+        self.awaited.insert((service, number));
+        self.by_number.insert(number, flow);
         replaced
     }
 
@@ -248,14 +226,9 @@ impl Flows {
                 || open.paths.contains(&path)
                 || open.paths.contains(&Path { from: path.to, to: path.from })
         };
-        let mut over = Vec::new();
-        for flow in self.by_number.values_mut() {
-            let is_missed = !is_open(flow.path);
-            if is_missed && flow.is_missed {
-                over.push(flow.number);
-            }
-            flow.is_missed = is_missed;
-        }
+        let missed = self.by_number.values().filter(|flow| !is_open(flow.path)).map(|flow| flow.number);
+        let before = std::mem::replace(&mut self.missed, missed.collect());
+        let over: Vec<u64> = before.intersection(&self.missed).copied().collect();
         let mut ended: Vec<u64> = over.into_iter().filter_map(|number| self.end(number)).collect();
         let alive = &self.by_number;
         self.by_inbound.retain(|_, number| alive.contains_key(number));
@@ -318,7 +291,7 @@ mod tests {
     }
 
     fn begin_by(flows: &mut Flows, number: u64, socket: u64, path: Path) -> Option<u64> {
-        flows.begin(NewFlow {
+        flows.begin(Flow {
             number,
             service: ServiceId(1),
             filter: FilterId(1),
@@ -398,9 +371,19 @@ mod tests {
         assert_eq!([flows.sweep(&none), flows.sweep(&back), flows.sweep(&none)], [[0; 0]; 3]);
         // The socket that had its records has been seen, and is gone as well.
         assert_eq!([flows.sweep(&none), flows.sweep(&none)], [vec![SOCKET], vec![9]]);
-        let Flows { by_number, by_path, by_outgoing, by_inbound, awaited, carried, unsettled, taken: _ } =
-            flows;
-        assert!(by_number.is_empty() && by_path.is_empty() && unsettled.is_empty());
+        flows.sweep(&none);
+        let Flows {
+            by_number,
+            by_path,
+            by_outgoing,
+            by_inbound,
+            awaited,
+            carried,
+            unsettled,
+            missed,
+            taken: _,
+        } = flows;
+        assert!(by_number.is_empty() && by_path.is_empty() && unsettled.is_empty() && missed.is_empty());
         assert!(by_outgoing.is_empty() && by_inbound.is_empty() && awaited.is_empty() && carried.is_empty());
     }
 

@@ -38,12 +38,14 @@ pub(crate) struct Owner<'o> {
 
 /// connect(2) for a thread, which is interrupted by what would interrupt the thread's own.
 pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8], owner: &Owner<'_>) -> io::Result<()> {
-    if rustix::fs::fcntl_getfl(socket)?.contains(OFlags::NONBLOCK) {
+    let blocks = || Ok::<_, io::Error>(!rustix::fs::fcntl_getfl(socket)?.contains(OFlags::NONBLOCK));
+    let is_at_hand = is_at_hand(address);
+    if !is_at_hand && !blocks()? {
         return sys::connect(socket, address);
     }
-    let wait = Wait::begin(socket, is_at_hand(address), owner.waits)?;
+    let wait = Wait::begin(socket, is_at_hand, owner.waits)?;
     let first = match sys::connect(socket, address) {
-        Err(error) if is_under_way(&error) => error,
+        Err(error) if is_under_way(&error) && (!is_at_hand || blocks()?) => error,
         outcome => return outcome,
     };
     (owner.waits)();

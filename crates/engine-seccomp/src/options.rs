@@ -75,7 +75,7 @@ pub(crate) fn about(
         (abi::SOL_WAYLAY, abi::QUERY_ORIGINAL_DST) => Ok(address(flow.destination)),
         (libc::SOL_IP, _) if flow.destination.ip().to_canonical().is_ipv4() => Ok(address(flow.destination)),
         (libc::SOL_IP, _) => Err(errno(libc::ENOENT)),
-        (libc::SOL_IPV6, _) => Ok(write_address(flow.destination, true)),
+        (libc::SOL_IPV6, _) => Ok(write_address(flow.destination, true).to_vec()),
         (_, _) => Err(errno(libc::ENOPROTOOPT)),
     }
 }
@@ -86,7 +86,7 @@ fn address(destination: SocketAddr) -> Vec<u8> {
     if destination.ip().to_canonical().is_ipv4() {
         shown = SocketAddr::new(destination.ip().to_canonical(), destination.port());
     }
-    write_address(shown, false)
+    write_address(shown, false).to_vec()
 }
 
 fn context(flow: &Flow) -> abi::Context {

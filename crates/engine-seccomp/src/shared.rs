@@ -58,7 +58,7 @@ pub(crate) struct State {
     /// Of services that are to be told by their sockets where connections were going.
     pub(crate) local_names: BTreeMap<ServiceId, LocalName>,
     pub(crate) lines: CgroupLines,
-    /// Sockets that are being connected, or were when whoever had asked for it had to handle a signal: that call is made again, and
+    /// Sockets that were being connected when whoever had asked for it had to handle a signal, and was not told: that call is made again, and
     /// finds the connection that the first has made.
     pub(crate) unanswered: BTreeSet<u64>,
     pub(crate) turns: usize,
@@ -141,20 +141,21 @@ impl Shared {
     /// Waits until no other thread connects this socket, and lets none until the claim is dropped.
     pub(crate) fn claim(&self, socket: u64, turn: &Turn<'_>) -> Claim<'_> {
         let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        while !claimed.sockets.insert(socket) {
+        while claimed.sockets.contains(&socket) {
             turn.give_up();
             claimed.waiting += 1;
             claimed = self.freed.wait(claimed).unwrap_or_else(PoisonError::into_inner);
             claimed.waiting -= 1;
         }
+        claimed.sockets.push(socket);
         Claim { shared: self, socket }
     }
 }
 
-/// Sockets that are being connected, and threads that wait for one of them.
+/// Sockets that are being connected, of which there are few, and threads that wait for one of them.
 #[derive(Default)]
 struct Claimed {
-    sockets: BTreeSet<u64>,
+    sockets: Vec<u64>,
     waiting: usize,
 }
 
@@ -167,7 +168,7 @@ pub(crate) struct Claim<'s> {
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         let mut claimed = self.shared.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        claimed.sockets.remove(&self.socket);
+        claimed.sockets.retain(|&socket| socket != self.socket);
         if claimed.waiting > 0 {
             self.shared.freed.notify_all();
         }

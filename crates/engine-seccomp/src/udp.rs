@@ -33,7 +33,7 @@ use crate::{
     call::{Call, errno, write_address},
     caller::{Caller, Seen},
     connect::{missing, reachable, wishes_of},
-    flows::{Flow, NewFlow, Path},
+    flows::{Flow, Path},
     shared::{Shared, State},
     supervisor::{Answer, Dialler},
     sys as calls,
@@ -186,7 +186,7 @@ impl<'c> Party<'c> {
                 (caller.on_the_wire(), caller.exe_path(), wishes_of(&self.socket, self.local().ok(), self.v6))
             }
         };
-        let new = NewFlow {
+        let flow = Flow {
             number: flow.0,
             service,
             filter,
@@ -198,7 +198,7 @@ impl<'c> Party<'c> {
             socket: name.0,
         };
         let holder = (self.call.tid, self.call.number_at(0));
-        state.datagrams.begin(Datagrams::new(Flow::new(new), self.cookie, connects, holder));
+        state.datagrams.begin(Datagrams::new(flow, self.cookie, connects, holder));
         Ok(token)
     }
 

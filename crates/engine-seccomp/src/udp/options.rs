@@ -19,7 +19,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::{Datagrams, flows::plain, sys, take_token};
 use crate::{
     call::{Call, errno, write_address},
-    flows::{Flow, NewFlow, Path},
+    flows::{Flow, Path},
     options::{about, give},
     shared::{Shared, State},
     supervisor::Answer,
@@ -136,7 +136,7 @@ fn open_reply(state: &mut State, number: u64, from: SocketAddr) -> io::Result<u6
     let name: SocketId = state.datagrams.name();
     let number = state.engine.branch(FlowId(number), from, name).ok_or_else(full)?.0;
     let Flow { service, filter, application, exe_path, wishes, .. } = answered.flow.clone();
-    let flow = Flow::new(NewFlow {
+    let flow = Flow {
         number,
         service,
         filter,
@@ -146,7 +146,7 @@ fn open_reply(state: &mut State, number: u64, from: SocketAddr) -> io::Result<u6
         wishes,
         path: Path::new(peer, token),
         socket: name.0,
-    });
+    };
     let mut reply = Datagrams::new(flow, answered.socket, false, answered.holder);
     reply.is_peer_seen = answered.is_peer_seen;
     state.datagrams.begin(reply);

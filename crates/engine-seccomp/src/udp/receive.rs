@@ -188,12 +188,12 @@ impl Receiver<'_, '_> {
         // Of an error it is whom the datagram was for, and that may have been nobody at all.
         let connected = state.datagrams.of_connected(cookie).map(|flow| flow.flow.destination);
         if let Some(destination) = connected.filter(|_| flags & libc::MSG_ERRQUEUE != 0) {
-            received.name = write_address(destination, v6);
+            received.name = write_address(destination, v6).to_vec();
             return true;
         }
         if let Some(known) = state.datagrams.of_token(cookie, from) {
             known.touch();
-            received.name = write_address(known.flow.destination, v6);
+            received.name = write_address(known.flow.destination, v6).to_vec();
             return true;
         }
         let is_error = flags & libc::MSG_ERRQUEUE != 0;

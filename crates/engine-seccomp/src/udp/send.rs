@@ -67,7 +67,7 @@ impl Sender<'_, '_> {
     fn way(&self, name: &[u8]) -> io::Result<Way> {
         let Some(destination) = self.party.named(name) else { return Ok(Way::Own) };
         let token = self.party.lead(self.shared, destination, false)?;
-        Ok(token.map_or(Way::Own, |token| Way::Led(write_address(token, self.party.v6))))
+        Ok(token.map_or(Way::Own, |token| Way::Led(write_address(token, self.party.v6).to_vec())))
     }
 
     fn one_with_a_name(&self, check: impl Fn() -> io::Result<()>) -> io::Result<Answer> {

@@ -1,7 +1,7 @@
 use waylay_core::FilterId;
 
 use super::*;
-use crate::flows::{NewFlow, Path};
+use crate::flows::Path;
 
 const SOCKET: u64 = 7;
 
@@ -34,7 +34,7 @@ fn begin(
     let (token, dropped) = flows.take_token(&endpoint(), destination.is_ipv4(), peer);
     let token = token.unwrap();
     let name = flows.name();
-    let flow = Flow::new(NewFlow {
+    let flow = Flow {
         number,
         service: ServiceId(1),
         filter: FilterId(1),
@@ -44,7 +44,7 @@ fn begin(
         wishes: abi::SocketWishes::default(),
         path: Path::new(peer, token),
         socket: name.0,
-    });
+    };
     flows.begin(Datagrams::new(flow, SOCKET, connected, (1, 3)));
     (token, dropped)
 }
