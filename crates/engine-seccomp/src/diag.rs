@@ -21,6 +21,8 @@ const DUMP: u16 = 0x301;
 const HEADER_BYTES: usize = 16;
 /// With a `struct inet_diag_req_v2` behind the header.
 const QUESTION_BYTES: usize = 72;
+/// Where its `struct inet_diag_sockid` is.
+const ID: usize = HEADER_BYTES + 8;
 /// `INET_DIAG_REQ_PROTOCOL` (linux/inet_diag.h), an attribute: of multipath TCP the number is more than a byte.
 const PROTOCOL: u16 = 3;
 const PROTOCOL_BYTES: usize = 8;
@@ -64,15 +66,7 @@ pub(crate) fn find(
     (local, peer): (SocketAddr, SocketAddr),
 ) -> io::Result<Option<Found>> {
     let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    let mut id = Vec::with_capacity(48);
-    id.extend(local.port().to_be_bytes());
-    id.extend(peer.port().to_be_bytes());
-    id.extend(octets(local.ip()));
-    id.extend(octets(peer.ip()));
-    id.extend(LOOPBACK.to_ne_bytes());
-    // INET_DIAG_NOCOOKIE: whichever it is.
-    id.extend([0xff; 8]);
-    ask(kernel, &question(REQUEST, (family, protocol), &id))?;
+    ask(kernel, &question(REQUEST, (family, protocol), Some((local, peer))))?;
     let mut found = Vec::new();
     let mut buffer = [0_u8; 1024];
     let (length, _) = rustix::net::recv(kernel, &mut buffer[..], RecvFlags::empty())?;
@@ -89,7 +83,7 @@ pub(crate) fn every(protocol: i32) -> io::Result<Vec<Found>> {
     let mut buffer = vec![0; BUFFER_BYTES];
     for family in [libc::AF_INET, libc::AF_INET6] {
         let kernel = open()?;
-        ask(&kernel, &question(DUMP, (family, protocol), &[0; 48]))?;
+        ask(&kernel, &question(DUMP, (family, protocol), None))?;
         loop {
             let (length, _) = rustix::net::recv(&kernel, &mut buffer[..], RecvFlags::empty())?;
             match read(&buffer[..length], &mut found) {
@@ -107,19 +101,30 @@ fn ask(kernel: &OwnedFd, question: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// `id` is a `struct inet_diag_sockid`.
-fn question(flags: u16, (family, protocol): (i32, i32), id: &[u8]) -> Vec<u8> {
-    let mut message = Vec::with_capacity(QUESTION_BYTES + PROTOCOL_BYTES);
-    message.extend(((QUESTION_BYTES + PROTOCOL_BYTES) as u32).to_ne_bytes());
-    message.extend(BY_FAMILY.to_ne_bytes());
-    message.extend(flags.to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend([family as u8, protocol as u8, 0, 0]);
-    message.extend(STATES.to_ne_bytes());
-    message.extend(id);
-    message.extend((PROTOCOL_BYTES as u16).to_ne_bytes());
-    message.extend(PROTOCOL.to_ne_bytes());
-    message.extend(protocol.to_ne_bytes());
+fn question(
+    flags: u16,
+    (family, protocol): (i32, i32),
+    ends: Option<(SocketAddr, SocketAddr)>,
+) -> [u8; QUESTION_BYTES + PROTOCOL_BYTES] {
+    let mut message = [0; QUESTION_BYTES + PROTOCOL_BYTES];
+    let mut put = |at: usize, bytes: &[u8]| message[at..][..bytes.len()].copy_from_slice(bytes);
+    put(0, &((QUESTION_BYTES + PROTOCOL_BYTES) as u32).to_ne_bytes());
+    put(4, &BY_FAMILY.to_ne_bytes());
+    put(6, &flags.to_ne_bytes());
+    put(HEADER_BYTES, &[family as u8, protocol as u8]);
+    put(HEADER_BYTES + 4, &STATES.to_ne_bytes());
+    if let Some((local, peer)) = ends {
+        put(ID, &local.port().to_be_bytes());
+        put(ID + 2, &peer.port().to_be_bytes());
+        put(ID + 4, &octets(local.ip()));
+        put(ID + 20, &octets(peer.ip()));
+        put(ID + 36, &LOOPBACK.to_ne_bytes());
+        // INET_DIAG_NOCOOKIE: whichever it is.
+        put(ID + 40, &[0xff; 8]);
+    }
+    put(QUESTION_BYTES, &(PROTOCOL_BYTES as u16).to_ne_bytes());
+    put(QUESTION_BYTES + 2, &PROTOCOL.to_ne_bytes());
+    put(QUESTION_BYTES + 4, &protocol.to_ne_bytes());
     message
 }
 

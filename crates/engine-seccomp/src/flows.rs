@@ -1,7 +1,7 @@
 //! What is redirected at this moment, beside what the engine in memory knows of it: addresses, sockets, and what services ask about.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
@@ -29,7 +29,7 @@ pub(crate) struct Flow {
 }
 
 /// A connection's addresses in normal form: who connects, and to whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Path {
     /// The address it comes from.
     pub from: SocketAddr,
@@ -91,14 +91,14 @@ struct Carried {
 /// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct Flows {
-    by_number: BTreeMap<u64, Flow>,
-    by_path: BTreeMap<Path, u64>,
-    by_outgoing: BTreeMap<u64, u64>,
-    by_inbound: BTreeMap<u64, u64>,
+    by_number: HashMap<u64, Flow>,
+    by_path: HashMap<Path, u64>,
+    by_outgoing: HashMap<u64, u64>,
+    by_inbound: HashMap<u64, u64>,
     /// Those that their services have not asked about.
     awaited: BTreeSet<(ServiceId, u64)>,
     /// Records on the sockets that services dial with.
-    carried: BTreeMap<u64, Carried>,
+    carried: HashMap<u64, Carried>,
     /// Connections that services have asked about, by their listeners.
     taken: BTreeMap<SocketAddr, u64>,
     /// Those that are being dialled and whose source is not known yet, by the listeners that they go to.

@@ -281,25 +281,12 @@ impl MemoryEngine {
         for service in self.installation.tables.services() {
             availability.insert(service.id, self.availability(service.id, leg));
         }
-        let World { socket_owner, sphere, namespace, confinement, room, .. } = self.world;
         let listener = self.listener_at(leg.protocol, leg.remote).or(self.world.listener);
         let route = match self.routes.to(leg.remote.ip()).route() {
             Route::Exists => self.world.route,
             missing @ Route::Missing(_) => missing,
         };
-        let (cgroups, hosts) = (self.world.cgroups.clone(), self.world.hosts.clone());
-        World {
-            availability,
-            listener,
-            route,
-            cgroups,
-            hosts,
-            socket_owner,
-            sphere,
-            namespace,
-            confinement,
-            room,
-        }
+        World { availability, listener, route, ..self.world.clone() }
     }
 
     fn availability(&self, service: ServiceId, leg: &Leg) -> Availability {
