@@ -290,3 +290,47 @@ fn loopback_for(ip: IpAddr) -> IpAddr {
         IpAddr::V4(_) | IpAddr::V6(_) => ip,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, thread};
+
+    use waylay_core::FilterId;
+
+    use super::*;
+    use crate::flows::{Flow, Inbound};
+
+    fn flow(number: u64, path: Path) -> Flow {
+        Flow {
+            number,
+            service: ServiceId(1),
+            filter: FilterId(1),
+            destination: "192.0.2.1:80".parse().unwrap(),
+            application: waylay_abi::Process::default(),
+            exe_path: Arc::new([0; waylay_abi::EXE_LEN]),
+            wishes: waylay_abi::SocketWishes::default(),
+            path,
+            socket: number,
+        }
+    }
+
+    #[test]
+    fn a_service_that_asks_early_is_not_told_of_the_flow_that_had_the_same_port_before() {
+        let shared = Shared::new(PathBuf::from("/sys/fs/cgroup")).unwrap();
+        let path = Path::new("127.0.0.1:40000".parse().unwrap(), "127.0.0.1:5000".parse().unwrap());
+        shared.lock().flows.begin(flow(1, path));
+        shared.lock().flows.begin(flow(2, Path::from_anywhere(path.to)));
+        thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                let mut state = shared.lock_once_settled(100, Some(path));
+                let Inbound::Of(flow) = state.flows.of_inbound(100, Some(path)) else { panic!("of none") };
+                flow.number
+            });
+            while shared.lock().awaiting_sources == 0 && !asking.is_finished() {
+                thread::yield_now();
+            }
+            shared.settle(2, path.from);
+            assert_eq!(asking.join().unwrap(), 2);
+        });
+    }
+}
