@@ -106,8 +106,10 @@ WL_GLOBAL int wl_hear(struct wl_query *q)
  * Sublayers are asked from heavy to light; the first filter of a sublayer that
  * permits or blocks speaks for it; a hard word is final, a soft one stands
  * until a lighter sublayer says otherwise. */
-WL_INLINE bool wl_classify_auth(struct wl_query *q, __u32 redirected, __u32 proxied)
+WL_GLOBAL int wl_classify_auth(struct wl_query *q, __u32 redirected, __u32 proxied)
 {
+	if (!q)
+		return 0;
 	q->blocked_by = 0;
 	q->error_of_block = 0;
 	q->whole.fields[WL_FIELD_FLAGS] = (redirected ? 1 : 0) | (proxied ? 2 : 0);

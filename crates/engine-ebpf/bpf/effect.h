@@ -32,11 +32,14 @@ struct wl_connect {
 
 /* What becomes of the leg at the redirect layer. */
 struct wl_choice {
+	__u64 skip;   /* services that are left out */
+	__u32 hop_count;
 	__u32 wanted; /* 0: go to the destination */
 	__u32 slot;   /* of the service that is wanted */
 	__u32 filter; /* the id of the one that wants it */
 	__u32 refusal;
 	__u32 error; /* of the refusal */
+	__u32 listener;
 };
 
 /* Room for a report of that size; that there is none is counted. */
@@ -72,11 +75,19 @@ static __always_inline void wl_report(const struct wl_leg *leg, __u32 refusal, _
 	bpf_ringbuf_submit(event, 0);
 }
 
-static __always_inline int wl_refuse(struct wl_leg *leg, __u32 refusal, __u32 error, __u32 service, __u32 filter)
+WL_GLOBAL int wl_refuse_and_report(struct wl_leg *leg, __u32 refusal, __u32 error, __u32 service, __u32 filter)
 {
+	if (!leg)
+		return 0;
 	wl_introduce(&leg->caller);
 	wl_report(leg, refusal, error, service, filter);
 	bpf_set_retval(-(int)error);
+	return 0;
+}
+
+static __always_inline int wl_refuse(struct wl_leg *leg, __u32 refusal, __u32 error, __u32 service, __u32 filter)
+{
+	wl_refuse_and_report(leg, refusal, error, service, filter);
 	return WL_REJECT;
 }
 

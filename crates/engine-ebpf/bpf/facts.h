@@ -113,15 +113,18 @@ static __always_inline __u64 wl_device_of(const struct inode *inode)
 
 /* What filters ask about the caller. Read through pointers the verifier knows:
  * a helper call for each is what an unmatched connect() would notice most. */
-static __always_inline void wl_caller(struct wl_process *p)
+WL_GLOBAL int wl_caller(struct wl_process *p)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task_btf();
 	struct inode *inode = task->mm->exe_file->f_inode;
 
+	if (!p)
+		return 0;
 	p->cgroup = bpf_get_current_cgroup_id();
 	p->exe_device = wl_device_of(inode);
 	p->exe_inode = inode->i_ino;
 	p->uid = (__u32)bpf_get_current_uid_gid();
+	return 0;
 }
 
 /* The current process's cgroups, from the root. */
@@ -195,13 +198,16 @@ WL_GLOBAL int wl_know_names(struct wl_query *q, const struct wl_flow *flow)
 }
 
 /* The rest, for what is remembered or reported. */
-static __always_inline void wl_introduce(struct wl_process *p)
+WL_GLOBAL int wl_introduce(struct wl_process *p)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task_btf();
 
+	if (!p)
+		return 0;
 	p->start_time_ns = task->group_leader->start_boottime;
 	p->pid = bpf_get_current_pid_tgid() >> 32;
 	bpf_get_current_comm(p->comm, sizeof(p->comm));
+	return 0;
 }
 
 static __always_inline bool wl_is_set(const __u8 *ip)

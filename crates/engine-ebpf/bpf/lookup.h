@@ -17,6 +17,7 @@
 
 #define WL_MAX_STEPS 2048 /* beginnings, nodes, and blocks twice */
 #define WL_MAX_AMENDED 256 /* the same of amendments */
+#define WL_STEPS_AT_ONCE 4
 #define WL_MAX_LEAF 16
 #define WL_BLOCK_WORDS 4
 #define WL_NO_RANK 0xffffff
@@ -294,10 +295,13 @@ WL_INLINE bool wl_is_in(const struct wl_search *s, __u32 lineage, __u64 list)
 	return false;
 }
 
-WL_INLINE bool wl_holds(const struct wl_search *s, __u64 question, __u64 against)
+WL_GLOBAL int wl_holds(const struct wl_search *s, __u64 question, __u64 against)
 {
-	__u32 about = question >> 8, number = s->fields[about & 15];
+	__u32 about = question >> 8, number;
 
+	if (!s)
+		return 0;
+	number = s->fields[about & 15];
 	switch (question & 0xff) {
 	case WL_IN_RANGE:
 		return number >= (__u32)against && number <= against >> 32;
@@ -411,7 +415,8 @@ WL_GLOBAL int wl_weigh_left(struct wl_search *s, __u32 word, __u64 listed)
 {
 	word &= WL_BLOCK_WORDS - 1;
 	for (int i = 0; i < 64; i++) {
-		__u64 left;
+		const __u64 *chunk;
+		__u64 left, at;
 
 		if (!s)
 			return 1;
@@ -419,18 +424,18 @@ WL_GLOBAL int wl_weigh_left(struct wl_search *s, __u32 word, __u64 listed)
 		if (!left)
 			return 0;
 		s->left[word] = left & (left - 1);
-		if (wl_weigh(s, wl_word(s->tables, listed + wl_lowest(left))))
+		at = listed + wl_lowest(left);
+		chunk = wl_chunk(s->tables, at / WL_CHUNK);
+		if (!chunk || wl_weigh(s, chunk[at % WL_CHUNK]))
 			return 1;
 	}
 	return 0;
 }
 
-WL_GLOBAL int wl_look_through(struct wl_search *s)
+WL_INLINE void wl_look_through(struct wl_search *s)
 {
 	__u64 listed;
 
-	if (!s)
-		return 0;
 	if (wl_meet_rows(s)) {
 		listed = wl_word(s->tables, s->block + 2);
 		for (__u32 word = 0; word < WL_BLOCK_WORDS; word++) {
@@ -439,7 +444,6 @@ WL_GLOBAL int wl_look_through(struct wl_search *s)
 		}
 	}
 	s->block = 0;
-	return 0;
 }
 
 /* Looks at one node, and goes on to the next. */
@@ -516,17 +520,19 @@ WL_INLINE bool wl_is_left_out(const struct wl_query *q, const struct wl_search *
 	return q->foreign && !wl_word(s->tables, WL_AT_NAMESPACES);
 }
 
-/* One step of a search, whether there are more. */
+/* A few steps of a search; whether there are more. */
 WL_GLOBAL int wl_advance(struct wl_search *s)
 {
 	if (!s)
 		return 0;
-	if (s->block) {
-		wl_look_through(s);
-	} else if (s->at && (s->at >> 32 & WL_NO_RANK) < s->found) {
-		wl_step(s);
-	} else {
-		return wl_begin(s);
+	WL_KEEP_LOOP
+	for (int i = 0; i < WL_STEPS_AT_ONCE; i++) {
+		if (s->block)
+			wl_look_through(s);
+		else if (s->at && (s->at >> 32 & WL_NO_RANK) < s->found)
+			wl_step(s);
+		else if (!wl_begin(s))
+			return 0;
 	}
 	return 1;
 }
@@ -539,8 +545,8 @@ WL_INLINE void wl_go_through(struct wl_query *q, struct wl_search *s, __u64 foun
 	s->places = 0;
 	s->at = 0;
 	s->block = 0;
-	WL_KEEP_LOOP
-	for (int i = 0; i < most; i++) {
+	WL_UNROLL_LOOP
+	for (int i = 0; i < most / WL_STEPS_AT_ONCE; i++) {
 		if (!wl_advance(s))
 			break;
 	}

@@ -12,6 +12,7 @@
 #define WL_MAX_RECORDS 64
 #define WL_MAX_LABELS 128
 #define WL_MAX_NAME 253 /* 255 on the wire */
+#define WL_NAME_AT 12 /* in a message */
 
 /* A message that is being read. */
 struct wl_message {
@@ -21,8 +22,10 @@ struct wl_message {
 	__u32 broken; /* it has been read beyond its end */
 	__u32 left;   /* records */
 	__u32 name_length;
+	__u32 label_left; /* bytes of a label, while a name is read */
 	__u32 ttl; /* of the address, in seconds */
 	__u32 key_count;
+	__u64 digest; /* of the name's end, as far as it is looked at */
 	__u64 keys[WL_LINEAGE]; /* of the name, those that are asked for */
 	__u8 address[16];
 	__u8 name[256]; /* in lower case, with dots */
@@ -48,41 +51,61 @@ WL_INLINE __u32 wl_take_16(struct wl_message *m)
 	return upper << 8 | wl_take_8(m);
 }
 
+enum wl_name_end {
+	WL_NAME_GOES_ON = 0,
+	WL_NAME_ENDS = 1,
+	WL_NAME_IS_NONE = 2,
+};
+
+/* The next byte of a name. */
+WL_GLOBAL int wl_read_letter(struct wl_message *m)
+{
+	__u32 byte, count;
+
+	if (!m)
+		return WL_NAME_IS_NONE;
+	byte = wl_take_8(m);
+	count = m->name_length;
+	if (m->broken)
+		return WL_NAME_IS_NONE;
+	if (m->label_left) {
+		m->label_left--;
+		if (byte == '.')
+			return WL_NAME_IS_NONE;
+		if (byte >= 'A' && byte <= 'Z')
+			byte += 'a' - 'A';
+	} else {
+		if (!byte)
+			return WL_NAME_ENDS;
+		if (byte > 63)
+			return WL_NAME_IS_NONE;
+		m->label_left = byte;
+		if (m->at == WL_NAME_AT + 1)
+			return WL_NAME_GOES_ON;
+		byte = '.';
+	}
+	m->name[count & 255] = byte;
+	m->name_length = count + 1;
+	return WL_NAME_GOES_ON;
+}
+
 /* The name that was asked for, its labels with dots between them; whether there is
  * one. It is the first of a message, so there is nothing that it could point to. */
 WL_GLOBAL int wl_read_name(struct wl_message *m)
 {
-	__u32 count = 0, left = 0;
+	int end = WL_NAME_GOES_ON;
 
 	if (!m)
 		return 0;
+	m->label_left = 0;
+	m->name_length = 0;
 	WL_KEEP_LOOP
 	for (int i = 0; i < WL_MAX_NAME + 2; i++) {
-		__u32 byte = wl_take_8(m);
-
-		if (m->broken)
-			return 0;
-		if (left) {
-			left--;
-			if (byte == '.')
-				return 0;
-			if (byte >= 'A' && byte <= 'Z')
-				byte += 'a' - 'A';
-		} else {
-			if (!byte)
-				break;
-			if (byte > 63)
-				return 0;
-			left = byte;
-			if (!count && !i)
-				continue;
-			byte = '.';
-		}
-		m->name[count & 255] = byte;
-		count++;
+		end = wl_read_letter(m);
+		if (end)
+			break;
 	}
-	m->name_length = count;
-	return !left && count && count <= WL_MAX_NAME;
+	return end == WL_NAME_ENDS && m->name_length && m->name_length <= WL_MAX_NAME;
 }
 
 /* Whether it is the answer to one question of the Internet's class. */
@@ -97,7 +120,7 @@ WL_GLOBAL int wl_read_question(struct wl_message *m)
 	flags = wl_take_16(m);
 	questions = wl_take_16(m);
 	m->left = wl_take_16(m);
-	m->at = 12;
+	m->at = WL_NAME_AT;
 	/* An answer, to a query, without an error. */
 	if (m->broken || (flags & 0xf80f) != 0x8000 || questions != 1)
 		return 0;
@@ -131,27 +154,37 @@ WL_INLINE __u64 wl_finish_key(__u64 digest)
 	return digest ?: 1;
 }
 
+/* Goes on by a byte towards the name's beginning. */
+WL_GLOBAL int wl_digest_letter(struct wl_message *m, __u32 tables, __u32 at)
+{
+	__u64 digest;
+	__u32 byte;
+
+	if (!m)
+		return 0;
+	digest = m->digest;
+	byte = m->name[at & 255];
+	if (byte == '.')
+		wl_note_key(m, tables, wl_finish_key(digest ^ 0x5bd1e9957b7d159c));
+	digest = (digest ^ byte) * 0x9e3779b97f4a7c15;
+	m->digest = digest ^ digest >> 32;
+	return 0;
+}
+
 /* Notes what covers the name: from its last byte to its first, so that all names
  * above come by on the way. */
 WL_GLOBAL int wl_find_keys(struct wl_message *m, __u32 tables)
 {
-	__u64 digest = 0xcbf29ce484222325;
-
 	if (!m)
 		return 0;
+	m->digest = 0xcbf29ce484222325;
 	WL_KEEP_LOOP
 	for (__u32 i = 0; i < WL_MAX_NAME; i++) {
-		__u32 byte;
-
 		if (i >= m->name_length)
 			break;
-		byte = m->name[(m->name_length - 1 - i) & 255];
-		if (byte == '.')
-			wl_note_key(m, tables, wl_finish_key(digest ^ 0x5bd1e9957b7d159c));
-		digest = (digest ^ byte) * 0x9e3779b97f4a7c15;
-		digest ^= digest >> 32;
+		wl_digest_letter(m, tables, m->name_length - 1 - i);
 	}
-	return wl_note_key(m, tables, wl_finish_key(digest));
+	return wl_note_key(m, tables, wl_finish_key(m->digest));
 }
 
 WL_GLOBAL int wl_skip_name(struct wl_message *m)

@@ -69,7 +69,7 @@ static __always_inline const struct cgroup *wl_ancestor(const struct cgroup *cgr
 
 /* 1 if it is wl_hear_names(), this instance's or another's, which lets packets pass.
  * Without a branch, as what follows: older verifiers would follow them all. */
-static __always_inline __u64 wl_is_ours(__u64 program)
+WL_GLOBAL __u64 wl_is_ours(__u64 program)
 {
 	union {
 		char name[16];

@@ -61,7 +61,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
  * socket, or what leaving a service without records excludes. */
 static __always_inline void wl_find_chain(struct bpf_sock_addr *ctx, struct wl_connect *c)
 {
-	__u32 slot = c->q->leg.caller_slot;
+	__u64 slot = c->q->leg.caller_slot;
 	const struct wl_flow *carried_flow;
 
 	wl_know_caller(c->q, &c->q->leg.caller);
@@ -78,61 +78,85 @@ static __always_inline void wl_find_chain(struct bpf_sock_addr *ctx, struct wl_c
 		wl_know_application(c->q, carried_flow);
 	} else {
 		wl_know_same(c->q);
+		/* Linux 6.1 forgets the bounds of what has been on the stack. */
+		asm volatile("" : "+r"(slot));
 		/* One that was removed has none: it dials as an application does. */
-		c->excluded = c->tables->services[slot].prefix_mask;
+		c->excluded = c->tables->services[slot & (WL_MAX_SERVICES - 1)].prefix_mask;
 		c->q->leg.proxied = !!c->excluded;
 	}
 }
 
-static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_connect *c, struct wl_choice *choice)
+/* Whether the choice ends with the service that the query says. */
+WL_GLOBAL int wl_try_service(struct bpf_sock_addr *ctx, const struct wl_tables *t, struct wl_query *q,
+			     struct wl_choice *choice)
 {
-	__u64 skip = c->excluded;
-	bool ip4 = wl_takes_ip4(&c->q->leg);
-	bool group = c->q->leg.protocol == SOCK_PROTO_UDP && wl_is_group(c->q->leg.remote.ip);
+	const struct wl_service *service;
+	int availability;
+	__u32 slot;
 
+	if (!t || !q || !choice)
+		return true;
+	slot = q->group & (WL_MAX_SERVICES - 1);
+	service = &t->services[slot];
+	choice->wanted = 1;
+	choice->slot = slot;
+	choice->filter = q->filter;
+	if (choice->hop_count >= WL_MAX_HOPS) {
+		choice->refusal = WL_REFUSED_HOP_LIMIT;
+	} else {
+		availability = wl_availability(ctx, service, slot, wl_takes_ip4(&q->leg));
+		if (availability >= WL_AVAILABLE) {
+			choice->listener = availability - WL_AVAILABLE;
+			return true;
+		}
+		choice->refusal = availability == WL_ABSENT ? WL_REFUSED_SERVICE_ABSENT : WL_REFUSED_BACKLOG_FULL;
+	}
+	if (choice->refusal == WL_REFUSED_BACKLOG_FULL || service->on_failure == WL_ON_FAILURE_CLOSED)
+		return true;
 	choice->wanted = 0;
-	choice->slot = 0;
-	choice->filter = 0;
 	choice->refusal = 0;
-	choice->error = ECONNREFUSED;
-	if (group && c->tables->unredirectable == WL_UNREDIRECTABLE_PERMIT)
-		return;
-	if (c->q->leg.caller_slot < WL_MAX_SERVICES)
-		skip |= 1ULL << c->q->leg.caller_slot;
-	for (int i = 0; i < WL_MAX_SERVICES; i++) {
-		const struct wl_service *service;
-		int availability;
-		__u32 slot;
+	choice->skip |= 1ULL << slot;
+	return false;
+}
 
-		if (!wl_classify_redirect(c->q, skip))
-			return;
-		slot = c->q->group & (WL_MAX_SERVICES - 1);
-		service = &c->tables->services[slot];
-		choice->wanted = 1;
-		choice->slot = slot;
-		choice->filter = c->q->filter;
+/* Both are global functions, so that what comes after a service's turn is verified once,
+ * and not once for each service and way to end it. */
+WL_GLOBAL int wl_choose_service(struct bpf_sock_addr *ctx, const struct wl_tables *t, struct wl_query *q,
+				struct wl_choice *choice)
+{
+	bool group;
+
+	if (!t || !q || !choice)
+		return 0;
+	group = q->leg.protocol == SOCK_PROTO_UDP && wl_is_group(q->leg.remote.ip);
+	if (group && t->unredirectable == WL_UNREDIRECTABLE_PERMIT)
+		return 0;
+	if (q->leg.caller_slot < WL_MAX_SERVICES)
+		choice->skip |= 1ULL << q->leg.caller_slot;
+	for (int i = 0; i < WL_MAX_SERVICES; i++) {
+		if (!wl_classify_redirect(q, choice->skip))
+			return 0;
 		if (group) {
+			choice->wanted = 1;
+			choice->slot = q->group & (WL_MAX_SERVICES - 1);
+			choice->filter = q->filter;
 			choice->refusal = WL_REFUSED_UNREDIRECTABLE;
 			choice->error = EACCES;
-			return;
+			return 0;
 		}
-		if (c->hop_count >= WL_MAX_HOPS) {
-			choice->refusal = WL_REFUSED_HOP_LIMIT;
-		} else {
-			availability = wl_availability(ctx, service, slot, ip4);
-			if (availability >= WL_AVAILABLE) {
-				c->listener = availability - WL_AVAILABLE;
-				return;
-			}
-			choice->refusal = availability == WL_ABSENT ? WL_REFUSED_SERVICE_ABSENT :
-								      WL_REFUSED_BACKLOG_FULL;
-		}
-		if (choice->refusal == WL_REFUSED_BACKLOG_FULL || service->on_failure == WL_ON_FAILURE_CLOSED)
-			return;
-		choice->wanted = 0;
-		choice->refusal = 0;
-		skip |= 1ULL << slot;
+		if (wl_try_service(ctx, t, q, choice))
+			return 0;
 	}
+	return 0;
+}
+
+static __always_inline void wl_choose(struct bpf_sock_addr *ctx, struct wl_connect *c, struct wl_choice *choice)
+{
+	choice->skip = c->excluded;
+	choice->hop_count = c->hop_count;
+	choice->error = ECONNREFUSED;
+	wl_choose_service(ctx, c->tables, c->q, choice);
+	c->listener = choice->listener;
 }
 
 /* To 127.0.0.1 or ::1, where nobody listens: connect() would be refused. Other
@@ -282,7 +306,7 @@ static __always_inline int wl_judge_connect(struct bpf_sock_addr *ctx, int famil
 					    struct wl_connect *c)
 {
 	const struct wl_listener_owner *owner;
-	struct wl_choice choice;
+	struct wl_choice choice = {};
 	int verdict;
 
 	wl_dialled(ctx, family, &c->q->leg.remote);
@@ -375,7 +399,7 @@ static __always_inline int wl_judge_datagram(struct bpf_sock_addr *ctx, int fami
 					     enum wl_place place, struct wl_connect *c)
 {
 	bool connects = dial == WL_DATAGRAMS_BY_CONNECT;
-	struct wl_choice choice;
+	struct wl_choice choice = {};
 	int verdict;
 
 	wl_dialled(ctx, family, &c->q->leg.remote);

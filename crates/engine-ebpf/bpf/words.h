@@ -15,11 +15,14 @@ static inline __attribute__((always_inline)) const __u64 *wl_chunk(__u32 tables,
 #define WL_GLOBAL __attribute__((noinline))
 #endif
 
-/* Unrolled, these loops would take more of the stack than there is. */
+/* Unrolled, the first loops would take more of the stack than there is; of the others the
+ * verifier follows every turn, and the fewer there are the sooner it has done so. */
 #ifdef __clang__
 #define WL_KEEP_LOOP _Pragma("clang loop unroll(disable)")
+#define WL_UNROLL_LOOP _Pragma("clang loop unroll_count(8)")
 #else
 #define WL_KEEP_LOOP
+#define WL_UNROLL_LOOP
 #endif
 
 #define WL_INLINE static inline __attribute__((always_inline))
