@@ -1,17 +1,12 @@
 //! A station on a cgroup that is there already: `netlab-station DIRECTORY`. It does as it is told, line by line on standard input, and
 //! answers on standard output; what it observes goes to standard error. All of it is JSON.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a test program: a failed step must show"
-)]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test program: a failed step must show")]
 
 use std::{
     collections::BTreeMap,
     env,
     error::Error,
-    io,
+    io::{self, Write},
     path::Path,
     process::{ExitCode, ExitStatus},
     sync::Arc,
@@ -36,7 +31,7 @@ fn main() -> ExitCode {
         let launch: Launch = args.next().unwrap().into_string().unwrap().parse().unwrap();
         let command: Vec<_> = args.skip(1).collect();
         let error = launch.exec(&command);
-        eprintln!("{}", json!({ "launch": error.to_string() }));
+        tell(&json!({ "launch": error.to_string() }));
         return ExitCode::from(error.exit_code());
     }
     let scope = Cgroup::root().unwrap().at(Path::new(&first)).unwrap();
@@ -179,6 +174,11 @@ fn answer(answer: &Value) {
     println!("{answer}");
 }
 
+/// In one piece, as services and whatever is about to become one have the same stderr, and may be ended while they write.
+fn tell(what: &Value) {
+    io::stderr().write_all(format!("{what}\n").as_bytes()).unwrap();
+}
+
 fn in_words(error: &dyn Error) -> String {
     error.source().map_or(error.to_string(), |source| format!("{error}: {}", in_words(source)))
 }
@@ -187,36 +187,36 @@ struct Stderr;
 
 impl Observer for Stderr {
     fn report(&self, service: &str, line: &str) {
-        eprintln!("{}", json!({ "report": [service, line] }));
+        tell(&json!({ "report": [service, line] }));
     }
     fn refused(&self, event: &Event, service: Option<&str>) {
-        eprintln!("{}", json!({ "refused": [service, format!("{event:?}")] }));
+        tell(&json!({ "refused": [service, format!("{event:?}")] }));
     }
     fn service_hung(&self, service: &str, _waited: Duration) {
-        eprintln!("{}", json!({ "hung": service }));
+        tell(&json!({ "hung": service }));
     }
     fn service_died(&self, service: &str, status: ExitStatus, on_failure: FailurePolicy) {
-        eprintln!("{}", json!({ "died": [service, status.to_string(), format!("{on_failure:?}")] }));
+        tell(&json!({ "died": [service, status.to_string(), format!("{on_failure:?}")] }));
     }
     fn adopted_ended(&self, service: &str, _on_failure: FailurePolicy) {
-        eprintln!("{}", json!({ "ended": service }));
+        tell(&json!({ "ended": service }));
     }
     fn resident_listens(&self, service: &str, listens: bool, _on_failure: FailurePolicy) {
-        eprintln!("{}", json!({ "listens": [service, listens] }));
+        tell(&json!({ "listens": [service, listens] }));
     }
     fn resident_awaited(&self, service: &str, why: &ResidentError, _on_failure: FailurePolicy) {
-        eprintln!("{}", json!({ "awaited": [service, why.to_string()] }));
+        tell(&json!({ "awaited": [service, why.to_string()] }));
     }
     fn family_missing(&self, service: &str, family: &str, _on_failure: FailurePolicy) {
-        eprintln!("{}", json!({ "missing": [service, family] }));
+        tell(&json!({ "missing": [service, family] }));
     }
     fn existing_ended(&self, swept: &Swept) {
         let reset: Vec<String> = swept.reset.iter().map(ToString::to_string).collect();
-        eprintln!("{}", json!({ "reset": reset, "left": format!("{:?} {:?}", swept.left, swept.unseen) }));
+        tell(&json!({ "reset": reset, "left": format!("{:?} {:?}", swept.left, swept.unseen) }));
     }
     fn waiting_for_background(&self) {}
     fn step(&self, _step: Step<'_>) {}
     fn cleaned_up(&self, runs: usize) {
-        eprintln!("{}", json!({ "cleaned_up": runs }));
+        tell(&json!({ "cleaned_up": runs }));
     }
 }
