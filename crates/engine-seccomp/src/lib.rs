@@ -38,6 +38,7 @@ pub use engine::{SeccompEngine, SeccompError};
 pub use filter::{Datagrams, Part};
 pub use flows::{Open, Path};
 pub use probe::{Probe, probe};
+pub use program::generation;
 pub use supervisor::{Dialler, Watch};
 
 /// Has this thread supervised from here on, and all that it starts, and for all that time by one filter. What it gives goes to the supervisor ([`SeccompEngine::watch`]):

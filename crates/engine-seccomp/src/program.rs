@@ -12,6 +12,8 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use waylay_abi::EXE_LEN;
 use waylay_core::{CommandName, FileId};
 
+use crate::sys;
+
 /// A path as records have it: what does not fit, the zero at its end included, is not told.
 pub(crate) type ExePath = Arc<[u8; EXE_LEN]>;
 
@@ -72,25 +74,38 @@ pub(crate) fn seen(thread: impl AsFd) -> rustix::io::Result<Seen> {
 }
 
 /// The same in the kernel's encoding of devices, `major << 20 | minor`, as policies have it. Overlays show those of their layers to stat(2), where they
-/// lie on several file systems; the mount table has their own.
+/// lie on several file systems, and btrfs one for each subvolume; the mount table has their own.
 pub(crate) fn file(thread: impl AsFd, seen: Seen) -> FileId {
     // Of devices that are there.
     if seen.file.device >> MINOR_BITS != 0 {
         return seen.file;
     }
-    let device = mounts(thread).ok().and_then(|table| device_of(&table, seen.mount));
-    FileId { device: device.unwrap_or(seen.file.device), ..seen.file }
+    let device = mounts(&thread).ok().and_then(|table| device_of(&table, seen.mount));
+    let generation = open(&thread, "exe").map_or(0, |exe| generation(&exe));
+    FileId { device: device.unwrap_or(seen.file.device) | u64::from(generation) << 32, ..seen.file }
+}
+
+/// On btrfs, where a file has its number in its subvolume alone, when it was made: that tells it from those of the others. 0 elsewhere.
+#[must_use]
+pub fn generation(file: &File) -> u32 {
+    let is_btrfs = rustix::fs::fstatfs(file).is_ok_and(|system| system.f_type == BTRFS);
+    if is_btrfs { sys::generation(file.as_fd()).unwrap_or(0) } else { 0 }
 }
 
 const MINOR_BITS: u32 = 20;
+/// `BTRFS_SUPER_MAGIC` (linux/magic.h).
+const BTRFS: i64 = 0x9123_683e;
 
 fn encode(major: u32, minor: u32) -> u64 {
     u64::from(major) << MINOR_BITS | u64::from(minor)
 }
 
 fn mounts(thread: impl AsFd) -> io::Result<String> {
-    let table = rustix::fs::openat(thread, "mountinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    io::read_to_string(File::from(table))
+    io::read_to_string(open(thread, "mountinfo")?)
+}
+
+fn open(thread: impl AsFd, name: &str) -> io::Result<File> {
+    Ok(rustix::fs::openat(thread, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.into())
 }
 
 /// proc_pid_mountinfo(5).

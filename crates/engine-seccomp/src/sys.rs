@@ -285,6 +285,15 @@ pub(crate) fn choose_port_at_bind(socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(was_on != 0)
 }
 
+/// The generation of a file, where its file system has one (`FS_IOC_GETVERSION`, linux/fs.h).
+pub(crate) fn generation(file: BorrowedFd<'_>) -> io::Result<u32> {
+    const GET_VERSION: libc::Ioctl = 0x8008_7601;
+    let mut number: c_int = 0;
+    // SAFETY: whatever the request's number says, file systems write an `int`.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), GET_VERSION, &raw mut number) };
+    check(result.into()).map(|_| number.cast_unsigned())
+}
+
 /// send(2).
 pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], flags: c_int) -> io::Result<i64> {
     // SAFETY: the kernel reads `bytes`, which outlive the call.

@@ -13,10 +13,7 @@ use rustix::{
 };
 use waylay_core::FileId;
 
-use crate::{cgroup::unified_membership, sys};
-
-/// `BTRFS_SUPER_MAGIC` of linux/magic.h.
-const BTRFS: i64 = 0x9123_683e;
+use crate::cgroup::unified_membership;
 
 /// A process. What is `None` could not be looked at, or is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,15 +149,11 @@ pub(crate) fn file_id(path: &Path, pid: u32) -> io::Result<FileId> {
         devices(&table).get(&mount).copied()
     });
     let of_stat = || encode(rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
-    let device = device.unwrap_or_else(of_stat) | u64::from(generation(path)) << 32;
+    // A pipe would keep whoever opens it waiting.
+    let file = metadata.is_file().then(|| fs::File::open(path).ok()).flatten();
+    let generation = file.map_or(0, |file| waylay_engine_seccomp::generation(&file));
+    let device = device.unwrap_or_else(of_stat) | u64::from(generation) << 32;
     Ok(FileId { device, inode: metadata.ino() })
-}
-
-/// On btrfs, where a file has its number in its subvolume alone, when it was made: that tells it from those of the others. 0 elsewhere.
-fn generation(path: &Path) -> u32 {
-    let is_btrfs = rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type == BTRFS);
-    let file = is_btrfs.then(|| fs::File::open(path).ok()).flatten();
-    file.and_then(|file| sys::generation(&file).ok()).unwrap_or(0)
 }
 
 /// By the number of the mount (proc(5)).

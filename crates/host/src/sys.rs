@@ -1,16 +1,13 @@
 //! Descriptors by their numbers, and the allocator, which no safe library offers.
 #![expect(
     unsafe_code,
-    reason = "dup2 onto a fixed number, close_range, seccomp, descriptors this process was started with, an ioctl, malloc_trim"
+    reason = "dup2 onto a fixed number, close_range, seccomp, descriptors this process was started with, malloc_trim"
 )]
 
 use std::{
-    fs::File,
     io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
-
-use rustix::ioctl;
 
 /// Puts a copy of `fd` at exactly `target`, open across exec, replacing what is there.
 pub(crate) fn place(fd: BorrowedFd<'_>, target: i32) -> io::Result<()> {
@@ -35,15 +32,6 @@ pub(crate) fn passes_network_socket_on(fd: i32) -> bool {
     };
     let inherited = flags >= 0 && flags & libc::FD_CLOEXEC == 0;
     inherited && result == 0 && ![libc::AF_UNIX, libc::AF_NETLINK].contains(&family)
-}
-
-/// The generation of a file, where its file system has one (`FS_IOC_GETVERSION`, linux/fs.h).
-pub(crate) fn generation(file: &File) -> io::Result<u32> {
-    const GET_VERSION: ioctl::Opcode = ioctl::opcode::read::<libc::c_long>(b'v', 1);
-    // SAFETY: whatever the number says, file systems write an `int`.
-    let get = unsafe { ioctl::Getter::<GET_VERSION, libc::c_int>::new() };
-    // SAFETY: it only reads.
-    Ok(unsafe { ioctl::ioctl(file, get) }?.cast_unsigned())
 }
 
 /// Gives the system back what the allocator keeps of memory that is free, between pieces that are not too. Reading and compiling many
