@@ -27,8 +27,8 @@ use crate::policy::Policy;
 use crate::trace::{AuthEffect, SkipReason, Trace, TraceStep};
 use crate::verdict::{Refusal, Verdict};
 use crate::world::{
-    Availability, Confinement, ForeignNamespace, ListenerOwner, Namespace, Room, Route, Sandboxes,
-    SocketOwner, Sphere, Unredirectable, World,
+    Availability, Confinement, DeviceBinding, ForeignNamespace, ListenerOwner, Namespace, Room, Route,
+    Sandboxes, SocketOwner, Sphere, Unredirectable, World,
 };
 
 /// What becomes of a leg, and how that came about.
@@ -131,6 +131,11 @@ pub(crate) const fn stays_in_sandbox(confinement: Confinement, sandboxes: Sandbo
     matches!((confinement, sandboxes), (Confinement::Sandboxed, Sandboxes::Stay))
 }
 
+/// Whether a service can stand in for the destination, and be reached by the socket.
+pub(crate) fn is_redirectable(leg: &Leg, world: &World) -> bool {
+    !leg.is_to_a_group() && world.device == DeviceBinding::Free
+}
+
 pub(crate) fn answer_foreign(foreign: ForeignNamespace) -> Verdict {
     match foreign {
         ForeignNamespace::Permit => Verdict::Direct,
@@ -184,8 +189,9 @@ struct Chooser<'a> {
 
 impl Chooser<'_> {
     fn choose(&self, trace: &mut Trace) -> Choice {
-        let is_to_a_group = self.leg.is_to_a_group();
-        let wanted = if is_to_a_group { self.judge_group(trace) } else { self.ask_services(trace) };
+        let is_redirectable = is_redirectable(self.leg, self.world);
+        let wanted =
+            if is_redirectable { self.ask_services(trace) } else { self.judge_unredirectable(trace) };
         match (wanted, self.stays_in_sandbox(), self.world.route) {
             (Choice::Direct, _, _) => Choice::Direct,
             (Choice::Redirect(_) | Choice::Refuse(_), true, _) => {
@@ -193,7 +199,7 @@ impl Chooser<'_> {
                 Choice::Direct
             }
             (wanted, false, Route::Exists) => wanted,
-            (wanted, false, Route::Missing(_)) if is_to_a_group => wanted,
+            (wanted, false, Route::Missing(_)) if !is_redirectable => wanted,
             (Choice::Redirect(_) | Choice::Refuse(_), false, Route::Missing(errno)) => {
                 let refusal = Refusal::NoRoute { errno };
                 trace.push(TraceStep::RedirectRefused(refusal));
@@ -223,8 +229,8 @@ impl Chooser<'_> {
         Choice::Direct
     }
 
-    /// No service can stand in for a group of hosts: if one is wanted, the policy's switch answers.
-    fn judge_group(&self, trace: &mut Trace) -> Choice {
+    /// No service can stand in for a group of hosts, or be reached over another device: if one is wanted, the policy's switch answers.
+    fn judge_unredirectable(&self, trace: &mut Trace) -> Choice {
         let is_wanted = self.policy.services().iter().any(|service| self.match_filter(service).is_ok());
         match (is_wanted, self.policy.unredirectable()) {
             (true, Unredirectable::Block) => {
@@ -232,7 +238,8 @@ impl Chooser<'_> {
                 Choice::Refuse(Refusal::Unredirectable)
             }
             (true, Unredirectable::Permit) | (false, _) => {
-                trace.push(TraceStep::Unredirectable);
+                let is_to_a_group = self.leg.is_to_a_group();
+                trace.push(if is_to_a_group { TraceStep::Unredirectable } else { TraceStep::KeptToDevice });
                 Choice::Direct
             }
         }

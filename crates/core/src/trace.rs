@@ -38,6 +38,8 @@ pub enum TraceStep {
     },
     /// The destination is a group of hosts, which no service can stand in for, and it is permitted.
     Unredirectable,
+    /// The socket is kept to a device, over which no service is reached, and it is permitted.
+    KeptToDevice,
     /// The service does not get the connection, and the next one is tried.
     Skipped {
         /// The service.
@@ -162,6 +164,7 @@ impl TraceStep {
                 )
             }
             Self::Unredirectable => f.write_str("the destination is a group of hosts: not redirected"),
+            Self::KeptToDevice => f.write_str("the socket is bound to a device: not redirected"),
             Self::Skipped { service, reason } => write!(f, "{}: skipped, {reason}", naming.service(*service)),
             Self::Chosen(hop) => {
                 write!(f, "{}: chosen by {}", naming.service(hop.service), naming.filter(hop.filter))

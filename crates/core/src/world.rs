@@ -23,6 +23,8 @@ pub struct World {
     pub listener: Option<ListenerOwner>,
     /// Whether somebody's sandbox is around the socket, and not around the service that is wanted.
     pub confinement: Confinement,
+    /// Whether the socket is kept to a device.
+    pub device: DeviceBinding,
     /// Whether the destination has a route.
     pub route: Route,
     /// The services; one that is missing here is absent.
@@ -114,6 +116,16 @@ pub enum Confinement {
     Free,
     /// It is in one. A service would dial out of it for the application.
     Sandboxed,
+}
+
+/// Whether a socket is kept to a device (`SO_BINDTODEVICE`, socket(7)) that leads to no service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DeviceBinding {
+    /// It is not, or the engine takes it off the device.
+    #[default]
+    Free,
+    /// It is, and the engine may not change that: the leg cannot be redirected.
+    Kept,
 }
 
 /// What a policy does with legs from sandboxes.

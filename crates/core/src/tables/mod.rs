@@ -36,7 +36,7 @@ use whole::Whole;
 use crate::chain::{Chain, Hop, Records, ServiceSet};
 use crate::change::Change;
 use crate::conditions::{Conditions, FlagConditions};
-use crate::decide::{answer_foreign, settle_outside_policy, stays_in_sandbox};
+use crate::decide::{answer_foreign, is_redirectable, settle_outside_policy, stays_in_sandbox};
 use crate::ids::{FilterId, ServiceId, SublayerId};
 use crate::leg::{Facts, Flags, Leg, ProcessFacts, Protocol};
 use crate::model::{Action, AuthRule, Errno, FailurePolicy, Filter, Right};
@@ -447,16 +447,16 @@ impl Tables {
         let chain = self.effective_chain(leg, records, caller);
         let facts = Facts::new(leg, &chain, world);
         let skip = self.mask_of(chain.excluded()) | caller.map_or(0, |service| bit(service.slot));
-        let is_to_a_group = leg.is_to_a_group();
+        let is_redirectable = is_redirectable(leg, world);
         let mut numbers = self.numbers(&facts, Flags::default());
-        let wanted = match is_to_a_group {
-            true => self.judge_group(&numbers, skip),
-            false => self.choose(&numbers, skip, chain.is_full(), world),
+        let wanted = match is_redirectable {
+            true => self.choose(&numbers, skip, chain.is_full(), world),
+            false => self.judge_unredirectable(&numbers, skip),
         };
         let choice = match (wanted, world.route) {
             (Ok(None), _) => Ok(None),
             (_, _) if stays_in_sandbox(world.confinement, self.sandboxes) => Ok(None),
-            (Ok(Some(_)) | Err(_), Route::Missing(errno)) if !is_to_a_group => {
+            (Ok(Some(_)) | Err(_), Route::Missing(errno)) if is_redirectable => {
                 Err(Refusal::NoRoute { errno })
             }
             (wanted, Route::Missing(_) | Route::Exists) => wanted,
@@ -499,7 +499,7 @@ impl Tables {
         }
     }
 
-    fn judge_group(&self, numbers: &Numbered, skip: u64) -> Result<Option<Hop>, Refusal> {
+    fn judge_unredirectable(&self, numbers: &Numbered, skip: u64) -> Result<Option<Hop>, Refusal> {
         match (self.redirect_by(numbers, skip), self.unredirectable) {
             (Some(_), Unredirectable::Block) => Err(Refusal::Unredirectable),
             (Some(_), Unredirectable::Permit) | (None, _) => Ok(None),

@@ -1,10 +1,11 @@
 //! Every rule of `decide`, in the order in which it judges.
 
 use waylay_core::{
-    Action, Availability, Chain, Change, Conditions, Confinement, Errno, Existing, ExistingVerdict, Filter,
-    FilterId, FlagConditions, ForeignNamespace, Hop, HostName, HostPattern, ListenerOwner, MAX_HOPS,
-    Namespace, OneOf, Policy, PolicyError, Records, Refusal, Resource, Room, Route, Sandboxes, ServiceId,
-    ServiceSet, SocketOwner, Sphere, Tables, TraceStep, Verdict, World, decide, decide_existing,
+    Action, Availability, Chain, Change, Conditions, Confinement, DeviceBinding, Errno, Existing,
+    ExistingVerdict, Filter, FilterId, FlagConditions, ForeignNamespace, Hop, HostName, HostPattern,
+    ListenerOwner, MAX_HOPS, Namespace, OneOf, Policy, PolicyError, Records, Refusal, Resource, Room, Route,
+    Sandboxes, ServiceId, ServiceSet, SocketOwner, Sphere, Tables, TraceStep, Unredirectable, Verdict, World,
+    decide, decide_existing,
 };
 
 use crate::fixtures::*;
@@ -353,6 +354,24 @@ fn without_a_route_the_kernels_error_answers_for_every_service_yet_blocks_hold()
     let world = absent;
     let blocked_by = Refusal::Blocked { filter: FilterId(7), errno: Errno::EACCES };
     assert_eq!(verdict(&blocked(), &world), Verdict::Refuse(blocked_by));
+}
+
+#[test]
+fn of_a_socket_that_is_kept_to_a_device_the_switch_says_what_becomes_whatever_way_there_is() {
+    let kept = |route| World { device: DeviceBinding::Kept, route, ..World::default() };
+    let (closed, open) = (services_for_all(&[CLOSED]), services_for_all(&[OPEN]));
+    for route in [Route::Exists, Route::Missing(Errno::ENETUNREACH)] {
+        for policy in [&closed, &open] {
+            let refused = Verdict::Refuse(Refusal::Unredirectable);
+            assert_eq!(verdict(policy, &kept(route)), refused);
+            let permitting = policy.clone().with_unredirectable(Unredirectable::Permit);
+            assert_eq!(verdict(&permitting, &kept(route)), Verdict::Direct);
+        }
+    }
+    // Its own service, and who is wanted by nobody, are let go their way.
+    let decision = decide(&closed, &leg(process_of(S1)), &Records::None, &kept(Route::Exists));
+    assert_eq!(decision.verdict, Verdict::Direct);
+    assert!(decision.trace.to_string().contains("bound to a device"), "{}", decision.trace);
 }
 
 #[test]
