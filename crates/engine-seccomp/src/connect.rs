@@ -12,7 +12,7 @@ use std::{
 use rustix::net::sockopt;
 use socket2::SockRef;
 use waylay_abi as abi;
-use waylay_core::{Errno, Leg, Namespace, Process, Protocol, Route, ServiceId, Verdict};
+use waylay_core::{DeviceBinding, Errno, Leg, Namespace, Process, Protocol, Route, ServiceId, Verdict};
 use waylay_engine::memory::{FlowId, Outcome, SocketId};
 
 use crate::{
@@ -21,8 +21,9 @@ use crate::{
     flows::{Flow, Path},
     interrupted, making,
     pool::Turn,
+    probe,
     scout::Scout,
-    shared::{Claim, Judged, Shared},
+    shared::{Claim, Judged, Shared, Surroundings},
     supervisor::{Answer, Dialler},
     sys,
     threads::Thread,
@@ -177,10 +178,24 @@ impl<'s> Wanted<'_, 's> {
         };
         let leg =
             Leg { protocol: Protocol::Tcp, local: self.local_address(), remote, caller: self.unknown() };
-        let foreseen = self.foresee(shared, &leg, namespace);
+        let around = Surroundings { namespace, route: Route::Exists, device: DeviceBinding::Free };
+        let foreseen = self.foresee(shared, &leg, around);
         if foreseen.as_ref().is_some_and(|judged| judged.verdict == Verdict::Direct) {
             return Ok(self.dial_directly());
         }
+        let around = Surroundings { device: sys::device_binding(self.socket.as_fd()), ..around };
+        let foreseen = foreseen.filter(|_| around.device == DeviceBinding::Free);
+        self.follow(shared, leg, around, foreseen)
+    }
+
+    /// Does what becomes of a leg, now that it matters who dials and what way there is.
+    fn follow(
+        self,
+        shared: &'s Shared,
+        leg: Leg,
+        around: Surroundings,
+        foreseen: Option<Judged>,
+    ) -> io::Result<Decided<'s>> {
         let seen = Seen::of(Arc::clone(&self.thread), self.dialler.service())?;
         if !self.thread.is_by_itself() {
             // So that what was seen is not another's, who has the number by now.
@@ -190,16 +205,18 @@ impl<'s> Wanted<'_, 's> {
         let mut state = shared.lock();
         let caller = seen.placed(&mut state.lines);
         let leg = Leg { caller: caller.process, ..leg };
-        let judged =
-            foreseen.unwrap_or_else(|| state.judge_as_of_now(&leg, socket, namespace, Route::Exists));
+        let judged = foreseen.unwrap_or_else(|| state.judge_as_of_now(&leg, socket, around));
         drop(state);
+        let wishes = wishes_of(&self.socket, self.local, self.v6);
         let route = match judged.verdict {
             // Whether there is a way the kernel tells by itself.
             Verdict::Direct => Route::Exists,
-            Verdict::Redirect { .. } | Verdict::Refuse(_) => route_towards(shared, remote, namespace),
+            Verdict::Redirect { .. } | Verdict::Refuse(_) => {
+                route_towards(shared, leg.remote, around.namespace, &wishes)
+            }
         };
         let mut state = shared.lock();
-        match state.conclude(&leg, socket, namespace, route, judged) {
+        match state.conclude(&leg, socket, Surroundings { route, ..around }, judged) {
             Outcome::Refused(refusal) => Err(errno(refusal.errno().number().into())),
             Outcome::Direct => {
                 state.end_flow_of(self.cookie);
@@ -207,19 +224,19 @@ impl<'s> Wanted<'_, 's> {
                 Ok(self.dial_directly())
             }
             Outcome::Redirected { service, flow } => {
-                let listener = state.listener_of(service, remote.ip());
+                let listener = state.listener_of(service, leg.remote.ip());
                 drop(state);
-                self.redirect(shared, &caller, (service, flow), listener)
+                self.redirect(shared, (&caller, wishes), (service, flow), listener)
             }
         }
     }
 
     /// What becomes of a leg that there is a way for, whoever dials; `None` where that depends on who does. Where it goes its own way, nobody looks.
-    fn foresee(&self, shared: &Shared, leg: &Leg, namespace: Namespace) -> Option<Judged> {
+    fn foresee(&self, shared: &Shared, leg: &Leg, around: Surroundings) -> Option<Judged> {
         let mut state = shared.lock();
         state.end_flow_of(self.cookie);
-        let depends = state.engine.tables().ask_of_processes() || namespace != Namespace::Own;
-        (!depends).then(|| state.judge_as_of_now(leg, SocketId(self.cookie), namespace, Route::Exists))
+        let depends = state.engine.tables().ask_of_processes() || around.namespace != Namespace::Own;
+        (!depends).then(|| state.judge_as_of_now(leg, SocketId(self.cookie), around))
     }
 
     /// Of a service it is known which one it is.
@@ -234,7 +251,7 @@ impl<'s> Wanted<'_, 's> {
     fn redirect(
         self,
         shared: &'s Shared,
-        caller: &Caller,
+        (caller, wishes): (&Caller, abi::SocketWishes),
         (service, flow): (ServiceId, FlowId),
         listener: Option<SocketAddr>,
     ) -> io::Result<Decided<'s>> {
@@ -243,8 +260,6 @@ impl<'s> Wanted<'_, 's> {
             error
         };
         let listener = listener.ok_or_else(|| abandon(errno(libc::ECONNREFUSED)))?;
-        let source = self.source(listener).map_err(abandon)?;
-        let wishes = wishes_of(&self.socket, self.local, self.v6);
         let mut state = shared.lock();
         let filter = state.engine.chain(flow).and_then(|chain| chain.hops().last().map(|hop| hop.filter));
         let Some(filter) = filter else { return Err(errno(libc::ENOBUFS)) };
@@ -264,7 +279,7 @@ impl<'s> Wanted<'_, 's> {
             application,
             exe_path,
             wishes,
-            path: source.map_or_else(|| Path::from_anywhere(listener), |source| Path::new(source, listener)),
+            path: Path::from_anywhere(listener),
             socket: self.cookie,
         });
         if let Some(socket) = replaced {
@@ -272,8 +287,7 @@ impl<'s> Wanted<'_, 's> {
         }
         drop(state);
         let address = write_address(listener, self.v6);
-        let is_settled = Cell::new(source.is_some());
-        Ok(Decided::Dial(Plan { is_settled, ..self.plan(address, Some(flow.0)) }))
+        Ok(Decided::Dial(Plan { is_settled: Cell::new(false), ..self.plan(address, Some(flow.0)) }))
     }
 
     /// Whether nothing has been dialled with it, or that has failed.
@@ -281,35 +295,6 @@ impl<'s> Wanted<'_, 's> {
         // What has been dialled with has a port.
         self.local.is_some_and(|local| local.port() == 0)
             || sys::tcp_state(self.socket.as_fd()).is_ok_and(|state| state == CLOSED)
-    }
-
-    /// Where it comes from, by which the service's end is known, if that is settled before connect() chooses it.
-    fn source(&self, listener: SocketAddr) -> io::Result<Option<SocketAddr>> {
-        let bound = self.local.ok_or_else(|| errno(libc::EINVAL))?;
-        if bound.port() == 0 {
-            return Ok(None);
-        }
-        let socket = SockRef::from(&self.socket);
-        let any = bound.ip().to_canonical().is_unspecified();
-        let ip = if any { self.loopback_towards(listener) } else { bound.ip() };
-        match socket.bind(&SocketAddr::new(ip, bound.port()).into()) {
-            Ok(()) => Ok(Some(SocketAddr::new(ip, bound.port()))),
-            // It has its port, or has been given one meanwhile.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                let local = socket.local_addr()?.as_socket().ok_or(error)?;
-                Ok(Some(SocketAddr::new(ip, local.port())))
-            }
-            // One that was disconnected still shows the port it had, and somebody else may have that by now.
-            Err(_) => Ok(None),
-        }
-    }
-
-    fn loopback_towards(&self, listener: SocketAddr) -> IpAddr {
-        match (listener, self.v6) {
-            (SocketAddr::V4(_), false) => Ipv4Addr::LOCALHOST.into(),
-            (SocketAddr::V4(_), true) => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
-            (SocketAddr::V6(_), _) => Ipv6Addr::LOCALHOST.into(),
-        }
     }
 
     fn dial_directly(self) -> Decided<'s> {
@@ -329,15 +314,16 @@ impl<'s> Wanted<'_, 's> {
 
 /// What the application gave its socket.
 pub(crate) fn wishes_of(socket: &OwnedFd, local: Option<SocketAddr>, v6: bool) -> abi::SocketWishes {
+    let mark = if probe::may_mark() { sys::mark_of(socket.as_fd()).unwrap_or(0) } else { 0 };
     let socket = SockRef::from(socket);
     let class = |class: io::Result<u32>| class.ok().and_then(|class| u8::try_from(class).ok()).unwrap_or(0);
-    let source =
-        local.map(|source| source.ip()).filter(|ip| !ip.is_unspecified() && !ip.to_canonical().is_loopback());
+    let source = local.map(|source| source.ip()).filter(|ip| !ip.to_canonical().is_unspecified());
     abi::SocketWishes {
         source: source.map_or([0; 16], |ip| match mapped(ip) {
             IpAddr::V6(ip) => ip.octets(),
             IpAddr::V4(_) => [0; 16],
         }),
+        mark,
         tos: if v6 { 0 } else { class(socket.tos_v4()) },
         tclass: if v6 { class(socket.tclass_v6()) } else { 0 },
         ..abi::SocketWishes::default()
@@ -345,13 +331,18 @@ pub(crate) fn wishes_of(socket: &OwnedFd, local: Option<SocketAddr>, v6: bool) -
 }
 
 /// What waits there without waylay, as far as that can be told beforehand.
-fn route_towards(shared: &Shared, remote: SocketAddr, namespace: Namespace) -> Route {
+fn route_towards(
+    shared: &Shared,
+    remote: SocketAddr,
+    namespace: Namespace,
+    wishes: &abi::SocketWishes,
+) -> Route {
     if namespace == Namespace::Own && Scout::knows_of(remote) {
         // The way there is the way to the services.
         let is_refused = shared.scout.nobody_listens(remote);
         return if is_refused { Route::Missing(Errno::ECONNREFUSED) } else { Route::Exists };
     }
-    shared.scout.way_towards(remote).map_or_else(missing, |()| Route::Exists)
+    shared.scout.way_towards(remote, wishes).map_or_else(missing, |()| Route::Exists)
 }
 
 /// As connect() takes the unspecified address: what the socket has itself comes before the loopback's, of IPv4 its own address, of IPv6 the

@@ -24,7 +24,7 @@ use crate::{
     shared::{Shared, State},
     sight::Sight,
     supervisor::{Answer, Dialler},
-    udp,
+    sys, udp,
 };
 
 /// `SO_ORIGINAL_DST` and `IP6T_SO_ORIGINAL_DST` (linux/netfilter_ipv4.h).
@@ -170,7 +170,11 @@ pub(crate) fn tell(shared: &Shared, service: ServiceId, call: &Call) -> io::Resu
     let caller = Process { cgroup: home_of(service), ..Process::default() };
     match state.engine.set_records(SocketId(cookie), handle, &caller) {
         Ok(()) => {
-            state.carry(cookie, number, is_udp);
+            let wishes = state.carry(cookie, number, is_udp);
+            drop(state);
+            if let Some(mark) = wishes.map(|wishes| wishes.mark).filter(|mark| *mark != 0) {
+                sys::set_mark(socket.as_fd(), mark)?;
+            }
             Ok(Answer::Value(0))
         }
         Err(SetRecordsError::FlowEnded) => Err(errno(libc::ESTALE)),

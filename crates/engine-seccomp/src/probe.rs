@@ -2,7 +2,9 @@
 
 use std::{
     io,
+    net::{Ipv4Addr, UdpSocket},
     os::fd::{AsFd, AsRawFd},
+    sync::LazyLock,
     thread,
 };
 
@@ -38,6 +40,15 @@ pub(crate) enum Means {
 #[must_use]
 pub(crate) fn means() -> Means {
     if copy().is_ok() { Means::Copying } else { Means::Giving }
+}
+
+/// Whether the supervisor may mark sockets (`SO_MARK`, socket(7)).
+pub(crate) fn may_mark() -> bool {
+    static MAY: LazyLock<bool> = LazyLock::new(|| {
+        let own = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+        own.is_ok_and(|own| sys::set_mark(own.as_fd(), 0).is_ok())
+    });
+    *MAY
 }
 
 /// Filters are a thread's own, as `no_new_privs` is; this one does nothing else, and ends.

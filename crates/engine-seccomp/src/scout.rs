@@ -14,6 +14,7 @@ use std::{
 };
 
 use socket2::{Domain, Socket, Type};
+use waylay_abi::SocketWishes;
 
 use crate::{diag, sys, ways::Ways};
 
@@ -75,8 +76,11 @@ impl Scout {
         }
     }
 
-    /// Why a destination cannot be dialled, if that is so.
-    pub(crate) fn way_towards(&self, destination: SocketAddr) -> io::Result<()> {
+    /// Why a destination cannot be dialled, if that is so, by a socket with such a mark and source.
+    pub(crate) fn way_towards(&self, destination: SocketAddr, wishes: &SocketWishes) -> io::Result<()> {
+        if wishes.mark != 0 || wishes.source != [0; 16] {
+            return look_with(wishes, destination);
+        }
         self.ways.look(destination, || self.look_for_a_way(destination))
     }
 
@@ -130,6 +134,20 @@ fn source_by(probe: &Socket, destination: SocketAddr) -> Result<IpAddr, (io::Err
 fn reach_by(probe: &Socket, destination: SocketAddr) -> Result<(), (io::Error, Use)> {
     probe.connect(&destination.into()).map_err(|error| (error, Use::Again))?;
     sys::connect(probe.as_fd(), &(libc::AF_UNSPEC as u64).to_ne_bytes()).map_err(|error| (error, Use::Never))
+}
+
+/// Rules of routing may ask for either (ip-rule(8)).
+fn look_with(wishes: &SocketWishes, destination: SocketAddr) -> io::Result<()> {
+    let probe = Socket::new(Domain::for_address(destination), Type::DGRAM, None)?;
+    if wishes.mark != 0 {
+        sys::set_mark(probe.as_fd(), wishes.mark)?;
+    }
+    let source = Ipv6Addr::from(wishes.source);
+    let source = if destination.is_ipv4() { source.to_canonical() } else { source.into() };
+    if !source.is_unspecified() && source.is_ipv4() == destination.is_ipv4() {
+        probe.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    probe.connect(&destination.into())
 }
 
 fn is_refused(at: SocketAddr) -> bool {

@@ -11,7 +11,8 @@ use std::{
 
 use std::os::fd::AsFd;
 
-use waylay_core::{Leg, Namespace, Process, Route, ServiceId, Verdict};
+use waylay_abi::SocketWishes;
+use waylay_core::{DeviceBinding, Leg, Namespace, Process, Route, ServiceId, Verdict};
 use waylay_engine::{
     Endpoint, LocalName, MemoryEngine,
     memory::{FlowId, Outcome, RecordsHandle, SocketId},
@@ -73,6 +74,14 @@ pub(crate) struct Judged {
     pub(crate) verdict: Verdict,
     /// By what was in force after so many changes.
     as_of: u64,
+}
+
+/// What is seen around a leg.
+#[derive(Clone, Copy)]
+pub(crate) struct Surroundings {
+    pub(crate) namespace: Namespace,
+    pub(crate) route: Route,
+    pub(crate) device: DeviceBinding,
 }
 
 impl Shared {
@@ -177,17 +186,10 @@ impl Drop for Claim<'_> {
 
 impl State {
     /// What is to become of a leg.
-    pub(crate) fn judge(
-        &mut self,
-        leg: &Leg,
-        records_on: SocketId,
-        namespace: Namespace,
-        route: Route,
-    ) -> Verdict {
-        let world = &mut self.engine.world;
-        (world.route, world.namespace) = (route, namespace);
+    pub(crate) fn judge(&mut self, leg: &Leg, records_on: SocketId, around: Surroundings) -> Verdict {
+        self.look_around(around);
         if let Some(cgroups) = self.lines.news() {
-            world.cgroups = cgroups;
+            self.engine.world.cgroups = cgroups;
         }
         self.engine.judge(leg, records_on)
     }
@@ -197,10 +199,9 @@ impl State {
         &mut self,
         leg: &Leg,
         records_on: SocketId,
-        namespace: Namespace,
-        route: Route,
+        around: Surroundings,
     ) -> Judged {
-        Judged { verdict: self.judge(leg, records_on, namespace, route), as_of: self.changes }
+        Judged { verdict: self.judge(leg, records_on, around), as_of: self.changes }
     }
 
     /// Does what was said of a leg if there is a way for it, unless there is none or that has changed.
@@ -208,16 +209,20 @@ impl State {
         &mut self,
         leg: &Leg,
         socket: SocketId,
-        namespace: Namespace,
-        route: Route,
+        around: Surroundings,
         judged: Judged,
     ) -> Outcome {
-        let verdict = match judged.as_of == self.changes && route == Route::Exists {
+        let verdict = match judged.as_of == self.changes && around.route == Route::Exists {
             true => judged.verdict,
-            false => self.judge(leg, socket, namespace, route),
+            false => self.judge(leg, socket, around),
         };
-        (self.engine.world.route, self.engine.world.namespace) = (route, namespace);
+        self.look_around(around);
         self.engine.conclude(leg, socket, socket, verdict)
+    }
+
+    fn look_around(&mut self, Surroundings { namespace, route, device }: Surroundings) {
+        let world = &mut self.engine.world;
+        (world.namespace, world.route, world.device) = (namespace, route, device);
     }
 
     /// Where a socket was to be connected that is connected to a service.
@@ -226,15 +231,17 @@ impl State {
         connection.or_else(|| Some(self.datagrams.of_connected(socket)?.flow.destination))
     }
 
-    /// That a socket, which is not connected, has the records of a flow.
-    pub(crate) fn carry(&mut self, socket: u64, flow: u64, is_udp: bool) {
-        if !is_udp {
-            return self.flows.carry(socket, flow);
+    /// That a socket, which is not connected, has the records of a flow; gives what that one's application asked of its socket.
+    pub(crate) fn carry(&mut self, socket: u64, flow: u64, is_udp: bool) -> Option<SocketWishes> {
+        let of_datagrams = self.datagrams.get(flow).map(|datagrams| &datagrams.flow);
+        let known = self.flows.get(flow).or(of_datagrams)?;
+        let wishes = known.wishes;
+        if is_udp {
+            self.datagrams.carry(socket, &known.clone());
+        } else {
+            self.flows.carry(socket, flow);
         }
-        let of_datagrams = self.datagrams.get(flow).map(|datagrams| datagrams.flow.clone());
-        if let Some(flow) = self.flows.get(flow).cloned().or(of_datagrams) {
-            self.datagrams.carry(socket, &flow);
-        }
+        Some(wishes)
     }
 
     /// Ends the flow that began on a socket, which keeps the records it had: it may be connected anew.
@@ -308,7 +315,7 @@ mod tests {
             destination: "192.0.2.1:80".parse().unwrap(),
             application: waylay_abi::Process::default(),
             exe_path: Arc::new([0; waylay_abi::EXE_LEN]),
-            wishes: waylay_abi::SocketWishes::default(),
+            wishes: SocketWishes::default(),
             path,
             socket: number,
         }

@@ -10,6 +10,11 @@ use std::{
 };
 
 use libc::{c_int, c_void, seccomp_notif, seccomp_notif_resp, sock_filter, socklen_t};
+use waylay_core::DeviceBinding;
+
+/// Indices of devices (`LOOPBACK_IFINDEX`, include/net/flow.h).
+const NO_DEVICE: c_int = 0;
+const LOOPBACK: c_int = 1;
 
 /// `PIDFD_THREAD` (linux/pidfd.h, Linux 6.9): any thread, and its own descriptors.
 const OF_THREAD: c_int = libc::O_EXCL;
@@ -233,56 +238,64 @@ pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> 
     check(result.into()).map(drop)
 }
 
+/// The first bytes of what getsockopt(2) has to say.
+fn option<const LEN: usize>(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<[u8; LEN]> {
+    let mut value = [0; LEN];
+    let mut len = LEN as socklen_t;
+    let at = value.as_mut_ptr().cast::<c_void>();
+    // SAFETY: the kernel writes at most `len` bytes to `value`, which outlives the call.
+    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, at, &raw mut len) };
+    check(result.into()).map(|_| value)
+}
+
+/// An option that is a number.
+pub(crate) fn number(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<c_int> {
+    option(socket, level, name).map(c_int::from_ne_bytes)
+}
+
+/// Sets one.
+pub(crate) fn set_number(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    let (fd, at, len) = (socket.as_raw_fd(), (&raw const value).cast(), size_of::<c_int>() as socklen_t);
+    // SAFETY: the kernel reads `len` bytes of `value`.
+    let result = unsafe { libc::setsockopt(fd, level, name, at, len) };
+    check(result.into()).map(drop)
+}
+
 /// `SO_NETNS_COOKIE`: the network namespace that a socket is in.
 pub(crate) fn namespace_of(socket: BorrowedFd<'_>) -> io::Result<u64> {
-    let mut cookie = 0_u64;
-    let mut len = size_of::<u64>() as socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes to `cookie`, which outlives the call.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut len,
-        )
-    };
-    check(result.into())?;
-    Ok(cookie)
+    option(socket, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE).map(u64::from_ne_bytes)
 }
 
 /// The state of a TCP socket (net/tcp_states.h), the first byte of `TCP_INFO`.
 pub(crate) fn tcp_state(socket: BorrowedFd<'_>) -> io::Result<u8> {
-    let mut state = 0_u8;
-    let mut len = size_of::<u8>() as socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes to `state`, which outlives the call.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            (&raw mut state).cast(),
-            &raw mut len,
-        )
-    };
-    check(result.into())?;
-    Ok(state)
+    option(socket, libc::IPPROTO_TCP, libc::TCP_INFO).map(u8::from_ne_bytes)
+}
+
+/// Whether a socket is kept to a device other than the loopback's (`SO_BINDTODEVICE`), off which only privileges take it.
+pub(crate) fn device_binding(socket: BorrowedFd<'_>) -> DeviceBinding {
+    match number(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX) {
+        Ok(NO_DEVICE | LOOPBACK) | Err(_) => DeviceBinding::Free,
+        Ok(_) => DeviceBinding::Kept,
+    }
+}
+
+/// `SO_MARK`, by which rules of routing know a socket.
+pub(crate) fn mark_of(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    number(socket, libc::SOL_SOCKET, libc::SO_MARK).map(c_int::cast_unsigned)
+}
+
+/// Gives it one, for which it takes `CAP_NET_ADMIN`.
+pub(crate) fn set_mark(socket: BorrowedFd<'_>, mark: u32) -> io::Result<()> {
+    set_number(socket, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed())
 }
 
 /// Takes `IP_BIND_ADDRESS_NO_PORT` off, so that bind() fixes the port at once; gives whether it was on.
 pub(crate) fn choose_port_at_bind(socket: BorrowedFd<'_>) -> io::Result<bool> {
-    let (mut was_on, off): (c_int, c_int) = (0, 0);
-    let mut len = size_of::<c_int>() as socklen_t;
-    let (fd, name) = (socket.as_raw_fd(), libc::IP_BIND_ADDRESS_NO_PORT);
-    // SAFETY: the kernel writes at most `len` bytes to `was_on`, which outlives the call.
-    let result = unsafe { libc::getsockopt(fd, libc::SOL_IP, name, (&raw mut was_on).cast(), &raw mut len) };
-    check(result.into())?;
-    if was_on != 0 {
-        // SAFETY: the kernel reads `len` bytes of `off`.
-        let result = unsafe { libc::setsockopt(fd, libc::SOL_IP, name, (&raw const off).cast(), len) };
-        check(result.into())?;
+    let was_on = number(socket, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT)? != 0;
+    if was_on {
+        set_number(socket, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, 0)?;
     }
-    Ok(was_on != 0)
+    Ok(was_on)
 }
 
 /// The generation of a file, where its file system has one (`FS_IOC_GETVERSION`, linux/fs.h).

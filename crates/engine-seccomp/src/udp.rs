@@ -21,7 +21,8 @@ use std::{
 
 use rustix::net::sockopt;
 use socket2::SockRef;
-use waylay_core::{Leg, Namespace, Protocol, Route, ServiceId};
+use waylay_abi::SocketWishes;
+use waylay_core::{DeviceBinding, Leg, Namespace, Protocol, Route, ServiceId};
 use waylay_engine::memory::{FlowId, Outcome, SocketId};
 
 pub(crate) use flows::DatagramFlows;
@@ -34,7 +35,7 @@ use crate::{
     caller::{Caller, Seen},
     connect::{missing, reachable, wishes_of},
     flows::{Flow, Path},
-    shared::{Shared, State},
+    shared::{Shared, State, Surroundings},
     supervisor::{Answer, Dialler},
     sys as calls,
 };
@@ -84,6 +85,13 @@ impl<'c> Party<'c> {
         SockRef::from(&self.socket).local_addr()?.as_socket().ok_or_else(|| errno(libc::EINVAL))
     }
 
+    /// What its owner has bound it to, as far as that can be told: a socket keeps the loopback's address that a connection to a token has
+    /// given it.
+    fn bound(&self) -> Option<SocketAddr> {
+        let kept_to = |local: &SocketAddr| local.ip().to_canonical().is_loopback() && self.is_connected();
+        self.local().ok().filter(|local| !kept_to(local))
+    }
+
     /// Whom the kernel takes bytes of an address for; `None` if it has an error for them.
     fn named(&self, name: &[u8]) -> Option<SocketAddr> {
         let mut bytes = name.to_vec();
@@ -115,13 +123,18 @@ impl<'c> Party<'c> {
             other => Namespace::Foreign(other),
         };
         let seen = Seen::look(&shared.threads, self.call.tid, self.dialler.service())?;
-        let route = shared.scout.way_towards(remote).map_or_else(missing, |()| Route::Exists);
+        let wishes = wishes_of(&self.socket, self.bound(), self.v6);
+        let around = Surroundings {
+            namespace,
+            route: shared.scout.way_towards(remote, &wishes).map_or_else(missing, |()| Route::Exists),
+            device: self.device_binding(),
+        };
         let mut state = shared.lock();
         let caller = seen.placed(&mut state.lines);
         let bound = Some(local).filter(|local| !local.ip().is_unspecified());
         let leg = Leg { protocol: Protocol::Udp, local: bound, remote, caller: caller.process };
         let (records_on, name) = (SocketId(self.cookie), state.datagrams.name());
-        let verdict = state.judge(&leg, records_on, namespace, route);
+        let verdict = state.judge(&leg, records_on, around);
         match state.engine.conclude(&leg, records_on, name, verdict) {
             Outcome::Refused(refusal) => Err(errno(refusal.errno().number().into())),
             Outcome::Direct => {
@@ -130,7 +143,8 @@ impl<'c> Party<'c> {
                 Ok(None)
             }
             Outcome::Redirected { service, flow } => {
-                let begun = self.begin(&mut state, &caller, (service, flow, name), remote, connects);
+                let begun =
+                    self.begin(&mut state, (&caller, wishes), (service, flow, name), remote, connects);
                 if begun.is_err() {
                     state.engine.close(name);
                 }
@@ -166,25 +180,21 @@ impl<'c> Party<'c> {
     fn begin(
         &self,
         state: &mut State,
-        caller: &Caller,
+        (caller, wishes): (&Caller, SocketWishes),
         (service, flow, name): (ServiceId, FlowId, SocketId),
         destination: SocketAddr,
         connects: bool,
     ) -> io::Result<SocketAddr> {
         let ipv4 = destination.ip().to_canonical().is_ipv4();
-        self.require_loopback()?;
         let peer = self.fix_source(ipv4)?;
         let token = take_token(state, service, ipv4, peer)?;
         let filter = state.engine.chain(flow).and_then(|chain| chain.hops().last().map(|hop| hop.filter));
         let filter = filter.ok_or_else(|| errno(libc::ENOBUFS))?;
         let first = state.datagrams.carried_by(self.cookie);
-        let (application, exe_path, wishes) = match first
-            .filter(|carried| Some(carried.service) == self.dialler.service())
-        {
+        let first = first.filter(|carried| Some(carried.service) == self.dialler.service());
+        let (application, exe_path, wishes) = match first {
             Some(carried) => (carried.application, Arc::clone(&carried.exe_path), carried.wishes),
-            None => {
-                (caller.on_the_wire(), caller.exe_path(), wishes_of(&self.socket, self.local().ok(), self.v6))
-            }
+            None => (caller.on_the_wire(), caller.exe_path(), wishes),
         };
         let flow = Flow {
             number: flow.0,
@@ -203,15 +213,12 @@ impl<'c> Party<'c> {
     }
 
     /// A socket that is kept to a device other than the loopback's would send to a token by that.
-    fn require_loopback(&self) -> io::Result<()> {
-        let socket = SockRef::from(&self.socket);
-        let is_kept = socket.device()?.is_some_and(|device| device != b"lo")
-            || [(libc::SOL_IP, libc::IP_UNICAST_IF), (libc::SOL_IPV6, libc::IPV6_UNICAST_IF)]
-                .into_iter()
-                .any(|(level, name)| {
-                    sys::number(self.socket.as_fd(), level, name).is_ok_and(|device| device != 0)
-                });
-        if is_kept { Err(errno(libc::EINVAL)) } else { Ok(()) }
+    fn device_binding(&self) -> DeviceBinding {
+        let socket = self.socket.as_fd();
+        let is_kept = [(libc::SOL_IP, libc::IP_UNICAST_IF), (libc::SOL_IPV6, libc::IPV6_UNICAST_IF)]
+            .into_iter()
+            .any(|(level, name)| calls::number(socket, level, name).is_ok_and(|device| device != 0));
+        if is_kept { DeviceBinding::Kept } else { calls::device_binding(socket) }
     }
 
     /// Where the service will see datagrams come from. Over IPv6 the flow is known by it, port and all.

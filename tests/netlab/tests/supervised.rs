@@ -6,7 +6,9 @@ use std::fs;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
-use waylay_netlab::{Corners, Greeter, Running, Waylay, kill, patiently, system_python};
+use waylay_netlab::{
+    Corner, Corners, Greeter, Place, Report, Running, Waylay, kill, patiently, system_python,
+};
 
 mod where_nobody_listens {
     use super::*;
@@ -326,7 +328,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 addresses = list(zip(sys.argv[1::2], map(int, sys.argv[2::2])))
 for family, near, far in zip((socket.AF_INET, socket.AF_INET6), addresses[:2], addresses[2:]):
     s = socket.socket(family)
-    for to in near, far, near:
+    for to in near, near, far, near:
         s.connect(to)
         print(s.recv(5, socket.MSG_WAITALL), s.getpeername()[:2] == to)
         libc.connect(s.fileno(), bytes(16), 16)
@@ -347,6 +349,43 @@ for family, near, far in zip((socket.AF_INET, socket.AF_INET6), addresses[:2], a
     let command = [system_python(), "-u", "-c", AGAIN].map(str::to_owned).into_iter().chain(addresses);
     let waylay = corners.waylay_without_root().reporting().args(["--policy", policy.to_str().unwrap()]);
     let finished = waylay.watch(command).well();
-    assert_eq!(finished.stdout, "b'hello' True\n".repeat(6), "{finished:?}");
-    assert_eq!(finished.reports().len(), 4, "{finished:?}");
+    assert_eq!(finished.stdout, "b'hello' True\n".repeat(8), "{finished:?}");
+    assert_eq!(finished.reports().len(), 6, "{finished:?}");
+}
+
+/// No service is reached over a device other than the loopback's, and only privileges take a socket off it.
+#[test]
+fn what_is_kept_to_a_device_is_refused_unless_the_policy_permits_it() {
+    const KEPT: &str = "
+import errno, socket, sys
+for host, port, device in zip(*[iter(sys.argv[1:])] * 3):
+    family = socket.AF_INET6 if ':' in host else socket.AF_INET
+    for kind, act in [('STREAM', 'connect'), ('DGRAM', 'connect'), ('DGRAM', 'sendto')]:
+        with socket.socket(family, getattr(socket, 'SOCK_' + kind)) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+            try:
+                s.connect((host, int(port))) if act == 'connect' else s.sendto(b'', (host, int(port)))
+                print(device, s.recv(5).decode() if kind == 'STREAM' else 'sent')
+            except OSError as error: print(device, errno.errorcode[error.errno])
+";
+    let corners = Corners::new();
+    let servers = corners.greeters();
+    let wanted = servers.iter().zip(Corner::ALL).flat_map(|(server, corner)| {
+        let device = if corner.place == Place::Loopback { "lo" } else { "wire" };
+        [server.address.ip().to_string(), server.address.port().to_string(), device.to_owned()]
+    });
+    let command: Vec<_> =
+        [system_python(), "-u", "-c", KEPT].map(str::to_owned).into_iter().chain(wanted).collect();
+    let run = |waylay: Waylay| waylay.reporting().watch(command.clone()).well();
+    let over_the_loopback = "lo hello\nlo sent\nlo sent\n".repeat(2);
+
+    let refused = run(corners.waylay_without_root());
+    assert_eq!(refused.stdout, format!("{over_the_loopback}{}", "wire EACCES\n".repeat(6)), "{refused:?}");
+    let permitted = run(corners.waylay_without_root().args(["--unredirectable", "permit"]));
+    let direct = "wire hello\nwire sent\nwire sent\n".repeat(2);
+    assert_eq!(permitted.stdout, format!("{over_the_loopback}{direct}"), "{permitted:?}");
+    for finished in [refused, permitted] {
+        let is_over_the_loopback = |report: &Report| report.original_destination.ip().is_loopback();
+        assert!(finished.reports().iter().all(is_over_the_loopback), "{finished:?}");
+    }
 }

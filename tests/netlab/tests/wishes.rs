@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use waylay_netlab::{Family, Ground, Place, Process, WebServer, python};
+use waylay_netlab::{Family, Ground, Place, Process, Waylay, WebServer, python};
 
 const CLIENT: &str = "
 import socket, sys
@@ -19,6 +19,10 @@ except OSError as error:
 
 /// The server can be reached by one rule only, which looks at the socket.
 fn reached_by(rule: &[&str], wish: &str) -> String {
+    reached(Ground::waylay, rule, wish)
+}
+
+fn reached(waylay: impl FnOnce(&Ground) -> Waylay, rule: &[&str], wish: &str) -> String {
     let ground = Ground::new(Family::V4, Place::Veth);
     let client = ground.client_namespace().unwrap();
     client.ip(&["route", "del", "10.77.0.0/24", "dev", "wire"]);
@@ -27,7 +31,7 @@ fn reached_by(rule: &[&str], wish: &str) -> String {
     let directory = tempfile::tempdir().unwrap();
     let server = WebServer::start(&ground, directory.path());
     let (ip, port) = (server.address().ip().to_string(), server.address().port().to_string());
-    let run = ground.waylay().through_logs(2).watch([python(), "-c", CLIENT, &ip, &port, wish]);
+    let run = waylay(&ground).through_logs(2).watch([python(), "-c", CLIENT, &ip, &port, wish]);
     run.stdout.trim().to_owned()
 }
 
@@ -36,6 +40,22 @@ fn a_mark_is_carried_through_every_service() {
     let rule = ["fwmark", "0x42"];
     assert_eq!(reached_by(&rule, "s.setsockopt(socket.SOL_SOCKET, 36, 0x42)"), "answered");
     assert_eq!(reached_by(&rule, "pass"), "failed 104");
+}
+
+/// Rules may ask for the source, too.
+#[test]
+fn a_way_that_is_there_for_one_source_alone_is_found() {
+    let rule = ["from", "10.77.0.1"];
+    assert_eq!(reached_by(&rule, "s.bind(('10.77.0.1', 0))"), "answered");
+}
+
+/// Where eBPF is not to be had, root may set one all the same.
+#[test]
+fn a_mark_is_carried_by_a_supervisor_too() {
+    let supervised = |ground: &Ground| ground.waylay().args(["--engine", "seccomp"]);
+    let rule = ["fwmark", "0x42"];
+    assert_eq!(reached(supervised, &rule, "s.setsockopt(socket.SOL_SOCKET, 36, 0x42)"), "answered");
+    assert_eq!(reached(supervised, &rule, "pass"), "failed 101");
 }
 
 #[test]

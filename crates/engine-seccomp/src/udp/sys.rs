@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use libc::{c_int, c_void, socklen_t};
+use libc::{c_int, socklen_t};
 
 use super::LONGEST_NAME;
 
@@ -69,14 +69,4 @@ pub(super) fn send(
     // SAFETY: the message leads to bytes, a name and a control buffer, which outlive the call and are only read.
     let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags | libc::MSG_NOSIGNAL) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as i64) }
-}
-
-/// An option that is a number.
-pub(super) fn number(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<c_int> {
-    let mut value: c_int = 0;
-    let mut len = size_of::<c_int>() as socklen_t;
-    let at = (&raw mut value).cast::<c_void>();
-    // SAFETY: the kernel writes at most `len` bytes to `value`, which outlives the call.
-    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, at, &raw mut len) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
