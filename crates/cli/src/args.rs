@@ -142,7 +142,8 @@ pub(crate) struct RunArgs {
     /// adopt:ADDRESS@unit=NAME: one that runs already, known by its systemd unit, or by cgroup=/PATH, exe=/PATH or
     /// uid=USER instead; it stays as it is
     ///
-    /// exec/udp:, exec/tcp+udp: (the same with adopt): what it takes, if not TCP alone
+    /// exec/udp:, exec/tcp+udp: (the same with adopt): what it takes, if not TCP alone; log/tcp, log/udp (the same with scan), if not
+    /// both
     ///
     /// NAME= in front of any of them calls the service NAME in reports and chains
     #[arg(long, value_name = "SPEC", value_parser = Spec::parse)]

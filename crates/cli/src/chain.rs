@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, ffi::OsString, net::SocketAddr};
 
 use thiserror::Error;
 use waylay_daemon::declared::shell_command;
-use waylay_host::{Adoption, ServiceSpec, Transports};
+use waylay_host::{Adoption, ServiceSpec};
 use waylay_inspect::scan::Patterns;
 
 use crate::{
@@ -68,7 +68,7 @@ fn check_forgotten(through: &[Spec], names: &[String], forget: &[String]) -> Res
     let builtins: Vec<&String> = through
         .iter()
         .zip(names)
-        .filter_map(|(spec, name)| matches!(spec.service, Service::Builtin(_)).then_some(name))
+        .filter_map(|(spec, name)| matches!(spec.service, Service::Builtin { .. }).then_some(name))
         .collect();
     match forget.iter().find(|name| !builtins.contains(name)) {
         Some(name) => {
@@ -103,11 +103,15 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 fn patterns(through: &[Spec], pattern: &[OsString]) -> Result<Patterns, ChainError> {
-    if !pattern.is_empty() && !through.iter().any(|spec| spec.service == Service::Builtin(Builtin::Scan)) {
+    if !pattern.is_empty() && !through.iter().any(scans) {
         return Err(ChainError::NothingScans);
     }
     let patterns = crate::patterns::read(pattern)?;
     Ok(patterns)
+}
+
+fn scans(spec: &Spec) -> bool {
+    matches!(spec.service, Service::Builtin { builtin: Builtin::Scan, .. })
 }
 
 /// Those that were given, and for the others the first that is free of log, log-2, log-3, …
@@ -131,11 +135,15 @@ fn names(through: &[Spec]) -> Result<Vec<String>, ChainError> {
 
 fn service(spec: &Spec, forgets: bool, patterns: &Patterns, name: String) -> ServiceSpec {
     let input = match spec.service {
-        Service::Builtin(Builtin::Scan) => patterns.encode(),
-        Service::Builtin(Builtin::Log) | Service::Exec { .. } | Service::Adopt { .. } => Vec::new(),
+        Service::Builtin { builtin: Builtin::Scan, .. } => patterns.encode(),
+        Service::Builtin { builtin: Builtin::Log, .. } | Service::Exec { .. } | Service::Adopt { .. } => {
+            Vec::new()
+        }
     };
     let (builtin, transports, command) = match &spec.service {
-        Service::Builtin(builtin) => (true, Transports::TcpAndUdp, builtin_command(*builtin, forgets, &name)),
+        Service::Builtin { builtin, transports } => {
+            (true, *transports, builtin_command(*builtin, forgets, &name))
+        }
         Service::Adopt { transports, adoption, .. } if adoption.known_by.is_some() => {
             (false, *transports, Vec::new())
         }
@@ -149,7 +157,7 @@ fn service(spec: &Spec, forgets: bool, patterns: &Patterns, name: String) -> Ser
 
 fn adoption(service: &Service) -> Option<&Adoption> {
     match service {
-        Service::Builtin(_) | Service::Exec { .. } => None,
+        Service::Builtin { .. } | Service::Exec { .. } => None,
         Service::Adopt { adoption, .. } => Some(adoption),
     }
 }

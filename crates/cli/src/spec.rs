@@ -22,7 +22,12 @@ pub(crate) struct Spec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Service {
     /// One that comes with waylay.
-    Builtin(Builtin),
+    Builtin {
+        /// Which one.
+        builtin: Builtin,
+        /// What it takes.
+        transports: Transports,
+    },
     /// A program that cooperates, started by the shell.
     Exec {
         /// What it takes.
@@ -53,6 +58,7 @@ pub(crate) enum Builtin {
 const ADOPTED: &str = "as in adopt:127.0.0.1:5000=haproxy -db -f haproxy.cfg";
 const RUNNING: &str = "as in adopt:127.0.0.1:5000@unit=haproxy.service";
 const KNOWN: &str = "log, scan, exec:COMMAND, adopt:ADDRESS=COMMAND, adopt:ADDRESS@unit=NAME";
+const ASKS_ITSELF: &str = "tproxy and packet are for adopt: only; what cooperates asks the kernel itself";
 /// What a SPEC can begin with.
 const BEGINNINGS: [&str; 4] = ["log", "scan", "exec:", "adopt:"];
 
@@ -71,7 +77,7 @@ impl Spec {
     /// What its name in chains starts with, if none was given.
     pub(crate) fn stem(&self) -> String {
         match &self.service {
-            Service::Builtin(builtin) => builtin.name().to_owned(),
+            Service::Builtin { builtin, .. } => builtin.name().to_owned(),
             Service::Adopt { adoption: Adoption { known_by: Some(known_by), .. }, .. } => {
                 presentable(&known_by.stem())
             }
@@ -82,14 +88,16 @@ impl Spec {
 
 impl From<Builtin> for Spec {
     fn from(builtin: Builtin) -> Self {
-        Self { name: None, service: Service::Builtin(builtin) }
+        Self { name: None, service: Service::Builtin { builtin, transports: Transports::TcpAndUdp } }
     }
 }
 
 impl Service {
     fn parse(text: &str) -> Result<Self, String> {
-        if let Some(builtin) = Builtin::named(text) {
-            return Ok(Self::Builtin(builtin));
+        let (name, options) =
+            text.split_once('/').map_or((text, None), |(name, options)| (name, Some(options)));
+        if let Some(builtin) = Builtin::named(name) {
+            return self::builtin(builtin, options);
         }
         let Some((kind, rest)) = text.split_once(':') else { return Err(unknown(text)) };
         let (kind, options) =
@@ -115,12 +123,19 @@ impl Builtin {
     }
 }
 
+fn builtin(builtin: Builtin, options: Option<&str>) -> Result<Service, String> {
+    let Options { transports, local_name } = Options::parse(options)?;
+    if local_name != LocalName::default() {
+        return Err(ASKS_ITSELF.to_owned());
+    }
+    let transports = options.map_or(Transports::TcpAndUdp, |_| transports);
+    Ok(Service::Builtin { builtin, transports })
+}
+
 fn exec(options: Option<&str>, command: &str) -> Result<Service, String> {
     let Options { transports, local_name } = Options::parse(options)?;
     if local_name != LocalName::default() {
-        return Err(
-            "tproxy and packet are for adopt: only; what cooperates asks the kernel itself".to_owned()
-        );
+        return Err(ASKS_ITSELF.to_owned());
     }
     match command.trim() {
         "" => Err("exec: needs a command, as in exec:./my-service".to_owned()),
@@ -291,7 +306,7 @@ mod tests {
         let Spec { name, service } = Spec::parse(spec).unwrap();
         match service {
             Service::Adopt { transports, adoption, command } => (name, transports, adoption, command),
-            other @ (Service::Builtin(_) | Service::Exec { .. }) => panic!("{spec}: {other:?}"),
+            other @ (Service::Builtin { .. } | Service::Exec { .. }) => panic!("{spec}: {other:?}"),
         }
     }
 
@@ -340,12 +355,23 @@ mod tests {
     #[test]
     fn what_cooperates_may_say_which_transports_it_takes() {
         let transports = |spec| match Spec::parse(spec).unwrap().service {
-            Service::Exec { transports, .. } => transports,
-            other @ (Service::Builtin(_) | Service::Adopt { .. }) => panic!("{spec}: {other:?}"),
+            Service::Builtin { transports, .. } | Service::Exec { transports, .. } => transports,
+            other @ Service::Adopt { .. } => panic!("{spec}: {other:?}"),
         };
-        assert_eq!(transports("exec:./dns"), Transports::Tcp);
-        assert_eq!(transports("exec/udp:./dns"), Transports::Udp);
-        assert_eq!(transports("guard=exec/tcp+udp:./dns"), Transports::TcpAndUdp);
+        for spec in ["exec:./dns", "log/tcp", "scan/tcp"] {
+            assert_eq!(transports(spec), Transports::Tcp, "{spec}");
+        }
+        for spec in ["exec/udp:./dns", "dns=log/udp"] {
+            assert_eq!(transports(spec), Transports::Udp, "{spec}");
+        }
+        for spec in ["guard=exec/tcp+udp:./dns", "log", "scan/tcp+udp"] {
+            assert_eq!(transports(spec), Transports::TcpAndUdp, "{spec}");
+        }
+        for spec in ["exec/tproxy:./dns", "log/tproxy"] {
+            assert_eq!(Spec::parse(spec).unwrap_err(), ASKS_ITSELF);
+        }
+        let unknown = Spec::parse("log/tpc").unwrap_err();
+        assert_eq!(unknown, "/tpc: no such option; known options: tcp, udp, tproxy, packet");
         let error = Spec::parse("exec/tproxy:./dns").unwrap_err();
         assert!(error.starts_with("tproxy and packet are for adopt: only"), "{error}");
     }

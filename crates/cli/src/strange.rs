@@ -11,7 +11,7 @@ pub(crate) fn spec(bytes: &[u8]) {
     }
     assert!(spec.name.is_none_or(|name| name.len() <= LONGEST_NAME));
     match spec.service {
-        Service::Builtin(_) => {}
+        Service::Builtin { .. } => {}
         Service::Exec { command, .. } => assert!(!command.trim().is_empty()),
         Service::Adopt { command, adoption, .. } => {
             assert_ne!(command.trim().is_empty(), adoption.known_by.is_none());

@@ -129,13 +129,16 @@ for line in sys.stdin:
     print(said(lambda: fast.sendto(b'x', fastopen, stream)), said(lambda: slow.connect(stream)))
 ";
     let ground = Ground::new();
-    let mut running = ground.waylay(OF_TCP).spawn(ground.command(ASKED));
     // EOPNOTSUPP, as Python calls that number.
     let messages = "b'stream' True True 2 b'many' 1 ENOTSUP ENOTSUP";
-    assert_eq!(running.ask("watched"), format!("{messages} 1 None"));
-    kill(running.pid(), Signal::KILL);
-    patiently("the end of waylay", || (!running.is_running()).then_some(()));
-    assert_eq!(running.ask("by nobody"), format!("{messages} ENOSYS ENOSYS"));
+    let of_tcp = Waylay::run_without_root(None).args(["--through", "log/tcp"]);
+    for waylay in [ground.waylay(OF_TCP), of_tcp] {
+        let mut running = waylay.spawn(ground.command(ASKED));
+        assert_eq!(running.ask("watched"), format!("{messages} 1 None"));
+        kill(running.pid(), Signal::KILL);
+        patiently("the end of waylay", || (!running.is_running()).then_some(()));
+        assert_eq!(running.ask("by nobody"), format!("{messages} ENOSYS ENOSYS"));
+    }
 }
 
 #[test]
