@@ -7,7 +7,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
-use crate::{shared::Shared, sight::Sight, supervisor::Dialler, sys, threads::Threads};
+use crate::{birthmark::Birthmark, shared::Shared, sight::Sight, supervisor::Dialler, sys, threads::Threads};
 
 /// Bytes of the longest socket address (`struct sockaddr_storage`).
 pub(crate) const LONGEST_ADDRESS: usize = 128;
@@ -104,15 +104,23 @@ impl Call {
         Ok(bytes)
     }
 
-    /// A socket address, and how long it is: two of the arguments, by their indices. EINVAL of one that no socket could have.
-    pub(crate) fn read_address(&self, (address, len): (usize, usize)) -> io::Result<RawAddress> {
+    /// A socket address, and how long it is: two of the arguments, by their indices. EINVAL of one that no socket could have. And whether the caller has
+    /// this mark.
+    pub(crate) fn read_address(
+        &self,
+        (address, len): (usize, usize),
+        mark: Option<Birthmark>,
+    ) -> io::Result<(RawAddress, bool)> {
         let len = usize::try_from(self.number_at(len)).map_err(|_negative| errno(libc::EINVAL))?;
         let mut read = RawAddress { bytes: [0; LONGEST_ADDRESS], len };
         let bytes = read.bytes.get_mut(..len).ok_or_else(|| errno(libc::EINVAL))?;
-        if len > 0 {
-            sys::read_memory(self.tid, self.arguments[address], bytes).map_err(not_to_be_looked_at)?;
-        }
-        Ok(read)
+        let at = self.arguments[address];
+        let is_the_same = match mark {
+            _ if len == 0 => Ok(false),
+            Some(mark) => mark.read_beside(self.tid, at, bytes),
+            None => sys::read_memory(self.tid, at, bytes).map(|()| false),
+        };
+        Ok((read, is_the_same.map_err(not_to_be_looked_at)?))
     }
 
     pub(crate) fn write(&self, address: u64, bytes: &[u8]) -> io::Result<()> {

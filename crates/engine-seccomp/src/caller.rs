@@ -12,6 +12,7 @@ use waylay_abi as abi;
 use waylay_core::{Cgroups, Process, ServiceId};
 
 use crate::{
+    birthmark::Birthmark,
     call::not_to_be_looked_at,
     program::{ExePath, Program},
     threads::{Papers, Thread, Threads},
@@ -43,13 +44,17 @@ pub(crate) struct Seen {
 impl Seen {
     /// Looks at a thread that waits for an answer, known by no more than its number. Of a service nothing is asked but which one it is.
     pub(crate) fn look(threads: &Threads, tid: u32, service: Option<ServiceId>) -> io::Result<Self> {
-        let (thread, papers) = threads.ask(tid, |thread| Ok((Arc::clone(thread), thread.papers()?)))?;
+        let (thread, papers) = threads.ask(tid, |thread| Ok((Arc::clone(thread), thread.papers(None)?)))?;
         Ok(Self::by(thread, papers, service))
     }
 
-    /// The same of a thread that it is known to be.
-    pub(crate) fn of(thread: Arc<Thread>, service: Option<ServiceId>) -> io::Result<Self> {
-        let papers = thread.papers().map_err(not_to_be_looked_at)?;
+    /// The same of a thread that it is known to be, which has this mark.
+    pub(crate) fn of(
+        thread: Arc<Thread>,
+        mark: Option<Birthmark>,
+        service: Option<ServiceId>,
+    ) -> io::Result<Self> {
+        let papers = thread.papers(mark).map_err(not_to_be_looked_at)?;
         Ok(Self::by(thread, papers, service))
     }
 

@@ -16,6 +16,7 @@ use waylay_core::{DeviceBinding, Errno, Leg, Namespace, Process, Protocol, Route
 use waylay_engine::memory::{FlowId, Outcome, SocketId};
 
 use crate::{
+    birthmark::Birthmark,
     call::{Call, Named, RawAddress, errno, parse_address, write_address},
     caller::{Caller, Seen, home_of},
     flows::{Flow, Path},
@@ -81,7 +82,9 @@ fn prepare<'s>(
     address: (usize, usize),
     turn: &Turn<'_>,
 ) -> io::Result<Decided<'s>> {
-    let bytes = call.read_address(address)?;
+    let mark = shared.threads.mark_of(call.tid);
+    let (bytes, has_mark) = call.read_address(address, mark)?;
+    let mark = mark.filter(|_| has_mark);
     let Some((thread, socket)) = making::to_connect(shared, call, &bytes, turn)? else {
         return Ok(Decided::Answered(Answer::Continue));
     };
@@ -95,7 +98,8 @@ fn prepare<'s>(
     };
     match (kind, parse_address(&bytes)) {
         (Kind::Stream { v6 }, Named::Ip(destination)) if destination.is_ipv6() == v6 => {
-            let wanted = Wanted { turn, claim, dialler, thread, socket, local, cookie, destination, v6 };
+            let wanted =
+                Wanted { turn, claim, dialler, thread, mark, socket, local, cookie, destination, v6 };
             wanted.decide(shared)
         }
         (Kind::Stream { .. }, Named::Nothing) => {
@@ -154,6 +158,7 @@ struct Wanted<'c, 's> {
     claim: Claim<'s>,
     dialler: Dialler,
     thread: Arc<Thread>,
+    mark: Option<Birthmark>,
     socket: OwnedFd,
     local: Option<SocketAddr>,
     cookie: u64,
@@ -183,7 +188,7 @@ impl<'s> Wanted<'_, 's> {
         if foreseen.as_ref().is_some_and(|judged| judged.verdict == Verdict::Direct) {
             return Ok(self.dial_directly());
         }
-        let around = Surroundings { device: sys::device_binding(self.socket.as_fd()), ..around };
+        let around = Surroundings { device: self.device_binding(remote), ..around };
         let foreseen = foreseen.filter(|_| around.device == DeviceBinding::Free);
         self.follow(shared, leg, around, foreseen)
     }
@@ -196,10 +201,13 @@ impl<'s> Wanted<'_, 's> {
         around: Surroundings,
         foreseen: Option<Judged>,
     ) -> io::Result<Decided<'s>> {
-        let seen = Seen::of(Arc::clone(&self.thread), self.dialler.service())?;
+        let seen = Seen::of(Arc::clone(&self.thread), self.mark, self.dialler.service())?;
         if !self.thread.is_by_itself() {
             // So that what was seen is not another's, who has the number by now.
             require_waited_for(self.turn)?;
+        }
+        if self.mark.is_none() {
+            self.thread.note_mark(|| self.turn.is_waited_for());
         }
         let socket = SocketId(self.cookie);
         let mut state = shared.lock();
@@ -242,6 +250,12 @@ impl<'s> Wanted<'_, 's> {
     /// Of a service it is known which one it is.
     fn unknown(&self) -> Process {
         Process { cgroup: self.dialler.service().map_or(0, home_of), ..Process::default() }
+    }
+
+    /// A socket that is kept to a device reaches the loopback no better than a service.
+    fn device_binding(&self, remote: SocketAddr) -> DeviceBinding {
+        let is_at_hand = remote.ip().to_canonical().is_loopback();
+        if is_at_hand { DeviceBinding::Free } else { sys::device_binding(self.socket.as_fd()) }
     }
 
     fn local_address(&self) -> Option<SocketAddr> {

@@ -5,6 +5,7 @@
 //! anything: `waylay-host` does, and calls [`supervise`] between `fork` and the program. What it does is observation
 //! and not enforcement: a program may get around it that wants to.
 
+mod birthmark;
 mod call;
 mod caller;
 mod connect;

@@ -1,5 +1,5 @@
-//! The program that a thread runs. Which file it is is asked for each time: nothing that a thread keeps tells that it has not executed another one, its
-//! memory not even, which others may have as well (vfork(2), clone(2)) and so keep. Its path is asked for once.
+//! The program that a thread runs. Which file it is is asked for each time, unless its [mark](crate::birthmark) tells that it has not executed another one.
+//! Its path is asked for once.
 
 use std::{
     fs::File,
@@ -35,6 +35,10 @@ impl Program {
     /// Whether it is the same file by the same name: a file may have several paths.
     pub(crate) fn is(&self, seen: Seen, command: CommandName) -> bool {
         self.seen == seen && self.command == command
+    }
+
+    pub(crate) fn is_called(&self, command: CommandName) -> bool {
+        self.command == command
     }
 
     /// Its path as the thread sees it; empty if that cannot be told.

@@ -212,6 +212,23 @@ pub(crate) fn read_memory(tid: u32, address: u64, into: &mut [u8]) -> io::Result
     whole(read, into.len())
 }
 
+/// The same, and whether memory at another place, which is read as well, is there.
+pub(crate) fn read_memory_and(
+    tid: u32,
+    (address, into): (u64, &mut [u8]),
+    (beside, found): (u64, &mut [u8]),
+) -> io::Result<bool> {
+    let (wanted, more) = (into.len(), found.len());
+    let local = [into, found].map(|to| libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() });
+    let remote = [remote(address, wanted), remote(beside, more)];
+    // SAFETY: the kernel writes at most as many bytes to `into` and `found` as they have; addresses of the other process are checked by it.
+    let read = unsafe { libc::process_vm_readv(tid.cast_signed(), local.as_ptr(), 2, remote.as_ptr(), 2, 0) };
+    match usize::try_from(check(read as i64)?) {
+        Ok(count) if count >= wanted => Ok(count == wanted + more),
+        Ok(_) | Err(_) => Err(io::Error::from_raw_os_error(libc::EFAULT)),
+    }
+}
+
 /// Writes another process's memory, all of it or `EFAULT`.
 pub(crate) fn write_memory(tid: u32, address: u64, from: &[u8]) -> io::Result<()> {
     let local = libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: from.len() };

@@ -19,6 +19,7 @@ use rustix::fs::{Mode, OFlags};
 use waylay_core::CommandName;
 
 use crate::{
+    birthmark::Birthmark,
     call::{errno, not_to_be_looked_at, process_of},
     given::{self, Given},
     probe::Means,
@@ -42,7 +43,16 @@ pub(crate) struct Thread {
     directory: OnceLock<OwnedFd>,
     begun: OnceLock<u64>,
     /// What it was seen to run last.
-    program: Mutex<Option<Arc<Program>>>,
+    run: Mutex<Option<Run>>,
+}
+
+/// A program that a thread runs.
+#[derive(Debug)]
+struct Run {
+    program: Arc<Program>,
+    /// Whether it was asked for twice: then it is worth to know it by its mark.
+    is_seen_again: bool,
+    mark: Option<Birthmark>,
 }
 
 /// What a thread is as it makes a call.
@@ -59,8 +69,8 @@ pub(crate) struct Papers {
 }
 
 impl Thread {
-    /// Looks at it. Of what it is not to be looked at for there is nothing.
-    pub(crate) fn papers(&self) -> io::Result<Papers> {
+    /// Looks at it, which has this mark. Of what it is not to be looked at for there is nothing.
+    pub(crate) fn papers(&self, mark: Option<Birthmark>) -> io::Result<Papers> {
         let Identity { pid, uid, gid, cgroup } = match sys::identity_of(self.handle.as_fd()) {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(error),
             told => told.or_else(|_older_kernel| identity_by_number(self.tid))?,
@@ -72,7 +82,7 @@ impl Thread {
         // If it is still there, so it was when others were asked by its number.
         let command = self.command()?;
         self.begun.get_or_init(|| begun_ns);
-        Ok(Papers { pid, begun_ns, uid, gid, cgroup, command, program: self.program(command) })
+        Ok(Papers { pid, begun_ns, uid, gid, cgroup, command, program: self.program(command, mark) })
     }
 
     fn command(&self) -> io::Result<CommandName> {
@@ -83,15 +93,36 @@ impl Thread {
     }
 
     /// The same as before as long as it runs the same file.
-    fn program(&self, command: CommandName) -> Arc<Program> {
+    fn program(&self, command: CommandName, mark: Option<Birthmark>) -> Arc<Program> {
+        let known = |run: &&mut Run| mark.is_some() && run.mark == mark && run.program.is_called(command);
+        if let Some(run) = self.run().as_mut().filter(known) {
+            return Arc::clone(&run.program);
+        }
         let directory = self.directory().ok();
         let seen = directory.and_then(|directory| program::seen(directory).ok()).unwrap_or_default();
-        let mut last = self.program.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(same) = last.as_ref().filter(|program| program.is(seen, command)) {
-            return Arc::clone(same);
+        let mut last = self.run();
+        if let Some(run) = last.as_mut().filter(|run| run.program.is(seen, command)) {
+            run.is_seen_again = true;
+            return Arc::clone(&run.program);
         }
         let exe = directory.map(|directory| program::file(directory, seen)).unwrap_or_default();
-        Arc::clone(last.insert(Arc::new(Program::of(seen, exe, command))))
+        let program = Arc::new(Program::of(seen, exe, command));
+        Arc::clone(&last.insert(Run { program, is_seen_again: false, mark: None }).program)
+    }
+
+    fn run(&self) -> MutexGuard<'_, Option<Run>> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the program known by its mark that it was found to run since it waits for an answer, if it still does, and if it is found often.
+    pub(crate) fn note_mark(&self, still_waits: impl FnOnce() -> bool) {
+        if !self.run().as_ref().is_some_and(|run| run.is_seen_again) {
+            return;
+        }
+        let mark = Birthmark::of(self.tid).ok().filter(|_| still_waits());
+        if let Some(run) = self.run().as_mut() {
+            run.mark = mark;
+        }
     }
 
     /// The path of a program of its own, as it sees it.
@@ -246,6 +277,11 @@ impl Threads {
         self.ask(tid, |thread| Ok((Arc::clone(thread), sys::copy_descriptor(thread.handle.as_fd(), number)?)))
     }
 
+    /// By what the program of a thread may be known that has this number.
+    pub(crate) fn mark_of(&self, tid: u32) -> Option<Birthmark> {
+        self.lock().get(&tid)?.run().as_ref()?.mark
+    }
+
     fn meet(&self, tid: u32) -> io::Result<Arc<Thread>> {
         let (handle, is_its_own) = match sys::open_thread(tid) {
             Ok(handle) => (handle, true),
@@ -263,7 +299,7 @@ impl Threads {
             name: OnceLock::new(),
             directory: OnceLock::new(),
             begun: OnceLock::new(),
-            program: Mutex::default(),
+            run: Mutex::default(),
         });
         if is_its_own {
             self.keep(&thread);
@@ -323,7 +359,7 @@ mod tests {
     }
 
     fn papers(threads: &Threads, tid: u32) -> Papers {
-        threads.ask(tid, |thread| thread.papers()).unwrap()
+        threads.ask(tid, |thread| thread.papers(None)).unwrap()
     }
 
     #[test]
@@ -342,7 +378,7 @@ mod tests {
             let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
             let threads = Threads::default();
             let path = threads.ask(tid, |thread| {
-                let found = thread.papers()?;
+                let found = thread.papers(None)?;
                 Ok(waylay_abi::path_to_string(&thread.path_of(&found.program)))
             });
             let path = path.unwrap();
@@ -376,6 +412,41 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_is_known_by_its_mark_is_asked_for_anew_once_it_executes_itself() {
+        let threads = Threads::default();
+        let child = start("read line; exec sh -c 'read line'");
+        let tid = child.id();
+        let has_mark = || {
+            let mark = threads.mark_of(tid);
+            mark.is_some_and(|mark| mark.read_beside(tid, 0, &mut []).is_ok_and(|has_it| has_it))
+        };
+        let thread = threads.ask(tid, |thread| Ok(Arc::clone(thread))).unwrap();
+        for _ in 0..2 {
+            assert_eq!(threads.mark_of(tid), None);
+            papers(&threads, tid);
+            thread.note_mark(|| true);
+        }
+        let (mark, before) = (threads.mark_of(tid), papers(&threads, tid).program);
+        assert!(has_mark() && Arc::ptr_eq(&thread.papers(mark).unwrap().program, &before));
+        child.stdin.as_ref().unwrap().write_all(b"\n").unwrap();
+        let until = std::time::Instant::now() + Duration::from_secs(10);
+        while has_mark() {
+            assert!(std::time::Instant::now() < until);
+        }
+        papers(&threads, tid);
+        thread.note_mark(|| false);
+        assert_eq!(threads.mark_of(tid), None, "of one that may be gone");
+        // It may yet be executing itself.
+        while !has_mark() {
+            assert!(std::time::Instant::now() < until);
+            papers(&threads, tid);
+            thread.note_mark(|| true);
+        }
+        assert_ne!(threads.mark_of(tid), mark);
+        end(child);
+    }
+
+    #[test]
     fn whoever_has_the_number_of_one_that_is_gone_is_not_taken_for_it() {
         let threads = Threads::default();
         let child = start("read line");
@@ -383,7 +454,7 @@ mod tests {
         papers(&threads, gone);
         let stale = threads.lock().get(&gone).cloned().unwrap();
         end(child);
-        assert!(threads.ask(gone, |thread| thread.papers()).is_err());
+        assert!(threads.ask(gone, |thread| thread.papers(None)).is_err());
         assert!(threads.copy_descriptor(gone, 0).is_err());
         // As if this process had the number by now.
         threads.lock().insert(own, stale);
