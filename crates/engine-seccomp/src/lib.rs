@@ -9,7 +9,6 @@ mod birthmark;
 mod call;
 mod caller;
 mod connect;
-mod diag;
 mod engine;
 mod filter;
 mod flows;

@@ -8,7 +8,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -16,7 +16,9 @@ use std::{
 use socket2::{Domain, Socket, Type};
 use waylay_abi::SocketWishes;
 
-use crate::{diag, sys, ways::Ways};
+use waylay_diag::Kernel;
+
+use crate::{sys, ways::Ways};
 
 /// How long a refusal may take that comes from this host.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -28,7 +30,7 @@ type Kept<T> = Mutex<Option<T>>;
 pub(crate) struct Scout {
     probe4: Kept<Socket>,
     probe6: Kept<Socket>,
-    listeners: Kept<OwnedFd>,
+    listeners: Kept<Kernel>,
     ways: Ways,
 }
 
@@ -108,8 +110,8 @@ impl Scout {
 
     fn has_listener(&self, at: SocketAddr) -> io::Result<bool> {
         let anybody = SocketAddr::new(unspecified(at.ip()), 0);
-        ask_by(&self.listeners, diag::open, |kernel| {
-            let found = diag::find(kernel, libc::IPPROTO_TCP, (at, anybody));
+        ask_by(&self.listeners, Kernel::open, |kernel| {
+            let found = kernel.find(libc::IPPROTO_TCP, (at, anybody));
             found.map(|found| found.is_some()).map_err(|error| (error, Use::Never))
         })
     }

@@ -421,27 +421,30 @@ mod tests {
             mark.is_some_and(|mark| mark.read_beside(tid, 0, &mut []).is_ok_and(|has_it| has_it))
         };
         let thread = threads.ask(tid, |thread| Ok(Arc::clone(thread))).unwrap();
-        for _ in 0..2 {
-            assert_eq!(threads.mark_of(tid), None);
-            papers(&threads, tid);
-            thread.note_mark(|| true);
-        }
+        let until = std::time::Instant::now() + Duration::from_secs(10);
+        // While it is being executed, a program has none yet.
+        let meet_until_known = || {
+            while !has_mark() {
+                assert!(std::time::Instant::now() < until);
+                papers(&threads, tid);
+                thread.note_mark(|| true);
+            }
+        };
+        papers(&threads, tid);
+        thread.note_mark(|| true);
+        assert_eq!(threads.mark_of(tid), None, "of one that was met once");
+        meet_until_known();
         let (mark, before) = (threads.mark_of(tid), papers(&threads, tid).program);
         assert!(has_mark() && Arc::ptr_eq(&thread.papers(mark).unwrap().program, &before));
+
         child.stdin.as_ref().unwrap().write_all(b"\n").unwrap();
-        let until = std::time::Instant::now() + Duration::from_secs(10);
         while has_mark() {
             assert!(std::time::Instant::now() < until);
         }
         papers(&threads, tid);
         thread.note_mark(|| false);
         assert_eq!(threads.mark_of(tid), None, "of one that may be gone");
-        // It may yet be executing itself.
-        while !has_mark() {
-            assert!(std::time::Instant::now() < until);
-            papers(&threads, tid);
-            thread.note_mark(|| true);
-        }
+        meet_until_known();
         assert_ne!(threads.mark_of(tid), mark);
         end(child);
     }

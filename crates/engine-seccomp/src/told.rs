@@ -7,16 +7,16 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use crate::{
-    diag::{self, Found},
-    flows::Path,
-};
+use waylay_diag::{Kernel, Socket, state};
+
+use crate::flows::Path;
 
 /// What is remembered is forgotten at so many.
 const MOST_KNOWN: usize = 4096;
-/// States of those that have no peer: `TCP_SYN_SENT`, `TCP_CLOSE`, `TCP_LISTEN`.
-const LONELY: [u8; 3] = [2, 7, LISTEN];
-const LISTEN: u8 = 10;
+/// States of those that have no peer.
+const LONELY: [u8; 3] = [state::SYN_SENT, state::CLOSE, state::LISTEN];
+/// All but those of which no process has a socket.
+const STATES: u32 = !(1 << state::TIME_WAIT);
 
 /// A socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,11 +32,11 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    fn new(found: &Found, is_udp: bool) -> Self {
-        let Found { cookie, is_v6, local, peer, state, .. } = *found;
-        let peer = Some(peer).filter(|_| !LONELY.contains(&state));
-        let is_settled = is_udp || peer.is_some() || state == LISTEN;
-        Self { cookie, is_v6, is_udp, local, peer, is_settled }
+    fn new(found: &Socket, is_udp: bool) -> Self {
+        let peer = Some(found.remote).filter(|_| !LONELY.contains(&found.state));
+        let is_settled = is_udp || peer.is_some() || found.state == state::LISTEN;
+        let (cookie, is_v6) = (found.cookie(), found.is_v6());
+        Self { cookie, is_v6, is_udp, local: found.local, peer, is_settled }
     }
 }
 
@@ -57,15 +57,15 @@ impl Hearsay {
         if known.len() >= MOST_KNOWN {
             known.clear();
         }
-        let kernel = diag::open()?;
+        let kernel = Kernel::open()?;
         for Path { from, to } in likely() {
-            let found = diag::find(&kernel, libc::IPPROTO_TCP, (from, to))?;
-            let connected = found.filter(|found| Path::new(found.local, found.peer) == Path::new(from, to));
+            let found = kernel.find(libc::IPPROTO_TCP, (from, to))?;
+            let connected = found.filter(|found| Path::new(found.local, found.remote) == Path::new(from, to));
             // What nobody has accepted has no inode yet.
             let Some(found) = connected.filter(|found| found.inode != 0) else { continue };
             let told = Told::new(&found, false);
-            known.insert(found.inode, told.clone());
-            if found.inode == inode {
+            known.insert(found.inode.into(), told.clone());
+            if u64::from(found.inode) == inode {
                 return Ok(Some(told));
             }
         }
@@ -84,9 +84,9 @@ impl Hearsay {
 fn everything() -> io::Result<BTreeMap<u64, Told>> {
     let mut all = BTreeMap::new();
     for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_MPTCP, libc::IPPROTO_UDP] {
-        let found = diag::every(protocol)?;
+        let found = Kernel::open()?.dump(protocol, STATES)?;
         let is_udp = protocol == libc::IPPROTO_UDP;
-        all.extend(found.iter().map(|found| (found.inode, Told::new(found, is_udp))));
+        all.extend(found.iter().map(|found| (found.inode.into(), Told::new(found, is_udp))));
     }
     Ok(all)
 }

@@ -346,7 +346,7 @@ pub(crate) fn check_address(spec: &ServiceSpec, address: SocketAddr) -> Result<(
         others.extend(sockets::listeners(Protocol::Udp).map_err(RunError::Sockets)?);
     }
     match others.iter().find(|socket| overlap(socket, address)) {
-        Some(socket) => Err(RunError::AddressTaken { service, address, holder: socket.holder() }),
+        Some(socket) => Err(RunError::AddressTaken { service, address, holder: sockets::holder(socket) }),
         None => Ok(()),
     }
 }

@@ -9,7 +9,6 @@ use crate::{
     instance::{Record, id_of},
     launch::{Launch, Listening},
     routes::of_messages,
-    sockets::read_messages,
 };
 
 /// The files of proc(5) and sysfs(5) that are read, and what waylay's own processes write for one another.
@@ -55,7 +54,7 @@ pub fn routes(bytes: &[u8]) {
 /// A datagram of the kernel about sockets.
 pub fn sockets(bytes: &[u8]) {
     let mut sockets = Vec::new();
-    let _outcome = read_messages(bytes, &mut sockets);
+    let _outcome = waylay_diag::read(bytes, &mut sockets);
     assert!(sockets.len() <= bytes.len() / 88, "a socket has 88 bytes: {sockets:?}");
     for socket in sockets {
         // What it says of itself hangs together.

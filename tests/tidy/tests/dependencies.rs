@@ -7,16 +7,24 @@ use serde_json::Value;
 
 /// What each crate may use of the others, tests aside. A crate that is not
 /// listed may use any.
-const RULES: [(&str, &[&str]); 12] = [
+const RULES: [(&str, &[&str]); 13] = [
     ("waylay-core", &[]),
     ("waylay-abi", &[]),
     ("waylay-config", &["waylay-core"]),
+    ("waylay-diag", &[]),
     ("waylay-engine", &["waylay-core"]),
     ("waylay-engine-ebpf", &["waylay-abi", "waylay-core", "waylay-engine"]),
-    ("waylay-engine-seccomp", &["waylay-abi", "waylay-core", "waylay-engine"]),
+    ("waylay-engine-seccomp", &["waylay-abi", "waylay-core", "waylay-diag", "waylay-engine"]),
     (
         "waylay-host",
-        &["waylay-config", "waylay-core", "waylay-engine", "waylay-engine-ebpf", "waylay-engine-seccomp"],
+        &[
+            "waylay-config",
+            "waylay-core",
+            "waylay-diag",
+            "waylay-engine",
+            "waylay-engine-ebpf",
+            "waylay-engine-seccomp",
+        ],
     ),
     ("waylay-daemon", &["waylay-config", "waylay-core", "waylay-host"]),
     ("waylay", &["waylay-abi", "waylay-core"]),
