@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use waylay_core::CommandName;
 
 use crate::{
@@ -59,6 +59,32 @@ pub(crate) struct Papers {
 }
 
 impl Thread {
+    fn open(tid: u32) -> io::Result<Self> {
+        match sys::open_thread(tid) {
+            Ok(handle) => Ok(Self::by(tid, handle, true)),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Self::of_its_process(tid),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Before Linux 6.9 there are handles on processes only, by their first threads.
+    fn of_its_process(tid: u32) -> io::Result<Self> {
+        let pid = process_of(tid)?;
+        Ok(Self::by(tid, sys::open_process(pid)?, pid == tid))
+    }
+
+    fn by(tid: u32, handle: OwnedFd, is_its_own: bool) -> Self {
+        Self {
+            tid,
+            handle,
+            is_its_own,
+            name: OnceLock::new(),
+            directory: OnceLock::new(),
+            begun: OnceLock::new(),
+            program: Mutex::default(),
+        }
+    }
+
     /// Looks at it. Of what it is not to be looked at for there is nothing.
     pub(crate) fn papers(&self) -> io::Result<Papers> {
         let Identity { pid, uid, gid, cgroup } = match sys::identity_of(self.handle.as_fd()) {
@@ -116,6 +142,21 @@ impl Thread {
         }
     }
 
+    fn copy(&self, number: i32) -> io::Result<OwnedFd> {
+        let copy = sys::copy_descriptor(self.handle.as_fd(), number);
+        if self.is_its_own || number < 0 {
+            return copy;
+        }
+        // That is the first thread's, which may be gone, and need not have the same descriptors (CLONE_FILES).
+        let own = match rustix::fs::statat(self.directory()?, format!("fd/{number}"), AtFlags::empty()) {
+            Err(rustix::io::Errno::NOENT) => return Err(errno(libc::EBADF)),
+            own => own?,
+        };
+        let is_the_same =
+            |copy: &OwnedFd| rustix::fs::fstat(copy).is_ok_and(|copy| file_of(&copy) == file_of(&own));
+        copy.ok().filter(is_the_same).ok_or_else(|| errno(libc::EACCES))
+    }
+
     /// The flags of a descriptor and its open file (open(2)), as /proc shows them (proc_pid_fdinfo(5)).
     fn flags(&self, number: i32) -> io::Result<i32> {
         let text = fs::read_to_string(format!("/proc/{}/fdinfo/{number}", self.tid))?;
@@ -154,6 +195,10 @@ impl Thread {
         sys::require_alive(self.handle.as_fd()).ok()?;
         text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
     }
+}
+
+fn file_of(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
 }
 
 /// Before Linux 6.13 /proc alone tells.
@@ -243,29 +288,12 @@ impl Threads {
             let (thread, inode) = self.holder(tid, number)?;
             return Ok((thread, given.copy(inode)?));
         }
-        self.ask(tid, |thread| Ok((Arc::clone(thread), sys::copy_descriptor(thread.handle.as_fd(), number)?)))
+        self.ask(tid, |thread| Ok((Arc::clone(thread), thread.copy(number)?)))
     }
 
     fn meet(&self, tid: u32) -> io::Result<Arc<Thread>> {
-        let (handle, is_its_own) = match sys::open_thread(tid) {
-            Ok(handle) => (handle, true),
-            // Before Linux 6.9 there are handles on processes only, by their first threads.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                let pid = process_of(tid)?;
-                (sys::open_process(pid)?, pid == tid)
-            }
-            Err(error) => return Err(error),
-        };
-        let thread = Arc::new(Thread {
-            tid,
-            handle,
-            is_its_own,
-            name: OnceLock::new(),
-            directory: OnceLock::new(),
-            begun: OnceLock::new(),
-            program: Mutex::default(),
-        });
-        if is_its_own {
+        let thread = Arc::new(Thread::open(tid)?);
+        if thread.is_its_own {
             self.keep(&thread);
         }
         Ok(thread)
@@ -296,7 +324,7 @@ impl Threads {
 #[cfg(test)]
 mod tests {
     use std::{
-        io::Write,
+        io::{BufRead, BufReader, Write},
         os::unix::fs::MetadataExt,
         process::{Child, Command, Stdio},
         thread,
@@ -392,6 +420,34 @@ mod tests {
         threads.lock().retain(|tid, _| *tid != own);
         threads.sweep();
         assert_eq!(threads.lock().len(), 0);
+    }
+
+    /// Which is how it is done before Linux 6.9.
+    #[test]
+    fn a_descriptor_that_is_had_by_the_process_is_the_threads_or_none() {
+        const APART: &str = "
+import ctypes, os, socket, sys, threading
+same, exchanged, closed = [socket.socket() for _ in range(3)]
+def leave():
+    ctypes.CDLL(None).unshare(0x400)
+    os.dup2(same.fileno(), exchanged.fileno())
+    closed.close()
+    print(threading.get_native_id(), flush=True)
+    sys.stdin.read()
+numbers = [one.fileno() for one in (same, exchanged, closed)]
+print(*numbers)
+threading.Thread(target=leave).start()";
+        let command = ["-u", "-c", APART];
+        let mut python = Command::new("python3");
+        let mut child = python.args(command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let numbers: Vec<i32> =
+            lines.next().unwrap().split(' ').map(|number| number.parse().unwrap()).collect();
+        let thread = Thread::of_its_process(lines.next().unwrap().parse().unwrap()).unwrap();
+        let failures = numbers.iter().map(|number| thread.copy(*number).err()?.raw_os_error());
+        let failures: Vec<_> = failures.collect();
+        assert_eq!(failures, [None, Some(libc::EACCES), Some(libc::EBADF)]);
+        end(child);
     }
 
     #[test]
