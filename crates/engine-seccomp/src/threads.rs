@@ -344,10 +344,14 @@ mod tests {
         child.wait().unwrap();
     }
 
+    /// Overlays show other devices to stat(2) than the mount table.
     fn file(path: &str) -> FileId {
-        let found = fs::metadata(path).unwrap();
-        let (major, minor) = (u64::from(libc::major(found.dev())), u64::from(libc::minor(found.dev())));
-        FileId { device: major << 20 | minor, inode: found.ino() }
+        let path = fs::canonicalize(path).unwrap();
+        let found = Command::new("findmnt").args(["-nvo", "MAJ:MIN", "-T"]).arg(&path).output().unwrap();
+        let device = String::from_utf8(found.stdout).unwrap();
+        let (major, minor) = device.trim().split_once(':').unwrap();
+        let [major, minor] = [major, minor].map(|number| number.parse::<u64>().unwrap());
+        FileId { device: major << 20 | minor, inode: fs::metadata(&path).unwrap().ino() }
     }
 
     fn papers(threads: &Threads, tid: u32) -> Papers {
