@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use waylay_core::CommandName;
 
 use crate::{
@@ -69,6 +69,32 @@ pub(crate) struct Papers {
 }
 
 impl Thread {
+    fn open(tid: u32) -> io::Result<Self> {
+        match sys::open_thread(tid) {
+            Ok(handle) => Ok(Self::by(tid, handle, true)),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Self::of_its_process(tid),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Before Linux 6.9 there are handles on processes only, by their first threads.
+    fn of_its_process(tid: u32) -> io::Result<Self> {
+        let pid = process_of(tid)?;
+        Ok(Self::by(tid, sys::open_process(pid)?, pid == tid))
+    }
+
+    fn by(tid: u32, handle: OwnedFd, is_its_own: bool) -> Self {
+        Self {
+            tid,
+            handle,
+            is_its_own,
+            name: OnceLock::new(),
+            directory: OnceLock::new(),
+            begun: OnceLock::new(),
+            run: Mutex::default(),
+        }
+    }
+
     /// Looks at it, which has this mark. Of what it is not to be looked at for there is nothing.
     pub(crate) fn papers(&self, mark: Option<Birthmark>) -> io::Result<Papers> {
         let Identity { pid, uid, gid, cgroup } = match sys::identity_of(self.handle.as_fd()) {
@@ -147,6 +173,21 @@ impl Thread {
         }
     }
 
+    fn copy(&self, number: i32) -> io::Result<OwnedFd> {
+        let copy = sys::copy_descriptor(self.handle.as_fd(), number);
+        if self.is_its_own || number < 0 {
+            return copy;
+        }
+        // That is the first thread's, which may be gone, and need not have the same descriptors (CLONE_FILES).
+        let own = match rustix::fs::statat(self.directory()?, format!("fd/{number}"), AtFlags::empty()) {
+            Err(rustix::io::Errno::NOENT) => return Err(errno(libc::EBADF)),
+            own => own?,
+        };
+        let is_the_same =
+            |copy: &OwnedFd| rustix::fs::fstat(copy).is_ok_and(|copy| file_of(&copy) == file_of(&own));
+        copy.ok().filter(is_the_same).ok_or_else(|| errno(libc::EACCES))
+    }
+
     /// The flags of a descriptor and its open file (open(2)), as /proc shows them (proc_pid_fdinfo(5)).
     fn flags(&self, number: i32) -> io::Result<i32> {
         let text = fs::read_to_string(format!("/proc/{}/fdinfo/{number}", self.tid))?;
@@ -185,6 +226,10 @@ impl Thread {
         sys::require_alive(self.handle.as_fd()).ok()?;
         text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
     }
+}
+
+fn file_of(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
 }
 
 /// Before Linux 6.13 /proc alone tells.
@@ -274,7 +319,7 @@ impl Threads {
             let (thread, inode) = self.holder(tid, number)?;
             return Ok((thread, given.copy(inode)?));
         }
-        self.ask(tid, |thread| Ok((Arc::clone(thread), sys::copy_descriptor(thread.handle.as_fd(), number)?)))
+        self.ask(tid, |thread| Ok((Arc::clone(thread), thread.copy(number)?)))
     }
 
     /// By what the program of a thread may be known that has this number.
@@ -283,25 +328,8 @@ impl Threads {
     }
 
     fn meet(&self, tid: u32) -> io::Result<Arc<Thread>> {
-        let (handle, is_its_own) = match sys::open_thread(tid) {
-            Ok(handle) => (handle, true),
-            // Before Linux 6.9 there are handles on processes only, by their first threads.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                let pid = process_of(tid)?;
-                (sys::open_process(pid)?, pid == tid)
-            }
-            Err(error) => return Err(error),
-        };
-        let thread = Arc::new(Thread {
-            tid,
-            handle,
-            is_its_own,
-            name: OnceLock::new(),
-            directory: OnceLock::new(),
-            begun: OnceLock::new(),
-            run: Mutex::default(),
-        });
-        if is_its_own {
+        let thread = Arc::new(Thread::open(tid)?);
+        if thread.is_its_own {
             self.keep(&thread);
         }
         Ok(thread)
@@ -332,7 +360,7 @@ impl Threads {
 #[cfg(test)]
 mod tests {
     use std::{
-        io::Write,
+        io::{BufRead, BufReader, Write},
         os::unix::fs::MetadataExt,
         process::{Child, Command, Stdio},
         thread,
@@ -352,10 +380,14 @@ mod tests {
         child.wait().unwrap();
     }
 
+    /// Overlays show other devices to stat(2) than the mount table.
     fn file(path: &str) -> FileId {
-        let found = fs::metadata(path).unwrap();
-        let (major, minor) = (u64::from(libc::major(found.dev())), u64::from(libc::minor(found.dev())));
-        FileId { device: major << 20 | minor, inode: found.ino() }
+        let path = fs::canonicalize(path).unwrap();
+        let found = Command::new("findmnt").args(["-nvo", "MAJ:MIN", "-T"]).arg(&path).output().unwrap();
+        let device = String::from_utf8(found.stdout).unwrap();
+        let (major, minor) = device.trim().split_once(':').unwrap();
+        let [major, minor] = [major, minor].map(|number| number.parse::<u64>().unwrap());
+        FileId { device: major << 20 | minor, inode: fs::metadata(&path).unwrap().ino() }
     }
 
     fn papers(threads: &Threads, tid: u32) -> Papers {
@@ -466,6 +498,41 @@ mod tests {
         threads.lock().retain(|tid, _| *tid != own);
         threads.sweep();
         assert_eq!(threads.lock().len(), 0);
+    }
+
+    /// Which is how it is done before Linux 6.9.
+    #[test]
+    fn a_descriptor_that_is_had_by_the_process_is_the_threads_or_none() {
+        const APART: &str = "
+import ctypes, os, socket, sys, threading, time
+same, exchanged, closed = [socket.socket() for _ in range(3)]
+def leave():
+    ctypes.CDLL(None).unshare(0x400)
+    os.dup2(same.fileno(), exchanged.fileno())
+    closed.close()
+    print(threading.get_native_id(), flush=True)
+    time.sleep(100)
+numbers = [one.fileno() for one in (same, exchanged, closed)]
+print(*numbers)
+threading.Thread(target=leave).start()
+sys.stdin.readline()
+# The first thread ends alone.
+ctypes.CDLL(None).syscall({'x86_64': 60, 'aarch64': 93}[os.uname().machine], 0)";
+        let command = ["-u", "-c", APART];
+        let mut python = Command::new("python3");
+        let mut child = python.args(command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let numbers: Vec<i32> =
+            lines.next().unwrap().split(' ').map(|number| number.parse().unwrap()).collect();
+        let thread = Thread::of_its_process(lines.next().unwrap().parse().unwrap()).unwrap();
+        let failures =
+            || numbers.iter().map(|number| thread.copy(*number).err()?.raw_os_error()).collect::<Vec<_>>();
+        assert_eq!(failures(), [None, Some(libc::EACCES), Some(libc::EBADF)]);
+        child.stdin.as_ref().unwrap().write_all(b"\n").unwrap();
+        let until = std::time::Instant::now() + Duration::from_secs(10);
+        while failures()[0].is_none() && std::time::Instant::now() < until {}
+        assert_eq!(failures(), [Some(libc::EACCES), Some(libc::EACCES), Some(libc::EBADF)]);
+        end(child);
     }
 
     #[test]

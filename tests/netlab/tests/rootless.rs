@@ -449,6 +449,35 @@ threading.Thread(target=run).start() if sys.argv[2] == 'thread' else run()";
     }
 }
 
+/// Before Linux 6.9 there are no handles on threads, and it connects nowhere.
+#[test]
+fn a_thread_with_descriptors_of_its_own_is_not_taken_for_its_process() {
+    let server = greeter();
+    let dial = "
+import ctypes, errno, socket, sys, threading
+shown, other = socket.socketpair()
+number, libc = shown.fileno(), ctypes.CDLL(None)
+def dial():
+    libc.unshare(0x400)
+    shown.close()
+    one = socket.socket()
+    has_handle = libc.syscall(434, threading.get_native_id(), 0x80) >= 0
+    print(one.fileno() == number, has_handle)
+    try: one.connect(('127.0.0.1', int(sys.argv[1])))
+    except OSError as error: return print(errno.errorcode[error.errno])
+    print(one.recv(5))
+thread = threading.Thread(target=dial)
+thread.start()
+thread.join()";
+    let finished = python_says(waylay().reporting(), &server, dial);
+    let connected = match finished.stdout.as_str() {
+        "True True\nb'hello'\n" => 1,
+        "True False\nEACCES\n" => 0,
+        _ => panic!("{finished:?}"),
+    };
+    assert_eq!((server.accepted(), finished.reports().len()), (connected, connected), "{finished:?}");
+}
+
 /// An address in memory that nobody provides: it takes a privilege to have such.
 #[test]
 fn memory_that_does_not_come_keeps_nobody_else_waiting() {
