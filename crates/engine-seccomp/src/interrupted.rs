@@ -115,20 +115,44 @@ impl Drop for Wait<'_> {
     }
 }
 
-/// Whether a thread will have to handle a signal once it has its answer. Of those to a whole process, those that are another thread's to
+/// Whether a thread will have to handle a signal once it has its answer, or to stop. Of those to a whole process, those that are another thread's to
 /// handle are none.
 pub(crate) fn has_signal(tid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{tid}/status")).is_ok_and(|status| shows_signal(&status, tid))
+    status_of(tid).is_ok_and(|status| {
+        shows_signal(&status, tid)
+            || stops_with(&status, tid).is_some_and(|first| status_of(first).is_ok_and(|first| shows_stop(&first)))
+    })
+}
+
+fn status_of(tid: u32) -> io::Result<String> {
+    fs::read_to_string(format!("/proc/{tid}/status"))
+}
+
+fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+fn number(status: &str, name: &str) -> Option<u32> {
+    field(status, name)?.parse().ok()
 }
 
 fn shows_signal(status: &str, tid: u32) -> bool {
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let set = |name: &str| field(name).and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(0);
-    let number = |name: &str| field(name).and_then(|text| text.parse::<u32>().ok());
+    let set =
+        |name: &str| field(status, name).and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(0);
     // The kernel gives those to the first thread, if that can take them.
-    let is_first = number("Tgid:") == Some(tid) || number("Threads:") == Some(1);
+    let is_first = number(status, "Tgid:") == Some(tid) || number(status, "Threads:") == Some(1);
     let shared = if is_first { set("ShdPnd:") } else { 0 };
     (set("SigPnd:") | shared) & !set("SigBlk:") & !set("SigIgn:") != 0
+}
+
+/// The first thread of the process: what has stopped that stops all, and is shown by nothing of those that have yet to. Of one that is traced another decides.
+fn stops_with(status: &str, tid: u32) -> Option<u32> {
+    let is_traced = number(status, "TracerPid:") != Some(0);
+    number(status, "Tgid:").filter(|first| *first != tid && !is_traced)
+}
+
+fn shows_stop(status: &str) -> bool {
+    field(status, "State:").is_some_and(|state| state.starts_with('T'))
 }
 
 #[cfg(test)]
@@ -158,6 +182,16 @@ mod tests {
             (6, 3, [0x2000, 0, 0, 0], true),
         ] {
             assert_eq!(shows_signal(&status(tgid, threads, sets), 7), counts, "{tgid} {threads} {sets:x?}");
+        }
+    }
+
+    #[test]
+    fn a_thread_stops_with_the_first_of_its_process_unless_it_is_traced() {
+        let status = |tracer: u32| format!("State:\tS (sleeping)\nTgid:\t6\nTracerPid:\t{tracer}\n");
+        assert_eq!([7, 6].map(|tid| stops_with(&status(0), tid)), [Some(6), None]);
+        assert_eq!(stops_with(&status(9), 7), None);
+        for (state, is_stop) in [("T (stopped)", true), ("t (tracing stop)", false), ("S (sleeping)", false)] {
+            assert_eq!(shows_stop(&format!("Name:\tT\nState:\t{state}\n")), is_stop, "{state}");
         }
     }
 

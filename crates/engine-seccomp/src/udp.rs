@@ -11,6 +11,7 @@ mod options;
 mod receive;
 mod send;
 mod sys;
+mod wait;
 
 use std::{
     io,

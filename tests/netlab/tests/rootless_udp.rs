@@ -334,3 +334,55 @@ fn resolvers_take_the_answers() {
     assert!(said.starts_with("192.0.2.7\n192.0.2.7 "), "{said}{log}");
     assert!(log.contains("one.example.test") && log.contains("two.example.test"), "{log}");
 }
+
+#[test]
+fn whoever_waits_for_a_datagram_is_woken_as_without_waylay_and_by_no_error_that_is_in_its_queue() {
+    const WOKEN: &str = "
+s = client(wait=0)
+s.bind(('127.0.0.1', 0))
+threading.Timer(0.3, lambda: said(lambda: s.shutdown(socket.SHUT_RD))).start()
+print(said(lambda: s.recvfrom(9)), said(lambda: s.recvmsg(9)[::3]))
+closed = client()
+closed.bind(('127.0.0.1', 0))
+nobody = closed.getsockname()
+closed.close()
+s = client(wait=0)
+s.setsockopt(socket.SOL_IP, 11, 1) # IP_RECVERR
+s.connect(nobody)
+s.send(b'x')
+print(said(lambda: s.recvfrom(9)))
+def handle(*_): raise TimeoutError
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+began = time.monotonic()
+print(said(lambda: s.recvfrom(9)), time.monotonic() - began < 10, len(s.recvmsg(9, 100, socket.MSG_ERRQUEUE)[1]))
+";
+    let (said, _) = same(WOKEN);
+    assert_eq!(said, "(b'', None) (b'', None)\nECONNREFUSED\nTimeoutError True 1\n");
+}
+
+#[test]
+fn a_process_one_of_whose_threads_waits_for_a_datagram_is_stopped_and_goes_on() {
+    const STOPPED: &str = "
+child = os.fork()
+if child == 0:
+    s = client(wait=0)
+    s.sendto(b'a', one)
+    s.recvfrom(9)
+    waits = threading.Thread(target=lambda: print(s.recvfrom(9)[0]))
+    waits.start()
+    time.sleep(1)
+    s.sendto(b'b', two)
+    waits.join()
+    os._exit(0)
+time.sleep(0.5)
+os.kill(child, signal.SIGSTOP)
+until = time.monotonic() + 10
+while (stopped := os.waitpid(child, os.WUNTRACED | os.WNOHANG)) == (0, 0) and time.monotonic() < until: time.sleep(0.01)
+print(os.WIFSTOPPED(stopped[1]))
+os.kill(child, signal.SIGCONT)
+os.waitpid(child, 0)
+";
+    let (said, _) = same(STOPPED);
+    assert_eq!(said, "True\nb'b'\n");
+}

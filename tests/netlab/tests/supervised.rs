@@ -227,6 +227,27 @@ for port, seconds in ((late, 0), (silent, 0.9), (late, 5)):
 }
 
 #[test]
+fn processes_one_of_whose_threads_connects_are_stopped_at_once() {
+    const STOPPED: &str = "
+for port in (silent, late):
+    child = os.fork()
+    if child == 0:
+        waits = threading.Thread(target=lambda: print(connect(fd(), port)), daemon=True)
+        waits.start()
+        waits.join(30 if port == late else 1)
+        os._exit(0)
+    time.sleep(0.3)
+    os.kill(child, signal.SIGSTOP)
+    until = time.monotonic() + 0.5
+    while (stopped := os.waitpid(child, os.WUNTRACED | os.WNOHANG)) == (0, 0) and time.monotonic() < until: time.sleep(0.01)
+    print(os.WIFSTOPPED(stopped[1]))
+    os.kill(child, signal.SIGCONT)
+    os.waitpid(child, 0)
+";
+    assert_eq!(Hosts::new().same(STOPPED), "True\nTrue\nok\n");
+}
+
+#[test]
 fn processes_that_are_traced_connect_as_others_do() {
     const TRACED: &str = "
 TRACEME, SYSCALL = 0, 24
