@@ -80,14 +80,18 @@ fn prepare<'s>(
     address: (usize, usize),
     turn: &Turn<'_>,
 ) -> io::Result<Decided<'s>> {
-    let bytes = call.read_address(address)?;
+    let bytes = call.read_address(address).map_err(|error| match call.descriptor(&shared.threads) {
+        // The kernel looks at the descriptor first.
+        Err(closed) if closed.raw_os_error() == Some(libc::EBADF) => closed,
+        Err(_) | Ok(_) => error,
+    })?;
     let Some((thread, socket)) = making::to_connect(shared, call, &bytes, turn)? else {
         return Ok(Decided::Answered(Answer::Continue));
     };
     require_waited_for(turn)?;
     let Some((kind, local)) = Kind::of(&socket)? else { return Ok(Decided::Answered(Answer::Continue)) };
     let cookie = sockopt::socket_cookie(&socket)?;
-    let claim = shared.claim(cookie, turn);
+    let claim = shared.claim(cookie, call.tid, turn)?;
     let plain = |_claim, socket, address| {
         let is_settled = Cell::new(true);
         Ok(Decided::Dial(Plan { _claim, socket, cookie, address, flow: None, is_settled }))
@@ -104,10 +108,7 @@ fn prepare<'s>(
         }
         (Kind::Datagram { v6 }, _) => {
             let party = udp::Party { call, dialler, socket, cookie, v6 };
-            match udp::connect(shared, &party, &bytes)? {
-                Some(answer) => Ok(Decided::Answered(answer)),
-                None => plain(claim, party.socket, bytes),
-            }
+            udp::connect(shared, &party, &bytes).map(Decided::Answered)
         }
         (Kind::Stream { .. } | Kind::Other, Named::Ip(_) | Named::Nothing | Named::Other) => {
             plain(claim, socket, bytes)
@@ -399,7 +400,7 @@ impl Plan<'_> {
         let is_asked_again = shared.lock().unanswered.remove(&self.cookie);
         let waits = || {
             self.settle(shared);
-            turn.give_up();
+            turn.give_up()
         };
         let owner = interrupted::Owner { tid, waits: &waits, is_there: &|| turn.is_waited_for() };
         let dialled = interrupted::connect(self.socket.as_fd(), &self.address, &owner);

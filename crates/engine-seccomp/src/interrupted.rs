@@ -7,6 +7,7 @@
 use std::{
     fs, io,
     os::fd::BorrowedFd,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// Between two looks.
-const SLICE: Duration = Duration::from_millis(50);
+pub(crate) const SLICE: Duration = Duration::from_millis(50);
 /// As short as a wait can be: one of the kernel's ticks.
 const MOMENT: Duration = Duration::from_micros(1);
 /// `ERESTARTSYS` (linux/errno.h), which no program ever sees: there is a signal, before which it is replaced.
@@ -30,8 +31,8 @@ pub(crate) const RESTART: i32 = 512;
 /// Whom a connection is made for.
 pub(crate) struct Owner<'o> {
     pub(crate) tid: u32,
-    /// Is told before it takes long.
-    pub(crate) waits: &'o dyn Fn(),
+    /// Is told before it takes long, and may have it end there.
+    pub(crate) waits: &'o dyn Fn() -> io::Result<()>,
     /// Whether it has not been killed meanwhile.
     pub(crate) is_there: &'o dyn Fn() -> bool,
 }
@@ -48,7 +49,7 @@ pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8], owner: &Owner<'_>)
         Err(error) if is_under_way(&error) && (!is_at_hand || blocks()?) => error,
         outcome => return outcome,
     };
-    (owner.waits)();
+    (owner.waits)()?;
     wait.take_time()?;
     loop {
         if wait.is_over() {
@@ -62,6 +63,8 @@ pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8], owner: &Owner<'_>)
             return Err(errno(if wait.patience.is_some() { libc::EINTR } else { RESTART }));
         }
         match sys::connect(socket, address) {
+            // Somebody else has it wait for nothing by now (fcntl(2)), which is not for a call that waits already.
+            Err(error) if is_under_way(&error) && !blocks()? => thread::sleep(SLICE),
             Err(error) if is_under_way(&error) => {}
             outcome => return outcome,
         }
@@ -86,13 +89,13 @@ struct Wait<'s> {
 }
 
 impl<'s> Wait<'s> {
-    fn begin(socket: BorrowedFd<'s>, is_at_hand: bool, waits: impl Fn()) -> io::Result<Self> {
+    fn begin(socket: BorrowedFd<'s>, is_at_hand: bool, waits: impl Fn() -> io::Result<()>) -> io::Result<Self> {
         let patience = sockopt::socket_timeout(socket, Timeout::Send)?;
         let wait = Self { socket, patience, begun: patience.map(|_| Instant::now()) };
         if is_at_hand {
             sockopt::set_socket_timeout(socket, Timeout::Send, Some(MOMENT))?;
         } else {
-            waits();
+            waits()?;
             wait.take_time()?;
         }
         Ok(wait)
@@ -202,7 +205,7 @@ mod tests {
             let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
             socket.set_write_timeout(patience).unwrap();
             let address = crate::call::write_address(listener.local_addr().unwrap(), false);
-            let owner = Owner { tid: std::process::id(), waits: &|| (), is_there: &|| true };
+            let owner = Owner { tid: std::process::id(), waits: &|| Ok(()), is_there: &|| true };
             connect(socket.as_fd(), &address, &owner).unwrap();
             assert_eq!(socket.write_timeout().unwrap(), patience);
         }

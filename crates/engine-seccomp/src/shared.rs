@@ -18,9 +18,11 @@ use waylay_engine::{
 };
 
 use crate::{
+    call::errno,
     caller::{CgroupLines, home_of},
     flows::{Flows, Path},
     handles::Handles,
+    interrupted,
     pool::Turn,
     probe,
     scout::Scout,
@@ -138,17 +140,29 @@ impl Shared {
         state
     }
 
-    /// Waits until no other thread connects this socket, and lets none until the claim is dropped.
-    pub(crate) fn claim(&self, socket: u64, turn: &Turn<'_>) -> Claim<'_> {
+    /// Waits until no other thread connects this socket, and lets none until the claim is dropped. A thread that has to handle a signal, or is gone, waits no longer.
+    pub(crate) fn claim(&self, socket: u64, tid: u32, turn: &Turn<'_>) -> io::Result<Claim<'_>> {
         let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
         while claimed.sockets.contains(&socket) {
-            turn.give_up();
+            turn.give_up()?;
             claimed.waiting += 1;
-            claimed = self.freed.wait(claimed).unwrap_or_else(PoisonError::into_inner);
+            let waited = self.freed.wait_timeout(claimed, interrupted::SLICE);
+            let (back, time) = waited.unwrap_or_else(PoisonError::into_inner);
+            claimed = back;
             claimed.waiting -= 1;
+            if time.timed_out() {
+                drop(claimed);
+                if !turn.is_waited_for() {
+                    return Err(errno(libc::EINTR));
+                }
+                if interrupted::has_signal(tid) {
+                    return Err(errno(interrupted::RESTART));
+                }
+                claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+            }
         }
         claimed.sockets.push(socket);
-        Claim { shared: self, socket }
+        Ok(Claim { shared: self, socket })
     }
 }
 

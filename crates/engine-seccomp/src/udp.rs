@@ -246,20 +246,25 @@ fn take_token(state: &mut State, service: ServiceId, ipv4: bool, peer: SocketAdd
     token.ok_or_else(|| errno(libc::ENOBUFS))
 }
 
-/// connect(2) of a UDP socket. `None` if it is to be connected to where its owner says.
-pub(crate) fn connect(shared: &Shared, party: &Party<'_>, name: &[u8]) -> io::Result<Option<Answer>> {
+/// connect(2) of a UDP socket, which waits for nothing. One that fails leaves the socket connected as it was.
+pub(crate) fn connect(shared: &Shared, party: &Party<'_>, name: &[u8]) -> io::Result<Answer> {
     let destination = party.named(name).filter(|_| name.first_chunk() != Some(&[0; 2]));
-    shared.lock().datagrams.leave(party.cookie);
-    let Some(destination) = destination else { return Ok(None) };
-    let Some(token) = party.lead(shared, destination, true)? else { return Ok(None) };
-    let connected = calls::connect(party.socket.as_fd(), &write_address(token, party.v6));
-    if let Err(error) = connected {
-        let mut state = shared.lock();
-        let number = state.datagrams.of_connected(party.cookie).map(|flow| flow.flow.number);
-        if let Some(name) = number.and_then(|number| state.datagrams.end(number)) {
-            state.engine.close(name);
+    let token = match destination {
+        Some(destination) => party.lead(shared, destination, true)?,
+        None => None,
+    };
+    let led = token.map(|token| write_address(token, party.v6));
+    let connected = calls::connect(party.socket.as_fd(), led.as_deref().unwrap_or(name));
+    let mut state = shared.lock();
+    let flow = token.and_then(|token| state.datagrams.of_token(party.cookie, token));
+    let number = flow.map(|flow| flow.flow.number);
+    match &connected {
+        Ok(()) => state.datagrams.connect(party.cookie, number),
+        Err(_) => {
+            if let Some(name) = number.and_then(|number| state.datagrams.end(number)) {
+                state.engine.close(name);
+            }
         }
-        return Err(error);
     }
-    Ok(Some(Answer::Value(0)))
+    connected.map(|()| Answer::Value(0))
 }

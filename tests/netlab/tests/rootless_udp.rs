@@ -386,3 +386,45 @@ os.waitpid(child, 0)
     let (said, _) = same(STOPPED);
     assert_eq!(said, "True\nb'b'\n");
 }
+
+#[test]
+fn a_connected_socket_that_cannot_be_connected_elsewhere_stays_as_it_was() {
+    const ELSEWHERE: &str = "
+s = client()
+s.connect(one)
+def name(address, family=socket.AF_INET): return struct.pack('=HH4s8x', family, socket.htons(address[1]), socket.inet_aton(address[0]))
+def connect(name, length): return libc.connect(s.fileno(), name, length) and errno.errorcode[ctypes.get_errno()]
+for failing in (name(two), 15), (name(two, socket.AF_UNIX), 16):
+    print(connect(*failing), s.getpeername() == one, s.send(b'a'), s.recvfrom(9) == (b'a', one))
+print(connect(name(two), 16), s.getpeername() == two, s.send(b'b'), s.recvfrom(9) == (b'b', two))
+print(connect(bytes(16), 16), said(s.getpeername), connect(None, 16), libc.connect(-1, None, 16), errno.errorcode[ctypes.get_errno()])
+";
+    let (said, _) = same(ELSEWHERE);
+    assert!(said.ends_with("0 True 1 True\n0 ENOTCONN EFAULT -1 EBADF\n"), "{said}");
+}
+
+#[test]
+fn of_what_a_message_does_not_have_the_length_does_not_matter() {
+    const LENGTHS: &str = "
+class Part(ctypes.Structure): _fields_ = [('at', ctypes.c_char_p), ('length', ctypes.c_size_t)]
+class Message(ctypes.Structure):
+    _fields_ = [('name', ctypes.c_char_p), ('name_length', ctypes.c_int), ('parts', ctypes.POINTER(Part)), ('count', ctypes.c_size_t),
+                ('control', ctypes.c_void_p), ('control_length', ctypes.c_size_t), ('flags', ctypes.c_int)]
+def call(which, message, flags=0):
+    result = which(s.fileno(), ctypes.byref(message), flags)
+    return result if result >= 0 else errno.errorcode[ctypes.get_errno()]
+s = client(wait=0)
+s.setsockopt(socket.SOL_SOCKET, 29, 1) # SO_TIMESTAMP
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack('ll', 20, 0))
+room = ctypes.create_string_buffer(9)
+part = ctypes.pointer(Part(ctypes.cast(room, ctypes.c_char_p), 9))
+name = ctypes.cast(ctypes.create_string_buffer(16), ctypes.c_char_p)
+for at, name_length, control_length in ((None, -7, 0), (name, 16, 1 << 40), (name, 16, 100)):
+    s.sendto(b'asked', one)
+    message = Message(at, name_length, part, 1, None, control_length)
+    print(call(libc.recvmsg, message), message.flags, message.control_length, message.name_length if at else None)
+print(call(libc.sendmsg, Message(None, -7, part, 1)), call(libc.sendmsg, Message(name, -7, part, 1)))
+";
+    let (said, _) = same(LENGTHS);
+    assert!(said.starts_with("5 8 0 None\n5 8 0 16\n5 8 0 16\n"), "{said}");
+}

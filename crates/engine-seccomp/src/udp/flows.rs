@@ -201,9 +201,6 @@ impl DatagramFlows {
         self.by_path.insert(key_of(path), number);
         self.by_destination.insert((new.socket, destination), number);
         self.by_token.insert((new.socket, path.to), number);
-        if new.is_connected {
-            self.of_connected.insert(new.socket, number);
-        }
         self.by_number.insert(number, new);
     }
 
@@ -223,10 +220,13 @@ impl DatagramFlows {
         Some(SocketId(ended.flow.socket))
     }
 
-    /// The socket is connected anew, or to nobody; what is under way still finds the flow.
-    pub(crate) fn leave(&mut self, socket: u64) {
-        let Some(number) = self.of_connected.remove(&socket) else { return };
-        if let Some(left) = self.by_number.get_mut(&number) {
+    /// The socket is connected by this flow from here on, or by none; what is under way still finds the one that it was connected by before.
+    pub(super) fn connect(&mut self, socket: u64, flow: Option<u64>) {
+        let before = match flow {
+            Some(number) => self.of_connected.insert(socket, number),
+            None => self.of_connected.remove(&socket),
+        };
+        if let Some(left) = before.and_then(|number| self.by_number.get_mut(&number)) {
             left.is_closed = true;
             left.touch();
         }

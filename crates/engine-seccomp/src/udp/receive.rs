@@ -110,7 +110,7 @@ impl Receiver<'_, '_> {
     fn message(&self, message: &Message, flags: i32, patience: &Patience) -> io::Result<i64> {
         let call = self.party.call;
         let mut bytes = vec![0; message.room()];
-        let received = self.next(&mut bytes, message.control_length, flags, patience)?;
+        let received = self.next(&mut bytes, message.control_room(), flags, patience)?;
         message.put_bytes(call, &bytes[..received.length.min(bytes.len())])?;
         message.put_rest(call, &received.name, &received.control, received.flags)?;
         Ok(received.length as i64)
@@ -141,7 +141,7 @@ impl Receiver<'_, '_> {
                     if until.is_some_and(|until| Instant::now() >= until) {
                         return Err(error);
                     }
-                    self.turn.give_up();
+                    self.turn.give_up()?;
                     let wait = match &mut wait {
                         Some(begun) => begun,
                         none => none.insert(Wait::begin(self.shared, self.party, self.turn)?),

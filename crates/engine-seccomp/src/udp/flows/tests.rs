@@ -46,6 +46,9 @@ fn begin(
         socket: name.0,
     };
     flows.begin(Datagrams::new(flow, SOCKET, connected, (1, 3)));
+    if connected {
+        flows.connect(SOCKET, Some(number));
+    }
     (token, dropped)
 }
 
@@ -80,7 +83,7 @@ fn a_connected_sockets_flow_does_not_make_room() {
     begin(&mut flows, 1, "[2001:db8::1]:53", true);
     begin(&mut flows, 2, "[2001:db8::2]:53", true);
     assert_eq!(flows.take_token(&endpoint(), false, at("[::1]:4000")), (None, None));
-    flows.leave(SOCKET);
+    flows.connect(SOCKET, None);
     assert!(flows.take_token(&endpoint(), false, at("[::1]:4000")).0.is_some());
 }
 
