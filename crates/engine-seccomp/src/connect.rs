@@ -431,6 +431,9 @@ impl Plan<'_> {
         if let Some(given) = shared.threads.given().filter(|_| is_begun) {
             given.let_go_of_stream(&self.socket);
         }
+        if is_begun {
+            shared.lock().flows.note_dialled(self.cookie);
+        }
         drop(self.socket);
         if tell().is_err() {
             // The claim is still there: no other call on the socket comes in between.

@@ -18,6 +18,7 @@ use rustix::{
 
 use crate::{
     call::{Named, errno, parse_address},
+    pool::Turn,
     sys,
 };
 
@@ -89,7 +90,11 @@ struct Wait<'s> {
 }
 
 impl<'s> Wait<'s> {
-    fn begin(socket: BorrowedFd<'s>, is_at_hand: bool, waits: impl Fn() -> io::Result<()>) -> io::Result<Self> {
+    fn begin(
+        socket: BorrowedFd<'s>,
+        is_at_hand: bool,
+        waits: impl Fn() -> io::Result<()>,
+    ) -> io::Result<Self> {
         let patience = sockopt::socket_timeout(socket, Timeout::Send)?;
         let wait = Self { socket, patience, begun: patience.map(|_| Instant::now()) };
         if is_at_hand {
@@ -118,12 +123,22 @@ impl Drop for Wait<'_> {
     }
 }
 
+/// Whether a thread goes on waiting for its answer: an error if it is gone or has to handle a signal, which interrupts a wait that has an end for good.
+pub(crate) fn look(turn: &Turn<'_>, tid: u32, has_end: bool) -> io::Result<()> {
+    match (turn.is_waited_for(), has_signal(tid)) {
+        (false, _) => Err(errno(libc::EINTR)),
+        (true, true) => Err(errno(if has_end { libc::EINTR } else { RESTART })),
+        (true, false) => Ok(()),
+    }
+}
+
 /// Whether a thread will have to handle a signal once it has its answer, or to stop. Of those to a whole process, those that are another thread's to
 /// handle are none.
-pub(crate) fn has_signal(tid: u32) -> bool {
+fn has_signal(tid: u32) -> bool {
     status_of(tid).is_ok_and(|status| {
         shows_signal(&status, tid)
-            || stops_with(&status, tid).is_some_and(|first| status_of(first).is_ok_and(|first| shows_stop(&first)))
+            || stops_with(&status, tid)
+                .is_some_and(|first| status_of(first).is_ok_and(|first| shows_stop(&first)))
     })
 }
 
@@ -193,7 +208,8 @@ mod tests {
         let status = |tracer: u32| format!("State:\tS (sleeping)\nTgid:\t6\nTracerPid:\t{tracer}\n");
         assert_eq!([7, 6].map(|tid| stops_with(&status(0), tid)), [Some(6), None]);
         assert_eq!(stops_with(&status(9), 7), None);
-        for (state, is_stop) in [("T (stopped)", true), ("t (tracing stop)", false), ("S (sleeping)", false)] {
+        for (state, is_stop) in [("T (stopped)", true), ("t (tracing stop)", false), ("S (sleeping)", false)]
+        {
             assert_eq!(shows_stop(&format!("Name:\tT\nState:\t{state}\n")), is_stop, "{state}");
         }
     }

@@ -18,7 +18,6 @@ use waylay_engine::{
 };
 
 use crate::{
-    call::errno,
     caller::{CgroupLines, home_of},
     flows::{Flows, Path},
     handles::Handles,
@@ -142,27 +141,18 @@ impl Shared {
 
     /// Waits until no other thread connects this socket, and lets none until the claim is dropped. A thread that has to handle a signal, or is gone, waits no longer.
     pub(crate) fn claim(&self, socket: u64, tid: u32, turn: &Turn<'_>) -> io::Result<Claim<'_>> {
-        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        while claimed.sockets.contains(&socket) {
+        loop {
+            let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+            if !claimed.sockets.contains(&socket) {
+                claimed.sockets.push(socket);
+                return Ok(Claim { shared: self, socket });
+            }
             turn.give_up()?;
             claimed.waiting += 1;
             let waited = self.freed.wait_timeout(claimed, interrupted::SLICE);
-            let (back, time) = waited.unwrap_or_else(PoisonError::into_inner);
-            claimed = back;
-            claimed.waiting -= 1;
-            if time.timed_out() {
-                drop(claimed);
-                if !turn.is_waited_for() {
-                    return Err(errno(libc::EINTR));
-                }
-                if interrupted::has_signal(tid) {
-                    return Err(errno(interrupted::RESTART));
-                }
-                claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-            }
+            waited.unwrap_or_else(PoisonError::into_inner).0.waiting -= 1;
+            interrupted::look(turn, tid, false)?;
         }
-        claimed.sockets.push(socket);
-        Ok(Claim { shared: self, socket })
     }
 }
 

@@ -22,7 +22,7 @@ use std::{
 
 use rustix::net::sockopt;
 use socket2::SockRef;
-use waylay_core::{Leg, Namespace, Protocol, Route, ServiceId};
+use waylay_core::{Leg, Namespace, Protocol, Refusal, Route, ServiceId, Tables, Unredirectable, Verdict};
 use waylay_engine::memory::{FlowId, Outcome, SocketId};
 
 pub(crate) use flows::DatagramFlows;
@@ -116,13 +116,19 @@ impl<'c> Party<'c> {
             other => Namespace::Foreign(other),
         };
         let seen = Seen::look(&shared.threads, self.call.tid, self.dialler.service())?;
-        let route = shared.scout.way_towards(remote).map_or_else(missing, |()| Route::Exists);
+        let found = shared.scout.way_towards(remote);
+        // A socket that has not asked for broadcasts, as the one has not by which is looked, finds no way to a network's.
+        let is_to_all = found.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EACCES));
+        let route = if is_to_all { Route::Exists } else { found.map_or_else(missing, |()| Route::Exists) };
         let mut state = shared.lock();
         let caller = seen.placed(&mut state.lines);
         let bound = Some(local).filter(|local| !local.ip().is_unspecified());
         let leg = Leg { protocol: Protocol::Udp, local: bound, remote, caller: caller.process };
         let (records_on, name) = (SocketId(self.cookie), state.datagrams.name());
-        let verdict = state.judge(&leg, records_on, namespace, route);
+        let verdict = match state.judge(&leg, records_on, namespace, route) {
+            Verdict::Redirect { .. } if is_to_all => unredirectable(state.engine.tables()),
+            verdict @ (Verdict::Redirect { .. } | Verdict::Direct | Verdict::Refuse(_)) => verdict,
+        };
         match state.engine.conclude(&leg, records_on, name, verdict) {
             Outcome::Refused(refusal) => Err(errno(refusal.errno().number().into())),
             Outcome::Direct => {
@@ -230,6 +236,14 @@ impl<'c> Party<'c> {
 
     fn is_connected(&self) -> bool {
         SockRef::from(&self.socket).peer_addr().is_ok()
+    }
+}
+
+/// Of what goes to all hosts of a network, for which no service can stand in.
+fn unredirectable(tables: &Tables) -> Verdict {
+    match tables.unredirectable() {
+        Unredirectable::Block => Verdict::Refuse(Refusal::Unredirectable),
+        Unredirectable::Permit => Verdict::Direct,
     }
 }
 

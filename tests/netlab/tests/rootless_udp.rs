@@ -428,3 +428,27 @@ print(call(libc.sendmsg, Message(None, -7, part, 1)), call(libc.sendmsg, Message
     let (said, _) = same(LENGTHS);
     assert!(said.starts_with("5 8 0 None\n5 8 0 16\n5 8 0 16\n"), "{said}");
 }
+
+#[test]
+fn a_broadcast_of_a_network_is_no_more_redirected_than_that_of_all() {
+    const BROADCAST: &str = "
+server = client()
+server.bind(('0.0.0.0', 0))
+to = ('127.255.255.255', server.getsockname()[1])
+for wish in 0, 1:
+    s = client()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, wish)
+    print(said(lambda: s.sendto(b'sent', to)), said(lambda: s.connect(to)), said(lambda: s.send(b'on')))
+server.settimeout(1)
+for _ in range(2): print(said(lambda: server.recvfrom(9)[0]))
+";
+    let command = command(BROADCAST, &ports());
+    let plain = Command::new(&command[0]).args(&command[1..]).output().unwrap();
+    let plain = String::from_utf8(plain.stdout).unwrap();
+    assert_eq!(plain, "EACCES EACCES EDESTADDRREQ\n4 None 2\nb'sent'\nb'on'\n");
+    let through = |how| waylay().through_logs(1).args(["--unredirectable", how]).watch(&command).well();
+    assert_eq!(through("permit").stdout, plain);
+    let refused = through("block");
+    assert!(refused.stdout.starts_with(&"EACCES EACCES EDESTADDRREQ\n".repeat(2)), "{refused:?}");
+    assert_eq!(refused.stderr.matches("it cannot be redirected").count(), 4, "{refused:?}");
+}

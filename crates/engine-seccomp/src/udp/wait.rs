@@ -63,21 +63,10 @@ impl<'w> Wait<'w> {
             return Err(errno(libc::EINTR));
         }
         if self.looked.elapsed() >= LOOK_PAUSE {
-            self.look(until)?;
+            self.looked = Instant::now();
+            interrupted::look(self.turn, self.tid, until.is_some())?;
         }
         let is_shut = events.iter().any(|event| { event.flags }.contains(EventFlags::RDHUP));
         Ok(if is_shut { Woken::ByShutdown } else { Woken::ByDatagram })
-    }
-
-    fn look(&mut self, until: Option<Instant>) -> io::Result<()> {
-        self.looked = Instant::now();
-        if !self.turn.is_waited_for() {
-            return Err(errno(libc::EINTR));
-        }
-        match interrupted::has_signal(self.tid) {
-            // The kernel, too, interrupts a wait that has an end for good.
-            true => Err(errno(if until.is_some() { libc::EINTR } else { interrupted::RESTART })),
-            false => Ok(()),
-        }
     }
 }
