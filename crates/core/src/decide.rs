@@ -27,8 +27,8 @@ use crate::policy::Policy;
 use crate::trace::{AuthEffect, SkipReason, Trace, TraceStep};
 use crate::verdict::{Refusal, Verdict};
 use crate::world::{
-    Availability, Confinement, DeviceBinding, ForeignNamespace, ListenerOwner, Namespace, Room, Route,
-    Sandboxes, SocketOwner, Sphere, Unredirectable, World,
+    Availability, Confinement, ForeignNamespace, ListenerOwner, Namespace, Obstacle, Room, Route, Sandboxes,
+    SocketOwner, Sphere, Unredirectable, World,
 };
 
 /// What becomes of a leg, and how that came about.
@@ -133,7 +133,7 @@ pub(crate) const fn stays_in_sandbox(confinement: Confinement, sandboxes: Sandbo
 
 /// Whether a service can stand in for the destination, and be reached by the socket.
 pub(crate) fn is_redirectable(leg: &Leg, world: &World) -> bool {
-    !leg.is_to_a_group() && world.device == DeviceBinding::Free
+    !leg.is_to_a_group() && world.obstacle.is_none()
 }
 
 pub(crate) fn answer_foreign(foreign: ForeignNamespace) -> Verdict {
@@ -238,8 +238,10 @@ impl Chooser<'_> {
                 Choice::Refuse(Refusal::Unredirectable)
             }
             (true, Unredirectable::Permit) | (false, _) => {
-                let is_to_a_group = self.leg.is_to_a_group();
-                trace.push(if is_to_a_group { TraceStep::Unredirectable } else { TraceStep::KeptToDevice });
+                trace.push(match self.world.obstacle {
+                    Some(Obstacle::Device) => TraceStep::KeptToDevice,
+                    Some(Obstacle::Broadcast) | None => TraceStep::Unredirectable,
+                });
                 Choice::Direct
             }
         }

@@ -65,6 +65,6 @@ pub use trace::{AuthEffect, Naming, SkipReason, Trace, TraceStep};
 pub use updates::{Renewal, Renewed, UpdateError, Updates};
 pub use verdict::{Refusal, Verdict};
 pub use world::{
-    Availability, Confinement, DeviceBinding, Existing, ForeignNamespace, ListenerOwner, Namespace, Resource,
+    Availability, Confinement, Existing, ForeignNamespace, ListenerOwner, Namespace, Obstacle, Resource,
     Room, Route, Sandboxes, SocketOwner, Sphere, Unredirectable, World,
 };

@@ -23,8 +23,8 @@ pub struct World {
     pub listener: Option<ListenerOwner>,
     /// Whether somebody's sandbox is around the socket, and not around the service that is wanted.
     pub confinement: Confinement,
-    /// Whether the socket is kept to a device.
-    pub device: DeviceBinding,
+    /// Why no service can have the leg, if that is so.
+    pub obstacle: Option<Obstacle>,
     /// Whether the destination has a route.
     pub route: Route,
     /// The services; one that is missing here is absent.
@@ -118,14 +118,13 @@ pub enum Confinement {
     Sandboxed,
 }
 
-/// Whether a socket is kept to a device (`SO_BINDTODEVICE`, socket(7)) that leads to no service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DeviceBinding {
-    /// It is not, or the engine takes it off the device.
-    #[default]
-    Free,
-    /// It is, and the engine may not change that: the leg cannot be redirected.
-    Kept,
+/// Why a leg cannot be redirected, whoever wants it. That it goes to a [group](crate::Leg::is_to_a_group) needs no looking at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Obstacle {
+    /// Its socket is bound to a device (`SO_BINDTODEVICE`, socket(7)) that leads to no service, and the engine may not take it off.
+    Device,
+    /// It goes to all hosts of a network, by that network's own address for them.
+    Broadcast,
 }
 
 /// What a policy does with legs from sandboxes.

@@ -12,7 +12,7 @@ use std::{
 use rustix::net::sockopt;
 use socket2::SockRef;
 use waylay_abi as abi;
-use waylay_core::{DeviceBinding, Errno, Leg, Namespace, Process, Protocol, Route, ServiceId, Verdict};
+use waylay_core::{Errno, Leg, Namespace, Obstacle, Process, Protocol, Route, ServiceId, Verdict};
 use waylay_engine::memory::{FlowId, Outcome, SocketId};
 
 use crate::{
@@ -83,7 +83,12 @@ fn prepare<'s>(
     turn: &Turn<'_>,
 ) -> io::Result<Decided<'s>> {
     let mark = shared.threads.mark_of(call.tid);
-    let (bytes, has_mark) = call.read_address(address, mark)?;
+    let (bytes, has_mark) =
+        call.read_address(address, mark).map_err(|error| match call.descriptor(&shared.threads) {
+            // The kernel looks at the descriptor first.
+            Err(closed) if closed.raw_os_error() == Some(libc::EBADF) => closed,
+            Err(_) | Ok(_) => error,
+        })?;
     let mark = mark.filter(|_| has_mark);
     let Some((thread, socket)) = making::to_connect(shared, call, &bytes, turn)? else {
         return Ok(Decided::Answered(Answer::Continue));
@@ -91,7 +96,7 @@ fn prepare<'s>(
     require_waited_for(turn)?;
     let Some((kind, local)) = Kind::of(&socket)? else { return Ok(Decided::Answered(Answer::Continue)) };
     let cookie = sockopt::socket_cookie(&socket)?;
-    let claim = shared.claim(cookie, turn);
+    let claim = shared.claim(cookie, call.tid, turn)?;
     let plain = |_claim, socket, address| {
         let is_settled = Cell::new(true);
         Ok(Decided::Dial(Plan { _claim, socket, cookie, address, flow: None, is_settled }))
@@ -109,10 +114,7 @@ fn prepare<'s>(
         }
         (Kind::Datagram { v6 }, _) => {
             let party = udp::Party { call, dialler, socket, cookie, v6 };
-            match udp::connect(shared, &party, &bytes)? {
-                Some(answer) => Ok(Decided::Answered(answer)),
-                None => plain(claim, party.socket, bytes),
-            }
+            udp::connect(shared, &party, &bytes).map(Decided::Answered)
         }
         (Kind::Stream { .. } | Kind::Other, Named::Ip(_) | Named::Nothing | Named::Other) => {
             plain(claim, socket, bytes)
@@ -183,13 +185,13 @@ impl<'s> Wanted<'_, 's> {
         };
         let leg =
             Leg { protocol: Protocol::Tcp, local: self.local_address(), remote, caller: self.unknown() };
-        let around = Surroundings { namespace, route: Route::Exists, device: DeviceBinding::Free };
+        let around = Surroundings { namespace, route: Route::Exists, obstacle: None };
         let foreseen = self.foresee(shared, &leg, around);
         if foreseen.as_ref().is_some_and(|judged| judged.verdict == Verdict::Direct) {
             return Ok(self.dial_directly());
         }
-        let around = Surroundings { device: self.device_binding(remote), ..around };
-        let foreseen = foreseen.filter(|_| around.device == DeviceBinding::Free);
+        let around = Surroundings { obstacle: self.obstacle(remote), ..around };
+        let foreseen = foreseen.filter(|_| around.obstacle.is_none());
         self.follow(shared, leg, around, foreseen)
     }
 
@@ -253,9 +255,9 @@ impl<'s> Wanted<'_, 's> {
     }
 
     /// A socket that is kept to a device reaches the loopback no better than a service.
-    fn device_binding(&self, remote: SocketAddr) -> DeviceBinding {
+    fn obstacle(&self, remote: SocketAddr) -> Option<Obstacle> {
         let is_at_hand = remote.ip().to_canonical().is_loopback();
-        if is_at_hand { DeviceBinding::Free } else { sys::device_binding(self.socket.as_fd()) }
+        (!is_at_hand && sys::is_kept_to_device(self.socket.as_fd())).then_some(Obstacle::Device)
     }
 
     fn local_address(&self) -> Option<SocketAddr> {
@@ -404,7 +406,7 @@ impl Plan<'_> {
         let is_asked_again = shared.lock().unanswered.remove(&self.cookie);
         let waits = || {
             self.settle(shared);
-            turn.give_up();
+            turn.give_up()
         };
         let owner = interrupted::Owner { tid, waits: &waits, is_there: &|| turn.is_waited_for() };
         let dialled = interrupted::connect(self.socket.as_fd(), &self.address, &owner);
@@ -434,6 +436,9 @@ impl Plan<'_> {
         // Whoever is told may go on before this returns; there is little left to be done by then.
         if let Some(given) = shared.threads.given().filter(|_| is_begun) {
             given.let_go_of_stream(&self.socket);
+        }
+        if is_begun {
+            shared.lock().flows.note_dialled(self.cookie);
         }
         drop(self.socket);
         if tell().is_err() {

@@ -73,7 +73,7 @@ pub struct Open {
 
 /// Looks after which a socket is gone: that was open once, and that has never been, as it may have yet to be dialled with.
 const LOOKS_FOR_ONE_SEEN: u32 = 2;
-const LOOKS_FOR_ONE_UNSEEN: u32 = 150;
+pub(crate) const LOOKS_FOR_ONE_UNSEEN: u32 = 150;
 
 /// Connections among which one is looked for that a service has accepted: they are accepted in their order, but for those of several threads.
 const MOST_LIKELY: usize = 64;
@@ -194,6 +194,13 @@ impl Flows {
 
     pub(crate) fn carry(&mut self, socket: u64, flow: u64) {
         self.carried.insert(socket, Carried { flow, is_seen: false, misses: 0 });
+    }
+
+    /// What has been dialled with a socket is open until it is over: most of what services dial is over before anybody looks.
+    pub(crate) fn note_dialled(&mut self, socket: u64) {
+        if let Some(carried) = self.carried.get_mut(&socket) {
+            carried.is_seen = true;
+        }
     }
 
     /// How many connections a service has asked about that have come by a listener.
@@ -396,5 +403,10 @@ mod tests {
         let looks: Vec<Vec<u64>> = (0..LOOKS_FOR_ONE_UNSEEN).map(|_| flows.sweep(&none)).collect();
         let (last, before) = looks.split_last().unwrap();
         assert_eq!((before.concat(), last), (vec![], &vec![9]));
+        let mut flows = with_one();
+        flows.carry(9, 1);
+        flows.note_dialled(9);
+        flows.end(1);
+        assert_eq!([flows.sweep(&none), flows.sweep(&none)], [vec![], vec![9]]);
     }
 }

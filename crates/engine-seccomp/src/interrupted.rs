@@ -7,6 +7,7 @@
 use std::{
     fs, io,
     os::fd::BorrowedFd,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -17,11 +18,12 @@ use rustix::{
 
 use crate::{
     call::{Named, errno, parse_address},
+    pool::Turn,
     sys,
 };
 
 /// Between two looks.
-const SLICE: Duration = Duration::from_millis(50);
+pub(crate) const SLICE: Duration = Duration::from_millis(50);
 /// As short as a wait can be: one of the kernel's ticks.
 const MOMENT: Duration = Duration::from_micros(1);
 /// `ERESTARTSYS` (linux/errno.h), which no program ever sees: there is a signal, before which it is replaced.
@@ -30,8 +32,8 @@ pub(crate) const RESTART: i32 = 512;
 /// Whom a connection is made for.
 pub(crate) struct Owner<'o> {
     pub(crate) tid: u32,
-    /// Is told before it takes long.
-    pub(crate) waits: &'o dyn Fn(),
+    /// Is told before it takes long, and may have it end there.
+    pub(crate) waits: &'o dyn Fn() -> io::Result<()>,
     /// Whether it has not been killed meanwhile.
     pub(crate) is_there: &'o dyn Fn() -> bool,
 }
@@ -48,7 +50,7 @@ pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8], owner: &Owner<'_>)
         Err(error) if is_under_way(&error) && (!is_at_hand || blocks()?) => error,
         outcome => return outcome,
     };
-    (owner.waits)();
+    (owner.waits)()?;
     wait.take_time()?;
     loop {
         if wait.is_over() {
@@ -62,6 +64,8 @@ pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8], owner: &Owner<'_>)
             return Err(errno(if wait.patience.is_some() { libc::EINTR } else { RESTART }));
         }
         match sys::connect(socket, address) {
+            // Somebody else has it wait for nothing by now (fcntl(2)), which is not for a call that waits already.
+            Err(error) if is_under_way(&error) && !blocks()? => thread::sleep(SLICE),
             Err(error) if is_under_way(&error) => {}
             outcome => return outcome,
         }
@@ -86,13 +90,17 @@ struct Wait<'s> {
 }
 
 impl<'s> Wait<'s> {
-    fn begin(socket: BorrowedFd<'s>, is_at_hand: bool, waits: impl Fn()) -> io::Result<Self> {
+    fn begin(
+        socket: BorrowedFd<'s>,
+        is_at_hand: bool,
+        waits: impl Fn() -> io::Result<()>,
+    ) -> io::Result<Self> {
         let patience = sockopt::socket_timeout(socket, Timeout::Send)?;
         let wait = Self { socket, patience, begun: patience.map(|_| Instant::now()) };
         if is_at_hand {
             sockopt::set_socket_timeout(socket, Timeout::Send, Some(MOMENT))?;
         } else {
-            waits();
+            waits()?;
             wait.take_time()?;
         }
         Ok(wait)
@@ -115,20 +123,54 @@ impl Drop for Wait<'_> {
     }
 }
 
-/// Whether a thread will have to handle a signal once it has its answer. Of those to a whole process, those that are another thread's to
+/// Whether a thread goes on waiting for its answer: an error if it is gone or has to handle a signal, which interrupts a wait that has an end for good.
+pub(crate) fn look(turn: &Turn<'_>, tid: u32, has_end: bool) -> io::Result<()> {
+    match (turn.is_waited_for(), has_signal(tid)) {
+        (false, _) => Err(errno(libc::EINTR)),
+        (true, true) => Err(errno(if has_end { libc::EINTR } else { RESTART })),
+        (true, false) => Ok(()),
+    }
+}
+
+/// Whether a thread will have to handle a signal once it has its answer, or to stop. Of those to a whole process, those that are another thread's to
 /// handle are none.
-pub(crate) fn has_signal(tid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{tid}/status")).is_ok_and(|status| shows_signal(&status, tid))
+fn has_signal(tid: u32) -> bool {
+    status_of(tid).is_ok_and(|status| {
+        shows_signal(&status, tid)
+            || stops_with(&status, tid)
+                .is_some_and(|first| status_of(first).is_ok_and(|first| shows_stop(&first)))
+    })
+}
+
+fn status_of(tid: u32) -> io::Result<String> {
+    fs::read_to_string(format!("/proc/{tid}/status"))
+}
+
+fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+fn number(status: &str, name: &str) -> Option<u32> {
+    field(status, name)?.parse().ok()
 }
 
 fn shows_signal(status: &str, tid: u32) -> bool {
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let set = |name: &str| field(name).and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(0);
-    let number = |name: &str| field(name).and_then(|text| text.parse::<u32>().ok());
+    let set =
+        |name: &str| field(status, name).and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(0);
     // The kernel gives those to the first thread, if that can take them.
-    let is_first = number("Tgid:") == Some(tid) || number("Threads:") == Some(1);
+    let is_first = number(status, "Tgid:") == Some(tid) || number(status, "Threads:") == Some(1);
     let shared = if is_first { set("ShdPnd:") } else { 0 };
     (set("SigPnd:") | shared) & !set("SigBlk:") & !set("SigIgn:") != 0
+}
+
+/// The first thread of the process: what has stopped that stops all, and is shown by nothing of those that have yet to. Of one that is traced another decides.
+fn stops_with(status: &str, tid: u32) -> Option<u32> {
+    let is_traced = number(status, "TracerPid:") != Some(0);
+    number(status, "Tgid:").filter(|first| *first != tid && !is_traced)
+}
+
+fn shows_stop(status: &str) -> bool {
+    field(status, "State:").is_some_and(|state| state.starts_with('T'))
 }
 
 #[cfg(test)]
@@ -162,13 +204,24 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_stops_with_the_first_of_its_process_unless_it_is_traced() {
+        let status = |tracer: u32| format!("State:\tS (sleeping)\nTgid:\t6\nTracerPid:\t{tracer}\n");
+        assert_eq!([7, 6].map(|tid| stops_with(&status(0), tid)), [Some(6), None]);
+        assert_eq!(stops_with(&status(9), 7), None);
+        for (state, is_stop) in [("T (stopped)", true), ("t (tracing stop)", false), ("S (sleeping)", false)]
+        {
+            assert_eq!(shows_stop(&format!("Name:\tT\nState:\t{state}\n")), is_stop, "{state}");
+        }
+    }
+
+    #[test]
     fn a_socket_keeps_the_patience_that_it_had() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         for patience in [None, Some(Duration::from_secs(3))] {
             let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
             socket.set_write_timeout(patience).unwrap();
             let address = crate::call::write_address(listener.local_addr().unwrap(), false);
-            let owner = Owner { tid: std::process::id(), waits: &|| (), is_there: &|| true };
+            let owner = Owner { tid: std::process::id(), waits: &|| Ok(()), is_there: &|| true };
             connect(socket.as_fd(), &address, &owner).unwrap();
             assert_eq!(socket.write_timeout().unwrap(), patience);
         }

@@ -64,11 +64,19 @@ pub(crate) fn to_connect(
         (found, _) => return found.map(Some),
     };
     let (error, given) = refused;
-    if !matches!(parse_address(address), Named::Ip(_)) {
+    let named = parse_address(address);
+    if named == Named::Other {
         return Ok(None);
     }
     let (thread, inode) = shared.threads.holder(call.tid, call.number_at(0))?;
-    let Some(identity) = given.identity(inode) else { return Err(error) };
+    let identity = given.identity(inode);
+    if named == Named::Nothing {
+        // What is disconnected is at its beginning, and nothing holds that was told of it.
+        identity.into_iter().for_each(|identity| shared.lock().end_flow_of(identity.cookie));
+        given.hearsay.forget(inode);
+        return Ok(None);
+    }
+    let Some(identity) = identity else { return Err(error) };
     let path = shared.lock().flows.of_outgoing(identity.cookie).map(|flow| flow.path);
     match given.hearsay.anew(inode, || Vec::from_iter(path))? {
         Some(_under_way) => Ok(None),

@@ -17,9 +17,12 @@ use std::{
 use libc::seccomp_notif_resp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::{call::Call, sys};
+use crate::{
+    call::{Call, errno},
+    sys,
+};
 
-/// Threads that may wait for something at one time, of one part; one more keeps others waiting.
+/// Threads that may wait for something at one time, of one part.
 const MOST_THREADS: usize = 1024;
 /// Threads that stand by.
 const SPARE_THREADS: usize = 2;
@@ -215,16 +218,23 @@ impl Turn<'_> {
         sys::replace(self.pool.listener.as_fd(), self.call, given, number, is_closed_at_exec)
     }
 
-    /// Before this thread waits for something: another one answers those who call meanwhile.
-    pub(crate) fn give_up(&self) {
+    /// Before this thread waits for something: another one answers those who call meanwhile. ENOBUFS where as many wait as may, as this one would keep all
+    /// others waiting.
+    pub(crate) fn give_up(&self) -> io::Result<()> {
         if self.pool.turn.load(Ordering::Acquire) != self.number {
-            return;
+            return Ok(());
         }
         let mut line = self.pool.lock();
-        let is_ours = self.pool.turn.load(Ordering::Acquire) == self.number;
-        if is_ours && (line.idle > 0 || self.pool.grow(&mut line).is_ok()) {
+        if self.pool.turn.load(Ordering::Acquire) != self.number {
+            return Ok(());
+        }
+        if line.idle == 0 && line.threads >= MOST_THREADS {
+            return Err(errno(libc::ENOBUFS));
+        }
+        if line.idle > 0 || self.pool.grow(&mut line).is_ok() {
             self.pool.vacate(&mut line);
             self.pool.vacant.notify_one();
         }
+        Ok(())
     }
 }

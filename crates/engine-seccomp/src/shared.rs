@@ -12,7 +12,7 @@ use std::{
 use std::os::fd::AsFd;
 
 use waylay_abi::SocketWishes;
-use waylay_core::{DeviceBinding, Leg, Namespace, Process, Route, ServiceId, Verdict};
+use waylay_core::{Leg, Namespace, Obstacle, Process, Route, ServiceId, Verdict};
 use waylay_engine::{
     Endpoint, LocalName, MemoryEngine,
     memory::{FlowId, Outcome, RecordsHandle, SocketId},
@@ -22,6 +22,7 @@ use crate::{
     caller::{CgroupLines, home_of},
     flows::{Flows, Path},
     handles::Handles,
+    interrupted,
     pool::Turn,
     probe,
     scout::Scout,
@@ -81,7 +82,7 @@ pub(crate) struct Judged {
 pub(crate) struct Surroundings {
     pub(crate) namespace: Namespace,
     pub(crate) route: Route,
-    pub(crate) device: DeviceBinding,
+    pub(crate) obstacle: Option<Obstacle>,
 }
 
 impl Shared {
@@ -147,17 +148,20 @@ impl Shared {
         state
     }
 
-    /// Waits until no other thread connects this socket, and lets none until the claim is dropped.
-    pub(crate) fn claim(&self, socket: u64, turn: &Turn<'_>) -> Claim<'_> {
-        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        while claimed.sockets.contains(&socket) {
-            turn.give_up();
+    /// Waits until no other thread connects this socket, and lets none until the claim is dropped. A thread that has to handle a signal, or is gone, waits no longer.
+    pub(crate) fn claim(&self, socket: u64, tid: u32, turn: &Turn<'_>) -> io::Result<Claim<'_>> {
+        loop {
+            let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+            if !claimed.sockets.contains(&socket) {
+                claimed.sockets.push(socket);
+                return Ok(Claim { shared: self, socket });
+            }
+            turn.give_up()?;
             claimed.waiting += 1;
-            claimed = self.freed.wait(claimed).unwrap_or_else(PoisonError::into_inner);
-            claimed.waiting -= 1;
+            let waited = self.freed.wait_timeout(claimed, interrupted::SLICE);
+            waited.unwrap_or_else(PoisonError::into_inner).0.waiting -= 1;
+            interrupted::look(turn, tid, false)?;
         }
-        claimed.sockets.push(socket);
-        Claim { shared: self, socket }
     }
 }
 
@@ -220,9 +224,9 @@ impl State {
         self.engine.conclude(leg, socket, socket, verdict)
     }
 
-    fn look_around(&mut self, Surroundings { namespace, route, device }: Surroundings) {
+    fn look_around(&mut self, Surroundings { namespace, route, obstacle }: Surroundings) {
         let world = &mut self.engine.world;
-        (world.namespace, world.route, world.device) = (namespace, route, device);
+        (world.namespace, world.route, world.obstacle) = (namespace, route, obstacle);
     }
 
     /// Where a socket was to be connected that is connected to a service.

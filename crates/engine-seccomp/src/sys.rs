@@ -10,7 +10,6 @@ use std::{
 };
 
 use libc::{c_int, c_void, seccomp_notif, seccomp_notif_resp, sock_filter, socklen_t};
-use waylay_core::DeviceBinding;
 
 /// Indices of devices (`LOOPBACK_IFINDEX`, include/net/flow.h).
 const NO_DEVICE: c_int = 0;
@@ -289,11 +288,9 @@ pub(crate) fn tcp_state(socket: BorrowedFd<'_>) -> io::Result<u8> {
 }
 
 /// Whether a socket is kept to a device other than the loopback's (`SO_BINDTODEVICE`), off which only privileges take it.
-pub(crate) fn device_binding(socket: BorrowedFd<'_>) -> DeviceBinding {
-    match number(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX) {
-        Ok(NO_DEVICE | LOOPBACK) | Err(_) => DeviceBinding::Free,
-        Ok(_) => DeviceBinding::Kept,
-    }
+pub(crate) fn is_kept_to_device(socket: BorrowedFd<'_>) -> bool {
+    let device = number(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX);
+    device.is_ok_and(|device| ![NO_DEVICE, LOOPBACK].contains(&device))
 }
 
 /// `SO_MARK`, by which rules of routing know a socket.

@@ -9,7 +9,7 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::FileExt,
     },
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -154,6 +154,11 @@ impl Thread {
     /// The path of a program of its own, as it sees it.
     pub(crate) fn path_of(&self, program: &Program) -> ExePath {
         self.directory().map_or_else(|_gone| Arc::new([0; waylay_abi::EXE_LEN]), |own| program.path(own))
+    }
+
+    /// By which it is seen, among others, when it is gone.
+    pub(crate) fn handle(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
     }
 
     /// Whether whatever is asked by its handle is said of this thread, and not of another one of its process.

@@ -76,8 +76,12 @@ impl Hearsay {
 
     /// As it is at this moment, for one that may be connected to nobody by now.
     pub(crate) fn anew(&self, inode: u64, likely: impl FnOnce() -> Vec<Path>) -> io::Result<Option<Told>> {
-        self.by_inode.lock().unwrap_or_else(PoisonError::into_inner).remove(&inode);
+        self.forget(inode);
         self.of(inode, likely)
+    }
+
+    pub(crate) fn forget(&self, inode: u64) {
+        self.by_inode.lock().unwrap_or_else(PoisonError::into_inner).remove(&inode);
     }
 }
 

@@ -11,6 +11,7 @@ mod options;
 mod receive;
 mod send;
 mod sys;
+mod wait;
 
 use std::{
     io,
@@ -22,7 +23,7 @@ use std::{
 use rustix::net::sockopt;
 use socket2::SockRef;
 use waylay_abi::SocketWishes;
-use waylay_core::{DeviceBinding, Leg, Namespace, Protocol, Route, ServiceId};
+use waylay_core::{Leg, Namespace, Obstacle, Protocol, Route, ServiceId};
 use waylay_engine::memory::{FlowId, Outcome, SocketId};
 
 pub(crate) use flows::DatagramFlows;
@@ -124,10 +125,13 @@ impl<'c> Party<'c> {
         };
         let seen = Seen::look(&shared.threads, self.call.tid, self.dialler.service())?;
         let wishes = wishes_of(&self.socket, self.bound(), self.v6);
+        let found = shared.scout.way_towards(remote, &wishes);
+        // A socket that has not asked for broadcasts, as the one has not by which is looked, finds no way to a network's.
+        let is_to_all = found.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EACCES));
         let around = Surroundings {
             namespace,
-            route: shared.scout.way_towards(remote, &wishes).map_or_else(missing, |()| Route::Exists),
-            device: self.device_binding(),
+            route: found.map_or_else(missing, |()| Route::Exists),
+            obstacle: if is_to_all { Some(Obstacle::Broadcast) } else { self.obstacle() },
         };
         let mut state = shared.lock();
         let caller = seen.placed(&mut state.lines);
@@ -213,12 +217,12 @@ impl<'c> Party<'c> {
     }
 
     /// A socket that is kept to a device other than the loopback's would send to a token by that.
-    fn device_binding(&self) -> DeviceBinding {
+    fn obstacle(&self) -> Option<Obstacle> {
         let socket = self.socket.as_fd();
         let is_kept = [(libc::SOL_IP, libc::IP_UNICAST_IF), (libc::SOL_IPV6, libc::IPV6_UNICAST_IF)]
             .into_iter()
             .any(|(level, name)| calls::number(socket, level, name).is_ok_and(|device| device != 0));
-        if is_kept { DeviceBinding::Kept } else { calls::device_binding(socket) }
+        (is_kept || calls::is_kept_to_device(socket)).then_some(Obstacle::Device)
     }
 
     /// Where the service will see datagrams come from. Over IPv6 the flow is known by it, port and all.
@@ -252,20 +256,25 @@ fn take_token(state: &mut State, service: ServiceId, ipv4: bool, peer: SocketAdd
     token.ok_or_else(|| errno(libc::ENOBUFS))
 }
 
-/// connect(2) of a UDP socket. `None` if it is to be connected to where its owner says.
-pub(crate) fn connect(shared: &Shared, party: &Party<'_>, name: &[u8]) -> io::Result<Option<Answer>> {
+/// connect(2) of a UDP socket, which waits for nothing. One that fails leaves the socket connected as it was.
+pub(crate) fn connect(shared: &Shared, party: &Party<'_>, name: &[u8]) -> io::Result<Answer> {
     let destination = party.named(name).filter(|_| name.first_chunk() != Some(&[0; 2]));
-    shared.lock().datagrams.leave(party.cookie);
-    let Some(destination) = destination else { return Ok(None) };
-    let Some(token) = party.lead(shared, destination, true)? else { return Ok(None) };
-    let connected = calls::connect(party.socket.as_fd(), &write_address(token, party.v6));
-    if let Err(error) = connected {
-        let mut state = shared.lock();
-        let number = state.datagrams.of_connected(party.cookie).map(|flow| flow.flow.number);
-        if let Some(name) = number.and_then(|number| state.datagrams.end(number)) {
-            state.engine.close(name);
+    let token = match destination {
+        Some(destination) => party.lead(shared, destination, true)?,
+        None => None,
+    };
+    let led = token.map(|token| write_address(token, party.v6));
+    let connected = calls::connect(party.socket.as_fd(), led.as_deref().unwrap_or(name));
+    let mut state = shared.lock();
+    let flow = token.and_then(|token| state.datagrams.of_token(party.cookie, token));
+    let number = flow.map(|flow| flow.flow.number);
+    match &connected {
+        Ok(()) => state.datagrams.connect(party.cookie, number),
+        Err(_) => {
+            if let Some(name) = number.and_then(|number| state.datagrams.end(number)) {
+                state.engine.close(name);
+            }
         }
-        return Err(error);
     }
-    Ok(Some(Answer::Value(0)))
+    connected.map(|()| Answer::Value(0))
 }

@@ -35,7 +35,7 @@ use thiserror::Error;
 
 use waylay_engine_seccomp::{Datagrams, Part};
 
-use crate::{families::refuse_other_families, handover, sys, user::Identity};
+use crate::{families::refuse_other_families, handover, limits, sys, user::Identity};
 
 /// Pending connections a listener holds before it counts as full; the kernel
 /// caps it at `net.core.somaxconn`.
@@ -82,6 +82,8 @@ pub struct Supervision {
     pub any_socket: bool,
     /// Whether datagrams of the run might be led to a service or refused.
     pub judges_datagrams: bool,
+    /// How many descriptors it may have, which its supervisor has more of; `None` for any number.
+    pub descriptors: Option<u64>,
 }
 
 /// Of which families a launched process may make sockets.
@@ -286,7 +288,8 @@ impl Launch {
     /// From here on this process's connections are made by the supervisor.
     fn enter_supervision(&self) -> Result<(), LaunchError> {
         let Some(supervision) = self.supervision else { return Ok(()) };
-        let Supervision { socket, any_socket, judges_datagrams } = supervision;
+        let Supervision { socket, any_socket, judges_datagrams, descriptors } = supervision;
+        limits::restore_descriptors(descriptors);
         let part = match self.role {
             Role::Command => Part::Command { any_socket },
             Role::Service | Role::Adopted => Part::Service,

@@ -32,6 +32,7 @@ mod hung;
 mod icmp;
 pub mod instance;
 pub mod launch;
+mod limits;
 mod loopback;
 pub mod names;
 mod netns;

@@ -30,7 +30,7 @@ use crate::{
     foundling, handover,
     hung::{self, Wards},
     launch::{Families, Launch, Role, Supervision},
-    processes,
+    limits, processes,
     refusals::concerned,
     run::refuse_inherited_sockets,
     service::{Running, STOP_PATIENCE, Waiting, launcher},
@@ -64,6 +64,7 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|errno| RunError::CommandStart(errno.into()))?;
     let signals = Signals::watch(Interruption::default()).map_err(RunError::CommandStart)?;
+    let descriptors = limits::raise_descriptors();
     let mut engine = new_engine()?;
     let tables = Tables::compile(&spec.policy)?;
     if tables.ask_for_hosts() {
@@ -83,6 +84,7 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
         start_patience: spec.start_patience,
         identity: spec.identity.clone(),
         judges_datagrams,
+        descriptors,
         waiting: BTreeMap::new(),
     };
     let started = starting.start_all(spec);
@@ -96,7 +98,13 @@ pub fn run_supervised(spec: &RunSpec, observer: &Arc<dyn Observer>) -> Result<En
     let engine = Shared(Arc::new(Mutex::new(engine)));
     let crew = Arc::new(Crew::release(waiting, spec, &engine, observer)?);
     let looking = Looking::start(engine.clone(), spec, Arc::clone(&crew), observer);
-    let outcome = run_command(spec, judges_datagrams, &engine, &crew, &signals, observer);
+    let supervision = |socket: &OwnedFd| Supervision {
+        socket: socket.as_raw_fd(),
+        any_socket: spec.policy.unredirectable() == Unredirectable::Permit,
+        judges_datagrams,
+        descriptors,
+    };
+    let outcome = run_command(spec, supervision, &engine, &crew, &signals, observer);
     observer.step(Step::StoppingServices);
     looking.stop();
     Arc::into_inner(crew).into_iter().for_each(|crew| crew.stop(&engine));
@@ -152,6 +160,8 @@ struct Starting<'s> {
     identity: Option<Identity>,
     /// What is in force does not change any more.
     judges_datagrams: bool,
+    /// As many as this process might have before it was one that supervises.
+    descriptors: Option<u64>,
     waiting: BTreeMap<ServiceId, Waiting>,
 }
 
@@ -172,6 +182,7 @@ impl Starting<'_> {
             socket: passed.as_raw_fd(),
             any_socket: true,
             judges_datagrams: self.judges_datagrams,
+            descriptors: self.descriptors,
         };
         if let Some(adoption) = &spec.adoption {
             let waiting = foundling::start(spec, adoption, self.identity.clone(), supervision, self.spawner)?;
@@ -332,7 +343,7 @@ fn take_what_waits(engine: &Shared, service: ServiceId, running: &Running) {
 
 fn run_command(
     spec: &RunSpec,
-    judges_datagrams: bool,
+    supervision: impl FnOnce(&OwnedFd) -> Supervision,
     engine: &Shared,
     crew: &Crew,
     signals: &Signals,
@@ -342,7 +353,7 @@ fn run_command(
         return Err(RunError::Interrupted { signal });
     }
     observer.step(Step::Command);
-    let (mut child, watch) = start_command(spec, judges_datagrams, engine)?;
+    let (mut child, watch) = start_command(spec, supervision, engine)?;
     signals.pass_to(child.id());
     let status = wait_for(&mut child, crew).map_err(RunError::CommandStart)?;
     signals.keep();
@@ -388,21 +399,17 @@ fn wait_for_background(watch: &Watch, crew: &Crew, signals: &Signals, observer: 
 /// Without a watch it has ended before it was supervised, and says why itself.
 fn start_command(
     spec: &RunSpec,
-    judges_datagrams: bool,
+    supervision: impl FnOnce(&OwnedFd) -> Supervision,
     engine: &Shared,
 ) -> Result<(Child, Option<Watch>), RunError> {
     let (own, passed) = passage().map_err(RunError::CommandStart)?;
-    let any_socket = match spec.policy.unredirectable() {
-        Unredirectable::Permit => true,
-        Unredirectable::Block => false,
-    };
     let launch = Launch {
         cgroup: None,
         identity: spec.identity.clone(),
         role: Role::Command,
         own_binary: false,
         families: Families::Any,
-        supervision: Some(Supervision { socket: passed.as_raw_fd(), any_socket, judges_datagrams }),
+        supervision: Some(supervision(&passed)),
     };
     let child = launcher(&launch, &spec.command).and_then(|mut command| command.spawn());
     let child = child.map_err(RunError::CommandStart)?;

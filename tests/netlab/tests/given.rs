@@ -194,3 +194,20 @@ print(errno.errorcode[socket.socket(fileno=fds[0]).connect_ex(('127.0.0.1', int(
     assert_eq!(finished.stdout, "EACCES\nEACCES\n", "{finished:?}");
     assert_eq!(finished.reports().len(), 0, "{finished:?}");
 }
+
+#[test]
+fn a_socket_that_is_disconnected_is_connected_to_nobody() {
+    let finished = same(
+        &greeter(),
+        "
+import ctypes, socket, sys
+to, libc = ('127.0.0.1', int(sys.argv[1])), ctypes.CDLL(None)
+s = socket.create_connection(to)
+print(s.recv(5), s.getpeername() == to, libc.connect(s.fileno(), bytes(16), 16))
+try: print(s.getpeername())
+except OSError as error: print(error)
+s.connect(to)
+print(s.recv(5), s.getpeername() == to)",
+    );
+    assert_eq!(finished.reports().len(), 4, "{finished:?}");
+}

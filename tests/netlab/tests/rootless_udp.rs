@@ -341,3 +341,121 @@ fn resolvers_take_the_answers() {
     assert!(said.starts_with("192.0.2.7\n192.0.2.7 "), "{said}{log}");
     assert!(log.contains("one.example.test") && log.contains("two.example.test"), "{log}");
 }
+
+#[test]
+fn whoever_waits_for_a_datagram_is_woken_as_without_waylay_and_by_no_error_that_is_in_its_queue() {
+    const WOKEN: &str = "
+s = client(wait=0)
+s.bind(('127.0.0.1', 0))
+threading.Timer(0.3, lambda: said(lambda: s.shutdown(socket.SHUT_RD))).start()
+print(said(lambda: s.recvfrom(9)), said(lambda: s.recvmsg(9)[::3]))
+closed = client()
+closed.bind(('127.0.0.1', 0))
+nobody = closed.getsockname()
+closed.close()
+s = client(wait=0)
+s.setsockopt(socket.SOL_IP, 11, 1) # IP_RECVERR
+s.connect(nobody)
+s.send(b'x')
+print(said(lambda: s.recvfrom(9)))
+def handle(*_): raise TimeoutError
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+began = time.monotonic()
+print(said(lambda: s.recvfrom(9)), time.monotonic() - began < 10, len(s.recvmsg(9, 100, socket.MSG_ERRQUEUE)[1]))
+";
+    let (said, _) = same(WOKEN);
+    assert_eq!(said, "(b'', None) (b'', None)\nECONNREFUSED\nTimeoutError True 1\n");
+}
+
+#[test]
+fn a_process_one_of_whose_threads_waits_for_a_datagram_is_stopped_and_goes_on() {
+    const STOPPED: &str = "
+child = os.fork()
+if child == 0:
+    s = client(wait=0)
+    s.sendto(b'a', one)
+    s.recvfrom(9)
+    waits = threading.Thread(target=lambda: print(s.recvfrom(9)[0]))
+    waits.start()
+    time.sleep(1)
+    s.sendto(b'b', two)
+    waits.join()
+    os._exit(0)
+time.sleep(0.5)
+os.kill(child, signal.SIGSTOP)
+until = time.monotonic() + 10
+while (stopped := os.waitpid(child, os.WUNTRACED | os.WNOHANG)) == (0, 0) and time.monotonic() < until: time.sleep(0.01)
+print(os.WIFSTOPPED(stopped[1]))
+os.kill(child, signal.SIGCONT)
+os.waitpid(child, 0)
+";
+    let (said, _) = same(STOPPED);
+    assert_eq!(said, "True\nb'b'\n");
+}
+
+#[test]
+fn a_connected_socket_that_cannot_be_connected_elsewhere_stays_as_it_was() {
+    const ELSEWHERE: &str = "
+s = client()
+s.connect(one)
+def name(address, family=socket.AF_INET): return struct.pack('=HH4s8x', family, socket.htons(address[1]), socket.inet_aton(address[0]))
+def connect(name, length): return libc.connect(s.fileno(), name, length) and errno.errorcode[ctypes.get_errno()]
+for failing in (name(two), 15), (name(two, socket.AF_UNIX), 16):
+    print(connect(*failing), s.getpeername() == one, s.send(b'a'), s.recvfrom(9) == (b'a', one))
+print(connect(name(two), 16), s.getpeername() == two, s.send(b'b'), s.recvfrom(9) == (b'b', two))
+print(connect(bytes(16), 16), said(s.getpeername), connect(None, 16), libc.connect(-1, None, 16), errno.errorcode[ctypes.get_errno()])
+";
+    let (said, _) = same(ELSEWHERE);
+    assert!(said.ends_with("0 True 1 True\n0 ENOTCONN EFAULT -1 EBADF\n"), "{said}");
+}
+
+#[test]
+fn of_what_a_message_does_not_have_the_length_does_not_matter() {
+    const LENGTHS: &str = "
+class Part(ctypes.Structure): _fields_ = [('at', ctypes.c_char_p), ('length', ctypes.c_size_t)]
+class Message(ctypes.Structure):
+    _fields_ = [('name', ctypes.c_char_p), ('name_length', ctypes.c_int), ('parts', ctypes.POINTER(Part)), ('count', ctypes.c_size_t),
+                ('control', ctypes.c_void_p), ('control_length', ctypes.c_size_t), ('flags', ctypes.c_int)]
+def call(which, message, flags=0):
+    result = which(s.fileno(), ctypes.byref(message), flags)
+    return result if result >= 0 else errno.errorcode[ctypes.get_errno()]
+s = client(wait=0)
+s.setsockopt(socket.SOL_SOCKET, 29, 1) # SO_TIMESTAMP
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack('ll', 20, 0))
+room = ctypes.create_string_buffer(9)
+part = ctypes.pointer(Part(ctypes.cast(room, ctypes.c_char_p), 9))
+name = ctypes.cast(ctypes.create_string_buffer(16), ctypes.c_char_p)
+for at, name_length, control_length in ((None, -7, 0), (name, 16, 1 << 40), (name, 16, 100)):
+    s.sendto(b'asked', one)
+    message = Message(at, name_length, part, 1, None, control_length)
+    print(call(libc.recvmsg, message), message.flags, message.control_length, message.name_length if at else None)
+print(call(libc.sendmsg, Message(None, -7, part, 1)), call(libc.sendmsg, Message(name, -7, part, 1)))
+";
+    let (said, _) = same(LENGTHS);
+    assert!(said.starts_with("5 8 0 None\n5 8 0 16\n5 8 0 16\n"), "{said}");
+}
+
+#[test]
+fn a_broadcast_of_a_network_is_no_more_redirected_than_that_of_all() {
+    const BROADCAST: &str = "
+server = client()
+server.bind(('0.0.0.0', 0))
+to = ('127.255.255.255', server.getsockname()[1])
+for wish in 0, 1:
+    s = client()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, wish)
+    print(said(lambda: s.sendto(b'sent', to)), said(lambda: s.connect(to)), said(lambda: s.send(b'on')))
+server.settimeout(1)
+for _ in range(2): print(said(lambda: server.recvfrom(9)[0]))
+";
+    let command = command(BROADCAST, &ports());
+    let plain = Command::new(&command[0]).args(&command[1..]).output().unwrap();
+    let plain = String::from_utf8(plain.stdout).unwrap();
+    assert_eq!(plain, "EACCES EACCES EDESTADDRREQ\n4 None 2\nb'sent'\nb'on'\n");
+    let through = |how| waylay().through_logs(1).args(["--unredirectable", how]).watch(&command).well();
+    assert_eq!(through("permit").stdout, plain);
+    let refused = through("block");
+    assert!(refused.stdout.starts_with(&"EACCES EACCES EDESTADDRREQ\n".repeat(2)), "{refused:?}");
+    assert_eq!(refused.stderr.matches("it cannot be redirected").count(), 4, "{refused:?}");
+}

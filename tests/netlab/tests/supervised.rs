@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tempfile::TempDir;
 use waylay_netlab::{
     Corner, Corners, Greeter, Place, Report, Running, Waylay, kill, patiently, system_python,
@@ -247,6 +247,27 @@ for port, seconds in ((late, 0), (silent, 0.9), (late, 5)):
 }
 
 #[test]
+fn processes_one_of_whose_threads_connects_are_stopped_at_once() {
+    const STOPPED: &str = "
+for port in (silent, late):
+    child = os.fork()
+    if child == 0:
+        waits = threading.Thread(target=lambda: print(connect(fd(), port)), daemon=True)
+        waits.start()
+        waits.join(30 if port == late else 1)
+        os._exit(0)
+    time.sleep(0.3)
+    os.kill(child, signal.SIGSTOP)
+    until = time.monotonic() + 0.5
+    while (stopped := os.waitpid(child, os.WUNTRACED | os.WNOHANG)) == (0, 0) and time.monotonic() < until: time.sleep(0.01)
+    print(os.WIFSTOPPED(stopped[1]))
+    os.kill(child, signal.SIGCONT)
+    os.waitpid(child, 0)
+";
+    assert_eq!(Hosts::new().same(STOPPED), "True\nTrue\nok\n");
+}
+
+#[test]
 fn processes_that_are_traced_connect_as_others_do() {
     const TRACED: &str = "
 TRACEME, SYSCALL = 0, 24
@@ -285,6 +306,58 @@ for thread in threads: thread.join()
 print(results == ['EINPROGRESS'] * many, time.monotonic() - began < 3 * patient or time.monotonic() - began)
 ";
     assert_eq!(Hosts::new().same(MANY), "True\nTrue []\nTrue True\n");
+}
+
+#[test]
+fn where_as_many_wait_as_may_everybody_else_goes_on() {
+    const TOO_MANY: &str = "
+import resource
+limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+threading.stack_size(64 * 1024)
+for _ in range(1200): threading.Thread(target=connect, args=(fd(), silent), daemon=True).start()
+time.sleep(1)
+print([greet() for _ in range(20)] == [b'hello'] * 20)
+os._exit(0)
+";
+    assert_eq!(Hosts::new().same(TOO_MANY), "True\n");
+}
+
+/// The usual limit is for programs that do as they like, and not for whoever does it for all of them.
+#[test]
+fn as_many_connections_are_made_at_a_time_as_programs_may_have_descriptors() {
+    const LIMITED: &str = "
+import resource
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+print(limits[0])
+resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+results = []
+threads = [threading.Thread(target=lambda: results.append(connect(fd(2), silent))) for _ in range(300)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(set(results), len(results))
+";
+    let hosts = Hosts::new();
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(256), ..limit }).unwrap();
+    assert_eq!(hosts.same(LIMITED), "256\n{'EINPROGRESS'} 300\n");
+}
+
+#[test]
+fn whoever_waits_for_a_socket_that_another_thread_connects_is_interrupted_by_signals() {
+    const BOTH: &str = "
+one = fd(2)
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.siginterrupt(signal.SIGALRM, True)
+first = threading.Thread(target=connect, args=(one, silent))
+first.start()
+time.sleep(0.3)
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+began = time.monotonic()
+print(connect(one, silent), time.monotonic() - began < 1.2)
+first.join()
+";
+    assert_eq!(Hosts::new().same(BOTH), "EINTR True\n");
 }
 
 #[test]

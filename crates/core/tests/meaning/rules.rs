@@ -1,11 +1,11 @@
 //! Every rule of `decide`, in the order in which it judges.
 
 use waylay_core::{
-    Action, Availability, Chain, Change, Conditions, Confinement, DeviceBinding, Errno, Existing,
-    ExistingVerdict, Filter, FilterId, FlagConditions, ForeignNamespace, Hop, HostName, HostPattern,
-    ListenerOwner, MAX_HOPS, Namespace, OneOf, Policy, PolicyError, Records, Refusal, Resource, Room, Route,
-    Sandboxes, ServiceId, ServiceSet, SocketOwner, Sphere, Tables, TraceStep, Unredirectable, Verdict, World,
-    decide, decide_existing,
+    Action, Availability, Chain, Change, Conditions, Confinement, Errno, Existing, ExistingVerdict, Filter,
+    FilterId, FlagConditions, ForeignNamespace, Hop, HostName, HostPattern, ListenerOwner, MAX_HOPS,
+    Namespace, Obstacle, OneOf, Policy, PolicyError, Records, Refusal, Resource, Room, Route, Sandboxes,
+    ServiceId, ServiceSet, SocketOwner, Sphere, Tables, TraceStep, Unredirectable, Verdict, World, decide,
+    decide_existing,
 };
 
 use crate::fixtures::*;
@@ -358,7 +358,7 @@ fn without_a_route_the_kernels_error_answers_for_every_service_yet_blocks_hold()
 
 #[test]
 fn of_a_socket_that_is_kept_to_a_device_the_switch_says_what_becomes_whatever_way_there_is() {
-    let kept = |route| World { device: DeviceBinding::Kept, route, ..World::default() };
+    let kept = |route| World { obstacle: Some(Obstacle::Device), route, ..World::default() };
     let (closed, open) = (services_for_all(&[CLOSED]), services_for_all(&[OPEN]));
     for route in [Route::Exists, Route::Missing(Errno::ENETUNREACH)] {
         for policy in [&closed, &open] {

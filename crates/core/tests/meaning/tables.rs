@@ -11,10 +11,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestRunner;
 use waylay_core::{
-    Action, AuthRule, Availability, Cgroups, Chain, Change, CommandName, Conditions, Confinement,
-    DeviceBinding, Errno, Family, FileId, Filter, FilterId, FlagConditions, ForeignNamespace, Hop, HostName,
-    HostPattern, Layer, Leg, ListenerOwner, MAX_HOPS, Namespace, NewSocket, OneOf, Policy, PortRange, Prefix,
-    Process, ProcessConditions, Protocol, Records, Refusal, Resource, Right, Room, Route, Sandboxes, Service,
+    Action, AuthRule, Availability, Cgroups, Chain, Change, CommandName, Conditions, Confinement, Errno,
+    Family, FileId, Filter, FilterId, FlagConditions, ForeignNamespace, Hop, HostName, HostPattern, Layer,
+    Leg, ListenerOwner, MAX_HOPS, Namespace, NewSocket, Obstacle, OneOf, Policy, PortRange, Prefix, Process,
+    ProcessConditions, Protocol, Records, Refusal, Resource, Right, Room, Route, Sandboxes, Service,
     ServiceId, ServiceSet, Slots, SocketKind, SocketOwner, SocketVerdict, Sphere, SublayerId, Tables,
     Unredirectable, Verdict, World, decide, decide_socket,
 };
@@ -413,11 +413,22 @@ fn worlds() -> impl Strategy<Value = World> {
         prop_oneof![4 => Just(Room::Granted), 1 => Just(Room::Exhausted(Resource::Flows))],
         option::weighted(0.1, listener),
         prop_oneof![9 => Just(Confinement::Free), 1 => Just(Confinement::Sandboxed)],
-        prop_oneof![9 => Just(DeviceBinding::Free), 1 => Just(DeviceBinding::Kept)],
+        option::weighted(0.1, select(vec![Obstacle::Device, Obstacle::Broadcast])),
         vec(host_patterns(), 0..3),
     )
         .prop_map(
-            |(states, socket_owner, sphere, namespace, route, room, listener, confinement, device, hosts)| {
+            |(
+                states,
+                socket_owner,
+                sphere,
+                namespace,
+                route,
+                room,
+                listener,
+                confinement,
+                obstacle,
+                hosts,
+            )| {
                 let known = (1..).zip(states).filter_map(|(id, state)| Some((id, state?)));
                 let cgroups = cgroups();
                 World {
@@ -428,7 +439,7 @@ fn worlds() -> impl Strategy<Value = World> {
                     room,
                     listener,
                     confinement,
-                    device,
+                    obstacle,
                     cgroups,
                     hosts,
                     ..with_availability(known)

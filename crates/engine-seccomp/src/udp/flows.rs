@@ -10,7 +10,10 @@ use waylay_abi as abi;
 use waylay_core::ServiceId;
 use waylay_engine::{Endpoint, memory::SocketId};
 
-use crate::{flows::Flow, program::ExePath};
+use crate::{
+    flows::{Flow, LOOKS_FOR_ONE_UNSEEN},
+    program::ExePath,
+};
 
 /// The first of the addresses that stand for destinations, 127.128.0.1, and how many there are.
 const FIRST_TOKEN: u32 = 0x7f80_0001;
@@ -52,6 +55,8 @@ pub(super) struct Carried {
     pub(super) exe_path: ExePath,
     pub(super) wishes: abi::SocketWishes,
     is_seen: bool,
+    /// Looks in a row that have not found the socket.
+    misses: u32,
 }
 
 /// All of them.
@@ -201,9 +206,6 @@ impl DatagramFlows {
         self.by_path.insert(key_of(path), number);
         self.by_destination.insert((new.socket, destination), number);
         self.by_token.insert((new.socket, path.to), number);
-        if new.is_connected {
-            self.of_connected.insert(new.socket, number);
-        }
         self.by_number.insert(number, new);
     }
 
@@ -223,10 +225,13 @@ impl DatagramFlows {
         Some(SocketId(ended.flow.socket))
     }
 
-    /// The socket is connected anew, or to nobody; what is under way still finds the flow.
-    pub(crate) fn leave(&mut self, socket: u64) {
-        let Some(number) = self.of_connected.remove(&socket) else { return };
-        if let Some(left) = self.by_number.get_mut(&number) {
+    /// The socket is connected by this flow from here on, or by none; what is under way still finds the one that it was connected by before.
+    pub(super) fn connect(&mut self, socket: u64, flow: Option<u64>) {
+        let before = match flow {
+            Some(number) => self.of_connected.insert(socket, number),
+            None => self.of_connected.remove(&socket),
+        };
+        if let Some(left) = before.and_then(|number| self.by_number.get_mut(&number)) {
             left.is_closed = true;
             left.touch();
         }
@@ -234,7 +239,7 @@ impl DatagramFlows {
 
     pub(crate) fn carry(&mut self, socket: u64, flow: &Flow) {
         let Flow { service, application, exe_path, wishes, .. } = flow.clone();
-        let carried = Carried { service, application, exe_path, wishes, is_seen: false };
+        let carried = Carried { service, application, exe_path, wishes, is_seen: false, misses: 0 };
         self.carried.insert(socket, Box::new(carried));
     }
 
@@ -297,8 +302,11 @@ impl DatagramFlows {
         }
         let mut ended: Vec<SocketId> = over.into_iter().filter_map(|number| self.end(number)).collect();
         self.carried.retain(|socket, carried| {
-            let is_gone = carried.is_seen && !open.contains(socket);
-            carried.is_seen |= open.contains(socket);
+            let is_open = open.contains(socket);
+            carried.is_seen |= is_open;
+            carried.misses = if is_open { 0 } else { carried.misses + 1 };
+            // One that has never been may have yet to be sent by, or has been gone before anybody looked.
+            let is_gone = carried.is_seen && !is_open || carried.misses >= LOOKS_FOR_ONE_UNSEEN;
             if is_gone {
                 ended.push(SocketId(*socket));
             }

@@ -30,7 +30,7 @@ pub(super) struct Message {
     name_length: usize,
     parts: Vec<(u64, usize)>,
     control_at: u64,
-    pub(super) control_length: usize,
+    control_length: usize,
 }
 
 fn word(bytes: &[u8], at: usize) -> u64 {
@@ -51,9 +51,10 @@ impl Message {
     pub(super) fn read(call: &Call, at: u64) -> io::Result<Self> {
         let header = call.read(at, HEADER)?;
         let name_at = word(&header, NAME);
-        let name_length = word(&header, NAME_LENGTH) as u32 as i32;
+        // Where there is nothing the kernel does not look how long it is.
+        let name_length = if name_at == 0 { 0 } else { word(&header, NAME_LENGTH) as u32 as i32 };
         let name_length = usize::try_from(name_length).map_err(|_negative| errno(libc::EINVAL))?;
-        let name_length = if name_at == 0 { 0 } else { name_length.min(LONGEST_NAME) };
+        let name_length = name_length.min(LONGEST_NAME);
         let count = word(&header, PART_COUNT);
         if count > MOST_PIECES {
             return Err(errno(libc::EMSGSIZE));
@@ -61,10 +62,6 @@ impl Message {
         let parts = call.read(word(&header, PARTS), count as usize * 16)?;
         let parts = parts.chunks_exact(16).map(|part| (word(part, 0), word(part, 8) as usize)).collect();
         let control_length = word(&header, CONTROL_LENGTH) as usize;
-        if i32::try_from(control_length).is_err() {
-            return Err(errno(libc::ENOBUFS));
-        }
-        let control_length = control_length.min(MOST_CONTROL);
         let control_at = word(&header, CONTROL);
         Ok(Self { at, name_at, name_length, parts, control_at, control_length })
     }
@@ -87,7 +84,15 @@ impl Message {
     }
 
     pub(super) fn control(&self, call: &Call) -> io::Result<Vec<u8>> {
-        if self.control_at == 0 { Ok(Vec::new()) } else { call.read(self.control_at, self.control_length) }
+        if i32::try_from(self.control_length).is_err() {
+            return Err(errno(libc::ENOBUFS));
+        }
+        call.read(self.control_at, self.control_length.min(MOST_CONTROL))
+    }
+
+    /// Bytes that what comes beside it may have.
+    pub(super) fn control_room(&self) -> usize {
+        if self.control_at == 0 { 0 } else { self.control_length.min(MOST_CONTROL) }
     }
 
     /// Bytes that a message may have.

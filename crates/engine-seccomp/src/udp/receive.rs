@@ -7,27 +7,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    fs::OFlags,
-};
+use rustix::fs::OFlags;
 use socket2::SockRef;
 
 use super::{
     MOST_BYTES, Party,
     message::{MOST_PIECES, Message, in_turn, tell_length},
     sys::{self, Received},
+    wait::{Wait, Woken},
 };
 use crate::{
     call::{Call, Named, errno, parse_address, write_address},
-    interrupted,
     pool::Turn,
     shared::Shared,
     supervisor::{Answer, Dialler},
 };
-
-/// Between two looks at whether somebody who waits has to handle a signal or is gone.
-const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a call that receives is answered with.
 pub(crate) fn receive(shared: &Shared, dialler: Dialler, call: &Call, turn: &Turn<'_>) -> io::Result<Answer> {
@@ -116,7 +110,7 @@ impl Receiver<'_, '_> {
     fn message(&self, message: &Message, flags: i32, patience: &Patience) -> io::Result<i64> {
         let call = self.party.call;
         let mut bytes = vec![0; message.room()];
-        let received = self.next(&mut bytes, message.control_length, flags, patience)?;
+        let received = self.next(&mut bytes, message.control_room(), flags, patience)?;
         message.put_bytes(call, &bytes[..received.length.min(bytes.len())])?;
         message.put_rest(call, &received.name, &received.control, received.flags)?;
         Ok(received.length as i64)
@@ -132,6 +126,7 @@ impl Receiver<'_, '_> {
     ) -> io::Result<Received> {
         let socket = self.party.socket.as_fd();
         let until = patience.limit.map(|limit| Instant::now() + limit);
+        let mut wait = None;
         loop {
             match sys::receive(socket, bytes, control, flags) {
                 Ok(mut received) => {
@@ -146,30 +141,17 @@ impl Receiver<'_, '_> {
                     if until.is_some_and(|until| Instant::now() >= until) {
                         return Err(error);
                     }
-                    self.turn.give_up();
-                    self.wait(until)?;
+                    self.turn.give_up()?;
+                    let wait = match &mut wait {
+                        Some(begun) => begun,
+                        none => none.insert(Wait::begin(self.shared, self.party, self.turn)?),
+                    };
+                    if wait.go_on(until)? == Woken::ByShutdown {
+                        return Ok(Received::default());
+                    }
                 }
                 Err(error) => return Err(error),
             }
-        }
-    }
-
-    /// Waits a while for something to come.
-    fn wait(&self, until: Option<Instant>) -> io::Result<()> {
-        let left = until.map_or(LOOK_PAUSE, |until| until.saturating_duration_since(Instant::now()));
-        let pause = left.min(LOOK_PAUSE);
-        let pause = Timespec { tv_sec: 0, tv_nsec: i64::from(pause.subsec_nanos()) };
-        let mut sockets = [PollFd::new(&self.party.socket, PollFlags::IN)];
-        if poll(&mut sockets, Some(&pause)) != Ok(0) {
-            return Ok(());
-        }
-        if !self.turn.is_waited_for() {
-            return Err(errno(libc::EINTR));
-        }
-        match interrupted::has_signal(self.party.call.tid) {
-            // The kernel, too, interrupts a wait that has an end for good.
-            true => Err(errno(if until.is_some() { libc::EINTR } else { interrupted::RESTART })),
-            false => Ok(()),
         }
     }
 

@@ -11,6 +11,7 @@ use libc::{c_int, socklen_t};
 use super::LONGEST_NAME;
 
 /// What was received.
+#[derive(Debug, Default)]
 pub(super) struct Received {
     /// As recvmsg(2) returns it; with `MSG_TRUNC` it may be more than there was room for.
     pub(super) length: usize,

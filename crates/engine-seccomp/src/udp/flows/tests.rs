@@ -78,9 +78,10 @@ fn over_ipv6_the_idlest_flow_of_the_same_source_makes_room_and_is_counted() {
 fn a_connected_sockets_flow_does_not_make_room() {
     let mut flows = DatagramFlows::default();
     begin(&mut flows, 1, "[2001:db8::1]:53", true);
+    flows.connect(SOCKET, Some(1));
     begin(&mut flows, 2, "[2001:db8::2]:53", true);
     assert_eq!(flows.take_token(&endpoint(), false, at("[::1]:4000")), (None, None));
-    flows.leave(SOCKET);
+    flows.connect(SOCKET, Some(2));
     assert!(flows.take_token(&endpoint(), false, at("[::1]:4000")).0.is_some());
 }
 
@@ -89,6 +90,7 @@ fn what_is_idle_ends_and_that_of_a_connected_socket_not_before_the_socket() {
     let mut flows = DatagramFlows::default();
     begin(&mut flows, 1, "192.0.2.1:53", false);
     begin(&mut flows, 2, "192.0.2.2:53", true);
+    flows.connect(SOCKET, Some(2));
     let (open, gone) = (BTreeSet::from([SOCKET]), BTreeSet::new());
     let later = Instant::now() + IDLE;
     assert_eq!(flows.sweep(&open, Instant::now()).len(), 0);
@@ -111,6 +113,11 @@ fn records_stay_on_a_socket_that_has_no_port_yet_and_go_with_it() {
     for (sockets, ended) in [(&none, 0), (&none, 0), (&open, 0), (&none, 1)] {
         assert_eq!(flows.sweep(sockets, now).len(), ended);
     }
+    assert!(flows.carried_by(9).is_none());
+    // Of one that was gone before anybody looked they do not stay for ever.
+    flows.carry(9, &flow);
+    let looks: Vec<usize> = (0..LOOKS_FOR_ONE_UNSEEN).map(|_| flows.sweep(&none, now).len()).collect();
+    assert_eq!((looks.iter().sum::<usize>(), looks.last()), (1, Some(&1)));
     assert!(flows.carried_by(9).is_none());
 }
 
