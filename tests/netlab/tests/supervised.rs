@@ -227,6 +227,24 @@ for port, seconds in ((late, 0), (silent, 0.9), (late, 5)):
 }
 
 #[test]
+fn a_signal_that_the_first_thread_does_not_take_interrupts_the_other_one() {
+    const BLOCKED: &str = "
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.siginterrupt(signal.SIGALRM, True)
+results = []
+waits = threading.Thread(target=lambda: results.append(connect(fd(), silent)), daemon=True)
+waits.start()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+time.sleep(0.3)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+waits.join(2)
+print(results)
+os._exit(0)
+";
+    assert_eq!(Hosts::new().same(BLOCKED), "['EINTR']\n");
+}
+
+#[test]
 fn processes_one_of_whose_threads_connects_are_stopped_at_once() {
     const STOPPED: &str = "
 for port in (silent, late):
