@@ -24,6 +24,8 @@ use crate::{
 
 /// Between two looks.
 pub(crate) const SLICE: Duration = Duration::from_millis(50);
+/// Looks at a thread for one at the first of its process, which costs as much.
+const LOOKS_FOR_A_STOP: u32 = 4;
 /// As short as a wait can be: one of the kernel's ticks.
 const MOMENT: Duration = Duration::from_micros(1);
 /// `ERESTARTSYS` (linux/errno.h), which no program ever sees: there is a signal, before which it is replaced.
@@ -52,14 +54,14 @@ pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8], owner: &Owner<'_>)
     };
     (owner.waits)()?;
     wait.take_time()?;
-    loop {
+    for look in 1.. {
         if wait.is_over() {
             return Err(first);
         }
         if !(owner.is_there)() {
             return Err(errno(libc::EINTR));
         }
-        if has_signal(owner.tid) {
+        if has_signal(owner.tid, look) {
             // The kernel, too, interrupts a wait that has an end for good.
             return Err(errno(if wait.patience.is_some() { libc::EINTR } else { RESTART }));
         }
@@ -70,6 +72,7 @@ pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8], owner: &Owner<'_>)
             outcome => return outcome,
         }
     }
+    Err(first)
 }
 
 /// Whether an address is of the loopback, which answers within the call unless too many wait there.
@@ -123,9 +126,9 @@ impl Drop for Wait<'_> {
     }
 }
 
-/// Whether a thread goes on waiting for its answer: an error if it is gone or has to handle a signal, which interrupts a wait that has an end for good.
-pub(crate) fn look(turn: &Turn<'_>, tid: u32, has_end: bool) -> io::Result<()> {
-    match (turn.is_waited_for(), has_signal(tid)) {
+/// Whether a thread goes on waiting for its answer, by so many looks: an error if it is gone or has to handle a signal, which interrupts a wait that has an end for good.
+pub(crate) fn look(turn: &Turn<'_>, tid: u32, look: u32, has_end: bool) -> io::Result<()> {
+    match (turn.is_waited_for(), has_signal(tid, look)) {
         (false, _) => Err(errno(libc::EINTR)),
         (true, true) => Err(errno(if has_end { libc::EINTR } else { RESTART })),
         (true, false) => Ok(()),
@@ -134,10 +137,14 @@ pub(crate) fn look(turn: &Turn<'_>, tid: u32, has_end: bool) -> io::Result<()> {
 
 /// Whether a thread will have to handle a signal once it has its answer, or to stop. Of those to a whole process, those that are another thread's to
 /// handle are none.
-fn has_signal(tid: u32) -> bool {
+fn has_signal(tid: u32, look: u32) -> bool {
     let Ok(own) = status_of(tid) else { return false };
+    let is_of_interest = look.is_multiple_of(LOOKS_FOR_A_STOP) || set(&own, "ShdPnd:") != 0;
     let first = number(&own, "Tgid:").filter(|first| *first != tid);
-    let first = first.and_then(|first| status_of(first).ok());
+    let first = first.map(|first| match is_of_interest {
+        true => status_of(first).unwrap_or_default(),
+        false => String::new(),
+    });
     shows_signal(&own, first.as_deref()) || first.is_some_and(|first| shows_stop(&own, &first))
 }
 
