@@ -24,6 +24,8 @@ use crate::{
 
 /// Between two looks.
 pub(crate) const SLICE: Duration = Duration::from_millis(50);
+/// Looks at a thread for one at the first of its process, which costs as much.
+const LOOKS_FOR_A_STOP: u32 = 4;
 /// As short as a wait can be: one of the kernel's ticks.
 const MOMENT: Duration = Duration::from_micros(1);
 /// `ERESTARTSYS` (linux/errno.h), which no program ever sees: there is a signal, before which it is replaced.
@@ -52,14 +54,14 @@ pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8], owner: &Owner<'_>)
     };
     (owner.waits)()?;
     wait.take_time()?;
-    loop {
+    for look in 1.. {
         if wait.is_over() {
             return Err(first);
         }
         if !(owner.is_there)() {
             return Err(errno(libc::EINTR));
         }
-        if has_signal(owner.tid) {
+        if has_signal(owner.tid, look) {
             // The kernel, too, interrupts a wait that has an end for good.
             return Err(errno(if wait.patience.is_some() { libc::EINTR } else { RESTART }));
         }
@@ -70,6 +72,7 @@ pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8], owner: &Owner<'_>)
             outcome => return outcome,
         }
     }
+    Err(first)
 }
 
 /// Whether an address is of the loopback, which answers within the call unless too many wait there.
@@ -123,9 +126,9 @@ impl Drop for Wait<'_> {
     }
 }
 
-/// Whether a thread goes on waiting for its answer: an error if it is gone or has to handle a signal, which interrupts a wait that has an end for good.
-pub(crate) fn look(turn: &Turn<'_>, tid: u32, has_end: bool) -> io::Result<()> {
-    match (turn.is_waited_for(), has_signal(tid)) {
+/// Whether a thread goes on waiting for its answer, by so many looks: an error if it is gone or has to handle a signal, which interrupts a wait that has an end for good.
+pub(crate) fn look(turn: &Turn<'_>, tid: u32, look: u32, has_end: bool) -> io::Result<()> {
+    match (turn.is_waited_for(), has_signal(tid, look)) {
         (false, _) => Err(errno(libc::EINTR)),
         (true, true) => Err(errno(if has_end { libc::EINTR } else { RESTART })),
         (true, false) => Ok(()),
@@ -134,12 +137,15 @@ pub(crate) fn look(turn: &Turn<'_>, tid: u32, has_end: bool) -> io::Result<()> {
 
 /// Whether a thread will have to handle a signal once it has its answer, or to stop. Of those to a whole process, those that are another thread's to
 /// handle are none.
-fn has_signal(tid: u32) -> bool {
-    status_of(tid).is_ok_and(|status| {
-        shows_signal(&status, tid)
-            || stops_with(&status, tid)
-                .is_some_and(|first| status_of(first).is_ok_and(|first| shows_stop(&first)))
-    })
+fn has_signal(tid: u32, look: u32) -> bool {
+    let Ok(own) = status_of(tid) else { return false };
+    let is_of_interest = look.is_multiple_of(LOOKS_FOR_A_STOP) || set(&own, "ShdPnd:") != 0;
+    let first = number(&own, "Tgid:").filter(|first| *first != tid);
+    let first = first.map(|first| match is_of_interest {
+        true => status_of(first).unwrap_or_default(),
+        false => String::new(),
+    });
+    shows_signal(&own, first.as_deref()) || first.is_some_and(|first| shows_stop(&own, &first))
 }
 
 fn status_of(tid: u32) -> io::Result<String> {
@@ -154,23 +160,30 @@ fn number(status: &str, name: &str) -> Option<u32> {
     field(status, name)?.parse().ok()
 }
 
-fn shows_signal(status: &str, tid: u32) -> bool {
-    let set =
-        |name: &str| field(status, name).and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(0);
-    // The kernel gives those to the first thread, if that can take them.
-    let is_first = number(status, "Tgid:") == Some(tid) || number(status, "Threads:") == Some(1);
-    let shared = if is_first { set("ShdPnd:") } else { 0 };
-    (set("SigPnd:") | shared) & !set("SigBlk:") & !set("SigIgn:") != 0
+fn set(status: &str, name: &str) -> u64 {
+    field(status, name).and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(0)
 }
 
-/// The first thread of the process: what has stopped that stops all, and is shown by nothing of those that have yet to. Of one that is traced another decides.
-fn stops_with(status: &str, tid: u32) -> Option<u32> {
-    let is_traced = number(status, "TracerPid:") != Some(0);
-    number(status, "Tgid:").filter(|first| *first != tid && !is_traced)
+fn has_state(status: &str, state: char) -> bool {
+    field(status, "State:").is_some_and(|shown| shown.starts_with(state))
 }
 
-fn shows_stop(status: &str) -> bool {
-    field(status, "State:").is_some_and(|state| state.starts_with('T'))
+/// `first` is of the first thread of its process, where it is not that itself.
+fn shows_signal(own: &str, first: Option<&str>) -> bool {
+    let pending = |name: &str| set(own, name) & !set(own, "SigBlk:") & !set(own, "SigIgn:");
+    // The kernel gives those of a process to its first thread, if that can take them; of several others nobody knows to which.
+    let taken = match (first, number(own, "Threads:")) {
+        (None, _) | (Some(_), Some(1)) => u64::MAX,
+        (Some(first), Some(2)) if has_state(first, 'Z') => u64::MAX,
+        (Some(first), Some(2)) => set(first, "SigBlk:"),
+        (Some(_), Some(_) | None) => 0,
+    };
+    pending("SigPnd:") | pending("ShdPnd:") & taken != 0
+}
+
+/// What has stopped the first thread stops all, and is shown by nothing of those that have yet to. Of one that is traced another decides.
+fn shows_stop(own: &str, first: &str) -> bool {
+    number(own, "TracerPid:") == Some(0) && has_state(first, 'T')
 }
 
 #[cfg(test)]
@@ -179,38 +192,49 @@ mod tests {
 
     use super::*;
 
-    fn status(tgid: u32, threads: u32, sets: [u64; 4]) -> String {
+    fn status(state: &str, threads: u32, tracer: u32, sets: [u64; 4]) -> String {
         let [own, shared, blocked, ignored] = sets;
         format!(
-            "Name:\tx\nTgid:\t{tgid}\nThreads:\t{threads}\nSigPnd:\t{own:016x}\nShdPnd:\t{shared:016x}\n\
+            "Name:\tT\nState:\t{state}\nTracerPid:\t{tracer}\nThreads:\t{threads}\nSigPnd:\t{own:016x}\nShdPnd:\t{shared:016x}\n\
              SigBlk:\t{blocked:016x}\nSigIgn:\t{ignored:016x}\n"
         )
     }
 
     #[test]
     fn signals_count_that_this_thread_will_handle() {
-        for (tgid, threads, sets, counts) in [
-            (7, 1, [0, 0, 0, 0], false),
-            (7, 1, [0x2000, 0, 0, 0], true),
-            (7, 1, [0x2000, 0, 0x2000, 0], false),
-            (7, 1, [0, 0x2000, 0, 0x2000], false),
-            (7, 1, [0, 0x2000, 0, 0], true),
-            (7, 3, [0, 0x2000, 0, 0], true),
-            (6, 3, [0, 0x2000, 0, 0], false),
-            (6, 3, [0x2000, 0, 0, 0], true),
+        let shared = [0, 0x2000, 0, 0];
+        let first = |state: &str, blocked: u64| Some(status(state, 2, 0, [0, 0x2000, blocked, 0]));
+        for (first, threads, sets, counts) in [
+            (None, 1, [0, 0, 0, 0], false),
+            (None, 1, [0x2000, 0, 0, 0], true),
+            (None, 1, [0x2000, 0, 0x2000, 0], false),
+            (None, 1, [0, 0x2000, 0, 0x2000], false),
+            (None, 1, shared, true),
+            (None, 3, shared, true),
+            (first("S (sleeping)", 0), 2, shared, false),
+            (first("S (sleeping)", 0x2000), 2, shared, true),
+            (first("S (sleeping)", 0x2000), 2, [0, 0x2000, 0x2000, 0], false),
+            (first("S (sleeping)", 0x2000), 3, shared, false),
+            (first("Z (zombie)", 0), 2, shared, true),
+            (first("Z (zombie)", 0), 3, shared, false),
+            (first("S (sleeping)", 0), 3, [0x2000, 0, 0, 0], true),
         ] {
-            assert_eq!(shows_signal(&status(tgid, threads, sets), 7), counts, "{tgid} {threads} {sets:x?}");
+            let own = status("S (sleeping)", threads, 0, sets);
+            assert_eq!(shows_signal(&own, first.as_deref()), counts, "{first:?} {threads} {sets:x?}");
         }
     }
 
     #[test]
     fn a_thread_stops_with_the_first_of_its_process_unless_it_is_traced() {
-        let status = |tracer: u32| format!("State:\tS (sleeping)\nTgid:\t6\nTracerPid:\t{tracer}\n");
-        assert_eq!([7, 6].map(|tid| stops_with(&status(0), tid)), [Some(6), None]);
-        assert_eq!(stops_with(&status(9), 7), None);
-        for (state, is_stop) in [("T (stopped)", true), ("t (tracing stop)", false), ("S (sleeping)", false)]
-        {
-            assert_eq!(shows_stop(&format!("Name:\tT\nState:\t{state}\n")), is_stop, "{state}");
+        for (tracer, state, is_stop) in [
+            (0, "T (stopped)", true),
+            (9, "T (stopped)", false),
+            (0, "t (tracing stop)", false),
+            (0, "S (sleeping)", false),
+        ] {
+            let [own, first] = [("S (sleeping)", tracer), (state, 0)]
+                .map(|(state, tracer)| status(state, 2, tracer, [0; 4]));
+            assert_eq!(shows_stop(&own, &first), is_stop, "{tracer} {state}");
         }
     }
 

@@ -150,6 +150,7 @@ impl Shared {
 
     /// Waits until no other thread connects this socket, and lets none until the claim is dropped. A thread that has to handle a signal, or is gone, waits no longer.
     pub(crate) fn claim(&self, socket: u64, tid: u32, turn: &Turn<'_>) -> io::Result<Claim<'_>> {
+        let mut looks = 0;
         loop {
             let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
             if !claimed.sockets.contains(&socket) {
@@ -160,7 +161,8 @@ impl Shared {
             claimed.waiting += 1;
             let waited = self.freed.wait_timeout(claimed, interrupted::SLICE);
             waited.unwrap_or_else(PoisonError::into_inner).0.waiting -= 1;
-            interrupted::look(turn, tid, false)?;
+            looks += 1;
+            interrupted::look(turn, tid, looks, false)?;
         }
     }
 }

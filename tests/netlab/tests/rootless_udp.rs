@@ -459,3 +459,16 @@ for _ in range(2): print(said(lambda: server.recvfrom(9)[0]))
     assert!(refused.stdout.starts_with(&"EACCES EACCES EDESTADDRREQ\n".repeat(2)), "{refused:?}");
     assert_eq!(refused.stderr.matches("it cannot be redirected").count(), 4, "{refused:?}");
 }
+
+#[test]
+fn where_a_datagram_is_to_start_from_is_left_out_of_those_of_connected_sockets_too() {
+    const STARTED: &str = "
+s = client()
+s.connect(one)
+start = struct.pack('i4s4x', 0, socket.inet_aton('127.0.0.9')) # IP_PKTINFO
+for _ in range(2): print(s.sendmsg([b'sent'], [(socket.SOL_IP, 8, start)]), said(lambda: s.recvfrom(9) == (b'sent', one)))
+";
+    let watched = waylay().through_logs(1).reporting().watch(command(STARTED, &ports())).well();
+    assert_eq!(watched.stdout, "4 True\n4 True\n", "{watched:?}");
+    assert_eq!(flows(&watched, "log"), [(2, 2)], "{watched:?}");
+}

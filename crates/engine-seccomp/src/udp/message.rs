@@ -90,6 +90,10 @@ impl Message {
         call.read(self.control_at, self.control_length.min(MOST_CONTROL))
     }
 
+    pub(super) fn has_control(&self) -> bool {
+        self.control_length > 0
+    }
+
     /// Bytes that what comes beside it may have.
     pub(super) fn control_room(&self) -> usize {
         if self.control_at == 0 { 0 } else { self.control_length.min(MOST_CONTROL) }

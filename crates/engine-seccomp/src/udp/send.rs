@@ -70,6 +70,17 @@ impl Sender<'_, '_> {
         Ok(token.map_or(Way::Own, |token| Way::Led(write_address(token, self.party.v6).to_vec())))
     }
 
+    /// The same of a message with all that goes beside it. One of a socket that is connected to a token is not to start from where that is not reached.
+    fn way_of(&self, message: &Message, name: &[u8]) -> io::Result<Way> {
+        if !name.is_empty() || !message.has_control() {
+            return self.way(name);
+        }
+        let is_led = self.shared.lock().datagrams.of_connected(self.party.cookie).is_some();
+        let says_where = |control: &[u8]| without_source(control).len() < control.len();
+        let is_to_be_changed = is_led && says_where(&message.control(self.party.call)?);
+        Ok(if is_to_be_changed { Way::Led(Vec::new()) } else { Way::Own })
+    }
+
     fn one_with_a_name(&self, check: impl Fn() -> io::Result<()>) -> io::Result<Answer> {
         let call = self.party.call;
         let len = usize::try_from(call.number_at(5)).map_err(|_negative| errno(libc::EINVAL))?;
@@ -90,7 +101,7 @@ impl Sender<'_, '_> {
         let message = Message::read(call, call.arguments[1])?;
         let name = message.name(call)?;
         check()?;
-        match self.way(&name)? {
+        match self.way_of(&message, &name)? {
             Way::Own => Ok(Answer::Continue),
             Way::Led(token) => self.send(&message, &token, call.number_at(2)).map(Answer::Value),
         }
@@ -106,7 +117,7 @@ impl Sender<'_, '_> {
             let way = match named {
                 Ok((message, name)) => {
                     check()?;
-                    self.way(&name).map(|way| (message, name, way))
+                    self.way_of(&message, &name).map(|way| (message, name, way))
                 }
                 Err(error) => Err(error),
             };

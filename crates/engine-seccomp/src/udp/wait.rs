@@ -38,6 +38,7 @@ pub(super) struct Wait<'w> {
     tid: u32,
     turn: &'w Turn<'w>,
     looked: Instant,
+    looks: u32,
     /// Errors stay in their queue (`IP_RECVERR`) whoever receives, and poll(2) waits for nothing then. Here it is told of what comes.
     news: Option<OwnedFd>,
 }
@@ -54,7 +55,7 @@ impl<'w> Wait<'w> {
     pub(super) fn begin(shared: &Shared, party: &'w Party<'_>, turn: &'w Turn<'w>) -> io::Result<Self> {
         let tid = party.call.tid;
         let thread = shared.threads.ask(tid, |thread| Ok(Arc::clone(thread)))?;
-        Ok(Self { socket: &party.socket, thread, tid, turn, looked: Instant::now(), news: None })
+        Ok(Self { socket: &party.socket, thread, tid, turn, looked: Instant::now(), looks: 0, news: None })
     }
 
     /// Waits a while, and no longer than until then.
@@ -75,7 +76,8 @@ impl<'w> Wait<'w> {
         }
         if self.looked.elapsed() >= LOOK_PAUSE {
             self.looked = Instant::now();
-            interrupted::look(self.turn, self.tid, until.is_some())?;
+            self.looks = self.looks.wrapping_add(1);
+            interrupted::look(self.turn, self.tid, self.looks, until.is_some())?;
         }
         Ok(if seen.is_shut { Woken::ByShutdown } else { Woken::ByDatagram })
     }
