@@ -195,6 +195,22 @@ fn of_one_socket_to_several_destinations_are_kept_apart() {
     Servers::start().same(SEVERAL);
 }
 
+/// What a socket is sent by need not be where it was bound (`IP_PKTINFO`).
+#[test]
+fn that_start_from_several_addresses_of_one_socket_are_of_one_flow() {
+    const CLIENT: &str = "
+s = client()
+for source in ('127.0.0.1', '127.0.0.2', '127.0.0.1') if host == '127.0.0.1' else ():
+    from_there = struct.pack('=i4s4s', 0, socket.inet_aton(source), bytes(4))
+    s.sendmsg([source.encode()], [(socket.SOL_IP, 8, from_there)], 0, (host, echo))
+    print(shown(*s.recvfrom(100)))
+";
+    let finished = Servers::start().same(CLIENT);
+    for service in ["log", "log-2", "log-3"] {
+        assert_eq!(finished.report_of(service).datagrams, Some((3, 3)), "{finished:?}");
+    }
+}
+
 #[test]
 fn that_answer_from_another_port_reach_a_socket_that_is_not_connected() {
     const CLIENT: &str = "

@@ -76,7 +76,9 @@ impl<O: DatagramObserver> Relay<O> {
         }
         // Of no flow: somebody has sent to the socket directly.
         let facts = self.sockets[socket].identify(datagram.path).ok()?;
-        Some(self.open(&facts, socket as u16, false, now))
+        // It may have begun from another of its sender's addresses (`IP_PKTINFO`).
+        let begun = self.flows.find(&facts.path());
+        Some(begun.unwrap_or_else(|| self.open(&facts, socket as u16, false, now)))
     }
 
     /// What is to be sent on, and by which client.
