@@ -132,7 +132,11 @@ pub struct Route {
     /// What connect() fails with; 0 if there is a route.
     pub error: u32,
     /// 1 if it leads to this host itself.
-    pub here: u32,
+    pub here: u8,
+    /// 1 if it leads to many hosts, to which datagrams go.
+    pub group: u8,
+    /// Zero.
+    pub reserved: [u8; 2],
 }
 
 /// One policy, but for its filters: those are the words of `waylay_core::Index`, in chunks of [`CHUNK`](crate::CHUNK).

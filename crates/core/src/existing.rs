@@ -50,6 +50,7 @@ pub fn decide_existing(policy: &Policy, leg: &Leg, world: &World) -> ExistingVer
             let now = World {
                 namespace: world.namespace,
                 confinement: world.confinement,
+                obstacle: world.obstacle,
                 cgroups: world.cgroups.clone(),
                 hosts: world.hosts.clone(),
                 availability: services.map(|service| (service.id, Availability::Available)).collect(),

@@ -1,15 +1,21 @@
 //! Which destinations can be reached, and from which address: what a host publishes of its routing tables to its engine.
 //!
 //! ```
-//! use waylay_core::{Errno, Prefix, Reach, Route, Routes};
+//! use waylay_core::{Errno, Obstacle, Prefix, Protocol, Reach, Route, Routes};
 //!
 //! let mut routes = Routes::default();
 //! let source = Some("10.0.0.1".parse()?);
 //! routes.set(Prefix::new("10.0.0.0".parse()?, 24)?, Reach::From(source));
+//! routes.set(Prefix::new("10.0.0.255".parse()?, 32)?, Reach::Group);
 //! routes.set(Prefix::new("0.0.0.0".parse()?, 0)?, Reach::Never(Errno::ENETUNREACH));
 //!
 //! assert_eq!(routes.to("10.0.0.7".parse()?), Reach::From(source));
 //! assert_eq!(routes.to("192.0.2.1".parse()?).route(), Route::Missing(Errno::ENETUNREACH));
+//! // To all hosts of the network go datagrams, which no service can have, and nobody connects.
+//! let all = routes.to("10.0.0.255".parse()?);
+//! assert_eq!(all.route(), Route::Missing(Errno::ENETUNREACH));
+//! assert_eq!(all.obstacle(Protocol::Udp), Some(Obstacle::Broadcast));
+//! assert_eq!(all.obstacle(Protocol::Tcp), None);
 //! // Of what nothing was published nothing is known, and it is treated as reachable.
 //! assert_eq!(routes.to("2001:db8::1".parse()?), Reach::From(None));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -19,8 +25,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::address::{Prefix, normal_form};
+use crate::leg::Protocol;
 use crate::model::Errno;
-use crate::world::Route;
+use crate::world::{Obstacle, Route};
 
 /// How far the host gets towards a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +36,17 @@ pub enum Reach {
     From(Option<IpAddr>),
     /// It is this host itself, by one of its addresses; connections start from this one.
     Here(IpAddr),
+    /// It is many hosts: datagrams get there, and nobody connects to them.
+    Group,
     /// There is none, and connect() fails with this error.
     Never(Errno),
+}
+
+impl Default for Reach {
+    /// Of what nothing is known.
+    fn default() -> Self {
+        Self::From(None)
+    }
 }
 
 impl Reach {
@@ -39,7 +55,17 @@ impl Reach {
     pub const fn route(self) -> Route {
         match self {
             Self::From(_) | Self::Here(_) => Route::Exists,
+            Self::Group => Route::Missing(Errno::ENETUNREACH),
             Self::Never(errno) => Route::Missing(errno),
+        }
+    }
+
+    /// Why no service can have what goes there, if that is so.
+    #[must_use]
+    pub const fn obstacle(self, protocol: Protocol) -> Option<Obstacle> {
+        match (self, protocol) {
+            (Self::Group, Protocol::Udp) => Some(Obstacle::Broadcast),
+            (Self::Group, Protocol::Tcp) | (Self::From(_) | Self::Here(_) | Self::Never(_), _) => None,
         }
     }
 }
@@ -59,7 +85,7 @@ impl Routes {
     /// How far it gets towards an address.
     #[must_use]
     pub fn to(&self, address: IpAddr) -> Reach {
-        self.longest(address).map_or(Reach::From(None), |(_, reach)| reach)
+        self.longest(address).map_or_else(Reach::default, |(_, reach)| reach)
     }
 
     /// The longest prefix that covers an address.

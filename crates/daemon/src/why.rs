@@ -237,7 +237,7 @@ impl<F: Force, N: Names> Keeper<F, N> {
             true => (service.id, Availability::Available),
             false => (service.id, Availability::Absent),
         });
-        let Surroundings { service, confinement, route, hosts } =
+        let Surroundings { service, confinement, reach, hosts } =
             self.force().surroundings(&caller, to, policy);
         let namespace = HostNames::new().namespace(&format!("/proc/{}/ns/net", caller.process.pid));
         let world = World {
@@ -245,7 +245,8 @@ impl<F: Force, N: Names> Keeper<F, N> {
             cgroups: caller.cgroups,
             namespace: namespace.unwrap_or_default(),
             confinement,
-            route,
+            obstacle: reach.obstacle(protocol),
+            route: reach.route(),
             hosts,
             ..World::default()
         };

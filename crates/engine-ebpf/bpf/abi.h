@@ -316,7 +316,9 @@ struct wl_route_key {
 struct wl_route {
 	__u8 source[16]; /* where connections start from; all zero: not known */
 	__u32 error;	 /* of connect(); 0: there is a route */
-	__u32 here;	 /* 1: to this host itself */
+	__u8 here;	 /* 1: to this host itself */
+	__u8 group;	 /* 1: to many hosts, to which datagrams go */
+	__u8 reserved[2];
 };
 
 enum wl_action {

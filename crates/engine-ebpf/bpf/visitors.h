@@ -9,6 +9,8 @@ static __always_inline int wl_judge_visitor(struct bpf_sock_addr *ctx, struct wl
 {
 	wl_know_leg(q, &q->leg);
 	wl_know_namespace(q, bpf_get_netns_cookie(ctx));
+	if (wl_asks_for_sources(q))
+		wl_know_bound(ctx, q, ctx->family);
 	wl_know_caller(q, &q->leg.caller);
 	wl_know_same(q);
 	if (asks_for_hosts)

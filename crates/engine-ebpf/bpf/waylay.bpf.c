@@ -119,24 +119,36 @@ WL_GLOBAL int wl_try_service(struct bpf_sock_addr *ctx, const struct wl_tables *
 	return false;
 }
 
+/* Whether datagrams to there go to several hosts: by the address alone, or because it
+ * is that of all hosts of a network, which the routes say. */
+WL_GLOBAL int wl_leads_to_group(const struct wl_address *remote)
+{
+	const struct wl_route *route;
+
+	if (!remote)
+		return 0;
+	if (wl_is_group(remote->ip))
+		return 1;
+	route = wl_route_to(remote);
+	return route && route->group;
+}
+
 /* Both are global functions, so that what comes after a service's turn is verified once,
  * and not once for each service and way to end it. */
 WL_GLOBAL int wl_choose_service(struct bpf_sock_addr *ctx, const struct wl_tables *t, struct wl_query *q,
 				struct wl_choice *choice)
 {
-	bool group;
-
 	if (!t || !q || !choice)
-		return 0;
-	group = q->leg.protocol == SOCK_PROTO_UDP && wl_is_group(q->leg.remote.ip);
-	if (group && t->unredirectable == WL_UNREDIRECTABLE_PERMIT)
 		return 0;
 	if (q->leg.caller_slot < WL_MAX_SERVICES)
 		choice->skip |= 1ULL << q->leg.caller_slot;
 	for (int i = 0; i < WL_MAX_SERVICES; i++) {
 		if (!wl_classify_redirect(q, choice->skip))
 			return 0;
-		if (group) {
+		/* Not before a filter wants it, so that other datagrams are not held up. */
+		if (q->leg.protocol == SOCK_PROTO_UDP && wl_leads_to_group(&q->leg.remote)) {
+			if (t->unredirectable == WL_UNREDIRECTABLE_PERMIT)
+				return 0;
 			choice->wanted = 1;
 			choice->slot = q->group & (WL_MAX_SERVICES - 1);
 			choice->filter = q->filter;

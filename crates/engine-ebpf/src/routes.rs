@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 use waylay_abi as abi;
-use waylay_core::{Prefix, Reach, Routes};
+use waylay_core::{Prefix, Reach, Route, Routes};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::error::EbpfError;
@@ -70,7 +70,11 @@ fn value(reach: Reach) -> abi::Route {
             route.source = mapped(source).octets();
             route.here = 1;
         }
-        Reach::Never(errno) => route.error = u32::from(errno.number()),
+        Reach::Group => route.group = 1,
+        Reach::Never(_) => {}
+    }
+    if let Route::Missing(errno) = reach.route() {
+        route.error = u32::from(errno.number());
     }
     route
 }

@@ -23,7 +23,7 @@ use crate::{
     interrupted, making,
     pool::Turn,
     probe,
-    scout::Scout,
+    scout::{Scout, is_all_of_a_network},
     shared::{Claim, Judged, Shared, Surroundings},
     supervisor::{Answer, Dialler},
     sys,
@@ -358,7 +358,11 @@ fn route_towards(
         let is_refused = shared.scout.nobody_listens(remote);
         return if is_refused { Route::Missing(Errno::ECONNREFUSED) } else { Route::Exists };
     }
-    shared.scout.way_towards(remote, wishes).map_or_else(missing, |()| Route::Exists)
+    let way = shared.scout.way_towards(remote, wishes);
+    if is_all_of_a_network(&way, remote, wishes) {
+        return Route::Missing(Errno::ENETUNREACH);
+    }
+    way.map_or_else(missing, |()| Route::Exists)
 }
 
 /// As connect() takes the unspecified address: what the socket has itself comes before the loopback's, of IPv4 its own address, of IPv6 the

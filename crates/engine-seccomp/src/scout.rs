@@ -138,8 +138,27 @@ fn reach_by(probe: &Socket, destination: SocketAddr) -> Result<(), (io::Error, U
     sys::connect(probe.as_fd(), &(libc::AF_UNSPEC as u64).to_ne_bytes()).map_err(|error| (error, Use::Never))
 }
 
-/// Rules of routing may ask for either (ip-rule(8)).
+/// Whether the destination is all hosts of a network, by what was found of the way there: sockets may send to those that have asked for
+/// broadcasts, as the ones have not by which is looked.
+pub(crate) fn is_all_of_a_network(
+    way: &io::Result<()>,
+    destination: SocketAddr,
+    wishes: &SocketWishes,
+) -> bool {
+    let may_broadcast = || {
+        let probe = probe_with(wishes, destination)?;
+        probe.set_broadcast(true)?;
+        probe.connect(&destination.into())
+    };
+    way.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EACCES)) && may_broadcast().is_ok()
+}
+
 fn look_with(wishes: &SocketWishes, destination: SocketAddr) -> io::Result<()> {
+    probe_with(wishes, destination)?.connect(&destination.into())
+}
+
+/// Rules of routing may ask for either (ip-rule(8)).
+fn probe_with(wishes: &SocketWishes, destination: SocketAddr) -> io::Result<Socket> {
     let probe = Socket::new(Domain::for_address(destination), Type::DGRAM, None)?;
     if wishes.mark != 0 {
         sys::set_mark(probe.as_fd(), wishes.mark)?;
@@ -149,7 +168,7 @@ fn look_with(wishes: &SocketWishes, destination: SocketAddr) -> io::Result<()> {
     if !source.is_unspecified() && source.is_ipv4() == destination.is_ipv4() {
         probe.bind(&SocketAddr::new(source, 0).into())?;
     }
-    probe.connect(&destination.into())
+    Ok(probe)
 }
 
 fn is_refused(at: SocketAddr) -> bool {

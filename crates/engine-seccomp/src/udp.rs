@@ -36,6 +36,7 @@ use crate::{
     caller::{Caller, Seen},
     connect::{missing, reachable, wishes_of},
     flows::{Flow, Path},
+    scout::is_all_of_a_network,
     shared::{Shared, State, Surroundings},
     supervisor::{Answer, Dialler},
     sys as calls,
@@ -126,8 +127,7 @@ impl<'c> Party<'c> {
         let seen = Seen::look(&shared.threads, self.call.tid, self.dialler.service())?;
         let wishes = wishes_of(&self.socket, self.bound(), self.v6);
         let found = shared.scout.way_towards(remote, &wishes);
-        // A socket that has not asked for broadcasts, as the one has not by which is looked, finds no way to a network's.
-        let is_to_all = found.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EACCES));
+        let is_to_all = is_all_of_a_network(&found, remote, &wishes);
         let around = Surroundings {
             namespace,
             route: found.map_or_else(missing, |()| Route::Exists),

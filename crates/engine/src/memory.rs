@@ -282,11 +282,13 @@ impl MemoryEngine {
             availability.insert(service.id, self.availability(service.id, leg));
         }
         let listener = self.listener_at(leg.protocol, leg.remote).or(self.world.listener);
-        let route = match self.routes.to(leg.remote.ip()).route() {
+        let reach = self.routes.to(leg.remote.ip());
+        let obstacle = self.world.obstacle.or(reach.obstacle(leg.protocol));
+        let route = match reach.route() {
             Route::Exists => self.world.route,
             missing @ Route::Missing(_) => missing,
         };
-        World { availability, listener, route, ..self.world.clone() }
+        World { availability, listener, route, obstacle, ..self.world.clone() }
     }
 
     fn availability(&self, service: ServiceId, leg: &Leg) -> Availability {
@@ -327,7 +329,7 @@ impl MemoryEngine {
     fn is_one_of_all(&self, listener: SocketAddr, address: SocketAddr) -> bool {
         let here = match self.routes.longest(address.ip()) {
             Some((_, Reach::Here(_))) | None => true,
-            Some((_, Reach::From(_) | Reach::Never(_))) => false,
+            Some((_, Reach::From(_) | Reach::Group | Reach::Never(_))) => false,
         };
         let is_ipv4 = |address: SocketAddr| address.ip().to_canonical().is_ipv4();
         let listens = listener.ip().is_unspecified() && listener.port() == address.port();

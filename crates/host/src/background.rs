@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use waylay_core::Route;
+use waylay_core::Reach;
 use waylay_engine_ebpf::EbpfEngine;
 
 use crate::{
@@ -84,11 +84,12 @@ impl Background {
         })
     }
 
-    /// Who looks at the services, as long as they are there.
-    pub(crate) fn route_to(&self, destination: IpAddr) -> Route {
-        self.routes.route_to(destination)
+    /// What the programs know of the way to a destination.
+    pub(crate) fn reach(&self, destination: IpAddr) -> Reach {
+        self.routes.reach(destination)
     }
 
+    /// Who looks at the services, as long as they are there.
     pub(crate) fn health(&self) -> &HealthWatch {
         &self.health
     }

@@ -10,12 +10,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use waylay_core::{
-    ExistingVerdict, Filter, ForeignNamespace, Leg, Namespace, Policy, Process, Protocol, Verdict, World,
-    decide_existing,
+    ExistingVerdict, Filter, ForeignNamespace, Leg, Namespace, Policy, Process, Protocol, Reach, Verdict,
+    World, decide_existing,
 };
 use waylay_engine::Endpoint;
 
@@ -73,6 +73,8 @@ pub(crate) struct Past<'p> {
     pub(crate) policy: &'p Policy,
     /// Whether a connection that goes there has been led to a service.
     pub(crate) is_led: &'p dyn Fn(Protocol, SocketAddr) -> bool,
+    /// How far the host gets.
+    pub(crate) reach: &'p dyn Fn(IpAddr) -> Reach,
     pub(crate) around: &'p Around<'p>,
 }
 
@@ -156,6 +158,7 @@ impl Past<'_> {
             cgroups,
             confinement: self.around.confinement(&cgroup),
             hosts: self.around.hosts(&process, socket.remote.ip()),
+            obstacle: (self.reach)(socket.remote.ip()).obstacle(protocol),
             ..World::default()
         };
         match decide_existing(self.policy, &leg, &world) {

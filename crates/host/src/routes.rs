@@ -25,7 +25,7 @@ use rustix::{
     io::Errno,
     net::{AddressFamily, RecvFlags, SocketFlags, SocketType, netlink},
 };
-use waylay_core::{Route, Routes};
+use waylay_core::{Reach, Routes};
 use waylay_engine_ebpf::RoutePublisher;
 
 use asker::Asker;
@@ -78,8 +78,8 @@ impl RouteWatcher {
     }
 
     /// What the programs know of a destination.
-    pub(crate) fn route_to(&self, destination: IpAddr) -> Route {
-        locked(&self.published).as_ref().map_or(Route::Exists, |routes| routes.to(destination).route())
+    pub(crate) fn reach(&self, destination: IpAddr) -> Reach {
+        locked(&self.published).as_ref().map_or_else(Reach::default, |routes| routes.to(destination))
     }
 
     pub(crate) fn stop(self) {

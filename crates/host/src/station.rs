@@ -213,8 +213,9 @@ impl Station {
             self.crew.profiles().chain(leaving).map(|profile| &profile.endpoint).collect();
         let is_led =
             |protocol, to| endpoints.iter().any(|endpoint| existing::leads_to(endpoint, protocol, to));
-        let around = self.around(policy);
-        let past = Past { scope, own: self.cgroup(), policy, is_led: &is_led, around: &around };
+        let (around, reach) = (self.around(policy), |to| self.background.reach(to));
+        let own = self.cgroup();
+        let past = Past { scope, own, policy, is_led: &is_led, reach: &reach, around: &around };
         self.observer.existing_ended(&past.sweep());
     }
 
@@ -252,7 +253,7 @@ impl Station {
         Surroundings {
             service: around.service(caller),
             confinement: around.confinement(&caller.cgroup),
-            route: self.background.route_to(to.ip()),
+            reach: self.background.reach(to.ip()),
             hosts: around.hosts(&caller.process, to.ip()),
         }
     }

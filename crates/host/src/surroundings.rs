@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use waylay_core::{Confinement, HostPattern, Policy, Process, Resident, Route, ServiceId};
+use waylay_core::{Confinement, HostPattern, Policy, Process, Reach, Resident, ServiceId};
 use waylay_engine_ebpf::{Hook, KnownNames, hooked};
 
 use crate::caller::Caller;
@@ -22,8 +22,8 @@ pub struct Surroundings {
     pub service: Option<ServiceId>,
     /// Whether the process is in somebody's sandbox.
     pub confinement: Confinement,
-    /// Whether the destination has a route, as is published to the programs.
-    pub route: Route,
+    /// How far the host gets towards the destination, as is published to the programs.
+    pub reach: Reach,
     /// What is known of the names by which the process's application has asked for the destination.
     pub hosts: Vec<HostPattern>,
 }

@@ -198,7 +198,7 @@ fn state() -> Vec<(&'static str, Layout)> {
     vec![
         ("wl_progress", layout!(abi::Progress { arrived, taken, lost })),
         ("wl_route_key", layout!(abi::RouteKey { length, ip })),
-        ("wl_route", layout!(abi::Route { source, error, here })),
+        ("wl_route", layout!(abi::Route { source, error, here, group, reserved })),
         ("wl_listener", layout!(abi::Listener { netns, ip, port, protocol, reserved })),
         ("wl_resolver", layout!(abi::Resolver { ip, port, reserved })),
         ("wl_told", layout!(abi::Told { ip, peer_ip, port, peer_port, slot })),

@@ -455,3 +455,49 @@ print(shown(*a.recvfrom(100)))
     let arrived = finished.reports_of("log").into_iter().filter(|report| report.datagrams == Some((1, 1)));
     assert_eq!(arrived.filter(|report| report.bytes_to_destination == 8).count(), Servers::PLACES);
 }
+
+/// To all hosts of the loopback's network and of the other, which no service can stand in for; and what TCP gets there.
+const BROADCASTS: &str = "
+import errno, socket
+def said(do):
+    try:
+        return do()
+    except OSError as error:
+        return errno.errorcode[error.errno]
+for family, before in (socket.AF_INET, ''), (socket.AF_INET6, '::ffff:'):
+    for network in '127.255.255.255', '10.77.0.255':
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server.bind(('0.0.0.0', 0))
+        server.settimeout(1)
+        to = (before + network, server.getsockname()[1])
+        for wish in 0, 1:
+            s = socket.socket(family, socket.SOCK_DGRAM)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, wish)
+            print(said(lambda: s.sendto(b'sent', to)), said(lambda: s.connect(to)), said(lambda: s.send(b'on')))
+        print(said(lambda: socket.socket(family).connect(to)))
+        for _ in range(2):
+            try:
+                print(server.recv(9))
+            except TimeoutError:
+                print('nothing')
+";
+
+#[test]
+fn to_all_hosts_of_a_network_are_no_more_redirected_than_those_to_all_of_any() {
+    const NETWORKS: usize = 4;
+    let corners = Corners::new();
+    let command = [python(), "-c", BROADCASTS];
+    let plain = corners.client(command[0]).args(&command[1..]).output().unwrap();
+    let plain = String::from_utf8(plain.stdout).unwrap();
+    let refused = "EACCES EACCES EDESTADDRREQ\n";
+    let sent = format!("{refused}4 None 2\nENETUNREACH\nb'sent'\nb'on'\n");
+    assert_eq!(plain, sent.repeat(NETWORKS));
+    let through =
+        |how| corners.waylay().through_logs(1).args(["--unredirectable", how]).watch(command).well();
+    let permitted = through("permit");
+    assert_eq!(permitted.stdout, plain, "{permitted:?}");
+    let blocked = through("block");
+    let nothing = format!("{}ENETUNREACH\nnothing\nnothing\n", refused.repeat(2));
+    assert_eq!(blocked.stdout, nothing.repeat(NETWORKS), "{blocked:?}");
+    assert_eq!(blocked.stderr.matches("it cannot be redirected").count(), 4 * NETWORKS, "{blocked:?}");
+}

@@ -52,9 +52,10 @@ impl Xorshift {
     }
 
     fn reach(&mut self) -> Reach {
-        match self.below(3) {
+        match self.below(4) {
             0 => Reach::Never(Errno::ENETUNREACH),
             1 => Reach::Never(Errno::EHOSTUNREACH),
+            2 => Reach::Group,
             _ => Reach::From(None),
         }
     }
@@ -77,6 +78,7 @@ fn policy() -> Policy {
 fn expected(routes: &Routes, address: SocketAddr) -> Dialled {
     match routes.to(address.ip()) {
         Reach::From(_) | Reach::Here(_) => Dialled::Connected(address),
+        Reach::Group => Dialled::Refused(i32::from(Errno::ENETUNREACH.number())),
         Reach::Never(errno) => Dialled::Refused(i32::from(errno.number())),
     }
 }

@@ -301,7 +301,7 @@ for group in sys.argv[1:]:
         except OSError as error:
             print(errno.errorcode[error.errno])
 ";
-    const GROUPS: [&str; 3] = ["224.0.0.251", "255.255.255.255", "ff02::fb"];
+    const GROUPS: [&str; 4] = ["224.0.0.251", "255.255.255.255", "10.77.0.255", "ff02::fb"];
 
     fn send(arguments: &[&str]) -> Finished {
         let ground = Ground::new(Family::V4, Place::Veth);
@@ -313,17 +313,17 @@ for group in sys.argv[1:]:
     #[test]
     fn are_refused_and_named() {
         let finished = send(&[]);
-        assert_eq!(finished.stdout, "EACCES\n".repeat(6), "{finished:?}");
-        for group in ["224.0.0.251:5353", "255.255.255.255:5353", "[ff02::fb]:5353"] {
+        assert_eq!(finished.stdout, "EACCES\n".repeat(8), "{finished:?}");
+        for group in ["224.0.0.251:5353", "255.255.255.255:5353", "10.77.0.255:5353", "[ff02::fb]:5353"] {
             assert!(finished.stderr.contains(group), "{group}: {finished:?}");
         }
-        assert_eq!(finished.stderr.matches("it cannot be redirected").count(), 6, "{finished:?}");
+        assert_eq!(finished.stderr.matches("it cannot be redirected").count(), 8, "{finished:?}");
     }
 
     #[test]
     fn are_sent_if_that_is_asked_for() {
         let finished = send(&["--unredirectable", "permit"]);
-        assert_eq!(finished.stdout, "sent\n".repeat(6), "{finished:?}");
+        assert_eq!(finished.stdout, "sent\n".repeat(8), "{finished:?}");
         assert_eq!(finished.reports(), []);
     }
 }

@@ -465,4 +465,7 @@ fn what_is_older_than_the_policy_ends_if_the_policy_says_so_and_would_not_have_l
     assert_eq!(judge(&reset(nothing)), stays);
     let elsewhere = World { namespace: Namespace::Foreign(7), ..World::default() };
     assert_eq!(decide_existing(&reset(blocked()), &leg(app()), &elsewhere), stays);
+    let to_all = World { obstacle: Some(Obstacle::Broadcast), ..World::default() };
+    let permitting = services_for_all(&[CLOSED]).with_unredirectable(Unredirectable::Permit);
+    assert_eq!(decide_existing(&reset(permitting), &leg(app()), &to_all), stays);
 }

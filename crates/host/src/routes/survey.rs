@@ -76,7 +76,7 @@ impl Tables {
 
     fn reach(&self, prefix: Prefix, address: IpAddr, ask: &impl Fn(IpAddr) -> io::Result<IpAddr>) -> Reach {
         if self.is_group(prefix, address) {
-            return Reach::Never(Errno::ENETUNREACH);
+            return Reach::Group;
         }
         if is_link_local(address) {
             // Which link is meant is not part of the address.
@@ -206,7 +206,7 @@ mod tests {
     fn nobody_connects_to_groups() {
         let routes = survey(&[route("10.1.255.255/32", 255, Kind::Group)], |_| Ok(SOURCE));
         for group in ["10.1.255.255", "255.255.255.255", "224.0.0.251", "ff02::fb"] {
-            assert_eq!(routes.to(address(group)), UNREACHABLE, "{group}");
+            assert_eq!(routes.to(address(group)), Reach::Group, "{group}");
         }
         assert_eq!(routes.to(address("10.1.255.254")), Reach::From(Some(SOURCE)));
     }

@@ -17,7 +17,7 @@ use waylay::RedirectRecords;
 use waylay_core::{
     Availability, Cgroups, Chain, Change, Confinement, Event, FileId, FilterId, ForeignNamespace,
     HostPattern, Leg, ListenerOwner, Namespace as Net, Policy, Prefix, Protocol, Reach, Records, Refusal,
-    Route, Routes, ServiceId, Slots, Tables, TraceStep, Verdict, World, decide,
+    Route, Routes, ServiceId, Slots, Tables, TraceStep, Unredirectable, Verdict, World, decide,
 };
 use waylay_engine::{Endpoint, Installation, Liveness};
 use waylay_engine_ebpf::netns_cookie;
@@ -89,6 +89,8 @@ pub(crate) struct Tally {
     pub(crate) sandboxed: u64,
     /// Questions to the resolver that were answered.
     pub(crate) answered: u64,
+    /// Those of which it decided that the resolver's address was published as that of many hosts.
+    pub(crate) broadcast: u64,
     /// Legs of which the names decided.
     pub(crate) named: u64,
     /// Legs of which the bound source decided.
@@ -152,11 +154,7 @@ impl Arena {
                 // Where the kernel's own count there is no need of others.
                 Step::Routes(_) if !self.subject().is_ebpf() => {}
                 Step::Routes(reaches) => {
-                    let reaches = reaches.iter().map(|(net, error)| (net.prefix(), *error));
-                    self.publish(
-                        reaches
-                            .map(|(prefix, error)| (prefix, error.map_or(Reach::From(None), Reach::Never))),
-                    );
+                    self.publish(reaches.iter().map(|(net, reach)| (net.prefix(), *reach)));
                 }
                 Step::Ask { by, host } => self.ask(*by, *host)?,
                 Step::Dial { by, from, to } => {
@@ -182,6 +180,7 @@ impl Arena {
             sublayers: [0; 3],
             overrides_sandboxes: false,
             foreign: ForeignNamespace::Permit,
+            unredirectable: Unredirectable::Permit,
         });
         let engine = self.ground.engine();
         patiently("the slots are free", || engine.taken().iter().next().is_none().then_some(()));
@@ -327,8 +326,15 @@ impl Arena {
             remote: RESOLVER,
             caller: self.diallers[&by].identity(),
         };
-        let world = World { availability: BTreeMap::new(), ..self.world(by, by, RESOLVER) };
+        let world = World {
+            availability: BTreeMap::new(),
+            obstacle: self.scene.routes.to(RESOLVER.ip()).obstacle(Protocol::Udp),
+            ..self.world(by, by, RESOLVER)
+        };
         let decision = decide(&self.scene.policy, &leg, &Records::None, &world);
+        let unhindered =
+            decide(&self.scene.policy, &leg, &Records::None, &World { obstacle: None, ..world.clone() });
+        self.tally.broadcast += u64::from(unhindered.verdict != decision.verdict);
         let expected = match &decision.verdict {
             Verdict::Direct => (None, Vec::new()),
             Verdict::Refuse(refusal) => (Some(refusal.errno().number().into()), vec![*refusal]),

@@ -7,7 +7,8 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use waylay_core::{
     Action, AuthRule, CommandName, Conditions, Errno, FailurePolicy, Family as IpFamily, FileId, Filter,
     FilterId, FlagConditions, ForeignNamespace, HostPattern, Layer, Namespace, OneOf, Policy, PortRange,
-    Prefix, ProcessConditions, Protocol, Right, Sandboxes, Service, ServiceId, Sublayer, SublayerId,
+    Prefix, ProcessConditions, Protocol, Reach as Way, Right, Sandboxes, Service, ServiceId, Sublayer,
+    SublayerId, Unredirectable,
 };
 
 use crate::hearsay::RESOLVER;
@@ -39,7 +40,7 @@ pub(crate) enum Step {
         service: u32,
         alive: bool,
     },
-    Routes(Vec<(Net, Option<Errno>)>),
+    Routes(Vec<(Net, Way)>),
     /// A resolver is asked for a name.
     Ask {
         by: Party,
@@ -188,6 +189,7 @@ pub(crate) struct Declared {
     pub(crate) sublayers: [u16; 3],
     pub(crate) overrides_sandboxes: bool,
     pub(crate) foreign: ForeignNamespace,
+    pub(crate) unredirectable: Unredirectable,
 }
 
 #[derive(Clone, Debug)]
@@ -301,7 +303,7 @@ impl Declared {
         let sandboxes = if self.overrides_sandboxes { Sandboxes::Overridden } else { Sandboxes::Stay };
         let policy = Policy::new(services, sublayers, filters).unwrap();
         let policy = policy.with_sandboxes(sandboxes).with_foreign_namespace(self.foreign);
-        policy.with_resolvers([RESOLVER])
+        policy.with_unredirectable(self.unredirectable).with_resolvers([RESOLVER])
     }
 }
 
@@ -375,7 +377,8 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
 fn steps() -> impl Strategy<Value = Step> {
     let mark =
         (1..=SERVICES, prop::bool::weighted(0.4)).prop_map(|(service, alive)| Step::Mark { service, alive });
-    let reach = option::of(select(vec![Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES]));
+    let missing = [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES].map(Way::Never);
+    let ways = select([&missing[..], &[Way::Group, Way::Group, Way::From(None), Way::From(None)]].concat());
     let residents = vec![Party::Application(1), Party::Application(2), Party::SANDBOXED];
     let by = select([residents.clone(), vec![Party::SANDBOXED, Party::VISITOR]].concat());
     let ask = (select(residents), hosts()).prop_map(|(by, host)| Step::Ask { by, host });
@@ -387,7 +390,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => declared().prop_map(Step::Install),
         3 => amend,
         2 => mark,
-        1 => vec((nets(), reach), 0..3).prop_map(Step::Routes),
+        1 => vec((nets(), ways), 0..3).prop_map(Step::Routes),
         6 => ask,
         14 => (by, sources(), destinations()).prop_map(|(by, from, to)| Step::Dial { by, from, to }),
         16 => carry_on,
@@ -404,13 +407,16 @@ fn declared() -> impl Strategy<Value = Declared> {
         order.into_iter().zip(traits).take(count).map(service).collect()
     });
     let foreign = select(vec![ForeignNamespace::Permit, ForeignNamespace::Block]);
-    (services, vec(filters(), 0..16), [0_u16..3, 0..3, 0..3], any::<bool>(), foreign).prop_map(
-        |(services, filters, sublayers, overrides_sandboxes, foreign)| Declared {
+    let unredirectable = select(vec![Unredirectable::Permit, Unredirectable::Block]);
+    let switches = (any::<bool>(), foreign, unredirectable);
+    (services, vec(filters(), 0..16), [0_u16..3, 0..3, 0..3], switches).prop_map(
+        |(services, filters, sublayers, (overrides_sandboxes, foreign, unredirectable))| Declared {
             services,
             filters,
             sublayers,
             overrides_sandboxes,
             foreign,
+            unredirectable,
         },
     )
 }
