@@ -359,7 +359,8 @@ fn route_towards(
         return if is_refused { Route::Missing(Errno::ECONNREFUSED) } else { Route::Exists };
     }
     let way = shared.scout.way_towards(remote, wishes);
-    if is_all_of_a_network(&way, remote, wishes) {
+    // By a socket of UDP, which may get where nobody connects to.
+    if remote.ip().to_canonical().is_multicast() || is_all_of_a_network(&way, remote, wishes) {
         return Route::Missing(Errno::ENETUNREACH);
     }
     way.map_or_else(missing, |()| Route::Exists)

@@ -63,18 +63,17 @@ fn ipv6_goes_to_the_ipv6_listener_and_mapped_to_the_ipv4_one() {
 
 #[test]
 fn an_absent_service_refuses_if_closed_and_is_passed_if_open() {
-    let target = listener4().local_addr().unwrap();
+    let server = listener4();
+    let address = server.local_addr().unwrap();
     let mut lab = Lab::new("absent", Limits::default());
     let gone = lab.endpoint(1, [&lab.as_service(1, listener4)]);
     lab.install(&one_service(FailurePolicy::Closed), vec![gone]);
-    assert_eq!(lab.dial("app", &[target]), [Dialled::Refused(ECONNREFUSED)]);
+    assert_eq!(lab.dial("app", &[address]), [Dialled::Refused(ECONNREFUSED)]);
     assert_eq!(lab.refusals(), [Refusal::ServiceAbsent { service: ServiceId(1) }]);
 
-    let server = listener4();
     let mut open = Lab::new("absent-open", Limits::default());
     let gone = open.endpoint(1, [&open.as_service(1, listener4)]);
     open.install(&one_service(FailurePolicy::Open), vec![gone]);
-    let address = server.local_addr().unwrap();
     assert_eq!(open.dial("app", &[address]), [Dialled::Connected(address)]);
     server.accept().unwrap();
 }

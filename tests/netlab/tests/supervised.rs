@@ -504,3 +504,23 @@ for host, port, device in zip(*[iter(sys.argv[1:])] * 3):
         assert!(finished.reports().iter().all(is_over_the_loopback), "{finished:?}");
     }
 }
+
+/// Datagrams get there.
+#[test]
+fn nobody_connects_to_a_group_of_hosts() {
+    const DIAL: &str = "
+import errno, socket
+for group in '224.0.0.1', '::ffff:224.0.0.1', 'ff02::1', '255.255.255.255':
+    family = socket.AF_INET6 if ':' in group else socket.AF_INET
+    try: print(socket.socket(family).connect((group, 9)))
+    except OSError as error: print(errno.errorcode[error.errno])
+";
+    let corners = Corners::new();
+    let route = ["route", "add", "224.0.0.0/4", "dev", "wire"];
+    assert!(corners.client("ip").args(route).status().unwrap().success());
+    let command = [system_python(), "-c", DIAL];
+    let plain = corners.client(command[0]).args(&command[1..]).output().unwrap();
+    let finished = corners.waylay_without_root().watch(command);
+    assert_eq!(finished.stdout, "ENETUNREACH\n".repeat(4), "{finished:?}");
+    assert_eq!(finished.stdout, String::from_utf8(plain.stdout).unwrap());
+}
