@@ -34,7 +34,7 @@ pub const TOP: TableKind = TableKind {
         key(
             "unredirectable",
             "`\"block\"`, `\"permit\"`",
-            "What becomes of sockets that cannot be redirected (UDP-Lite, SCTP, ICMP, raw, packet, vsock, …), of applications that a redirect filter covers. Default: `\"block\"`.",
+            "What becomes of sockets that cannot be redirected (UDP-Lite, SCTP, ICMP, raw, packet, vsock, …; without root those bound to a device), and of datagrams to several hosts, of applications that a redirect filter covers. Default: `\"block\"`.",
         ),
         key(
             "other_namespaces",
